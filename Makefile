@@ -1,0 +1,64 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+UV := $(BIN)/uv pip install -q
+# A folder with wheels that pip was told to look into is used by uv too, if it exists.
+LINKS := $(addprefix --find-links ,$(wildcard $(PIP_FIND_LINKS)))
+BACKEND := $(addprefix --torch-backend ,$(TORCH_BACKEND))
+
+.PHONY: help setup demo up down status deploy test test-system lint format lock
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+setup: .venv/.done .venv-triton/.done ## Install everything into .venv and .venv-triton; TORCH_BACKEND=cpu saves 3 GB
+
+demo: setup ## Watch the loop; DATA=sessions.jsonl.gz replays real sessions, KEEP=1 leaves the UIs up
+	@$(BIN)/python -W ignore -m demo $(if $(DATA),--data $(DATA),) $(if $(KEEP),--keep,)
+
+up: setup ## Start (or repair) the local stack: Prefect, MLflow, Triton and a worker; state stays in .kreislauf
+	@$(BIN)/python -W ignore -m deployments.stack up
+
+down: ## Stop the local stack; its state stays
+	@$(BIN)/python -W ignore -m deployments.stack down
+
+status: ## Show what runs and where
+	@$(BIN)/python -W ignore -m deployments.stack status
+
+deploy: setup ## Put prefect.yaml and automations.yaml in place on the Prefect server
+	@$(BIN)/python -W ignore -m deployments.deploy
+
+test: lint ## Run all tests that need nothing but Python
+	@$(BIN)/python -m pytest -m "not system"
+
+test-system: setup ## Run the tests that need Debian packages
+	@$(BIN)/python -m pytest -m system
+
+lint: setup ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy flows tasks models serving deployments demo benchmarks
+
+format: setup ## Put the code into its format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: .venv/.uv ## Resolve the dependencies anew
+	env -u UV_FIND_LINKS -u PIP_FIND_LINKS $(BIN)/python -m deployments.lock $(LINKS)
+
+.venv/.uv:
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q uv==0.13.9
+	@touch $@
+
+.venv/.done: .venv/.uv pyproject.toml constraints.txt
+	@echo "installing Kreislauf into .venv"
+	@$(UV) -p $(BIN)/python $(LINKS) $(BACKEND) -c constraints.txt -e '.[dev]'
+	@$(BIN)/uv pip check -q -p $(BIN)/python
+	@touch $@
+
+.venv-triton/.done: .venv/.uv deployments/triton/constraints.txt
+	@echo "installing Triton into .venv-triton"
+	@$(BIN)/uv venv -q --allow-existing -p $(BIN)/python .venv-triton
+	@$(UV) -p .venv-triton/bin/python -c deployments/triton/constraints.txt -r deployments/triton/requirements.in
+	@touch $@
