@@ -1,0 +1,33 @@
+"""Names and payloads of the events that Kreislauf emits. The only place that spells them."""
+
+from prefect.events import Event, emit_event
+
+DRIFT_DETECTED = "kreislauf.drift.detected"
+DECAY_DETECTED = "kreislauf.decay.detected"
+DATA_REJECTED = "kreislauf.data.rejected"
+MODEL_PROMOTED = "kreislauf.model.promoted"
+MODEL_REFUSED = "kreislauf.model.refused"
+MODEL_INCONCLUSIVE = "kreislauf.model.inconclusive"
+MODEL_PUBLISHED = "kreislauf.model.published"
+
+MODEL_EVENTS = (
+    DRIFT_DETECTED, DECAY_DETECTED, MODEL_PROMOTED, MODEL_REFUSED, MODEL_INCONCLUSIVE, MODEL_PUBLISHED
+)  # fmt: skip
+
+
+def emit_model_event(event: str, model: str, reason: str, **payload: object) -> Event | None:
+    """Emit `event` about a model type; `reason` is a sentence for people, `payload` is JSON."""
+    return emit_event(
+        event=event,
+        resource={"prefect.resource.id": f"kreislauf.model.{model}", "prefect.resource.name": model},
+        payload={"model": model, "reason": reason, **payload},
+    )
+
+
+def emit_table_event(event: str, table: str, reason: str, **payload: object) -> Event | None:
+    """Emit `event` about a Delta table; `reason` is a sentence for people, `payload` is JSON."""
+    return emit_event(
+        event=event,
+        resource={"prefect.resource.id": f"kreislauf.table.{table}", "prefect.resource.name": table},
+        payload={"table": table, "reason": reason, **payload},
+    )

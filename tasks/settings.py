@@ -1,0 +1,53 @@
+"""Where things are. The only module that reads the environment."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every field is an environment variable `KREISLAUF_<FIELD>`; unset ones live under `home`, on embedded defaults.
+
+    Credentials and the endpoint of an S3 server are the usual AWS variables (`AWS_ENDPOINT_URL`, `AWS_REGION`,
+    `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`), which every library underneath understands.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="KREISLAUF_")
+
+    home: Path = Path(".kreislauf")
+    """Folder of everything that the embedded defaults keep."""
+    lake: str = ""
+    """Folder or s3:// prefix of the Delta tables."""
+    releases: str = ""
+    """Folder or s3:// prefix of the release logs."""
+    triton_repository: str = ""
+    """Folder of Triton's model repository, as this process sees it."""
+    triton_url: str = ""
+    """host:port of Triton's gRPC endpoint; default: the one that `make up` recorded."""
+    mlflow_url: str = ""
+    """MLflow tracking server; default: the one that `make up` recorded, else a SQLite file under `home`."""
+
+    def model_post_init(self, _: object) -> None:
+        self.home = self.home.absolute()
+        self.lake = self.lake or str(self.home / "lake")
+        self.releases = self.releases or str(self.home / "releases")
+        self.triton_repository = self.triton_repository or str(self.home / "triton")
+        self.triton_url = self.triton_url or self.running.get("triton", {}).get("grpc", "")
+        self.mlflow_url = (
+            self.mlflow_url
+            or self.running.get("mlflow", {}).get("url", "")
+            or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+        )
+
+    @cached_property
+    def running(self) -> dict[str, dict]:
+        """Addresses and process ids of the local stack, by service, as `run.json` records them."""
+        path = self.home / "run.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+def settings() -> Settings:
+    """The settings of this moment: read afresh, so that tests and long-lived workers see changes."""
+    return Settings()
