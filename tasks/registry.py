@@ -1,0 +1,316 @@
+"""MLflow: runs, versions, tags and aliases. The only module that imports mlflow. No pickle is written or read.
+
+What is live is the release log's to say (`tasks/releases.py`); the aliases here mirror it.
+"""
+
+import hashlib
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import distributions
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.spec import Parity, Trained
+from tasks.settings import settings
+
+REQUIREMENTS = ("onnxruntime", "numpy")
+ALIASES = ("champion", "challenger", "previous")
+TIMEOUT_SECONDS = 5
+
+
+class RegistryError(RuntimeError):
+    """MLflow cannot be reached, or what it holds is not what was registered."""
+
+
+class Lineage(BaseModel):
+    """Where a version comes from: everything needed to train it again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str = Field(description="Digest of all inputs of the training: same key, same version.")
+    table: str
+    table_version: int
+    start: int = Field(description="Oldest event learnt from, ms since 1970 UTC.")
+    holdout: int = Field(description="Training ends before this, ms since 1970 UTC.")
+    watermark: int = Field(description="End of the hold-out, ms since 1970 UTC.")
+    parent: int | None = Field(None, description="Version whose weights it started from.")
+
+
+class Version(BaseModel):
+    """A registered model version. Numbers are the registry's, and Triton's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    number: int
+    run_id: str
+    digest: str = Field(description="SHA-256 of the ONNX file.")
+    lineage: Lineage
+    parity: Parity | None = None
+    decision: str | None = Field(None, description="JSON of the gate's decision.")
+    closed: bool = Field(False, description="Judged, and live if promoted: nothing is left to do with it.")
+
+
+def find(model: str, key: str) -> Version | None:
+    """The version that was trained from exactly the inputs behind `key`."""
+    return next((v for v in versions(model) if v.lineage.key == key), None)
+
+
+def versions(model: str) -> list[Version]:
+    """All registered versions of a model, newest first."""
+    found = _client().search_model_versions(f"name='{model}'", max_results=1000)
+    return sorted((_version(v) for v in found), key=lambda v: -v.number)
+
+
+def get(model: str, number: int) -> Version:
+    """One version. Raises RegistryError when there is none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _version(_client().get_model_version(model, str(number)))
+    except MlflowException as error:
+        raise RegistryError(f"{model} has no version {number} at {settings().mlflow_url}: {error.message}") from error
+
+
+def register(model: str, trained: Trained, params: BaseModel, lineage: Lineage, files: Mapping[str, Path]) -> Version:
+    """Log a training as a run, its ONNX file as the model, and make it a version with alias `challenger`.
+
+    `files` are further artifacts by name. The version is visible only when all of it is stored.
+    """
+    import mlflow
+    import mlflow.onnx
+
+    digest = sha256(trained.onnx)
+    _close_left_behind(model, lineage.key)
+    with _run(model, lineage) as run:
+        mlflow.log_params(params.model_dump(mode="json"))
+        _log_dataset(lineage)
+        _log_curves(run.info.run_id, trained.curves)
+        mlflow.log_metrics(trained.metrics)
+        mlflow.log_text("\n".join(sorted(f"{d.name}=={d.version}" for d in distributions())), "environment.txt")
+        for name, path in files.items():
+            mlflow.log_artifact(str(path), artifact_path=name)
+        info = _log_onnx(trained.onnx)
+    tags = {
+        "digest": digest,
+        "lineage": lineage.model_dump_json(),
+        "parity": trained.parity.model_dump_json(),
+    }
+    client = _client()
+    registered = client.create_model_version(
+        model, info.model_uri, run_id=run.info.run_id, tags=tags, model_id=info.model_id
+    )
+    client.set_registered_model_alias(model, "challenger", registered.version)
+    version = get(model, int(registered.version))
+    onnx_file(version)
+    return version
+
+
+def onnx_file(version: Version) -> Path:
+    """The contract of a version as a local file, cached under `home`; its digest is checked each time."""
+    source = _client().get_model_version(version.model, str(version.number)).source
+    return _checked(source, "model.onnx", version)
+
+
+def artifact(version: Version, name: str) -> Path:
+    """The single file that was registered as `name` beside the version, as a local file."""
+    import mlflow
+
+    folder = _cache(version) / name
+    if not folder.exists():
+        mlflow.artifacts.download_artifacts(
+            artifact_uri=f"runs:/{version.run_id}/{name}", dst_path=str(_cache(version)), tracking_uri=_uri()
+        )
+    return next(folder.iterdir())
+
+
+def attach(version: Version, name: str, path: Path) -> None:
+    """Add a file to the run of a version, in the folder `name`."""
+    _client().log_artifact(version.run_id, str(path), artifact_path=name)
+
+
+def record_decision(version: Version, decision: BaseModel) -> Version:
+    """Store the gate's decision on the version."""
+    client = _client()
+    client.set_model_version_tag(version.model, str(version.number), "decision", decision.model_dump_json())
+    outcome = decision.model_dump()["outcome"]
+    client.set_model_version_tag(version.model, str(version.number), "outcome", outcome)
+    return get(version.model, version.number)
+
+
+def close(version: Version) -> None:
+    """Mark that nothing is left to do with the version."""
+    _client().set_model_version_tag(version.model, str(version.number), "closed", "true")
+
+
+def mirror(model: str, champion: int, challenger: int | None, previous: int | None) -> None:
+    """Make the aliases say what the release log says; idempotent, so that every run repairs it."""
+    client = _client()
+    there = client.get_registered_model(model).aliases
+    for alias, number in zip(ALIASES, (champion, challenger, previous), strict=True):
+        if number is None and alias in there:
+            client.delete_registered_model_alias(model, alias)
+        elif number is not None and there.get(alias) != str(number):
+            client.set_registered_model_alias(model, alias, str(number))
+
+
+def aliases(model: str) -> dict[str, int]:
+    """Version numbers by alias."""
+    return {alias: int(number) for alias, number in _client().get_registered_model(model).aliases.items()}
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_version() -> str:
+    """The commit that this process runs from, or the installed version where there is no checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else installed("kreislauf")
+
+
+def _checked(source: str, name: str, version: Version) -> Path:
+    import mlflow
+
+    path = _cache(version) / name
+    if not path.exists():
+        mlflow.artifacts.download_artifacts(
+            artifact_uri=f"{source}/{name}", dst_path=str(_cache(version)), tracking_uri=_uri()
+        )
+    if (found := sha256(path)) != version.digest:
+        path.unlink()
+        raise RegistryError(
+            f"{version.model} version {version.number}: {name} has digest {found[:12]}, registered was "
+            f"{version.digest[:12]}. The stored file was changed or damaged; it is not used. Publish another version."
+        )
+    return path
+
+
+def _cache(version: Version) -> Path:
+    folder = settings().home / "cache" / version.model / f"{version.number}-{version.run_id[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _version(entity) -> Version:
+    tags = entity.tags
+    return Version(
+        model=entity.name,
+        number=int(entity.version),
+        run_id=entity.run_id,
+        digest=tags["digest"],
+        lineage=Lineage.model_validate_json(tags["lineage"]),
+        parity=Parity.model_validate_json(tags["parity"]) if "parity" in tags else None,
+        decision=tags.get("decision"),
+        closed=tags.get("closed") == "true",
+    )
+
+
+@contextmanager
+def _run(model: str, lineage: Lineage) -> Iterator:
+    import mlflow
+
+    client = _client()
+    experiment = client.get_experiment_by_name(model)
+    if experiment is None:
+        # Without a server MLflow would put artifacts into the working directory.
+        local = str(settings().home / "mlflow" / "artifacts") if _uri().startswith("sqlite") else None
+        client.create_experiment(model, artifact_location=local)
+        client.create_registered_model(model)
+    mlflow.set_experiment(model)
+    with mlflow.start_run(tags={"key": lineage.key, "code": code_version()}) as run:
+        yield run
+
+
+def _log_dataset(lineage: Lineage) -> None:
+    import mlflow
+    from mlflow.data.delta_dataset_source import DeltaDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+
+    source = DeltaDatasetSource(path=f"{settings().lake}/{lineage.table}", delta_table_version=lineage.table_version)
+    window = json.dumps([lineage.table_version, lineage.start, lineage.holdout])
+    digest = hashlib.sha256(window.encode()).hexdigest()[:16]
+    mlflow.log_input(MetaDataset(source, lineage.table, digest), context="training")  # type: ignore[abstract]
+
+
+def _log_curves(run_id: str, curves: list[tuple[str, int, float]]) -> None:
+    from mlflow.entities import Metric
+
+    metrics = [Metric(name, value, timestamp=0, step=step) for name, step, value in curves]
+    for start in range(0, len(metrics), 500):
+        _client().log_batch(run_id, metrics=metrics[start : start + 500])
+
+
+def _log_onnx(path: Path):
+    import mlflow.onnx
+    import onnx
+
+    model = onnx.load(path)
+    return mlflow.onnx.log_model(
+        model,
+        name="model",
+        signature=_signature(model),
+        save_as_external_data=False,
+        # Without this MLflow spends seconds on guessing.
+        pip_requirements=[f"{name}=={installed(name)}" for name in REQUIREMENTS],
+        onnx_execution_providers=["CPUExecutionProvider"],
+    )
+
+
+def _signature(model):
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    def schema(tensors) -> Schema:
+        specs: list[ColSpec | TensorSpec] = []
+        for tensor in tensors:
+            kind = tensor.type.tensor_type
+            shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+            specs.append(TensorSpec(tensor_dtype_to_np_dtype(kind.elem_type), shape, tensor.name))
+        return Schema(specs)
+
+    return ModelSignature(inputs=schema(model.graph.input), outputs=schema(model.graph.output))
+
+
+def _close_left_behind(model: str, key: str) -> None:
+    """End the runs of earlier attempts at the same training that were killed."""
+    client = _client()
+    experiment = client.get_experiment_by_name(model)
+    if experiment is None:
+        return
+    query = f"tags.key = '{key}' and attributes.status = 'RUNNING'"
+    for run in client.search_runs([experiment.experiment_id], query):
+        client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _client():
+    import mlflow
+    from mlflow import MlflowClient
+
+    mlflow.set_tracking_uri(_uri())
+    return MlflowClient(_uri())
+
+
+def _uri() -> str:
+    """Address of MLflow, known to answer: MLflow's own retries take minutes before they say that it does not."""
+    uri = settings().mlflow_url
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    if uri.startswith("http"):
+        try:
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=TIMEOUT_SECONDS).close()
+        except (urllib.error.URLError, OSError) as error:
+            raise RegistryError(
+                f"MLflow at {uri} does not answer ({error}). Start it (`make up`), or set KREISLAUF_MLFLOW_URL."
+            ) from error
+    return uri

@@ -1,0 +1,67 @@
+"""Cut rows by time: what a challenger learns from, and the later hold-out that judges it."""
+
+import math
+from statistics import NormalDist
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.spec import Policy, Table
+
+DAY_MS = 86_400_000
+
+
+class Cut(BaseModel):
+    """A point in the data's own time; all in milliseconds since 1970 UTC."""
+
+    model_config = ConfigDict(frozen=True)
+
+    table_version: int = Field(description="Delta version that was read.")
+    start: int = Field(description="Oldest event.")
+    holdout: int = Field(description="Training ends before this; the hold-out starts here.")
+    watermark: int = Field(description="Newest event.")
+
+
+def groups_needed(policy: Policy) -> int:
+    """Groups with which `policy.min_effect` is found with chance `policy.power`: the usual formula for paired means."""
+    normal = NormalDist()
+    z = normal.inv_cdf((1 + policy.confidence) / 2) + normal.inv_cdf(policy.power)
+    return max(policy.min_groups, math.ceil((z * policy.group_sd / policy.min_effect) ** 2))
+
+
+def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
+    """The shortest hold-out of whole days before the newest row that has the groups the policy needs.
+
+    Raises ValueError when that would leave less than half of the time to learn from.
+    """
+    starts = _starts(rows, table)
+    first, watermark = int(starts.min()), int(rows[table.time].max())  # type: ignore[arg-type]
+    wanted = groups_needed(policy)
+    days = 1
+    while (found := int((starts > watermark - days * DAY_MS).sum())) < wanted:
+        days += 1
+        if days * DAY_MS * 2 > watermark - first:
+            raise ValueError(
+                f"The table {table.name} is too small to judge a model: a hold-out of {days} days, half of what is "
+                f"there, would have about {found} {table.group} values and the policy needs {wanted}. "
+                "Ingest more history, or raise min_effect in the model's policy."
+            )
+    return Cut(table_version=version, start=first, holdout=watermark - days * DAY_MS + 1, watermark=watermark)
+
+
+def train_rows(rows: pl.DataFrame, table: Table, at: Cut) -> pl.DataFrame:
+    """Everything before the hold-out."""
+    return rows.filter(pl.col(table.time) < at.holdout)
+
+
+def started(rows: pl.DataFrame, table: Table, start: int, end: int) -> pl.DataFrame:
+    """Rows up to `end` (inclusive) of the groups whose first row is not before `start`.
+
+    A group that began earlier is left out whole: a model may have learnt from its beginning.
+    """
+    time = pl.col(table.time)
+    return rows.filter((time.min().over(table.group) >= start) & (time <= end))
+
+
+def _starts(rows: pl.DataFrame, table: Table) -> pl.Series:
+    return rows.group_by(table.group).agg(pl.col(table.time).min())[table.time]

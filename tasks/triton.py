@@ -1,0 +1,124 @@
+"""Triton's model repository, and questions to exact versions. The repository is made from the ONNX file alone.
+
+A load status is never trusted (Triton has answered 200 for a failed load): who publishes asks the loaded version.
+"""
+
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from models.spec import Tensors
+from tasks.settings import settings
+
+MAX_BATCH = 256
+DEADLINE_SECONDS = 60.0
+LOAD_SECONDS = 120.0
+
+_local = threading.local()
+
+
+class TritonError(RuntimeError):
+    """Triton cannot be reached, refused a load, or did not answer."""
+
+
+def add_version(model: str, version: int, onnx: Path) -> None:
+    """Copy `onnx` to `<repository>/<model>/<version>/model.onnx`, at once; a version is never overwritten."""
+    folder = _folder(model) / str(version)
+    if folder.exists():
+        return
+    # Triton ignores folders whose name is no number.
+    draft = folder.with_name(f"tmp_{version}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    shutil.copyfile(onnx, draft / "model.onnx")
+    draft.rename(folder)
+
+
+def remove_version(model: str, version: int) -> None:
+    """Delete the folder of a version that must not be served."""
+    shutil.rmtree(_folder(model) / str(version), ignore_errors=True)
+
+
+def serve(model: str, versions: list[int]) -> None:
+    """Make exactly `versions` resident. Raises TritonError with Triton's words; what was resident then stays."""
+    newest = _folder(model) / str(max(versions)) / "model.onnx"
+    draft = _folder(model) / "config.pbtxt.tmp"
+    draft.write_text(config(model, newest, versions))
+    draft.replace(_folder(model) / "config.pbtxt")
+    _call("load_model", model, client_timeout=LOAD_SECONDS)
+
+
+def unload(model: str) -> None:
+    """Take the model out of memory: for a first version that turned out bad, when nothing was live before."""
+    _call("unload_model", model)
+
+
+def config(model: str, onnx: Path, versions: list[int]) -> str:
+    """Text of config.pbtxt: names, types and shapes read from the graph."""
+    import onnx as onnx_format
+    from tritonclient.grpc import model_config_pb2
+    from tritonclient.utils import np_to_triton_dtype
+
+    graph = onnx_format.load(onnx, load_external_data=False).graph
+    message = model_config_pb2.ModelConfig(name=model, backend="onnxruntime", max_batch_size=MAX_BATCH)
+    message.version_policy.specific.versions.extend(versions)
+    message.dynamic_batching.SetInParent()
+    message.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    for tensors, target in ((graph.input, message.input), (graph.output, message.output)):
+        for tensor in tensors:
+            kind = tensor.type.tensor_type
+            name = np_to_triton_dtype(onnx_format.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+            dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim][1:]
+            target.add(name=tensor.name, data_type=f"TYPE_{'STRING' if name == 'BYTES' else name}", dims=dims)
+    from google.protobuf import text_format
+
+    return text_format.MessageToString(message)
+
+
+def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Tensors:
+    """Answers of exactly this version for all rows of `inputs`, by output name. Raises TritonError."""
+    rows = len(next(iter(inputs.values())))
+    parts = [
+        _infer(model, version, {name: array[i : i + batch] for name, array in inputs.items()})
+        for i in range(0, rows, batch)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _infer(model: str, version: int, inputs: Tensors) -> Tensors:
+    from tritonclient.grpc import InferInput
+    from tritonclient.utils import np_to_triton_dtype
+
+    tensors = []
+    for name, array in inputs.items():
+        tensors.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
+        tensors[-1].set_data_from_numpy(np.ascontiguousarray(array))
+    result = _call("infer", model, tensors, model_version=str(version), client_timeout=DEADLINE_SECONDS)
+    return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+
+
+def _call(method: str, *arguments, **options):
+    from tritonclient.utils import InferenceServerException
+
+    url = settings().triton_url
+    if not url:
+        raise TritonError("No Triton is known: start one with `make up`, or set KREISLAUF_TRITON_URL to its host:port.")
+    try:
+        return getattr(_client(url), method)(*arguments, **options)
+    except InferenceServerException as error:
+        raise TritonError(f"Triton at {url} refused {method} of {arguments[0]}: {error.message()}") from error
+
+
+def _client(url: str):
+    """One client per thread and address: they hold a connection and are not meant to be shared."""
+    from tritonclient.grpc import InferenceServerClient
+
+    if getattr(_local, "url", None) != url:
+        _local.url, _local.client = url, InferenceServerClient(url)
+    return _local.client
+
+
+def _folder(model: str) -> Path:
+    return Path(settings().triton_repository) / model
