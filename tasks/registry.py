@@ -114,8 +114,7 @@ def register(model: str, trained: Trained, params: BaseModel, lineage: Lineage, 
 
 def onnx_file(version: Version) -> Path:
     """The contract of a version as a local file, cached under `home`; its digest is checked each time."""
-    source = _client().get_model_version(version.model, str(version.number)).source
-    return _checked(source, "model.onnx", version)
+    return _checked(f"models:/{version.model}/{version.number}", "model.onnx", version)
 
 
 def artifact(version: Version, name: str) -> Path:

@@ -4,7 +4,8 @@ A load status is never trusted (Triton has answered 200 for a failed load): who 
 """
 
 import shutil
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,6 @@ from tasks.settings import settings
 MAX_BATCH = 256
 DEADLINE_SECONDS = 60.0
 LOAD_SECONDS = 120.0
-
-_local = threading.local()
 
 
 class TritonError(RuntimeError):
@@ -47,12 +46,14 @@ def serve(model: str, versions: list[int]) -> None:
     draft = _folder(model) / "config.pbtxt.tmp"
     draft.write_text(config(model, newest, versions))
     draft.replace(_folder(model) / "config.pbtxt")
-    _call("load_model", model, client_timeout=LOAD_SECONDS)
+    with _client(f"load {model}, versions {versions}") as client:
+        client.load_model(model, client_timeout=LOAD_SECONDS)
 
 
 def unload(model: str) -> None:
     """Take the model out of memory: for a first version that turned out bad, when nothing was live before."""
-    _call("unload_model", model)
+    with _client(f"unload {model}") as client:
+        client.unload_model(model)
 
 
 def config(model: str, onnx: Path, versions: list[int]) -> str:
@@ -80,14 +81,15 @@ def config(model: str, onnx: Path, versions: list[int]) -> str:
 def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Tensors:
     """Answers of exactly this version for all rows of `inputs`, by output name. Raises TritonError."""
     rows = len(next(iter(inputs.values())))
-    parts = [
-        _infer(model, version, {name: array[i : i + batch] for name, array in inputs.items()})
-        for i in range(0, rows, batch)
-    ]
+    with _client(f"answer as {model} version {version}") as client:
+        parts = [
+            _infer(client, model, version, {name: array[i : i + batch] for name, array in inputs.items()})
+            for i in range(0, rows, batch)
+        ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _infer(model: str, version: int, inputs: Tensors) -> Tensors:
+def _infer(client, model: str, version: int, inputs: Tensors) -> Tensors:
     from tritonclient.grpc import InferInput
     from tritonclient.utils import np_to_triton_dtype
 
@@ -95,29 +97,24 @@ def _infer(model: str, version: int, inputs: Tensors) -> Tensors:
     for name, array in inputs.items():
         tensors.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
         tensors[-1].set_data_from_numpy(np.ascontiguousarray(array))
-    result = _call("infer", model, tensors, model_version=str(version), client_timeout=DEADLINE_SECONDS)
+    result = client.infer(model, tensors, model_version=str(version), client_timeout=DEADLINE_SECONDS)
     return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
-def _call(method: str, *arguments, **options):
+@contextmanager
+def _client(what: str) -> Iterator:
+    """A client, closed afterwards; its errors become a TritonError that says what Triton did not do."""
+    from tritonclient.grpc import InferenceServerClient
     from tritonclient.utils import InferenceServerException
 
     url = settings().triton_url
     if not url:
         raise TritonError("No Triton is known: start one with `make up`, or set KREISLAUF_TRITON_URL to its host:port.")
     try:
-        return getattr(_client(url), method)(*arguments, **options)
+        with InferenceServerClient(url) as client:
+            yield client
     except InferenceServerException as error:
-        raise TritonError(f"Triton at {url} refused {method} of {arguments[0]}: {error.message()}") from error
-
-
-def _client(url: str):
-    """One client per thread and address: they hold a connection and are not meant to be shared."""
-    from tritonclient.grpc import InferenceServerClient
-
-    if getattr(_local, "url", None) != url:
-        _local.url, _local.client = url, InferenceServerClient(url)
-    return _local.client
+        raise TritonError(f"Triton at {url} did not {what}: {error.message()}") from error
 
 
 def _folder(model: str) -> Path:

@@ -1,0 +1,131 @@
+"""Ingest: raw files in, validated rows out; what does not pass is quarantined with its reason."""
+
+from collections.abc import Sequence
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict
+
+from models import spec
+from tasks import events, lake
+from tasks.source import find, read
+
+
+class IngestError(RuntimeError):
+    """Some files could not be loaded; the message names each and why."""
+
+
+class IngestReport(BaseModel):
+    """What an ingest did. The totals leave out files that had been loaded before."""
+
+    model_config = ConfigDict(frozen=True)
+
+    table: str
+    files: tuple[lake.Accounts, ...]
+    files_loaded: int
+    files_already_loaded: int
+    lines_in: int
+    lines_loaded: int
+    lines_rejected: int
+    lines_blank: int
+    rows_in: int
+    rows_kept: int
+    rows_rejected: int
+    rows_duplicate: int
+
+
+@flow
+def ingest(source: str, model: str = "session_recommender") -> IngestReport:
+    """Load raw files into the table of a model type. Running it again is safe: each file is loaded once.
+
+    Args:
+        source: A `.jsonl` or `.jsonl.gz` file, a folder that is searched with all below it, or an `s3://` prefix.
+        model: Model type, a folder in `models/`; it decides the table and what a valid line is.
+
+    Returns:
+        The accounts of every file, and their totals: lines in = loaded + rejected + blank, rows in = kept + rejected
+        + duplicate. Rejected lines are in the table `rejects`, byte for byte.
+
+    Raises:
+        ValueError: No model type has this name.
+        SourceError: There are no raw files in `source`, or it cannot be reached.
+        IngestError: Files could not be loaded; all others are.
+    """
+    table = spec.load(model).table
+    outcomes = {path: _outcome(path, model) for path in find(source)}
+    files = [outcome for outcome in outcomes.values() if isinstance(outcome, lake.Accounts)]
+    failed = {path: outcome for path, outcome in outcomes.items() if isinstance(outcome, Exception)}
+    _publish(table.name, files, failed)
+    report = _report(table.name, files)
+    if report.lines_rejected:
+        _announce(table, report)
+    if failed:
+        reasons = "\n".join(f"- {path}: {error}" for path, error in failed.items())
+        raise IngestError(
+            f"{len(failed)} of {len(outcomes)} files could not be loaded:\n{reasons}\n"
+            f"The other {len(files)} are loaded. Mend these and run again: no file is loaded twice."
+        )
+    return report
+
+
+def _may_pass_later(_task: object, _run: object, state: object) -> bool:
+    """Retry what the network or a disk did; a broken file stays broken."""
+    return isinstance(state.result(raise_on_failure=False), OSError)  # type: ignore[attr-defined]
+
+
+@task(
+    task_run_name="load {path}",
+    retries=2,
+    retry_delay_seconds=2,
+    retry_condition_fn=_may_pass_later,
+    cache_policy=NO_CACHE,
+)
+def load_file(path: str, model: str) -> lake.Accounts:
+    """Validate one raw file and load it into the table of `model`, exactly once."""
+    raw = read(path)
+    return lake.load(spec.load(model).table, raw.path, raw.sha256, raw.lines)
+
+
+def _outcome(path: str, model: str) -> lake.Accounts | Exception:
+    """Accounts of a file or why there are none: a bad file must not stop the next."""
+    return load_file(path, model, return_state=True).result(raise_on_failure=False)
+
+
+def _publish(table: str, files: Sequence[lake.Accounts], failed: dict[str, Exception]) -> None:
+    """Show the accounts of each file in Prefect's UI."""
+    rows = [
+        {"file": f.source, "state": "loaded before" if f.already_loaded else "loaded"}
+        | f.model_dump(exclude={"table", "source", "sha256", "already_loaded"})
+        for f in files
+    ]
+    rows += [{"file": path, "state": f"failed: {error}"} for path, error in failed.items()]
+    create_table_artifact(table=rows, key=f"ingest-{table.replace('_', '-')}", description=f"Files into `{table}`")
+
+
+def _report(table: str, files: Sequence[lake.Accounts]) -> IngestReport:
+    new = [f for f in files if not f.already_loaded]
+    counted = [name for name in lake.Accounts.model_fields if name.startswith(("lines_", "rows_"))]
+    totals = {name: sum(getattr(f, name) for f in new) for name in counted}
+    return IngestReport(
+        table=table,
+        files=tuple(files),
+        files_loaded=len(new),
+        files_already_loaded=len(files) - len(new),
+        **totals,
+    )
+
+
+def _announce(table: spec.Table, report: IngestReport) -> None:
+    """Tell Prefect's automations that lines were rejected."""
+    rejected = lake.rejects(table, [f.sha256 for f in report.files if not f.already_loaded])
+    reasons = lake.reasons(rejected)[:3]
+    share = report.lines_rejected / report.lines_in
+    events.emit_table_event(
+        events.DATA_REJECTED,
+        table.name,
+        f"{report.lines_rejected} of {report.lines_in} lines ({share:.1%}) were rejected, mostly: {reasons[0][0]}",
+        count=report.lines_rejected,
+        share=share,
+        reasons=[{"reason": reason, "lines": lines} for reason, lines in reasons],
+    )

@@ -1,0 +1,100 @@
+"""Judge a challenger: champion and challenger answer the same later hold-out; a paired interval decides."""
+
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+
+from models import spec
+from tasks import events, gate, lake, registry, releases, scoring, split
+
+EVENTS = {
+    "promote": events.MODEL_PROMOTED,
+    "refuse": events.MODEL_REFUSED,
+    "inconclusive": events.MODEL_INCONCLUSIVE,
+}
+
+
+@flow
+def promote(model: str = "session_recommender", version: int | None = None) -> gate.Decision:
+    """Decide whether a version may replace the champion. Changes nothing that serves.
+
+    Args:
+        model: Name of the model type.
+        version: The challenger; default: the newest version.
+
+    Returns:
+        The decision, which is also stored on the version, shown as an artifact and emitted as an event. A version that
+        was judged against today's champion before gets the same decision again.
+
+    Raises:
+        registry.RegistryError: no such version, or MLflow does not answer.
+    """
+    challenger = registry.get(model, version) if version else newest(model)
+    live = releases.current(model)
+    champion = live.champion if live else None
+    if challenger.decision:
+        before = gate.Decision.model_validate_json(challenger.decision)
+        if champion in (before.champion_version, challenger.number):
+            return before
+    decision = judge(model, challenger.number, champion)
+    registry.record_decision(challenger, decision)
+    create_markdown_artifact(key=f"decision-{model.replace('_', '-')}", markdown=page(challenger, decision))
+    events.emit_model_event(
+        EVENTS[decision.outcome], model, " ".join(decision.reasons),
+        version=challenger.number, champion=champion,
+    )  # fmt: skip
+    return decision
+
+
+def newest(model: str) -> registry.Version:
+    """The newest version. Raises RegistryError when there is none."""
+    found = registry.versions(model)
+    if not found:
+        raise registry.RegistryError(f"{model} has no version yet: train one first.")
+    return found[0]
+
+
+@task(task_run_name="judge-{model}-{challenger}-against-{champion}")
+def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
+    """Let challenger, champion and trivial baseline answer the challenger's hold-out, and decide."""
+    kind, version = spec.load(model), registry.get(model, challenger)
+    lineage = version.lineage
+    rows = split.started(lake.read(kind.table, lineage.table_version), kind.table, lineage.holdout, lineage.watermark)
+    examples = kind.examples(rows)
+
+    def score(onnx: Path, trained_until: int) -> gate.Scores:
+        values = kind.score(examples, scoring.answer(onnx, examples.inputs))
+        return gate.Scores(values, examples.groups, examples.digest(), trained_until)
+
+    rival = registry.get(model, champion) if champion else None
+    decision = gate.decide(
+        challenger=score(registry.onnx_file(version), lineage.holdout),
+        champion=score(registry.onnx_file(rival), rival.lineage.holdout) if rival else None,
+        baseline=score(registry.artifact(version, "baseline"), lineage.holdout),
+        policy=kind.policy,
+        metric=kind.metric,
+        holdout_start=lineage.holdout,
+    )
+    return decision.model_copy(update={"champion_version": champion})
+
+
+def page(version: registry.Version, decision: gate.Decision) -> str:
+    """The decision as Markdown."""
+    days = (version.lineage.watermark - version.lineage.holdout) / split.DAY_MS
+    rows = [
+        ("challenger", f"version {version.number}", decision.challenger),
+        (
+            "champion",
+            f"version {decision.champion_version}" if decision.champion_version else "none",
+            decision.champion,
+        ),
+        ("trivial baseline", "", decision.baseline),
+    ]
+    table = "\n".join(f"| {who} | {which} | {'' if s is None else f'{s:.4f}'} |" for who, which, s in rows)
+    return (
+        f"# {decision.outcome}: {version.model} version {version.number}\n\n{' '.join(decision.reasons)}\n\n"
+        f"| | | {decision.metric} |\n|---|---|---|\n{table}\n\n"
+        f"Challenger minus champion: {decision.gain or 'no champion yet'}; minus baseline: {decision.over_baseline}. "
+        f"Hold-out: {decision.groups} groups in the last {days:.0f} days before the data's watermark."
+    )

@@ -1,0 +1,137 @@
+"""Put a promoted version live: load in Triton, ask golden questions, write the release, mirror it in MLflow."""
+
+import json
+
+import numpy as np
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
+
+from models.spec import Tensors
+from tasks import events, gate, registry, releases, triton
+
+SCORE_TOLERANCE = 1e-4
+"""Triton may run another build of onnxruntime than the one that answered at training time."""
+
+
+class PublishRefused(RuntimeError):
+    """The version must not, or could not, go live; what was live before still is."""
+
+
+@flow
+def publish(model: str = "session_recommender", version: int | None = None) -> releases.Release:
+    """Make a promoted version the champion that Triton serves, verified, or leave everything as it was.
+
+    A version that is live already is only checked again: whatever a crash left undone is finished, nothing is
+    published twice.
+
+    Args:
+        model: Name of the model type.
+        version: The version to publish; default: the newest promoted one.
+
+    Returns:
+        The entry of the release log that is now in force.
+
+    Raises:
+        PublishRefused: not promoted, no parity, or Triton did not answer the golden requests as registered.
+        releases.ReleaseConflict: somebody else published meanwhile.
+    """
+    candidate = registry.get(model, version) if version else newest_promoted(model)
+    live = releases.current(model)
+    if not (live and live.champion == candidate.number):
+        live = go_live(candidate, live)
+        events.emit_model_event(events.MODEL_PUBLISHED, model, live.reason, version=live.champion, release=live.number)
+        create_markdown_artifact(key=f"release-{model.replace('_', '-')}", markdown=page(live))
+    else:
+        get_run_logger().info(f"Version {live.champion} is live since release {live.number}; verifying it again.")
+        put_in_triton(model, live.versions, candidate.number)
+    registry.mirror(model, live.champion, live.challenger, live.previous)
+    return live
+
+
+def newest_promoted(model: str) -> registry.Version:
+    """The newest version that the gate promoted. Raises PublishRefused when there is none."""
+    for version in registry.versions(model):
+        if version.decision and gate.Decision.model_validate_json(version.decision).outcome == "promote":
+            return version
+    raise PublishRefused(f"No version of {model} was promoted: train and promote one first.")
+
+
+def go_live(candidate: registry.Version, live: releases.Release | None) -> releases.Release:
+    """Verify `candidate` in Triton, then write the release; on failure Triton serves what it served before."""
+    decision = permission(candidate, live)
+    resident = live.versions if live else []
+    try:
+        put_in_triton(candidate.model, sorted({*resident, candidate.number}), candidate.number)
+        who = flow_run.get_name() or "a person, from Python"
+        release = releases.append(candidate.model, candidate.number, " ".join(decision.reasons), who, after=live)
+    except Exception:
+        undo(candidate)
+        raise
+    triton.serve(candidate.model, release.versions)
+    return release
+
+
+def permission(candidate: registry.Version, live: releases.Release | None) -> gate.Decision:
+    """The decision that allows `candidate` to replace what is live. Raises PublishRefused."""
+    name = f"{candidate.model} version {candidate.number}"
+    if candidate.parity is None or not candidate.parity.passed:
+        raise PublishRefused(f"{name} has no passed parity of its ONNX file: train it again.")
+    if candidate.decision is None:
+        raise PublishRefused(f"{name} was never judged: run promote first.")
+    decision = gate.Decision.model_validate_json(candidate.decision)
+    if decision.outcome != "promote":
+        raise PublishRefused(f"{name} was not promoted but judged {decision.outcome}: {' '.join(decision.reasons)}")
+    if decision.champion_version != (live.champion if live else None):
+        raise PublishRefused(f"{name} was judged against version {decision.champion_version}, which is not live now.")
+    return decision
+
+
+@task(task_run_name="load-{model}-{version}")
+def put_in_triton(model: str, resident: list[int], version: int) -> None:
+    """Make the versions resident and prove that `version` answers the golden requests as registered."""
+    for number in resident:
+        triton.add_version(model, number, registry.onnx_file(registry.get(model, number)))
+    triton.serve(model, resident)
+    golden = json.loads(registry.artifact(registry.get(model, version), "golden").read_text())
+    expected = tensors(golden["outputs"])
+    differences = compare(triton.ask(model, version, tensors(golden["inputs"])), expected)
+    if differences:
+        raise PublishRefused(f"{model} version {version} in Triton answers otherwise than registered: {differences}")
+
+
+def undo(candidate: registry.Version) -> None:
+    """Make Triton serve what the release log says, and forget the candidate."""
+    live = releases.current(candidate.model)
+    if live:
+        triton.serve(candidate.model, live.versions)
+    else:
+        triton.unload(candidate.model)
+    if not live or candidate.number not in live.versions:
+        triton.remove_version(candidate.model, candidate.number)
+
+
+def tensors(stored: dict[str, dict]) -> Tensors:
+    """Tensors from their JSON form."""
+    return {name: np.array(tensor["values"], dtype=tensor["dtype"]) for name, tensor in stored.items()}
+
+
+def compare(found: Tensors, expected: Tensors) -> str:
+    """What differs, in words; empty when integers and text are equal and floats within SCORE_TOLERANCE."""
+    for name, right in expected.items():
+        got = found.get(name)
+        if got is None or got.shape != right.shape:
+            return f"output {name} has shape {None if got is None else got.shape}, not {right.shape}"
+        floating = np.issubdtype(right.dtype, np.floating)
+        same = np.isclose(got, right, rtol=SCORE_TOLERANCE, atol=SCORE_TOLERANCE) if floating else got == right
+        if not same.all():
+            return f"output {name} differs in {int((~same).sum())} of {same.size} values"
+    return ""
+
+
+def page(release: releases.Release) -> str:
+    """The release as Markdown."""
+    return (
+        f"# Release {release.number}: {release.model} version {release.champion} is live\n\n"
+        f"{release.reason}\n\nBefore: {release.previous or 'nothing'}. By: {release.who}."
+    )

@@ -1,0 +1,93 @@
+"""Fixtures of all tests: a place of their own, Prefect's test harness, a small shop."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ["DO_NOT_TRACK"] = "true"
+for name in [n for n in os.environ if n.startswith(("KREISLAUF_", "PREFECT_", "MLFLOW_", "AWS_"))]:
+    if name != "KREISLAUF_DATA":
+        del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Everything that the embedded defaults keep, per test."""
+    monkeypatch.setenv("KREISLAUF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def prefect_harness() -> Iterator[None]:
+    """A Prefect server for flows that are called as plain functions; about 15 seconds, so once for all tests."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    # The heartbeat thread would hold every flow for a second at its end.
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables: making them takes seconds, copying the file does not."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_registered_models()
+    return path
+
+
+@pytest.fixture
+def mlflow_store(home: Path, empty_mlflow: Path) -> None:
+    """An empty MLflow of the test's own, in a SQLite file."""
+    (home / "mlflow").mkdir(parents=True)
+    shutil.copyfile(empty_mlflow, home / "mlflow" / "mlflow.db")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real data; tests that need it are skipped, and say so, where it is absent."""
+    folder = Path(os.environ.get("KREISLAUF_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}: set KREISLAUF_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_shop() -> pl.DataFrame:
+    """Events of 16 days of a tiny simulated shop: its season changes on day 8."""
+    from demo.shop import Plan, simulate
+
+    return simulate(Plan(days=16, sessions_per_day=60, articles=120, topics=8, change_day=8))
+
+
+def write_sessions(events: pl.DataFrame, path: Path) -> Path:
+    """Write events as a raw file in OTTO's format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sessions = events.group_by("session", maintain_order=True).agg(pl.struct("aid", "ts", "type").alias("events"))
+    sessions.write_ndjson(path)
+    return path
+
+
+@pytest.fixture
+def other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `models` of another repository, on the path: what is put there is a model type."""
+    import models
+
+    folder = tmp_path / "elsewhere" / "models"
+    folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(folder.parent))
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(folder)])
+    yield folder
+    for name in [n for n in sys.modules if n.startswith("models.tiny")]:
+        del sys.modules[name]

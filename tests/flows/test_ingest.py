@@ -1,0 +1,142 @@
+import gzip
+import json
+
+import pytest
+from prefect.artifacts import Artifact
+
+import flows.ingest
+from flows.ingest import IngestError, ingest
+from models.session_recommender.schema import EVENTS
+from tasks import events, lake
+from tasks.source import SourceError, SourceUnreachable
+
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+T0 = 1_700_000_000_000
+
+
+def sessions(first, count, per_session=3):
+    """Raw content: sessions in OTTO's format, their numbers from `first` on."""
+    shaped = (
+        {
+            "session": n,
+            "events": [{"aid": n + i, "ts": T0 + 1000 * (n + i), "type": "clicks"} for i in range(per_session)],
+        }
+        for n in range(first, first + count)
+    )
+    return b"".join(json.dumps(s).encode() + b"\n" for s in shaped)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A folder of two sound raw files with 10 and 5 sessions."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(sessions(0, 10))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress(sessions(10, 5)))
+    return folder
+
+
+@pytest.fixture
+def emitted(monkeypatch):
+    """Events as they are handed to Prefect, which still gets them."""
+    seen = []
+    emit = events.emit_event
+
+    def record(**event):
+        seen.append(event)
+        return emit(**event)
+
+    monkeypatch.setattr(events, "emit_event", record)
+    return seen
+
+
+def test_folder_is_loaded_and_the_accounts_are_shown(shop, emitted):
+    report = ingest(str(shop))
+    assert (report.table, report.files_loaded, report.files_already_loaded) == ("events", 2, 0)
+    assert (report.lines_in, report.lines_loaded, report.rows_in, report.rows_kept) == (15, 15, 45, 45)
+    assert lake.read(EVENTS).height == 45
+    shown = json.loads(Artifact.get("ingest-events").data)
+    assert [(row["file"], row["state"], row["rows_kept"]) for row in shown] == [
+        (str(shop / "a.jsonl"), "loaded", 30),
+        (str(shop / "b.jsonl.gz"), "loaded", 15),
+    ]
+    assert emitted == []
+
+
+def test_second_run_loads_only_what_is_new(shop, emitted):
+    (shop / "b.jsonl.gz").write_bytes(gzip.compress(sessions(10, 5) + b"oops\n"))
+    ingest(str(shop))
+    version = lake.version(EVENTS)
+    emitted.clear()
+    again = ingest(str(shop))
+    assert (again.files_loaded, again.files_already_loaded, again.rows_in, again.lines_rejected) == (0, 2, 0, 0)
+    assert lake.version(EVENTS) == version
+    assert emitted == []
+    (shop / "c.jsonl").write_bytes(sessions(14, 2))
+    third = ingest(str(shop))
+    assert (third.files_loaded, third.rows_kept, third.rows_duplicate) == (1, 3, 3)
+
+
+def test_bad_files_do_not_stop_the_others_and_are_all_named(shop):
+    (shop / "a-cut.jsonl.gz").write_bytes(gzip.compress(sessions(20, 50))[:-30])
+    (shop / "a-empty.jsonl").write_bytes(b"")
+    with pytest.raises(IngestError) as caught:
+        ingest(str(shop))
+    message = str(caught.value)
+    assert "2 of 4 files could not be loaded" in message
+    assert f"- {shop}/a-cut.jsonl.gz: {shop}/a-cut.jsonl.gz is cut off" in message
+    assert f"- {shop}/a-empty.jsonl: {shop}/a-empty.jsonl is empty" in message
+    assert "The other 2 are loaded" in message
+    assert lake.read(EVENTS).height == 45
+    (shop / "a-cut.jsonl.gz").write_bytes(gzip.compress(sessions(20, 50)))
+    (shop / "a-empty.jsonl").unlink()
+    report = ingest(str(shop))
+    assert (report.files_loaded, report.files_already_loaded, report.rows_kept) == (1, 2, 150)
+
+
+def test_rejected_lines_raise_an_event_with_the_most_frequent_reasons(shop, emitted):
+    bad = sessions(30, 3).replace(b"clicks", b"views") + b"oops\n" * 2 + sessions(40, 1).replace(b"40", b"-1") + b"{}\n"
+    (shop / "c.jsonl").write_bytes(bad)
+    report = ingest(str(shop))
+    (event,) = emitted
+    assert event["event"] == "kreislauf.data.rejected"
+    assert event["resource"]["prefect.resource.id"] == "kreislauf.table.events"
+    payload = event["payload"]
+    assert (payload["count"], payload["share"]) == (7, 7 / 22) == (report.lines_rejected, 7 / report.lines_in)
+    assert [entry["lines"] for entry in payload["reasons"]] == [3, 2, 1]
+    assert payload["reasons"][0]["reason"] == "Invalid enum value 'views' - at `$.events[...].type`"
+    assert "7 of 22 lines (31.8%)" in payload["reason"]
+
+
+def test_passing_trouble_is_retried_and_broken_files_are_not(shop, monkeypatch):
+    (shop / "c.jsonl").write_bytes(b"")
+    calls = []
+
+    def flaky(path):
+        calls.append(path)
+        if path.endswith("a.jsonl") and calls.count(path) == 1:
+            raise SourceUnreachable("S3 did not answer")
+        return read(path)
+
+    read = flows.ingest.read
+    monkeypatch.setattr(flows.ingest, "read", flaky)
+    with pytest.raises(IngestError, match="1 of 3 files"):
+        ingest(str(shop))
+    assert [path[len(str(shop)) + 1 :] for path in calls] == ["a.jsonl", "a.jsonl", "b.jsonl.gz", "c.jsonl"]
+    assert lake.read(EVENTS).height == 45
+
+
+def test_wrong_source_or_model_says_so(tmp_path):
+    with pytest.raises(SourceError, match="does not exist"):
+        ingest(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="No model type is called 'nothing'"):
+        ingest(str(tmp_path), model="nothing")
+
+
+def test_every_event_of_real_otto_data_survives(shared):
+    source = shared / "otto-sample" / "sessions.jsonl"
+    report = ingest(str(source))
+    lines = [json.loads(line) for line in source.read_bytes().splitlines()]
+    wanted = {(s["session"], e["aid"], e["ts"], e["type"]) for s in lines for e in s["events"]}
+    assert set(lake.read(EVENTS).rows()) == wanted
+    assert report.rows_kept + report.rows_duplicate + report.rows_rejected == sum(len(s["events"]) for s in lines)

@@ -1,0 +1,120 @@
+"""Every flow as a plain function, on a model type that none of them was written for, and on the recommender."""
+
+import json
+
+import pytest
+
+from flows.ingest import ingest
+from flows.monitor import monitor
+from flows.promote import promote
+from flows.publish import PublishRefused, publish
+from flows.retrain import retrain
+from flows.train import train
+from models import spec
+from models.spec import Policy
+from serving import live
+from tasks import registry, releases
+from tests.conftest import write_sessions
+
+pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
+
+
+def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, orders):
+    ingest(orders(0, 20, threshold=50), tiny)
+    first = retrain(tiny, reason="the first")
+    assert (first.outcome, first.version, first.release) == ("promote", 1, 1)
+    requests = {"price": [[40.0], [60.0], [150.0]]}
+    assert answers(tiny, requests) == (1, [False, True, True])
+
+    assert retrain(tiny).outcome == "cooling down"
+
+    ingest(orders(20, 25, threshold=50), tiny)
+    quiet = monitor(tiny)
+    assert not quiet.decayed
+    assert quiet.realised.mean == pytest.approx(quiet.reference.mean, abs=0.03)
+    same = retrain(tiny, reason="nothing changed")
+    assert same.outcome in ("refuse", "inconclusive")
+    assert same.release is None
+    assert answers(tiny, requests)[0] == 1
+
+    ingest(orders(25, 60, threshold=120), tiny)
+    finding = monitor(tiny)
+    assert finding.decayed
+    assert finding.reason.startswith("Decay: 0.")
+    better = retrain(tiny, reason=finding.reason)
+    assert (better.outcome, better.release) == ("promote", 2)
+    assert answers(tiny, requests) == (better.version, [False, False, True])
+    assert registry.aliases(tiny) == {"champion": better.version, "previous": 1}
+    assert [r.champion for r in releases.history(tiny)] == [1, better.version]
+
+
+def answers(model: str, requests: dict) -> tuple[int, list]:
+    import numpy as np
+
+    version, outputs = live.answer(model, {"price": np.array(requests["price"], np.float32)})
+    return version, outputs["returned"][:, 0].tolist()
+
+
+def test_each_step_continues_where_it_was_and_nothing_is_published_twice(tiny, orders):
+    ingest(orders(0, 20, threshold=50), tiny)
+    version = train(tiny)
+    assert train(tiny).number == version.number == 1
+    assert train(tiny, {"steps": 30}).number == 2
+    decision = promote(tiny, 1)
+    assert promote(tiny, 1) == decision
+    release = publish(tiny, 1)
+    assert publish(tiny, 1) == release
+    assert len(releases.history(tiny)) == 1
+    with pytest.raises(PublishRefused, match="version 2 was never judged"):
+        publish(tiny, 2)
+
+
+def test_what_the_gate_did_not_promote_is_not_published(tiny, orders):
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    version = train(tiny, {"steps": 2})
+    decision = promote(tiny, version.number)
+    assert decision.outcome == "refuse"
+    assert decision.gain.high < 0
+    with pytest.raises(PublishRefused, match="was not promoted but judged refuse"):
+        publish(tiny, version.number)
+    assert releases.current(tiny).champion == 1
+
+
+def test_a_version_that_answers_otherwise_than_registered_is_undone(tiny, orders, monkeypatch):
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    ingest(orders(20, 60, threshold=120), tiny)
+    version = train(tiny)
+    assert promote(tiny, version.number).outcome == "promote"
+    golden = registry.artifact(version, "golden")
+    told = json.loads(golden.read_text())
+    told["outputs"]["returned"]["values"][0] = [not told["outputs"]["returned"]["values"][0][0]]
+    golden.write_text(json.dumps(told))
+    with pytest.raises(PublishRefused, match="answers otherwise than registered: output returned differs in 1 of"):
+        publish(tiny, version.number)
+    assert answers(tiny, {"price": [[60.0]]}) == (1, [True])
+    assert [r.champion for r in releases.history(tiny)] == [1]
+
+
+def test_a_changed_file_is_never_used(tiny, orders):
+    ingest(orders(0, 20, threshold=50), tiny)
+    version = train(tiny)
+    registry.onnx_file(version).write_bytes(b"something else")
+    with pytest.raises(registry.RegistryError, match="was changed or damaged"):
+        promote(tiny, version.number)
+
+
+def test_the_recommender_goes_live(home, small_shop, monkeypatch):
+    kind = spec.load("session_recommender")
+    monkeypatch.setattr(type(kind), "policy", Policy(min_effect=0.1))
+    ingest(str(write_sessions(small_shop, home / "raw" / "sessions.jsonl")))
+    first = retrain("session_recommender", params=kind.Params.tiny().model_dump())
+    assert first.outcome == "promote", first.reason
+    version = registry.get("session_recommender", 1)
+    assert version.parity.passed
+    assert version.parity.inputs > 400
+    examples = kind.examples(small_shop)
+    number, outputs = live.answer("session_recommender", examples.inputs)
+    assert number == 1
+    assert kind.score(examples, outputs).mean() > 0.3

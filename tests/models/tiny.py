@@ -1,0 +1,112 @@
+"""A model type of another kind, which the tests copy into a temporary `models/tiny/__init__.py`.
+
+Will an order be sent back? A threshold on its price, learnt by counting: no torch, no sequences, float inputs.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import pandera.polars as pa
+import polars as pl
+from pydantic import BaseModel, Field
+
+from models.spec import Examples, ModelSpec, Parity, Policy, Table, Tensors, Trained
+
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class RawOrder(msgspec.Struct):
+    order: Natural
+    ts: Natural
+    price: float
+    returned: bool
+
+
+class Order(pa.DataFrameModel):
+    order: pl.Int64 = pa.Field(ge=0)
+    ts: pl.Int64 = pa.Field(ge=0)
+    price: pl.Float64 = pa.Field(ge=0)
+    returned: pl.Boolean
+
+
+def unfold(orders) -> pl.DataFrame:
+    return pl.DataFrame(
+        [(i, o.order, o.ts, o.price, o.returned) for i, o in enumerate(orders)],
+        schema={"line": pl.Int64, "order": pl.Int64, "ts": pl.Int64, "price": pl.Float64, "returned": pl.Boolean},
+        orient="row",
+    )
+
+
+class Params(BaseModel, extra="forbid"):
+    steps: int = Field(50, ge=2, description="Thresholds tried.")
+
+    @classmethod
+    def tiny(cls) -> "Params":
+        return cls(steps=20)
+
+
+class Tiny(ModelSpec):
+    name = "tiny"
+    table = Table("orders", RawOrder, unfold, Order, key=("order",), time="ts", group="order")
+    Params = Params
+    policy = Policy(min_groups=50, group_sd=0.3, min_effect=0.05)
+    metric = "accuracy"
+
+    def examples(self, rows: pl.DataFrame) -> Examples:
+        rows = rows.sort("order")
+        price = rows["price"].to_numpy().astype(np.float32)[:, None]
+        return Examples({"price": price}, rows["returned"].to_numpy(), rows["order"].to_numpy())
+
+    def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
+        return (outputs["returned"][:, 0] == examples.labels).astype(float)
+
+    def tensors(self, requests: list[dict]) -> Tensors:
+        for i, request in enumerate(requests):
+            if not isinstance(request.get("price"), (int, float)):
+                raise ValueError(f'Request {i}: "price" must be a number.')
+        return {"price": np.array([[r["price"]] for r in requests], np.float32).reshape(-1, 1)}
+
+    def answers(self, outputs: Tensors) -> list[dict]:
+        return [{"returned": bool(value)} for value in outputs["returned"][:, 0]]
+
+    def golden(self) -> list[dict]:
+        return [{"price": 0}, {"price": 10**6}]
+
+    def monitored(self, rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
+        return rows.select("price", known=pl.col("price") <= trained_on["price"].max())
+
+    def train(self, rows: pl.DataFrame, params: Any, folder: Path, parent: Path | None) -> Trained:
+        from safetensors.numpy import save_file
+
+        price, returned = rows["price"].to_numpy(), rows["returned"].to_numpy()
+        grid = np.linspace(price.min(), price.max(), params.steps)
+        threshold = grid[np.argmax([((price > t) == returned).mean() for t in grid])]
+        path = write(folder / "model.onnx", threshold)
+        save_file({"threshold": np.array([threshold])}, folder / "weights.safetensors")
+        accuracy = float(((price > threshold) == returned).mean())
+        parity = Parity(inputs=len(rows), min_overlap=1.0, max_difference=0.0, passed=True)
+        return Trained(
+            path, folder / "weights.safetensors", parity, {"accuracy": accuracy}, [("accuracy", 0, accuracy)]
+        )
+
+    def baseline(self, rows: pl.DataFrame, folder: Path) -> Path:
+        return write(folder / "baseline.onnx", rows["price"].max() + 1)
+
+
+def write(path: Path, threshold: float) -> Path:
+    from onnx import TensorProto, helper, save
+
+    graph = helper.make_graph(
+        [helper.make_node("Greater", ["price", "threshold"], ["returned"])],
+        "tiny",
+        [helper.make_tensor_value_info("price", TensorProto.FLOAT, ["n", 1])],
+        [helper.make_tensor_value_info("returned", TensorProto.BOOL, ["n", 1])],
+        [helper.make_tensor("threshold", TensorProto.FLOAT, [1], [threshold])],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+SPEC = Tiny()
