@@ -1,0 +1,102 @@
+"""`make demo`: the whole loop on this machine, on a simulated shop or on `DATA=path/to/sessions.jsonl.gz`.
+
+State lies in .kreislauf/demo and is fresh at each start; servers that an earlier demo left running are stopped first.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from deployments import processes, stack
+
+PAGE = "kreislauf-demo.html"
+
+
+def main() -> None:
+    arguments = parse()
+    began, home = time.monotonic(), (stack.ROOT / ".kreislauf" / "demo")
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - began:5.0f} s] {text}", flush=True)
+
+    fresh(home)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            shop = pool.submit(load_shop, arguments.data)
+            say("starting Postgres, Prefect, MLflow, Triton and a worker on 127.0.0.1")
+            running = stack.up(home)
+            events = shop.result()
+        for name in ("prefect", "mlflow"):
+            say(f"{name}: {running[name]['url']}")
+        os.environ.update(stack.client_env(home, running) | {"PREFECT_LOGGING_LEVEL": "WARNING"})
+        print(json.dumps(run(events, home, say)), flush=True)
+        if arguments.keep:
+            print(stack.show(running))
+            input("The UIs stay up until you press Enter. ")
+    finally:
+        stack.down(home)
+
+
+def run(events: pl.DataFrame, home: Path, say) -> dict:
+    """Replay `events`, write the page, and return the summary."""
+    from demo.page import write_page
+    from demo.replay import records, replay, split_by_time, summary
+
+    files, period_days = split_by_time(events, home / "shop")
+    say(f"{events['session'].n_unique()} sessions: a history, then {len(files) - 1} periods of {period_days:.1f} days")
+    periods = []
+    say("period  recall live (first model)  version  what happened")
+    for period in replay(files, period_days, say):
+        periods.append(period)
+        say(
+            f"{period.number:6d}  {period.live_recall:.4f} ({period.frozen_recall:.4f})  "
+            f"version {period.version}  {period.finding} -> {period.story}"
+        )
+    result = summary(periods)
+    page = write_page(records(periods), result, home / PAGE)
+    say(f"the story with its curves: {page}")
+    return result
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--data", type=Path, help="real sessions in OTTO's format, jsonl or jsonl.gz")
+    parser.add_argument("--keep", action="store_true", help="keep the UIs up at the end until Enter is pressed")
+    arguments = parser.parse_args()
+    if arguments.data and not arguments.data.is_file():
+        sys.exit(f"{arguments.data} is no file: DATA wants sessions in OTTO's format, one JSON object per line.")
+    return arguments
+
+
+def fresh(home: Path) -> None:
+    """Stop what an earlier demo left running, and remove its state."""
+    stack.down(home)
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+
+
+def load_shop(data: Path | None) -> pl.DataFrame:
+    """Events of `data`, or of the simulated shop."""
+    if data is None:
+        from demo.shop import simulate
+
+        return simulate()
+    from models.session_recommender.schema import EVENTS
+
+    opened = gzip.open(data) if data.suffix == ".gz" else data.open("rb")
+    with opened as file:
+        lines = [msgspec.json.decode(line, type=EVENTS.line) for line in file if not line.isspace()]
+    return EVENTS.unfold(lines).drop("line")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Replay a shop period by period: serve, ingest, monitor. What follows from an event is left to Prefect and the worker.
+
+Imported only after the environment says where the stack is.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, FlowRunFilter, FlowRunFilterStartTime
+from prefect.client.schemas.objects import FlowRun
+
+from flows.ingest import ingest
+from flows.monitor import monitor
+from flows.retrain import retrain
+from models import spec
+from serving import live
+from tasks import gate, registry, releases, scoring
+
+MODEL = "session_recommender"
+HISTORY = 0.4
+"""Share of the sessions that the first model learns from."""
+PERIOD_DAYS = 7.0
+DAY_MS = 86_400_000
+REACTION_SECONDS = 120
+RETRAINING_SECONDS = 1_200
+
+
+@dataclass(frozen=True)
+class Period:
+    """What happened in one stretch of the replay."""
+
+    number: int
+    start: int
+    """ms since 1970 UTC."""
+    sessions: int
+    requests: int
+    version: int
+    """Live version that answered."""
+    live_recall: float
+    frozen_recall: float
+    """Of the first model, had it been kept."""
+    finding: str
+    story: str
+    seconds: float
+
+
+def replay(files: list[Path], period_days: float, say: Callable[[str], None]) -> Iterator[Period]:
+    """Make the first file's model live, then go through the others; yields each period when it is over."""
+    say(f"history: {ingest(str(files[0]), MODEL).rows_kept} events; training the first model")
+    first = retrain(MODEL, reason="the first model")
+    if first.release is None:
+        raise RuntimeError(f"The first model did not go live: {first.reason}")
+    say(f"version {first.version} is live: {first.reason}")
+    frozen = registry.onnx_file(registry.get(MODEL, first.version or 1))
+    for number, file in enumerate(files[1:], 1):
+        yield one_period(number, file, frozen, first.version or 1, period_days)
+
+
+def one_period(number: int, file: Path, frozen: Path, first: int, period_days: float) -> Period:
+    """Serve the period's sessions with what is live, then let the loop learn of them."""
+    kind, began = spec.load(MODEL), time.monotonic()
+    lines = [line for line in file.read_bytes().splitlines() if line]
+    rows = kind.table.unfold([msgspec.json.decode(line, type=kind.table.line) for line in lines])
+    examples = kind.examples(rows.drop("line"))
+    with ThreadPoolExecutor(1) as pool:
+        kept = pool.submit(scoring.answer, frozen, examples.inputs)
+        version, answers = live.answer(MODEL, examples.inputs)
+        live_recall = float(kind.score(examples, answers).mean())
+        frozen_recall = float(kind.score(examples, kept.result()).mean())
+    if version == first and not np.isclose(live_recall, frozen_recall, atol=1e-3):
+        raise RuntimeError(f"Version {first} answers {live_recall} in Triton and {frozen_recall} in process.")
+    ingest(str(file), MODEL)
+    since = datetime.now(UTC)
+    finding = monitor(MODEL, window_days=period_days)
+    story = wait_for_retraining(since) if finding.drifted or finding.decayed else "quiet"
+    return Period(
+        number, int(rows[kind.table.time].min()), len(lines), len(examples), version, live_recall, frozen_recall,  # type: ignore[arg-type]
+        finding.reason, story, time.monotonic() - began,
+    )  # fmt: skip
+
+
+def wait_for_retraining(since: datetime) -> str:
+    """Hold the replay's clock until the retraining that an event started is over; what came of it, in words."""
+    until(lambda: bool(retrainings(since)), REACTION_SECONDS, "no retraining was started by the event")
+    until(lambda: all(r.state and r.state.is_final() for r in retrainings(since)), RETRAINING_SECONDS, "retraining")
+    failed = [r for r in retrainings(since) if r.state and not r.state.is_completed()]
+    if failed:
+        raise RuntimeError(f"Retraining {failed[0].name} ended as {failed[0].state}")
+    newest, current = registry.versions(MODEL)[0], releases.current(MODEL)
+    decision = gate.Decision.model_validate_json(newest.decision or "")
+    live_now = f"version {current.champion} is live" if current else "nothing is live"
+    return f"{decision.outcome} version {newest.number}: {' '.join(decision.reasons)} Now {live_now}."
+
+
+def retrainings(since: datetime) -> list[FlowRun]:
+    """Runs of the deployment `retrain` that something other than its schedule created after `since`."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["retrain"])),
+            flow_run_filter=FlowRunFilter(start_time=None),
+            limit=100,
+        )
+    return [run for run in runs if not run.auto_scheduled and run.created and run.created >= since]
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Poll once a second. Raises TimeoutError naming `what`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: not within {seconds:.0f} s. Look at the Prefect UI and the worker's log.")
+        time.sleep(1)
+
+
+def summary(periods: list[Period]) -> dict:
+    """The replay in numbers; recalls averaged over the last quarter."""
+    tail = periods[-max(1, len(periods) // 4) :]
+    outcomes = [p.story.split()[0] for p in periods]
+    return {
+        "periods": len(periods),
+        "frozen_recall": round(float(np.mean([p.frozen_recall for p in tail])), 4),
+        "live_recall": round(float(np.mean([p.live_recall for p in tail])), 4),
+        "retrainings": sum(outcome != "quiet" for outcome in outcomes),
+        "promoted": outcomes.count("promote"),
+        "refused": outcomes.count("refuse"),
+        "inconclusive": outcomes.count("inconclusive"),
+        "live_version": releases.history(MODEL)[-1].champion,
+        "requests": sum(p.requests for p in periods),
+    }
+
+
+def records(periods: list[Period]) -> list[dict]:
+    """The periods as plain dictionaries."""
+    return [asdict(period) for period in periods]
+
+
+def split_by_time(events: pl.DataFrame, folder: Path) -> tuple[list[Path], float]:
+    """Write the history and each period as a file in OTTO's format; returns the files and the days of a period.
+
+    The history is the time until HISTORY of the sessions have begun; the rest is cut into equal periods of about
+    PERIOD_DAYS. A session that goes on in a later period continues in that period's file.
+    """
+    starts = events.group_by("session").agg(pl.col("ts").min())["ts"].sort()
+    begin, end = int(starts[int(len(starts) * HISTORY)]), int(events["ts"].max()) + 1  # type: ignore[arg-type]
+    count = max(1, round((end - begin) / DAY_MS / PERIOD_DAYS))
+    length = (end - begin) / count
+    period = ((pl.col("ts") - begin) / length).floor().cast(pl.Int32).clip(-1, count - 1).alias("period")
+    lines = (
+        events.with_columns(period)
+        .group_by("period", "session", maintain_order=True)
+        .agg(pl.struct("aid", "ts", "type").alias("events"))
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for number in range(-1, count):
+        files.append(folder / f"{number + 1:03d}.jsonl")
+        lines.filter(pl.col("period") == number).select("session", "events").write_ndjson(files[-1])
+    return files, length / DAY_MS

@@ -1,0 +1,111 @@
+"""Start, find and stop server processes: recorded by process id and start time, so that no stranger is ever killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+
+class StartError(RuntimeError):
+    """A server did not come up; the message ends with the last lines of its log."""
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def spawn(name: str, command: Sequence[str | Path], home: Path, env: Mapping[str, str]) -> dict:
+    """Start `command` in a session of its own, its output appended to `home/logs/<name>.log`.
+
+    Returns the record that `alive` and `stop` want: pid, started (seconds since 1970) and log.
+    """
+    log = home / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            [str(c) for c in command],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=dict(env), start_new_session=True,
+        )  # fmt: skip
+    return {"pid": child.pid, "started": psutil.Process(child.pid).create_time(), "log": str(log)}
+
+
+def find(record: Mapping) -> psutil.Process | None:
+    """The recorded process if it still runs: the id alone could have been given to another by now."""
+    try:
+        process = psutil.Process(record["pid"])
+        same = abs(process.create_time() - record["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return None
+    return process if same else None
+
+
+def wait(record: Mapping, url: str, seconds: float) -> None:
+    """Return when `url` answers 200. Raises StartError when the process dies or the time is up."""
+    name, end = Path(record["log"]).stem, time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not find(record):
+            raise StartError(f"{name} ended while starting. {_log_end(record)}")
+        if answers(url):
+            return
+        time.sleep(0.1)
+    raise StartError(f"{name} did not answer at {url} within {seconds:.0f} s. {_log_end(record)}")
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of `url` returns 200 within two seconds."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return response.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def stop(record: Mapping, seconds: float = 10) -> None:
+    """End the recorded process and all below it: SIGTERM, after `seconds` SIGKILL."""
+    process = find(record)
+    if not process:
+        return
+    family = [*process.children(recursive=True), process]
+    process.terminate()
+    _, left = psutil.wait_procs([process], timeout=seconds)
+    for one in {*left, *(p for p in family if p.is_running())}:
+        kill(one.pid)
+    psutil.wait_procs(family, timeout=seconds)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL; a process that is already gone is fine."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def read(home: Path) -> dict[str, dict]:
+    """`run.json`: what was started, by service name."""
+    path = home / "run.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write(home: Path, running: Mapping[str, Mapping]) -> None:
+    """Replace `run.json` at once, so that no reader sees half of it."""
+    home.mkdir(parents=True, exist_ok=True)
+    draft = home / "run.json.tmp"
+    draft.write_text(json.dumps(running, indent=1))
+    draft.replace(home / "run.json")
+
+
+def _log_end(record: Mapping) -> str:
+    lines = Path(record["log"]).read_text(errors="replace").splitlines()[-15:]
+    return f"The end of {record['log']}:\n" + "\n".join(lines)

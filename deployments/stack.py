@@ -1,0 +1,209 @@
+"""The whole loop on one machine: Postgres, Prefect, MLflow, Triton and a worker, on loopback and free ports.
+
+`python -m deployments.stack up|down|status`. State and `run.json` live under `KREISLAUF_HOME` (default .kreislauf).
+A second `up` keeps what still runs and replaces what does not.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+from deployments import processes
+from tasks.settings import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK_POOL = "local"
+STARTUP_SECONDS = 180
+
+
+def up(home: Path, services: tuple[str, ...] = ()) -> dict[str, dict]:
+    """Start what does not run yet, deploy the flows, and return `run.json`. Raises StartError."""
+    home = home.absolute()
+    running = {name: record for name, record in processes.read(home).items() if processes.find(record)}
+    wanted = [name for name in (services or SERVICES) if name not in running]
+    for name in wanted:
+        if name != "worker":
+            running[name] = SERVICES[name](home, running)
+            processes.write(home, running)
+    for name in wanted:
+        if "probe" in running.get(name, {}):
+            processes.wait(running[name], running[name]["probe"], STARTUP_SECONDS)
+    if "worker" in wanted:
+        deploy(home, running)
+        running["worker"] = start_worker(home, running)
+        processes.write(home, running)
+    return running
+
+
+def down(home: Path) -> None:
+    """Stop everything in `run.json`, in the order opposite to the start; the state stays."""
+    running = processes.read(home)
+    for name in reversed(running):
+        processes.stop(running[name])
+    processes.write(home, {})
+
+
+def client_env(home: Path, running: dict[str, dict]) -> dict[str, str]:
+    """Environment of everything that talks to this stack: flows, workers, the command line."""
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+        "DO_NOT_TRACK": "true",
+        "KREISLAUF_HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_API_URL": running["prefect"]["api"],
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+
+
+def deploy(home: Path, running: dict[str, dict]) -> None:
+    """`make deploy`, on this stack's server."""
+    command = [sys.executable, "-m", "deployments.deploy"]
+    done = subprocess.run(command, cwd=ROOT, env=client_env(home, running), capture_output=True, text=True)
+    if done.returncode:
+        raise processes.StartError(f"The deployments could not be put in place:\n{done.stdout}{done.stderr}")
+
+
+def start_postgres(home: Path, _: dict) -> dict:
+    """Prefect's database. SQLite locks up under bursts of events: `python -m benchmarks.burst` shows both."""
+    import psutil
+    from pgserver import get_server
+
+    data = home / "postgres"
+    data.parent.mkdir(parents=True, exist_ok=True)
+    server = get_server(data, cleanup_mode=None)
+    pid = server.get_pid()
+    assert pid is not None
+    if "prefect" not in server.psql("SELECT datname FROM pg_database;"):
+        server.psql("CREATE DATABASE prefect;")
+    url = server.get_uri("prefect").replace("postgresql:", "postgresql+asyncpg:")
+    return {"pid": pid, "started": psutil.Process(pid).create_time(), "log": str(data / "log"), "url": url}
+
+
+def start_prefect(home: Path, running: dict) -> dict:
+    """The Prefect server with its UI."""
+    port = processes.free_port()
+    env = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_API_URL": "/api",
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
+    }
+    if "postgres" in running:
+        env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = running["postgres"]["url"]
+    server: list[str | Path] = [_bin("prefect"), "--no-prompt", "server", "start"]
+    url = f"http://127.0.0.1:{port}"
+    record = processes.spawn("prefect", [*server, "--host", "127.0.0.1", "--port", str(port)], home, env)
+    return {**record, "url": url, "api": f"{url}/api", "probe": f"{url}/api/health"}
+
+
+def start_mlflow(home: Path, _: dict) -> dict:
+    """The MLflow tracking server and registry; its job queue, ten more processes, stays off."""
+    port, folder = processes.free_port(), home / "mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    command: list[str | Path] = [
+        _bin("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", folder / "artifacts",
+    ]  # fmt: skip
+    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DO_NOT_TRACK": "true"}
+    url = f"http://127.0.0.1:{port}"
+    return {**processes.spawn("mlflow", command, home, env), "url": url, "probe": f"{url}/health"}
+
+
+def start_triton(home: Path, _: dict) -> dict:
+    """The real Triton, out of its wheel, in its own environment; loads what the repository holds."""
+    http, grpc, metrics = (processes.free_port() for _ in range(3))
+    repository = home / "triton"
+    repository.mkdir(parents=True, exist_ok=True)
+    site = triton_environment() / "lib/python3.11/site-packages"
+    command: list[str | Path] = [
+        site / "pytriton/tritonserver/bin/tritonserver",
+        f"--model-repository={repository}", f"--backend-directory={_triton_backends(home, site)}",
+        "--model-control-mode=explicit", "--exit-on-error=false", "--strict-readiness=false", "--exit-timeout-secs=3",
+        *(f"--load-model={folder.parent.name}" for folder in sorted(repository.glob("*/config.pbtxt"))),
+        "--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--metrics-address=127.0.0.1",
+        f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}",
+    ]  # fmt: skip
+    env = {
+        **os.environ,
+        "LD_LIBRARY_PATH": f"{site / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}",
+        "PYTHONPATH": str(site),
+        "PATH": f"{triton_environment() / 'bin'}:{os.environ['PATH']}",
+    }
+    url = f"http://127.0.0.1:{http}"
+    record = processes.spawn("triton", command, home, env)
+    urls = {"url": url, "grpc": f"127.0.0.1:{grpc}", "metrics": f"http://127.0.0.1:{metrics}/metrics"}
+    return {**record, **urls, "probe": f"{url}/v2/health/live"}
+
+
+def start_worker(home: Path, running: dict) -> dict:
+    """A Prefect worker that takes the runs of the deployments, one process per run."""
+    env = client_env(home, running) | {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_PREFETCH_SECONDS": "1"}
+    return processes.spawn(
+        "worker", [_bin("prefect"), "--no-prompt", "worker", "start", "--pool", WORK_POOL], home, env
+    )
+
+
+def triton_environment() -> Path:
+    """The virtual environment that `make setup` made for Triton."""
+    folder = ROOT / ".venv-triton"
+    if not folder.exists():
+        raise processes.StartError(f"Triton is not installed in {folder}: run `make setup` first.")
+    return folder
+
+
+def _triton_backends(home: Path, site: Path) -> Path:
+    """A writable backends folder: Triton's python backend with its stub, and our onnxruntime beside it."""
+    folder, triton = home / "triton-backends", site / "pytriton/tritonserver"
+    if not folder.exists():
+        draft = folder.with_name("triton-backends.tmp")
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(triton / "backends/python", draft / "python")
+        shutil.copy2(triton / "python_backend_stubs/3.11/triton_python_backend_stub", draft / "python")
+        shutil.copytree(ROOT / "deployments/triton/onnxruntime", draft / "onnxruntime")
+        draft.rename(folder)
+    return folder
+
+
+def _bin(name: str) -> Path:
+    return Path(sys.executable).parent / name
+
+
+SERVICES: dict[str, Callable[[Path, dict], dict]] = {
+    "postgres": start_postgres,
+    "prefect": start_prefect,
+    "mlflow": start_mlflow,
+    "triton": start_triton,
+    "worker": start_worker,
+}
+
+
+def show(running: dict[str, dict]) -> str:
+    """One line per service: where it answers, and whether it runs."""
+    return "\n".join(
+        f"{name:9} {'runs' if processes.find(record) else 'gone'}  {record.get('url', '')}"
+        for name, record in running.items()
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["up", "down", "status"])
+    command, home = parser.parse_args().command, settings().home
+    if command == "up":
+        up(home)
+    if command == "down":
+        down(home)
+    print(show(processes.read(home)) or f"Nothing of {home} runs.")
+
+
+if __name__ == "__main__":
+    main()
