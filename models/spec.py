@@ -51,6 +51,9 @@ class Policy(BaseModel):
     power: float = Field(0.8, gt=0, lt=1, description="Chance to detect `min_effect` with the hold-out asked for.")
     confidence: float = Field(0.95, gt=0, lt=1, description="Of the two-sided interval that decides.")
     min_groups: int = Field(200, ge=2, description="Fewer groups in the hold-out than this refuse a decision.")
+    baseline_margin: float = Field(
+        0.005, ge=0, description="A challenger must be shown to be no worse than the trivial baseline by this much."
+    )
     decay: float = Field(0.01, gt=0, description="Loss against the reference that counts as decay.")
 
 

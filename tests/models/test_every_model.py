@@ -1,0 +1,113 @@
+"""What `models/spec.py` asks of a model type, asked of every one that is registered."""
+
+import ast
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from demo.shop import Plan, simulate
+from models import spec
+from tasks import scoring
+from tests.conftest import ROOT
+
+MADE = {"session_recommender": lambda: simulate(Plan(days=8, sessions_per_day=60, articles=120, change_day=9))}
+"""How rows are made for each model type; one without an entry fails here, on purpose."""
+
+
+@pytest.fixture(scope="module", params=spec.names())
+def kind(request: pytest.FixtureRequest) -> spec.ModelSpec:
+    return spec.load(request.param)
+
+
+@pytest.fixture(scope="module")
+def rows(kind: spec.ModelSpec) -> pl.DataFrame:
+    return MADE[kind.name]()
+
+
+@pytest.fixture(scope="module")
+def trained(kind: spec.ModelSpec, rows: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> spec.Trained:
+    return kind.train(rows, kind.Params.tiny(), tmp_path_factory.mktemp("trained"), None)
+
+
+def test_the_folder_has_the_usual_files(kind: spec.ModelSpec):
+    files = {path.name for path in (ROOT / "models" / kind.name).glob("*.py")}
+    assert files >= {"__init__.py", "schema.py", "features.py", "module.py", "export.py", "metrics.py", "baseline.py"}
+
+
+def test_importing_the_spec_stays_light(kind: spec.ModelSpec):
+    heavy = "{'torch', 'lightning', 'prefect', 'mlflow', 'evidently', 'onnx'}"
+    code = f"import sys, models.{kind.name}; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_nothing_on_the_path_of_a_model_can_unpickle(kind: spec.ModelSpec):
+    for path in (ROOT / "models" / kind.name).glob("*.py"):
+        names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
+        assert not names & {"pickle", "joblib", "dill", "cloudpickle"}
+        assert "torch.load" not in path.read_text()
+
+
+def test_parameters_have_defaults_and_descriptions(kind: spec.ModelSpec):
+    kind.Params()
+    assert all(field.description for field in kind.Params.model_fields.values())
+    with pytest.raises(ValueError, match="no_such_parameter"):
+        kind.Params.model_validate({"no_such_parameter": 1})
+
+
+def test_the_onnx_file_answers_examples_and_golden_requests(kind: spec.ModelSpec, rows, trained):
+    examples = kind.examples(rows)
+    assert np.all(np.diff(examples.groups) >= 0)
+    outputs = scoring.answer(trained.onnx, examples.inputs)
+    score = kind.score(examples, outputs)
+    assert score.shape == (len(examples),)
+    assert np.isfinite(score).all()
+    golden = kind.tensors(kind.golden())
+    answers = kind.answers(scoring.answer(trained.onnx, golden))
+    assert len(answers) == len(kind.golden())
+    assert {name: a.dtype for name, a in golden.items()} == {name: a.dtype for name, a in examples.inputs.items()}
+
+
+def test_answers_do_not_depend_on_the_batch(kind: spec.ModelSpec, rows, trained):
+    inputs = kind.examples(rows).take(np.arange(64)).inputs
+    one, many = (scoring.answer(trained.onnx, inputs, batch) for batch in (1, 64))
+    for name, values in one.items():
+        if np.issubdtype(values.dtype, np.floating):
+            np.testing.assert_allclose(values, many[name], rtol=1e-4, atol=1e-4)
+        else:
+            assert (values == many[name]).mean() > 0.99, "only ties may swap"
+
+
+def test_parity_was_measured_on_hundreds_of_inputs_and_passed(trained):
+    assert trained.parity.passed
+    assert trained.parity.inputs >= 500
+
+
+def test_the_baseline_takes_the_same_requests_and_gives_the_same_kind_of_answers(kind, rows, trained, tmp_path):
+    examples = kind.examples(rows).take(np.arange(50))
+    ours, trivial = (scoring.answer(path, examples.inputs) for path in (trained.onnx, kind.baseline(rows, tmp_path)))
+    assert {n: (a.dtype, a.shape) for n, a in ours.items()} == {n: (a.dtype, a.shape) for n, a in trivial.items()}
+
+
+def test_training_is_repeatable_and_starts_warm_from_its_own_weights(kind, rows, trained, tmp_path):
+    again = kind.train(rows, kind.Params.tiny(), tmp_path, None)
+    assert again.curves == trained.curves
+    (tmp_path / "warm").mkdir()
+    warm = kind.train(rows, kind.Params.tiny(), tmp_path / "warm", trained.weights)
+    assert warm.parity.passed
+    assert warm.curves != trained.curves
+
+
+def test_monitored_columns_are_one_row_per_group_and_never_the_group_itself(kind: spec.ModelSpec, rows):
+    watched = kind.monitored(rows, rows)
+    assert len(watched) == rows[kind.table.group].n_unique()
+    assert kind.table.group not in watched.columns
+    assert watched.null_count().sum_horizontal().item() == 0
+
+
+def test_an_unknown_model_type_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"No model type is called 'nothing'\. Known: .*session_recommender"):
+        spec.load("nothing")
