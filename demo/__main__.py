@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from deployments import processes, stack
+from deployments import stack
 
 PAGE = "kreislauf-demo.html"
 
@@ -92,8 +92,7 @@ def load_shop(data: Path | None) -> pl.DataFrame:
         return simulate()
     from models.session_recommender.schema import EVENTS
 
-    opened = gzip.open(data) if data.suffix == ".gz" else data.open("rb")
-    with opened as file:
+    with gzip.open(data) if data.suffix == ".gz" else data.open("rb") as file:
         lines = [msgspec.json.decode(line, type=EVENTS.line) for line in file if not line.isspace()]
     return EVENTS.unfold(lines).drop("line")
 

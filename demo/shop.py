@@ -1,9 +1,9 @@
 """A simulated shop: deterministic sessions in OTTO's format, with structure worth learning and one real change.
 
-A session stays mostly on one topic. Each article has a few articles that visitors go to next; visitors also return to
-what they have seen, browse the topic by popularity, or jump. Every week some articles leave and new ones come. At one
-point the season changes: a large part of the assortment is replaced, and visitors go from article to article in other
-ways.
+Every article has a place in a space of styles, and every visitor a taste: the nearer and the more popular an article,
+the likelier it is looked at. Each article also has a few articles that visitors go to next; visitors return to what
+they have seen, or jump anywhere. Every week some articles leave and new ones come. At one point the season changes: a
+large part of the assortment is replaced, and visitors go from article to article in other ways.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,9 @@ START_MS = 1_767_225_600_000
 """2026-01-01, UTC."""
 DAY_MS = 86_400_000
 NEXT = 4
+STYLES = 8
+FOCUS = 7.0
+"""How much a visitor prefers what is near the own taste."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,10 @@ class Plan:
 
     days: int = 80
     sessions_per_day: int = 850
-    articles: int = 1500
-    topics: int = 50
+    articles: int = 3000
     weekly_churn: float = 0.02
     change_day: int = 46
-    changed: float = 0.5
+    changed: float = 0.35
     """Share of the articles that the season replaces."""
     seed: int = 0
 
@@ -37,11 +39,10 @@ class Shop:
 
     def __init__(self, plan: Plan):
         self.plan, self.rng = plan, np.random.default_rng(plan.seed)
-        self.topic = self.rng.integers(plan.topics, size=plan.articles)
-        self.by_topic = [np.flatnonzero(self.topic == t) for t in range(plan.topics)]
         self.ids = self.rng.choice(np.arange(10**6, 10**6 + 10 * plan.articles), plan.articles, replace=False)
         self.fresh_id = 2 * 10**7
-        self.appeal = self.rng.zipf(1.6, plan.articles).clip(max=200).astype(float)
+        self.style = self._styles(plan.articles)
+        self.appeal = self._appeals(plan.articles)
         self.next = np.stack([self._relations(slot) for slot in range(plan.articles)])
 
     def day(self, number: int) -> list[tuple[int, list[int]]]:
@@ -55,29 +56,38 @@ class Shop:
         return [(int(start), self._session()) for start in starts]
 
     def _session(self) -> list[int]:
-        slots = self.by_topic[self.rng.integers(self.plan.topics)]
-        weights = self.appeal[slots] / self.appeal[slots].sum()
-        seen = [self.rng.choice(slots, p=weights)]
-        for draw in self.rng.random(min(1 + self.rng.geometric(0.28), 30)):
+        liking = np.exp(FOCUS * self.style @ self._styles(1)[0] + self.appeal).cumsum()
+        length = min(2 + self.rng.geometric(0.28), 30)
+        looked_at = np.searchsorted(liking, self.rng.random(length) * liking[-1])
+        seen = [looked_at[0]]
+        for draw, browsed in zip(self.rng.random(length - 1), looked_at[1:], strict=True):
             if draw < 0.15:
                 following = seen[self.rng.integers(len(seen))]
-            elif draw < 0.7:
+            elif draw < 0.45:
                 following = self.next[seen[-1]][min(self.rng.geometric(0.5) - 1, NEXT - 1)]
-            elif draw < 0.92:
-                following = self.rng.choice(slots, p=weights)
+            elif draw < 0.9:
+                following = browsed
             else:
                 following = self.rng.integers(self.plan.articles)
             seen.append(following)
         return self.ids[seen].tolist()
 
+    def _styles(self, count: int) -> np.ndarray:
+        drawn = self.rng.normal(size=(count, STYLES))
+        return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+    def _appeals(self, count: int) -> np.ndarray:
+        return self.rng.normal(0, 1, count)
+
     def _relations(self, slot: int) -> np.ndarray:
-        return self.rng.choice(self.by_topic[self.topic[slot]], NEXT)
+        near = np.argpartition(-self.style @ self.style[slot], 30)[:30]
+        return self.rng.choice(near, NEXT)
 
     def _replace(self, share: float, rewire: bool) -> None:
         slots = self.rng.choice(self.plan.articles, int(share * self.plan.articles), replace=False)
         self.ids[slots] = np.arange(self.fresh_id, self.fresh_id + len(slots))
         self.fresh_id += len(slots)
-        self.appeal[slots] = self.rng.zipf(1.6, len(slots)).clip(max=200)
+        self.style[slots], self.appeal[slots] = self._styles(len(slots)), self._appeals(len(slots))
         for slot in range(self.plan.articles) if rewire else slots:
             self.next[slot] = self._relations(slot)
 

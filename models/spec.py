@@ -89,7 +89,9 @@ class Parity(BaseModel):
 
     inputs: int = Field(description="Real inputs compared.")
     min_overlap: float = Field(description="Worst share of equal answers in one example; ties may swap.")
-    max_difference: float = Field(description="Largest absolute difference of two scores at the same position.")
+    max_difference: float = Field(
+        description="Largest difference of two scores at the same position, relative above 1."
+    )
     passed: bool
 
 

@@ -65,7 +65,8 @@ def decide(
     """Promote only what is proven better on a hold-out that neither model has seen; otherwise refuse or say unsure.
 
     The interval is a paired percentile bootstrap over groups (Efron & Tibshirani 1993, ch. 13; resampling whole
-    groups: Davison & Hinkley 1997, 2.4). Without a champion the challenger must be no worse than the trivial baseline.
+    groups: Davison & Hinkley 1997, 2.4). The trivial baseline is a guard: the challenger must be shown to be no worse
+    than it by `policy.baseline_margin`. Without a champion that is the whole rule.
     """
     others = {"baseline": baseline} | ({"champion": champion} if champion else {})
     broken = _broken({"challenger": challenger, **others}, policy, holdout_start)
@@ -81,12 +82,13 @@ def decide(
         "reference": difference(challenger, None, policy.confidence),
         "gain": difference(challenger, champion, policy.confidence) if champion else None,
     }
-    if over_baseline.low < -policy.min_effect:
-        says = "is worse than" if over_baseline.high < 0 else "is not shown to be as good as"
+    if over_baseline.low < -policy.baseline_margin:
+        refused = over_baseline.high < -policy.baseline_margin
+        says = "is worse than" if refused else "is not shown to be as good as"
         reason = f"The challenger {says} the trivial baseline: {metric} {over_baseline}."
-        return Decision(outcome="refuse" if over_baseline.high < 0 else "inconclusive", reasons=[reason], **facts)
+        return Decision(outcome="refuse" if refused else "inconclusive", reasons=[reason], **facts)
     if facts["gain"] is None:
-        reason = f"No champion yet, and the challenger is as good as the trivial baseline: {metric} {over_baseline}."
+        reason = f"No champion yet, and the challenger is no worse than the trivial baseline: {metric} {over_baseline}."
         return Decision(outcome="promote", reasons=[reason], **facts)
     return Decision(**_verdict(facts["gain"], policy, metric), **facts)
 

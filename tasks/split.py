@@ -36,17 +36,18 @@ def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
     """
     starts = _starts(rows, table)
     first, watermark = int(starts.min()), int(rows[table.time].max())  # type: ignore[arg-type]
-    wanted = groups_needed(policy)
-    days = 1
-    while (found := int((starts > watermark - days * DAY_MS).sum())) < wanted:
-        days += 1
-        if days * DAY_MS * 2 > watermark - first:
-            raise ValueError(
-                f"The table {table.name} is too small to judge a model: a hold-out of {days} days, half of what is "
-                f"there, would have about {found} {table.group} values and the policy needs {wanted}. "
-                "Ingest more history, or raise min_effect in the model's policy."
-            )
-    return Cut(table_version=version, start=first, holdout=watermark - days * DAY_MS + 1, watermark=watermark)
+    wanted, found = groups_needed(policy), 0
+    longest = int((watermark - first) / DAY_MS / 2)
+    for days in range(1, longest + 1):
+        holdout = watermark - days * DAY_MS + 1
+        found = int((starts >= holdout).sum())
+        if found >= wanted:
+            return Cut(table_version=version, start=first, holdout=holdout, watermark=watermark)
+    raise ValueError(
+        f"The table {table.name} is too small to judge a model: a hold-out of {longest} days, half of what is there, "
+        f"has {found} {table.group} values and the policy needs {wanted}. "
+        "Ingest more history, or raise min_effect in the model's policy."
+    )
 
 
 def train_rows(rows: pl.DataFrame, table: Table, at: Cut) -> pl.DataFrame:

@@ -68,7 +68,7 @@ def small_shop() -> pl.DataFrame:
     """Events of 16 days of a tiny simulated shop: its season changes on day 8."""
     from demo.shop import Plan, simulate
 
-    return simulate(Plan(days=16, sessions_per_day=60, articles=120, topics=8, change_day=8))
+    return simulate(Plan(days=16, sessions_per_day=60, articles=120, change_day=8))
 
 
 def write_sessions(events: pl.DataFrame, path: Path) -> Path:

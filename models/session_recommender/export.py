@@ -13,8 +13,8 @@ from models.session_recommender.module import Scorer, quiet
 from models.spec import Parity
 
 OPSET = 20
-TOLERANCE = 1e-4
-"""Of scores, which are below 100: float32 sums of a few hundred terms in another order differ by about 1e-5."""
+TOLERANCE = 1e-5
+"""Of scores, relative: float32 sums of a few hundred terms in another order differ by about 1e-6."""
 OVERLAP = 0.95
 """One of 20 answers may differ: a tie at rank 20."""
 
@@ -85,7 +85,8 @@ def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: np.ndarray)
             best, expected = scorer(torch.from_numpy(catalogue.rows(batch)))
         ids = catalogue.raw()[best.numpy()]
         overlaps.append((ids[:, :, None] == answers[:, None, :]).any(2).mean(1).min())
-        differences.append(np.abs(scores - expected.numpy()).max())
+        size_of = np.maximum(np.abs(expected.numpy()), 1)
+        differences.append((np.abs(scores - expected.numpy()) / size_of).max())
         start += size
     overlap, difference = float(min(overlaps)), float(max(differences))
     passed = overlap >= OVERLAP and difference <= TOLERANCE

@@ -1,0 +1,156 @@
+"""The whole stack: an event starts a worker's retraining, and a real Triton answers with the new version.
+
+The tests of this file build on each other, in this order: one stack takes half a minute to start.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from demo.shop import DAY_MS, START_MS, Plan, simulate
+from deployments import processes, stack
+from tests.conftest import write_sessions
+
+MODEL = "session_recommender"
+PLAN = Plan(days=20, sessions_per_day=900, articles=400, change_day=8)
+
+
+@dataclass
+class Stack:
+    """A running stack and how to use it as a person would, from another process."""
+
+    home: Path
+    running: dict[str, dict]
+
+    def python(self, code: str) -> str:
+        """Run `code` beside the stack; its last line of output."""
+        env = stack.client_env(self.home, self.running) | {"PREFECT_LOGGING_LEVEL": "ERROR"}
+        done = subprocess.run([sys.executable, "-c", code], env=env, cwd=stack.ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
+
+    def ingest(self, first: int, last: int) -> None:
+        """Days [first, last) of the shop."""
+        time_of = simulate(PLAN)
+        days = (time_of["ts"] - START_MS) // DAY_MS
+        source = write_sessions(time_of.filter((days >= first) & (days < last)), self.home / "raw" / f"{first}.jsonl")
+        self.python(f"from flows.ingest import ingest; ingest({str(source)!r})")
+
+    def emit_drift(self, times: int) -> None:
+        """Emit the same event several times, as fast as possible."""
+        self.python(
+            "from tasks import events\n"
+            f"for _ in range({times}):\n"
+            f"    events.emit_model_event(events.DRIFT_DETECTED, {MODEL!r}, 'Drift: a test.')\n"
+            "import time; time.sleep(3)"
+        )
+
+    def retrainings(self) -> list[dict]:
+        """Runs of the deployment that were not created by its schedule, oldest first."""
+        wanted = {"deployments": {"name": {"any_": ["retrain"]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        runs = httpx.post(f"{self.running['prefect']['api']}/flow_runs/filter", json=wanted).raise_for_status().json()
+        return [run for run in runs if not run["auto_scheduled"]]
+
+    def facts(self) -> dict:
+        """Versions, releases, open MLflow runs, and which version Triton answers with."""
+        return json.loads(
+            self.python(
+                "import json\n"
+                "from mlflow import MlflowClient\n"
+                "from models import spec\n"
+                "from serving import live\n"
+                "from tasks import registry, releases\n"
+                "from tasks.settings import settings\n"
+                f"kind = spec.load({MODEL!r})\n"
+                "number, outputs = live.answer(kind.name, kind.tensors(kind.golden()))\n"
+                "client = MlflowClient(settings().mlflow_url)\n"
+                "experiment = client.get_experiment_by_name(kind.name).experiment_id\n"
+                "print(json.dumps({\n"
+                "    'versions': sorted(v.number for v in registry.versions(kind.name)),\n"
+                "    'releases': [r.champion for r in releases.history(kind.name)],\n"
+                "    'aliases': registry.aliases(kind.name),\n"
+                "    'running': len(client.search_runs([experiment], \"attributes.status = 'RUNNING'\")),\n"
+                "    'answered_by': number,\n"
+                "    'answers': len(kind.answers(outputs)),\n"
+                "}))"
+            )
+        )
+
+
+def until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    home = tmp_path_factory.mktemp("stack")
+    try:
+        shop = Stack(home, stack.up(home))
+        shop.ingest(0, 8)
+        shop.python("from flows.retrain import retrain; assert retrain().release == 1")
+        yield shop
+    finally:
+        stack.down(home)
+
+
+def test_a_burst_of_ten_events_starts_one_training_and_triton_answers_with_its_version(loop: Stack):
+    loop.ingest(8, 15)
+    loop.emit_drift(times=10)
+    until(loop.retrainings, 60, "the automation starts a retraining")
+    until(lambda: all(r["state_type"] == "COMPLETED" for r in loop.retrainings()), 240, "the retraining completes")
+    time.sleep(12)
+    assert [r["state_type"] for r in loop.retrainings()] == ["COMPLETED"], "one event window, one run"
+    facts = loop.facts()
+    assert facts["versions"] == [1, 2]
+    assert facts["releases"] == [1, 2]
+    assert facts["answered_by"] == 2
+    assert facts["answers"] > 0
+    assert facts["aliases"] == {"champion": 2, "previous": 1}
+
+
+def test_kill_9_of_worker_and_flow_during_training_is_made_good_by_a_new_worker(loop: Stack):
+    loop.ingest(15, 20)
+    loop.emit_drift(times=1)
+    run = until_training(loop)
+    worker = processes.find(loop.running["worker"])
+    assert worker
+    for process in [worker, *worker.children(recursive=True)]:
+        process.kill()
+    psutil.wait_procs([worker], timeout=10)
+    loop.running["worker"] = stack.start_worker(loop.home, loop.running)
+    processes.write(loop.home, loop.running)
+
+    def finished() -> bool:
+        states = {r["id"]: r["state_type"] for r in loop.retrainings()}
+        return states[run] == "COMPLETED" and set(states.values()) == {"COMPLETED"}
+
+    until(finished, 400, "the same run completes without a person")
+    facts = loop.facts()
+    assert facts["versions"] == [1, 2, 3]
+    assert len(facts["releases"]) == len(set(facts["releases"])), "no version is published twice"
+    assert facts["answered_by"] == facts["releases"][-1]
+    assert facts["running"] == 0, "no MLflow run is left open"
+
+
+def until_training(loop: Stack) -> str:
+    """Wait until a retraining's MLflow-visible work has begun: its task `fit` runs. The id of its flow run."""
+    wanted = {"task_runs": {"state": {"type": {"any_": ["RUNNING"]}}, "name": {"like_": "fit-"}}}
+    url = f"{loop.running['prefect']['api']}/task_runs/filter"
+
+    def fitting() -> list[dict]:
+        return httpx.post(url, json=wanted).raise_for_status().json()
+
+    until(fitting, 120, "a training begins")
+    time.sleep(3)
+    return loop.retrainings()[-1]["id"]
