@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip install -q
 LINKS := $(addprefix --find-links ,$(wildcard $(PIP_FIND_LINKS)))
 BACKEND := $(addprefix --torch-backend ,$(TORCH_BACKEND))
 
-.PHONY: help setup demo up down status deploy test test-system lint format lock
+.PHONY: help setup demo up down status deploy test lint format lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -28,11 +28,8 @@ status: ## Show what runs and where
 deploy: setup ## Put prefect.yaml and automations.yaml in place on the Prefect server
 	@$(BIN)/python -W ignore -m deployments.deploy
 
-test: lint ## Run all tests that need nothing but Python
-	@$(BIN)/python -m pytest -m "not system"
-
-test-system: setup ## Run the tests that need Debian packages
-	@$(BIN)/python -m pytest -m system
+test: lint ## Run all tests; needs nothing but Python and pip
+	@$(BIN)/python -m pytest
 
 lint: setup ## Check style and types
 	@$(BIN)/ruff check .

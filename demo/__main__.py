@@ -4,7 +4,6 @@ State lies in .kreislauf/demo and is fresh at each start; servers that an earlie
 """
 
 import argparse
-import gzip
 import json
 import os
 import shutil
@@ -37,7 +36,9 @@ def main() -> None:
             events = shop.result()
         for name in ("prefect", "mlflow"):
             say(f"{name}: {running[name]['url']}")
-        os.environ.update(stack.client_env(home, running) | {"PREFECT_LOGGING_LEVEL": "WARNING"})
+        os.environ.update(
+            stack.client_env(home, running) | {"PREFECT_LOGGING_LEVEL": "WARNING", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+        )
         print(json.dumps(run(events, home, say)), flush=True)
         if arguments.keep:
             print(stack.show(running))
@@ -91,9 +92,16 @@ def load_shop(data: Path | None) -> pl.DataFrame:
 
         return simulate()
     from models.session_recommender.schema import EVENTS
+    from tasks import source
 
-    with gzip.open(data) if data.suffix == ".gz" else data.open("rb") as file:
-        lines = [msgspec.json.decode(line, type=EVENTS.line) for line in file if not line.isspace()]
+    lines = []
+    for number, line in enumerate(source.read(str(data)).lines, 1):
+        try:
+            lines.append(msgspec.json.decode(line, type=EVENTS.line))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise source.SourceError(
+                f"{data}, line {number}: {error}. The demo wants clean data; remove it."
+            ) from error
     return EVENTS.unfold(lines).drop("line")
 
 

@@ -24,11 +24,11 @@ FOCUS = 7.0
 class Plan:
     """Size and history of the shop."""
 
-    days: int = 80
+    days: int = 70
     sessions_per_day: int = 850
     articles: int = 3000
     weekly_churn: float = 0.02
-    change_day: int = 46
+    change_day: int = 42
     changed: float = 0.35
     """Share of the articles that the season replaces."""
     seed: int = 0

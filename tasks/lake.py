@@ -7,19 +7,16 @@ again. A file's transaction id is stored in the commit that loads it: no file is
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from pandera.config import ValidationDepth, config_context
-from pandera.errors import SchemaErrors
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from models.spec import Table
 from tasks.settings import settings
+from tasks.validate import Judged, judge
 
 REJECTS = "rejects"
 REJECT = pl.Schema(
@@ -79,17 +76,6 @@ class Accounts(BaseModel):
         return self
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """The lines of one file, before duplicates are looked for."""
-
-    rows: pl.DataFrame
-    rejected: pl.DataFrame
-    lines_loaded: int
-    lines_blank: int
-    rows_in: int
-
-
 def load(table: Table, source: str, sha256: str, lines: Sequence[bytes]) -> Accounts:
     """Load one file into `table`, exactly once however often it is called; `sha256` identifies the file.
 
@@ -98,7 +84,7 @@ def load(table: Table, source: str, sha256: str, lines: Sequence[bytes]) -> Acco
     """
     if before := _loaded(_open(table.name), table, sha256):
         return before
-    judged = _judge(table, lines)
+    judged = judge(table, lines)
     rejects = judged.rejected.select(
         pl.lit(table.name).alias("table"), pl.lit(source).alias("source"), pl.lit(sha256).alias("sha256"), pl.all()
     )
@@ -147,78 +133,6 @@ def reasons(rejected: pl.DataFrame) -> list[tuple[str, int]]:
     return rejected.group_by(general).len().sort("len", "reason", descending=[True, False]).rows()
 
 
-def _judge(table: Table, lines: Sequence[bytes]) -> _Judged:
-    """Decode, unfold and validate; a line with one bad row is rejected whole."""
-    decoded, numbers, broken, blank = _decode(table, lines)
-    rows = table.unfold(decoded)
-    rows = rows.with_columns(pl.Series("line", numbers, dtype=pl.Int64).gather(rows["line"]))
-    bad = _bad_lines(table, rows)
-    bad_rows = (
-        rows.join(bad, on="line", how="inner").group_by("line", "reason").agg(pl.len().cast(pl.Int64).alias("rows"))
-    )
-    rejected = pl.concat([broken.with_columns(pl.lit(1, pl.Int64).alias("rows")), bad_rows]).sort("line")
-    raw = pl.Series("raw", [lines[number - 1] for number in rejected["line"]], dtype=pl.Binary)
-    refused = set(bad["line"])
-    return _Judged(
-        rows=rows.join(bad, on="line", how="anti", maintain_order="left").drop("line"),
-        rejected=rejected.with_columns(raw),
-        lines_loaded=sum(number not in refused for number in numbers),
-        lines_blank=blank,
-        rows_in=rows.height + broken.height,
-    )
-
-
-def _decode(table: Table, lines: Sequence[bytes]) -> tuple[list[Any], list[int], pl.DataFrame, int]:
-    """Decoded lines, their numbers (from 1), the lines that do not decode with reasons, the count of blank ones."""
-    decode = msgspec.json.Decoder(table.line).decode
-    decoded, numbers, blank = [], [], 0
-    broken: list[tuple[int, str]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            # msgspec skips unknown fields unread, so that only this finds invalid UTF-8 in them.
-            text = line.decode().removeprefix("\ufeff")
-            if not text or text.isspace():
-                blank += 1
-                continue
-            decoded.append(decode(text))
-            numbers.append(number)
-        except UnicodeDecodeError as error:
-            broken.append((number, f"Invalid UTF-8: {error.reason} (byte {error.start})"))
-        except msgspec.DecodeError as error:
-            broken.append((number, str(error)))
-        except RecursionError:
-            broken.append((number, "JSON is nested too deeply"))
-    return decoded, numbers, pl.DataFrame(broken, {"line": pl.Int64, "reason": pl.String}, orient="row"), blank
-
-
-def _bad_lines(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-    """Lines with a row that breaks a rule, and the first rule broken.
-
-    Raises Pandera's SchemaErrors if the columns themselves are wrong: then the model type's `unfold` and `schema`
-    disagree, and no line is at fault.
-    """
-    try:
-        # PANDERA_VALIDATION_* in the environment could switch the rules off.
-        with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
-            table.schema.validate(rows.drop("line"), lazy=True)
-    except SchemaErrors as error:
-        cases = error.failure_cases
-        if cases["index"].null_count():
-            raise
-        return cases.select(
-            rows["line"].gather(cases["index"]).alias("line"),
-            pl.format("Expected `{}` {}", "column", pl.col("check").map_elements(_in_words, pl.String)).alias("reason"),
-        ).unique("line", keep="first", maintain_order=True)
-    return pl.DataFrame(schema={"line": pl.Int64, "reason": pl.String})
-
-
-def _in_words(check: str) -> str:
-    """Pandera's `less_than(5)` as "less than 5"."""
-    name, _, arguments = check.removesuffix(")").partition("(")
-    name = {"isin": "to be one of", "not_nullable": "not to be null"}.get(name, name.replace("_", " "))
-    return f"{name} {arguments}".strip()
-
-
 def _write_rejects(transaction: str, rejected: pl.DataFrame) -> None:
     """Make the rejects of one file exactly `rejected`, whatever an interrupted load, maybe of older code, left."""
     # Another writer may win the creation and commit this very file: look for it in what `_create` returns, too.
@@ -236,7 +150,7 @@ def _write_rejects(transaction: str, rejected: pl.DataFrame) -> None:
         _commit(delta, rejected, transaction, replace=f"\"table\" = '{table}' AND sha256 = '{sha256}'")
 
 
-def _write_rows(table: Table, source: str, sha256: str, lines_in: int, judged: _Judged) -> Accounts:
+def _write_rows(table: Table, source: str, sha256: str, lines_in: int, judged: Judged) -> Accounts:
     """Append the rows that are new, with the accounts, in one commit; nothing if the file has been loaded meanwhile."""
     delta = _open(table.name) or _create(table.name, table.schema.empty().schema)
     if before := _loaded(delta, table, sha256):

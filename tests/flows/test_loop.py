@@ -14,6 +14,8 @@ from models import spec
 from models.spec import Policy
 from serving import live
 from tasks import registry, releases
+from tasks import triton as triton_task
+from tasks.settings import settings
 from tests.conftest import write_sessions
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
@@ -95,6 +97,55 @@ def test_a_version_that_answers_otherwise_than_registered_is_undone(tiny, orders
         publish(tiny, version.number)
     assert answers(tiny, {"price": [[60.0]]}) == (1, [True])
     assert [r.champion for r in releases.history(tiny)] == [1]
+
+
+def test_without_a_parity_result_nothing_is_published(tiny, orders):
+    from mlflow import MlflowClient
+
+    ingest(orders(0, 20, threshold=50), tiny)
+    version = train(tiny)
+    assert promote(tiny, version.number).outcome == "promote"
+    MlflowClient(settings().mlflow_url).delete_model_version_tag(tiny, "1", "parity")
+    with pytest.raises(PublishRefused, match="version 1 has no passed parity"):
+        publish(tiny, 1)
+    assert releases.current(tiny) is None
+
+
+def test_a_release_by_someone_else_meanwhile_is_not_overwritten(tiny, orders, monkeypatch):
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    ingest(orders(20, 60, threshold=120), tiny)
+    version = train(tiny)
+    assert promote(tiny, version.number).outcome == "promote"
+    ask = triton_task.ask
+
+    def publish_while_golden_requests_are_asked(*arguments):
+        releases.append(tiny, 1, "a person was faster", "someone else", after=releases.current(tiny))
+        return ask(*arguments)
+
+    monkeypatch.setattr(triton_task, "ask", publish_while_golden_requests_are_asked)
+    with pytest.raises(
+        releases.ReleaseConflict, match=r"Release 2 of tiny exists already.*Version 2 was not made live"
+    ):
+        publish(tiny, version.number)
+    monkeypatch.setattr(triton_task, "ask", ask)
+    assert [r.who for r in releases.history(tiny)][1:] == ["someone else"]
+    assert answers(tiny, {"price": [[60.0]]}) == (1, [True])
+
+
+def test_an_unreachable_mlflow_or_triton_is_one_clear_sentence_and_nothing_is_lost(tiny, orders, monkeypatch):
+    ingest(orders(0, 20, threshold=50), tiny)
+    with monkeypatch.context() as patch:
+        patch.setenv("KREISLAUF_MLFLOW_URL", "http://127.0.0.1:1")
+        with pytest.raises(registry.RegistryError, match=r"MLflow at http://127.0.0.1:1 does not answer"):
+            retrain(tiny)
+    with monkeypatch.context() as patch:
+        patch.setenv("KREISLAUF_TRITON_URL", "127.0.0.1:1")
+        with pytest.raises(triton_task.TritonError, match=r"Triton at 127.0.0.1:1 did not load tiny"):
+            retrain(tiny)
+    assert releases.current(tiny) is None
+    done = retrain(tiny)
+    assert (done.outcome, done.version, done.release) == ("promote", 1, 1)
 
 
 def test_a_changed_file_is_never_used(tiny, orders):
