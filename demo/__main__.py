@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,8 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from deployments import stack
+from deployments import processes, stack
+from tasks import source
 
 PAGE = "kreislauf-demo.html"
 
@@ -41,8 +43,12 @@ def main() -> None:
         )
         print(json.dumps(run(events, home, say)), flush=True)
         if arguments.keep:
-            print(stack.show(running))
-            input("The UIs stay up until you press Enter. ")
+            print(f"{stack.show(running)}\nThe UIs stay up until you press Ctrl-C.", flush=True)
+            signal.pause()
+    except (source.SourceError, processes.StartError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        say("stopped")
     finally:
         stack.down(home)
 
@@ -71,7 +77,7 @@ def run(events: pl.DataFrame, home: Path, say) -> dict:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--data", type=Path, help="real sessions in OTTO's format, jsonl or jsonl.gz")
-    parser.add_argument("--keep", action="store_true", help="keep the UIs up at the end until Enter is pressed")
+    parser.add_argument("--keep", action="store_true", help="keep the UIs up at the end until Ctrl-C")
     arguments = parser.parse_args()
     if arguments.data and not arguments.data.is_file():
         sys.exit(f"{arguments.data} is no file: DATA wants sessions in OTTO's format, one JSON object per line.")
@@ -92,7 +98,6 @@ def load_shop(data: Path | None) -> pl.DataFrame:
 
         return simulate()
     from models.session_recommender.schema import EVENTS
-    from tasks import source
 
     lines = []
     for number, line in enumerate(source.read(str(data)).lines, 1):

@@ -25,7 +25,11 @@ def up(home: Path, services: tuple[str, ...] = ()) -> dict[str, dict]:
     """Start what does not run yet, deploy the flows, and return `run.json`. Raises StartError."""
     home = home.absolute()
     running = {name: record for name, record in processes.read(home).items() if processes.find(record)}
-    wanted = [name for name in (services or SERVICES) if name not in running]
+    selected = services or tuple(SERVICES)
+    for name, needed in NEEDS.items():
+        if name in running and needed in selected and needed not in running:
+            processes.stop(running.pop(name))
+    wanted = [name for name in selected if name not in running]
     for name in wanted:
         if name != "worker":
             running[name] = SERVICES[name](home, running)
@@ -188,6 +192,10 @@ SERVICES: dict[str, Callable[[Path, dict], dict]] = {
 }
 
 
+NEEDS = {"prefect": "postgres", "worker": "prefect"}
+"""Who holds the address of whom, and has to start anew with it."""
+
+
 def show(running: dict[str, dict]) -> str:
     """One line per service: where it answers, and whether it runs."""
     return "\n".join(
@@ -201,7 +209,10 @@ def main() -> None:
     parser.add_argument("command", choices=["up", "down", "status"])
     command, home = parser.parse_args().command, settings().home
     if command == "up":
-        up(home)
+        try:
+            up(home)
+        except processes.StartError as error:
+            sys.exit(f"{error}\n`make down` stops what did start; `make up` tries again.")
     if command == "down":
         down(home)
     print(show(processes.read(home)) or f"Nothing of {home} runs.")

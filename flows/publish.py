@@ -65,8 +65,11 @@ def go_live(candidate: registry.Version, live: releases.Release | None) -> relea
         put_in_triton(candidate.model, sorted({*resident, candidate.number}), candidate.number)
         who = flow_run.get_name() or "a person, from Python"
         release = releases.append(candidate.model, candidate.number, " ".join(decision.reasons), who, after=live)
-    except Exception:
-        undo(candidate)
+    except Exception as error:
+        try:
+            undo(candidate)
+        except triton.TritonError as second:
+            error.add_note(f"What Triton served before could not be restored yet; publish again. {second}")
         raise
     triton.serve(candidate.model, release.versions)
     return release
@@ -103,12 +106,12 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
 def undo(candidate: registry.Version) -> None:
     """Make Triton serve what the release log says, and forget the candidate."""
     live = releases.current(candidate.model)
+    if not live or candidate.number not in live.versions:
+        triton.remove_version(candidate.model, candidate.number)
     if live:
         triton.serve(candidate.model, live.versions)
     else:
         triton.unload(candidate.model)
-    if not live or candidate.number not in live.versions:
-        triton.remove_version(candidate.model, candidate.number)
 
 
 def tensors(stored: dict[str, dict]) -> Tensors:

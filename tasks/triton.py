@@ -52,6 +52,7 @@ def serve(model: str, versions: list[int]) -> None:
 
 def unload(model: str) -> None:
     """Take the model out of memory: for a first version that turned out bad, when nothing was live before."""
+    (_folder(model) / "config.pbtxt").unlink(missing_ok=True)
     with _client(f"unload {model}") as client:
         client.unload_model(model)
 

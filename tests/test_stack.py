@@ -1,0 +1,64 @@
+"""The processes behind `make up`: found by id and start time, stopped with all they started."""
+
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from deployments import processes, stack
+
+SLEEP = [
+    sys.executable,
+    "-c",
+    "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(99)'])",
+]
+
+
+def test_a_process_is_stopped_with_its_children(home):
+    record = processes.spawn("sleeper", SLEEP, home, os.environ)
+    process = processes.find(record)
+    end = time.monotonic() + 10
+    while not (children := process.children()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    processes.stop(record)
+    assert processes.find(record) is None
+    assert not [child for child in children if psutil.pid_exists(child.pid) and child.status() != "zombie"]
+
+
+def test_a_stranger_with_a_recycled_id_is_left_alone(home):
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+    try:
+        record = {"pid": stranger.pid, "started": time.time() - 3600, "log": ""}
+        assert processes.find(record) is None
+        processes.stop(record)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_server_that_dies_while_starting_is_reported_with_its_last_words(home):
+    record = processes.spawn(
+        "server", [sys.executable, "-c", "print('no licence'); raise SystemExit(3)"], home, os.environ
+    )
+    with pytest.raises(processes.StartError, match=r"server ended while starting\.(.|\n)*no licence"):
+        processes.wait(record, "http://127.0.0.1:1", 10)
+
+
+def test_a_second_start_keeps_what_runs_and_replaces_what_does_not(home):
+    first = stack.up(home, ("triton",))["triton"]
+    try:
+        assert stack.up(home, ("triton",))["triton"] == first
+        processes.find(first).kill()
+        psutil.wait_procs([psutil.Process(first["pid"])], timeout=5)
+        second = stack.up(home, ("triton",))["triton"]
+        assert second["pid"] != first["pid"]
+        assert processes.answers(f"{second['url']}/v2/health/live")
+    finally:
+        stack.down(home)
+    assert processes.read(home) == {}
+    assert not processes.answers(f"{second['url']}/v2/health/live")
