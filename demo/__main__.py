@@ -11,19 +11,23 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
 import polars as pl
 
 from deployments import processes, stack
-from tasks import source
+from tasks import source, split
 
 PAGE = "kreislauf-demo.html"
 
 
 def main() -> None:
     arguments = parse()
+    # The demo keeps to itself: a lake or Triton that the shell points to is not its playground.
+    for name in [name for name in os.environ if name.startswith("KREISLAUF_")]:
+        del os.environ[name]
     began, home = time.monotonic(), (stack.ROOT / ".kreislauf" / "demo")
 
     def say(text: str) -> None:
@@ -45,7 +49,7 @@ def main() -> None:
         if arguments.keep:
             print(f"{stack.show(running)}\nThe UIs stay up until you press Ctrl-C.", flush=True)
             signal.pause()
-    except (source.SourceError, processes.StartError) as error:
+    except (source.SourceError, split.TooSmall, processes.StartError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         say("stopped")
@@ -56,7 +60,7 @@ def main() -> None:
 def run(events: pl.DataFrame, home: Path, say) -> dict:
     """Replay `events`, write the page, and return the summary."""
     from demo.page import write_page
-    from demo.replay import records, replay, split_by_time, summary
+    from demo.replay import replay, split_by_time, summary
 
     files, period_days = split_by_time(events, home / "shop")
     say(f"{events['session'].n_unique()} sessions: a history, then {len(files) - 1} periods of {period_days:.1f} days")
@@ -69,7 +73,7 @@ def run(events: pl.DataFrame, home: Path, say) -> dict:
             f"version {period.version}  {period.finding} -> {period.story}"
         )
     result = summary(periods)
-    page = write_page(records(periods), result, home / PAGE)
+    page = write_page([asdict(period) for period in periods], result, home / PAGE)
     say(f"the story with its curves: {page}")
     return result
 

@@ -6,7 +6,7 @@ Imported only after the environment says where the stack is.
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,23 +78,33 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
     if version == first and not np.isclose(live_recall, frozen_recall, atol=1e-3):
         raise RuntimeError(f"Version {first} answers {live_recall} in Triton and {frozen_recall} in process.")
     ingest(str(file), MODEL)
-    since = datetime.now(UTC)
+    since, newest = datetime.now(UTC), registry.versions(MODEL)[0].number
     finding = monitor(MODEL, window_days=period_days)
-    story = wait_for_retraining(since) if finding.drifted or finding.decayed else "quiet"
+    story = wait_for_retraining(since, newest) if finding.drifted or finding.decayed else "quiet"
     return Period(
         number, int(rows[kind.table.time].min()), len(lines), len(examples), version, live_recall, frozen_recall,  # type: ignore[arg-type]
         finding.reason, story, time.monotonic() - began,
     )  # fmt: skip
 
 
-def wait_for_retraining(since: datetime) -> str:
-    """Hold the replay's clock until the retraining that an event started is over; what came of it, in words."""
+def wait_for_retraining(since: datetime, before: int) -> str:
+    """Hold the replay's clock until the retraining that an event started is over; what came of it, in words.
+
+    `before` is the newest version when the event was emitted.
+    """
     until(lambda: bool(retrainings(since)), REACTION_SECONDS, "no retraining was started by the event")
-    until(lambda: all(r.state and r.state.is_final() for r in retrainings(since)), RETRAINING_SECONDS, "retraining")
+    # A crashed run is not over: the automation takes it up again.
+    until(
+        lambda: all(r.state and r.state.is_final() and not r.state.is_crashed() for r in retrainings(since)),
+        RETRAINING_SECONDS,
+        "the retraining did not end",
+    )
     failed = [r for r in retrainings(since) if r.state and not r.state.is_completed()]
     if failed:
         raise RuntimeError(f"Retraining {failed[0].name} ended as {failed[0].state}")
     newest, current = registry.versions(MODEL)[0], releases.current(MODEL)
+    if newest.number == before:
+        return "cooling down: too little new data since the last retraining."
     decision = gate.Decision.model_validate_json(newest.decision or "")
     live_now = f"version {current.champion} is live" if current else "nothing is live"
     return f"{decision.outcome} version {newest.number}: {' '.join(decision.reasons)} Now {live_now}."
@@ -128,18 +138,13 @@ def summary(periods: list[Period]) -> dict:
         "periods": len(periods),
         "frozen_recall": round(float(np.mean([p.frozen_recall for p in tail])), 4),
         "live_recall": round(float(np.mean([p.live_recall for p in tail])), 4),
-        "retrainings": sum(outcome != "quiet" for outcome in outcomes),
+        "retrainings": sum(outcome in ("promote", "refuse", "inconclusive") for outcome in outcomes),
         "promoted": outcomes.count("promote"),
         "refused": outcomes.count("refuse"),
         "inconclusive": outcomes.count("inconclusive"),
         "live_version": releases.history(MODEL)[-1].champion,
         "requests": sum(p.requests for p in periods),
     }
-
-
-def records(periods: list[Period]) -> list[dict]:
-    """The periods as plain dictionaries."""
-    return [asdict(period) for period in periods]
 
 
 def split_by_time(events: pl.DataFrame, folder: Path) -> tuple[list[Path], float]:
@@ -161,6 +166,8 @@ def split_by_time(events: pl.DataFrame, folder: Path) -> tuple[list[Path], float
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for number in range(-1, count):
-        files.append(folder / f"{number + 1:03d}.jsonl")
-        lines.filter(pl.col("period") == number).select("session", "events").write_ndjson(files[-1])
+        sessions = lines.filter(pl.col("period") == number).select("session", "events")
+        if not sessions.is_empty():
+            files.append(folder / f"{number + 1:03d}.jsonl")
+            sessions.write_ndjson(files[-1])
     return files, length / DAY_MS

@@ -27,7 +27,7 @@ class Plan:
     days: int = 70
     sessions_per_day: int = 850
     articles: int = 3000
-    weekly_churn: float = 0.02
+    weekly_churn: float = 0.01
     change_day: int = 42
     changed: float = 0.35
     """Share of the articles that the season replaces."""

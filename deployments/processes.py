@@ -28,7 +28,7 @@ def free_port() -> int:
 def spawn(name: str, command: Sequence[str | Path], home: Path, env: Mapping[str, str]) -> dict:
     """Start `command` in a session of its own, its output appended to `home/logs/<name>.log`.
 
-    Returns the record that `alive` and `stop` want: pid, started (seconds since 1970) and log.
+    Returns the record that `find`, `wait` and `stop` want: pid, started (seconds since 1970) and log.
     """
     log = home / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)

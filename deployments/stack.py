@@ -169,13 +169,10 @@ def triton_environment() -> Path:
 def _triton_backends(home: Path, site: Path) -> Path:
     """A writable backends folder: Triton's python backend with its stub, and our onnxruntime beside it."""
     folder, triton = home / "triton-backends", site / "pytriton/tritonserver"
-    if not folder.exists():
-        draft = folder.with_name("triton-backends.tmp")
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(triton / "backends/python", draft / "python")
-        shutil.copy2(triton / "python_backend_stubs/3.11/triton_python_backend_stub", draft / "python")
-        shutil.copytree(ROOT / "deployments/triton/onnxruntime", draft / "onnxruntime")
-        draft.rename(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(triton / "backends/python", folder / "python")
+    shutil.copy2(triton / "python_backend_stubs/3.11/triton_python_backend_stub", folder / "python")
+    shutil.copytree(ROOT / "deployments/triton/onnxruntime", folder / "onnxruntime")
     return folder
 
 

@@ -73,8 +73,7 @@ def look(model: str, version: int, window_days: float) -> Finding:
     known = split.started(rows, table, lineage.holdout, lineage.watermark)
     learnt = rows.filter(pl.col(table.time) < lineage.holdout)
     moved = compare_data(kind, champion, window, known, learnt)
-    reference = gate.Decision.model_validate_json(champion.decision or "").reference
-    assert reference is not None
+    reference = reference_of(champion)
     realised = quality(kind, champion, window)
     lost = loss(realised, reference, kind.policy)
     finding = Finding(
@@ -90,9 +89,20 @@ def compare_data(
 ) -> drift.Drift:
     """Drift of the window against the champion's hold-out, the newest data when it was trained; report to MLflow."""
     with tempfile.TemporaryDirectory() as folder:
-        moved = drift.compare(kind.monitored(window, learnt), kind.monitored(known, learnt), Path(folder))
+        watermark = int(window[kind.table.time].max())  # type: ignore[arg-type]
+        path = Path(folder) / f"drift-{watermark}.html"
+        moved = drift.compare(kind.monitored(window, learnt), kind.monitored(known, learnt), path)
         registry.attach(champion, "monitor", moved.report)
     return moved
+
+
+def reference_of(champion: registry.Version) -> gate.Interval:
+    """The champion's score on its hold-out. Raises RuntimeError when the gate never gave it one."""
+    decision = gate.Decision.model_validate_json(champion.decision) if champion.decision else None
+    if decision is None or decision.reference is None:
+        name = f"{champion.model} version {champion.number}"
+        raise RuntimeError(f"{name} is live, but no gate ever scored it, so there is no reference: run promote for it.")
+    return decision.reference
 
 
 def quality(kind: spec.ModelSpec, champion: registry.Version, window: pl.DataFrame) -> gate.Interval:

@@ -37,16 +37,23 @@ def publish(model: str = "session_recommender", version: int | None = None) -> r
         releases.ReleaseConflict: somebody else published meanwhile.
     """
     candidate = registry.get(model, version) if version else newest_promoted(model)
-    live = releases.current(model)
-    if not (live and live.champion == candidate.number):
-        live = go_live(candidate, live)
-        events.emit_model_event(events.MODEL_PUBLISHED, model, live.reason, version=live.champion, release=live.number)
-        create_markdown_artifact(key=f"release-{model.replace('_', '-')}", markdown=page(live))
-    else:
-        get_run_logger().info(f"Version {live.champion} is live since release {live.number}; verifying it again.")
-        put_in_triton(model, live.versions, candidate.number)
-    registry.mirror(model, live.champion, live.challenger, live.previous)
+    with triton.exclusive(model):
+        live = releases.current(model)
+        if live and live.champion == candidate.number:
+            get_run_logger().info(f"Version {live.champion} is live since release {live.number}; verifying it again.")
+            put_in_triton(model, live.versions, candidate.number)
+        else:
+            live = go_live(candidate, live)
+            announce(live)
+        registry.mirror(model, live.champion, live.challenger, live.previous)
     return live
+
+
+def announce(release: releases.Release) -> None:
+    """Tell Prefect's automations, and people."""
+    facts = {"version": release.champion, "release": release.number}
+    events.emit_model_event(events.MODEL_PUBLISHED, release.model, release.reason, **facts)
+    create_markdown_artifact(key=f"release-{release.model.replace('_', '-')}", markdown=page(release))
 
 
 def newest_promoted(model: str) -> registry.Version:
@@ -86,7 +93,8 @@ def permission(candidate: registry.Version, live: releases.Release | None) -> ga
     if decision.outcome != "promote":
         raise PublishRefused(f"{name} was not promoted but judged {decision.outcome}: {' '.join(decision.reasons)}")
     if decision.champion_version != (live.champion if live else None):
-        raise PublishRefused(f"{name} was judged against version {decision.champion_version}, which is not live now.")
+        against = f"version {decision.champion_version}" if decision.champion_version else "no champion"
+        raise PublishRefused(f"{name} was judged against {against}, which is not live now: promote it again.")
     return decision
 
 

@@ -9,7 +9,7 @@ from flows.promote import promote
 from flows.publish import publish
 from flows.train import train
 from models import spec
-from tasks import lake, registry, split
+from tasks import lake, registry, releases, split
 
 
 class Retraining(BaseModel):
@@ -44,6 +44,7 @@ def retrain(
     """
     logger = get_run_logger()
     logger.info(f"Retraining {model}: {reason}")
+    finish_what_a_crash_left(model)
     if waiting := cooldown(model, cooldown_days):
         logger.info(waiting)
         return Retraining(outcome="cooling down", reason=waiting)
@@ -57,6 +58,14 @@ def retrain(
         version=version.number,
         release=release.number if release else None,
     )
+
+
+def finish_what_a_crash_left(model: str) -> None:
+    """A release that was written by a run which then died: verify it, mirror it, and be done with it."""
+    live = releases.current(model)
+    if live and not (version := registry.get(model, live.champion)).closed:
+        publish(model, live.champion)
+        registry.close(version)
 
 
 def cooldown(model: str, days: float) -> str:

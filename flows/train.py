@@ -1,6 +1,7 @@
 """Train a challenger: time split -> fit -> ONNX file with proven parity -> registered version."""
 
 import hashlib
+import inspect
 import json
 import tempfile
 from pathlib import Path
@@ -41,6 +42,7 @@ def train(model: str = "session_recommender", params: dict[str, Any] | None = No
     existing = registry.find(model, lineage.key)
     if existing:
         get_run_logger().info(f"Version {existing.number} was trained from exactly this before.")
+        registry.call_challenger(existing)
         return existing
     return fit(model, settled.model_dump(mode="json"), lineage)
 
@@ -48,13 +50,23 @@ def train(model: str = "session_recommender", params: dict[str, Any] | None = No
 def plan(kind: spec.ModelSpec, params: BaseModel) -> registry.Lineage:
     """What the next training learns from, and which version it starts from."""
     version = lake.version(kind.table)
-    at = split.cut(lake.read(kind.table, version), kind.table, version, kind.policy)
+    rows = lake.read(kind.table, version)
+    at = split.cut(rows, kind.table, version, kind.policy)
     live = releases.current(kind.name)
     parent = live.champion if live else None
-    code = registry.code_version()
-    inputs = [kind.name, params.model_dump(mode="json"), at.start, at.holdout, at.watermark, parent, code]
+    # Weights that have seen the hold-out must not get into the challenger by the back door.
+    if parent and registry.get(kind.name, parent).lineage.holdout > at.holdout:
+        parent = None
+    window = [at.start, at.holdout, at.watermark, len(rows)]
+    inputs = [kind.name, params.model_dump(mode="json"), window, parent, code_digest(kind)]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     return registry.Lineage(key=key, table=kind.table.name, parent=parent, **at.model_dump())
+
+
+def code_digest(kind: spec.ModelSpec) -> str:
+    """Digest of the model type's own code: changed code is another training, a changed README is not."""
+    files = [*sorted(Path(inspect.getfile(type(kind))).parent.glob("*.py")), Path(spec.__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 @task(task_run_name="fit-{model}")

@@ -28,8 +28,8 @@ class Drift:
         return f"Drift: {moved}." if moved else "No column drifted."
 
 
-def compare(window: pl.DataFrame, reference: pl.DataFrame, folder: Path) -> Drift:
-    """Compare monitored columns, one row per group, and write Evidently's HTML into `folder`.
+def compare(window: pl.DataFrame, reference: pl.DataFrame, path: Path) -> Drift:
+    """Compare monitored columns, one row per group, and write Evidently's HTML to `path`.
 
     Both frames must have the same columns: Evidently would leave out a missing one without a word, so that is a
     ValueError here. At most SAMPLE rows of each are compared, drawn with a fixed seed.
@@ -41,7 +41,6 @@ def compare(window: pl.DataFrame, reference: pl.DataFrame, folder: Path) -> Drif
         raise ValueError(f"The window has the columns {window.columns}, the reference {reference.columns}.")
     method = {"num_method": "psi", "cat_method": "psi", "num_threshold": THRESHOLD, "cat_threshold": THRESHOLD}
     snapshot = Report([DataDriftPreset(**method)], include_tests=True).run(_sample(window), _sample(reference))
-    path = folder / "drift.html"
     snapshot.save_html(str(path))
     return Drift(_values(snapshot.dict(), window.columns), path)
 

@@ -5,10 +5,13 @@ What is live is the release log's to say (`tasks/releases.py`); the aliases here
 
 import hashlib
 import json
+import os
+import shutil
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import distributions
 from importlib.metadata import version as installed
@@ -50,7 +53,7 @@ class Version(BaseModel):
     model: str
     number: int
     run_id: str
-    digest: str = Field(description="SHA-256 of the ONNX file.")
+    digests: dict[str, str] = Field(description="SHA-256 of the ONNX file and of each file beside it, by name.")
     lineage: Lineage
     parity: Parity | None = None
     decision: str | None = Field(None, description="JSON of the gate's decision.")
@@ -65,17 +68,23 @@ def find(model: str, key: str) -> Version | None:
 def versions(model: str) -> list[Version]:
     """All registered versions of a model, newest first."""
     found = _client().search_model_versions(f"name='{model}'", max_results=1000)
-    return sorted((_version(v) for v in found), key=lambda v: -v.number)
+    # Someone may have registered a version of this name by hand: it is not ours to judge or to serve.
+    return sorted((_version(v) for v in found if "lineage" in v.tags), key=lambda v: -v.number)
 
 
 def get(model: str, number: int) -> Version:
     """One version. Raises RegistryError when there is none."""
     from mlflow.exceptions import MlflowException
 
+    client = _client()
     try:
-        return _version(_client().get_model_version(model, str(number)))
+        found = client.get_model_version(model, str(number))
     except MlflowException as error:
-        raise RegistryError(f"{model} has no version {number} at {settings().mlflow_url}: {error.message}") from error
+        where = f"MLflow at {settings().mlflow_url}"
+        raise RegistryError(f"{where} has no {model} version {number} to give: {error.message}") from error
+    if "lineage" not in found.tags:
+        raise RegistryError(f"{model} version {number} was not registered by Kreislauf: it has no lineage.")
+    return _version(found)
 
 
 def register(model: str, trained: Trained, params: BaseModel, lineage: Lineage, files: Mapping[str, Path]) -> Version:
@@ -86,7 +95,7 @@ def register(model: str, trained: Trained, params: BaseModel, lineage: Lineage, 
     import mlflow
     import mlflow.onnx
 
-    digest = sha256(trained.onnx)
+    digests = {"model.onnx": sha256(trained.onnx)} | {name: sha256(path) for name, path in files.items()}
     _close_left_behind(model, lineage.key)
     with _run(model, lineage) as run:
         mlflow.log_params(params.model_dump(mode="json"))
@@ -98,7 +107,7 @@ def register(model: str, trained: Trained, params: BaseModel, lineage: Lineage, 
             mlflow.log_artifact(str(path), artifact_path=name)
         info = _log_onnx(trained.onnx)
     tags = {
-        "digest": digest,
+        "digests": json.dumps(digests),
         "lineage": lineage.model_dump_json(),
         "parity": trained.parity.model_dump_json(),
     }
@@ -106,27 +115,25 @@ def register(model: str, trained: Trained, params: BaseModel, lineage: Lineage, 
     registered = client.create_model_version(
         model, info.model_uri, run_id=run.info.run_id, tags=tags, model_id=info.model_id
     )
-    client.set_registered_model_alias(model, "challenger", registered.version)
     version = get(model, int(registered.version))
     onnx_file(version)
+    call_challenger(version)
     return version
 
 
+def call_challenger(version: Version) -> None:
+    """Give the version the alias `challenger`."""
+    _client().set_registered_model_alias(version.model, "challenger", str(version.number))
+
+
 def onnx_file(version: Version) -> Path:
-    """The contract of a version as a local file, cached under `home`; its digest is checked each time."""
-    return _checked(f"models:/{version.model}/{version.number}", "model.onnx", version)
+    """The contract of a version as a local file. Raises RegistryError when it is not what was registered."""
+    return _fetched(version, "model.onnx", f"models:/{version.model}/{version.number}/model.onnx")
 
 
 def artifact(version: Version, name: str) -> Path:
-    """The single file that was registered as `name` beside the version, as a local file."""
-    import mlflow
-
-    folder = _cache(version) / name
-    if not folder.exists():
-        mlflow.artifacts.download_artifacts(
-            artifact_uri=f"runs:/{version.run_id}/{name}", dst_path=str(_cache(version)), tracking_uri=_uri()
-        )
-    return next(folder.iterdir())
+    """The file that was registered as `name` beside the version, as a local file, checked like the contract."""
+    return _fetched(version, name, f"runs:/{version.run_id}/{name}")
 
 
 def attach(version: Version, name: str, path: Path) -> None:
@@ -172,32 +179,35 @@ def sha256(path: Path) -> str:
 
 def code_version() -> str:
     """The commit that this process runs from, or the installed version where there is no checkout."""
+    if not shutil.which("git"):
+        return installed("kreislauf")
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else installed("kreislauf")
 
 
-def _checked(source: str, name: str, version: Version) -> Path:
+def _fetched(version: Version, name: str, uri: str) -> Path:
+    """The file `name` of a version, cached under its digest: found there, it is the right one, however it came."""
     import mlflow
 
-    path = _cache(version) / name
-    if not path.exists():
-        mlflow.artifacts.download_artifacts(
-            artifact_uri=f"{source}/{name}", dst_path=str(_cache(version)), tracking_uri=_uri()
-        )
-    if (found := sha256(path)) != version.digest:
-        path.unlink()
-        raise RegistryError(
-            f"{version.model} version {version.number}: {name} has digest {found[:12]}, registered was "
-            f"{version.digest[:12]}. The stored file was changed or damaged; it is not used. Publish another version."
-        )
+    digest = version.digests[name]
+    cache = settings().home / "cache"
+    path = cache / digest / name
+    if path.exists() and sha256(path) == digest:
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        _client()
+        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=_uri()))
+        found = found if found.is_file() else next(found.iterdir())
+        if sha256(found) != digest:
+            raise RegistryError(
+                f"{version.model} version {version.number}: {name} has digest {sha256(found)[:12]}, registered was "
+                f"{digest[:12]}. The stored file was changed or damaged and is not used: train another version."
+            )
+        path.parent.mkdir(exist_ok=True)
+        os.replace(found, path)
     return path
-
-
-def _cache(version: Version) -> Path:
-    folder = settings().home / "cache" / version.model / f"{version.number}-{version.run_id[:8]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _version(entity) -> Version:
@@ -206,7 +216,7 @@ def _version(entity) -> Version:
         model=entity.name,
         number=int(entity.version),
         run_id=entity.run_id,
-        digest=tags["digest"],
+        digests=json.loads(tags["digests"]),
         lineage=Lineage.model_validate_json(tags["lineage"]),
         parity=Parity.model_validate_json(tags["parity"]) if "parity" in tags else None,
         decision=tags.get("decision"),
@@ -219,15 +229,23 @@ def _run(model: str, lineage: Lineage) -> Iterator:
     import mlflow
 
     client = _client()
-    experiment = client.get_experiment_by_name(model)
-    if experiment is None:
-        # Without a server MLflow would put artifacts into the working directory.
-        local = str(settings().home / "mlflow" / "artifacts") if _uri().startswith("sqlite") else None
-        client.create_experiment(model, artifact_location=local)
-        client.create_registered_model(model)
+    # Without a server MLflow would put artifacts into the working directory.
+    local = str(settings().home / "mlflow" / "artifacts") if _uri().startswith("sqlite") else None
+    _create_once(client.create_experiment, model, artifact_location=local)
+    _create_once(client.create_registered_model, model)
     mlflow.set_experiment(model)
     with mlflow.start_run(tags={"key": lineage.key, "code": code_version()}) as run:
         yield run
+
+
+def _create_once(create: Callable, name: str, **options) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        create(name, **options)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _log_dataset(lineage: Lineage) -> None:

@@ -42,18 +42,14 @@ class Release(BaseModel):
 
 def history(model: str) -> list[Release]:
     """All entries of a model, oldest first; empty when it never went live."""
-    fs, folder = _folder(model)
-    if not fs.exists(folder):
-        return []
-    fs.invalidate_cache(folder)
-    numbered = {int(m[1]): path for path in fs.ls(folder, detail=False) if (m := re.search(r"/(\d+)\.json$", path))}
-    return [Release.model_validate_json(fs.cat_file(numbered[n])) for n in sorted(numbered)]
+    fs, paths = _entries(model)
+    return [Release.model_validate_json(fs.cat_file(path)) for path in paths]
 
 
 def current(model: str) -> Release | None:
     """The entry in force: the newest one."""
-    entries = history(model)
-    return entries[-1] if entries else None
+    fs, paths = _entries(model)
+    return Release.model_validate_json(fs.cat_file(paths[-1])) if paths else None
 
 
 def append(model: str, champion: int, reason: str, who: str, after: Release | None) -> Release:
@@ -83,6 +79,16 @@ def append(model: str, champion: int, reason: str, who: str, after: Release | No
 def _folder(model: str) -> tuple[fsspec.AbstractFileSystem, str]:
     fs, root = fsspec.core.url_to_fs(settings().releases)
     return fs, f"{root.rstrip('/')}/{model}"
+
+
+def _entries(model: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
+    """Paths of the entries, oldest first."""
+    fs, folder = _folder(model)
+    fs.invalidate_cache()
+    if not fs.exists(folder):
+        return fs, []
+    numbered = {int(m[1]): path for path in fs.ls(folder, detail=False) if (m := re.search(r"/(\d+)\.json$", path))}
+    return fs, [numbered[number] for number in sorted(numbered)]
 
 
 def _create(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:

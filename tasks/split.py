@@ -22,6 +22,10 @@ class Cut(BaseModel):
     watermark: int = Field(description="Newest event.")
 
 
+class TooSmall(ValueError):
+    """A table has too little data for a training and a hold-out."""
+
+
 def groups_needed(policy: Policy) -> int:
     """Groups with which `policy.min_effect` is found with chance `policy.power`: the usual formula for paired means."""
     normal = NormalDist()
@@ -32,8 +36,12 @@ def groups_needed(policy: Policy) -> int:
 def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
     """The shortest hold-out of whole days before the newest row that has the groups the policy needs.
 
-    Raises ValueError when that would leave less than half of the time to learn from.
+    Raises TooSmall when that would leave less than half of the time to learn from.
     """
+    if rows.is_empty():
+        raise TooSmall(
+            f"The table {table.name} has no rows: ingest files, or see in the table rejects what was refused."
+        )
     starts = _starts(rows, table)
     first, watermark = int(starts.min()), int(rows[table.time].max())  # type: ignore[arg-type]
     wanted, found = groups_needed(policy), 0
@@ -43,7 +51,7 @@ def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
         found = int((starts >= holdout).sum())
         if found >= wanted:
             return Cut(table_version=version, start=first, holdout=holdout, watermark=watermark)
-    raise ValueError(
+    raise TooSmall(
         f"The table {table.name} is too small to judge a model: a hold-out of {longest} days, half of what is there, "
         f"has {found} {table.group} values and the policy needs {wanted}. "
         "Ingest more history, or raise min_effect in the model's policy."

@@ -3,6 +3,7 @@
 A load status is never trusted (Triton has answered 200 for a failed load): who publishes asks the loaded version.
 """
 
+import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +23,25 @@ class TritonError(RuntimeError):
     """Triton cannot be reached, refused a load, or did not answer."""
 
 
+@contextmanager
+def exclusive(model: str) -> Iterator[None]:
+    """Hold off every other publisher of this model repository; the lock ends with the process."""
+    folder = _folder(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def add_version(model: str, version: int, onnx: Path) -> None:
-    """Copy `onnx` to `<repository>/<model>/<version>/model.onnx`, at once; a version is never overwritten."""
+    """Copy `onnx` to `<repository>/<model>/<version>/model.onnx`, at once; a version is never overwritten.
+
+    Raises TritonError when another file is there under this number.
+    """
     folder = _folder(model) / str(version)
     if folder.exists():
+        if (folder / "model.onnx").read_bytes() != onnx.read_bytes():
+            raise TritonError(f"{folder} holds another file than {model} version {version}: remove that folder.")
         return
     # Triton ignores folders whose name is no number.
     draft = folder.with_name(f"tmp_{version}")
@@ -81,7 +97,8 @@ def config(model: str, onnx: Path, versions: list[int]) -> str:
 
 def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Tensors:
     """Answers of exactly this version for all rows of `inputs`, by output name. Raises TritonError."""
-    rows = len(next(iter(inputs.values())))
+    # No rows are still one request, whose answer has no rows.
+    rows = len(next(iter(inputs.values()))) or 1
     with _client(f"answer as {model} version {version}") as client:
         parts = [
             _infer(client, model, version, {name: array[i : i + batch] for name, array in inputs.items()})

@@ -1,5 +1,6 @@
 """Raw lines to validated rows, or to a reason why not. Unvalidated lines are bytes, so nobody can mistake them."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
 from models.spec import Table
+
+DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,9 @@ def judge(table: Table, lines: Sequence[bytes]) -> Judged:
     decoded, numbers, broken, blank = _decode(table, lines)
     rows = table.unfold(decoded)
     rows = rows.with_columns(pl.Series("line", numbers, dtype=pl.Int64).gather(rows["line"]))
-    bad = _bad_lines(table, rows)
+    bad = pl.concat([_bad_lines(table, rows), _future_lines(table, rows)]).unique(
+        "line", keep="first", maintain_order=True
+    )
     bad_rows = (
         rows.join(bad, on="line", how="inner").group_by("line", "reason").agg(pl.len().cast(pl.Int64).alias("rows"))
     )
@@ -86,6 +91,13 @@ def _bad_lines(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
             pl.format("Expected `{}` {}", "column", pl.col("check").map_elements(_in_words, pl.String)).alias("reason"),
         ).unique("line", keep="first", maintain_order=True)
     return pl.DataFrame(schema={"line": pl.Int64, "reason": pl.String})
+
+
+def _future_lines(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    """Lines with a row from later than tomorrow: one of them would push the watermark, and with it every window."""
+    tomorrow = int(time.time() * 1000) + DAY_MS
+    reason = pl.lit(f"Expected `{table.time}` not to lie in the future").alias("reason")
+    return rows.filter(pl.col(table.time) > tomorrow).select("line", reason).unique("line", maintain_order=True)
 
 
 def _in_words(check: str) -> str:

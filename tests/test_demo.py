@@ -11,7 +11,7 @@ from models.session_recommender.schema import EVENTS, Event
 
 def test_the_shop_is_deterministic_and_valid(small_shop):
     assert small_shop.equals(simulate(Plan(days=16, sessions_per_day=60, articles=120, change_day=8)))
-    Event.validate(small_shop.select(EVENTS.schema.to_schema().columns))
+    Event.validate(small_shop.select(list(EVENTS.schema.to_schema().columns)))
     assert not small_shop.select(EVENTS.key).is_duplicated().any()
 
 

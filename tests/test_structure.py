@@ -73,7 +73,7 @@ def test_functions_and_files_can_be_read(path: Path):
     for node in ast.walk(ast.parse("\n".join(lines))):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
-    assert len(lines) <= 320
+    assert len(lines) <= 340
 
 
 def test_the_readme_s_tree_is_the_tree():

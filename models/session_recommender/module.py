@@ -139,19 +139,22 @@ class Batches:
     """Prefixes in random order, as (inputs, labels), without the last columns that are padding in the whole batch.
 
     Every `MIXED` batches' worth are sorted by length before they are cut, or all batches would be as wide as the
-    longest prefix. A remainder is left out.
+    longest prefix. A remainder is left out. In order (not `shuffled`) nothing is left out.
     """
 
     MIXED = 64
 
-    def __init__(self, inputs: Tensor, labels: Tensor, size: int, nothing: int):
-        self.inputs, self.labels, self.size = inputs, labels, min(size, len(inputs))
+    def __init__(self, inputs: Tensor, labels: Tensor, size: int, nothing: int, shuffled: bool = True):
+        self.inputs, self.labels, self.size, self.shuffled = inputs, labels, min(size, len(inputs)), shuffled
         self.lengths = (inputs != nothing).sum(1)
 
     def __len__(self) -> int:
-        return len(self.inputs) // self.size
+        return len(self.inputs) // self.size if self.shuffled else -(-len(self.inputs) // self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if not self.shuffled:
+            yield from zip(self.inputs.split(self.size), self.labels.split(self.size), strict=True)
+            return
         order = torch.randperm(len(self.inputs))[: len(self) * self.size]
         sort = [part[self.lengths[part].argsort(stable=True)] for part in order.split(self.size * self.MIXED)]
         batches = torch.cat(sort).split(self.size)

@@ -58,7 +58,7 @@ def _fit(e: Events, catalogue: Catalogue, params: Any, parent: Path | None) -> t
     count = np.bincount(labels.numpy(), minlength=catalogue.size)
     if since is not None:
         inputs, labels = _new_and_some_old(inputs, labels, older.started()[older.position > 0] > since)
-    validation = Batches(*_tensors(newest, catalogue), 256, catalogue.nothing)
+    validation = Batches(*_tensors(newest, catalogue), 256, catalogue.nothing, shuffled=False)
     network = Recommender(encoder, params, count, table)
     epochs = params.epochs if since is None else params.warm_epochs
     fit(network, Batches(inputs, labels, params.batch_size, catalogue.nothing), validation, epochs)

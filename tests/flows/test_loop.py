@@ -1,5 +1,6 @@
 """Every flow as a plain function, on a model type that none of them was written for, and on the recommender."""
 
+import importlib
 import json
 
 import pytest
@@ -18,6 +19,7 @@ from tasks import triton as triton_task
 from tasks.settings import settings
 from tests.conftest import write_sessions
 
+train_module = importlib.import_module("flows.train")
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
@@ -71,6 +73,24 @@ def test_each_step_continues_where_it_was_and_nothing_is_published_twice(tiny, o
         publish(tiny, 2)
 
 
+def test_a_run_that_dies_after_its_release_is_finished_by_the_next_and_not_repeated(tiny, orders, monkeypatch):
+    ingest(orders(0, 20, threshold=50), tiny)
+
+    def die(*_):
+        raise KeyboardInterrupt("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "mirror", die)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(tiny)
+    assert releases.current(tiny).champion == 1
+    assert registry.aliases(tiny) == {"challenger": 1}
+    assert retrain(tiny).outcome == "cooling down"
+    assert registry.aliases(tiny) == {"champion": 1}
+    assert [v.number for v in registry.versions(tiny)] == [1]
+    assert len(releases.history(tiny)) == 1
+
+
 def test_what_the_gate_did_not_promote_is_not_published(tiny, orders):
     ingest(orders(0, 20, threshold=50), tiny)
     retrain(tiny)
@@ -87,12 +107,18 @@ def test_a_version_that_answers_otherwise_than_registered_is_undone(tiny, orders
     ingest(orders(0, 20, threshold=50), tiny)
     retrain(tiny)
     ingest(orders(20, 60, threshold=120), tiny)
+    write_golden = train_module.write_golden
+
+    def write_wrong_golden(*arguments):
+        path = write_golden(*arguments)
+        told = json.loads(path.read_text())
+        told["outputs"]["returned"]["values"][0][0] ^= True
+        path.write_text(json.dumps(told))
+        return path
+
+    monkeypatch.setattr(train_module, "write_golden", write_wrong_golden)
     version = train(tiny)
     assert promote(tiny, version.number).outcome == "promote"
-    golden = registry.artifact(version, "golden")
-    told = json.loads(golden.read_text())
-    told["outputs"]["returned"]["values"][0] = [not told["outputs"]["returned"]["values"][0][0]]
-    golden.write_text(json.dumps(told))
     with pytest.raises(PublishRefused, match="answers otherwise than registered: output returned differs in 1 of"):
         publish(tiny, version.number)
     assert answers(tiny, {"price": [[60.0]]}) == (1, [True])
@@ -146,17 +172,18 @@ def test_an_unreachable_mlflow_or_triton_is_one_clear_sentence_and_nothing_is_lo
     assert (done.outcome, done.version, done.release) == ("promote", 1, 1)
 
 
-def test_a_changed_file_is_never_used(tiny, orders):
+def test_a_changed_file_is_never_used(tiny, orders, home):
     ingest(orders(0, 20, threshold=50), tiny)
     version = train(tiny)
-    registry.onnx_file(version).write_bytes(b"something else")
+    for path in home.rglob("model.onnx"):
+        path.write_bytes(b"something else")
     with pytest.raises(registry.RegistryError, match="was changed or damaged"):
         promote(tiny, version.number)
 
 
 def test_the_recommender_goes_live(home, small_shop, monkeypatch):
     kind = spec.load("session_recommender")
-    monkeypatch.setattr(type(kind), "policy", Policy(min_effect=0.1))
+    monkeypatch.setattr(type(kind), "policy", Policy(min_effect=0.1, baseline_margin=0.05))
     ingest(str(write_sessions(small_shop, home / "raw" / "sessions.jsonl")))
     first = retrain("session_recommender", params=kind.Params.tiny().model_dump())
     assert first.outcome == "promote", first.reason

@@ -75,6 +75,7 @@ BAD = {
         "Expected `ts` greater than or equal to 946684800000",
         2,
     ),
+    "ts in the future": (EVENT % (b"1", b"3999999999999", b'"clicks"'), "Expected `ts` not to lie in the future", 1),
     "ts too late": (EVENT % (b"1", b"9999999999999", b'"clicks"'), "Expected `ts` less than 4102444800000", 1),
     "ts in seconds": (EVENT % (b"1", b"1700000000", b'"clicks"'), "Expected `ts` greater than or equal to", 1),
     "bad with CR": (b"oops\r", "JSON is malformed", 1),

@@ -29,7 +29,11 @@ def register(folder: Path, key: str, threshold: float = 5.0) -> registry.Version
 def test_a_version_knows_where_it_comes_from_and_gives_back_the_very_file(tmp_path):
     first = register(tmp_path / "a", "key a")
     assert (first.number, first.lineage, first.parity) == (1, lineage("key a"), PARITY)
-    assert first.digest == registry.sha256(tmp_path / "a" / "m.onnx") == registry.sha256(registry.onnx_file(first))
+    assert (
+        first.digests["model.onnx"]
+        == registry.sha256(tmp_path / "a" / "m.onnx")
+        == registry.sha256(registry.onnx_file(first))
+    )
     assert registry.artifact(first, "weights").read_bytes() == (tmp_path / "a" / "weights.safetensors").read_bytes()
     assert registry.find("m", "key a") == first
     assert registry.find("m", "key b") is None
@@ -82,6 +86,30 @@ def test_a_file_changed_behind_the_registry_s_back_is_refused(tmp_path, home):
 
 
 @pytest.mark.usefixtures("mlflow_store")
+def test_a_damaged_cache_heals_itself(tmp_path, home):
+    version = register(tmp_path / "a", "key a")
+    for name, path in (("model.onnx", registry.onnx_file(version)), ("weights", registry.artifact(version, "weights"))):
+        path.write_bytes(b"half")
+        assert name in version.digests
+    assert registry.sha256(registry.onnx_file(version)) == version.digests["model.onnx"]
+    assert registry.sha256(registry.artifact(version, "weights")) == version.digests["weights"]
+    assert [p.name for p in (home / "cache").iterdir() if p.name.startswith("tmp")] == []
+
+
+@pytest.mark.usefixtures("mlflow_store")
+def test_a_version_that_someone_else_registered_is_left_alone(tmp_path):
+    from mlflow import MlflowClient
+
+    from tasks.settings import settings
+
+    register(tmp_path / "a", "key a")
+    MlflowClient(settings().mlflow_url).create_model_version("m", "runs:/somebody/model")
+    assert [v.number for v in registry.versions("m")] == [1]
+    with pytest.raises(registry.RegistryError, match="m version 2 was not registered by Kreislauf"):
+        registry.get("m", 2)
+
+
+@pytest.mark.usefixtures("mlflow_store")
 def test_what_is_recorded_on_a_version_is_read_back(tmp_path):
     class Decision(BaseModel):
         outcome: str
@@ -92,7 +120,7 @@ def test_what_is_recorded_on_a_version_is_read_back(tmp_path):
     assert not version.closed
     registry.close(version)
     assert registry.get("m", 1).closed
-    with pytest.raises(registry.RegistryError, match="m has no version 9"):
+    with pytest.raises(registry.RegistryError, match="has no m version 9"):
         registry.get("m", 9)
 
 

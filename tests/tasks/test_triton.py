@@ -21,7 +21,9 @@ def test_the_configuration_is_read_from_the_graph(tmp_path):
 def test_a_version_is_never_overwritten(tmp_path, home):
     triton.add_version("tiny", 1, write(tmp_path / "a.onnx", 1.0))
     before = (home / "triton" / "tiny" / "1" / "model.onnx").read_bytes()
-    triton.add_version("tiny", 1, write(tmp_path / "b.onnx", 2.0))
+    triton.add_version("tiny", 1, tmp_path / "a.onnx")
+    with pytest.raises(triton.TritonError, match="holds another file than tiny version 1: remove that folder"):
+        triton.add_version("tiny", 1, write(tmp_path / "b.onnx", 2.0))
     assert (home / "triton" / "tiny" / "1" / "model.onnx").read_bytes() == before
     assert [p.name for p in (home / "triton" / "tiny").iterdir()] == ["1"]
 
