@@ -112,6 +112,17 @@ def test_covisitation_by_hand():
     assert table.weights[:3, 0] == pytest.approx([2 / norm, 2 * 0.7 / norm, 0])
 
 
+def test_the_table_is_trusted_unless_less_of_it_is_better_by_more_than_chance():
+    from models.session_recommender.training import choose
+
+    rng = np.random.default_rng(0)
+    table = (rng.random(4000) < 0.50).astype(float)
+    by_chance = np.where(rng.random(4000) < 0.02, 1 - table, table)
+    better = np.where(rng.random(4000) < 0.05, 1.0, table)
+    assert choose({8.0: table, 4.0: table, 1.0: by_chance}) == 8.0
+    assert choose({8.0: table, 4.0: better, 1.0: by_chance}) == 4.0
+
+
 def test_it_learns_and_is_exported_faithfully(rows, trained, baseline, later):
     popular = rows["aid"].value_counts().sort("count", descending=True)["aid"][:LENGTH].to_numpy()
     by_popularity = recall(np.tile(popular, (len(later), 1)), later.labels).mean()
