@@ -52,6 +52,18 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     assert [r.champion for r in releases.history(tiny)] == [1, better.version]
 
 
+def test_the_loop_on_s3(tiny, orders, s3, monkeypatch):
+    monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
+    monkeypatch.setenv("KREISLAUF_RELEASES", "s3://shop/releases")
+    s3.put_file(orders(0, 10, threshold=50), "shop/raw/a.jsonl")
+    s3.put_file(orders(10, 20, threshold=50), "shop/raw/b.jsonl")
+    assert ingest("s3://shop/raw", tiny).rows_kept == 4000
+    assert ingest("s3://shop/raw", tiny).files_already_loaded == 2
+    assert retrain(tiny).release == 1
+    assert s3.ls("shop/releases/tiny") == ["shop/releases/tiny/1.json"]
+    assert answers(tiny, {"price": [[40.0], [60.0]]}) == (1, [False, True])
+
+
 def answers(model: str, requests: dict) -> tuple[int, list]:
     import numpy as np
 
