@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import polars as pl
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, FlowRunFilter
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.objects import FlowRun
 
 from flows.ingest import ingest
@@ -56,12 +56,12 @@ def replay(files: list[Path], period_days: float, say: Callable[[str], None]) ->
     """Make the first file's model live, then go through the others; yields each period when it is over."""
     say(f"history: {ingest(str(files[0]), MODEL).rows_kept} events; training the first model")
     first = retrain(MODEL, reason="the first model")
-    if first.release is None:
+    if first.release is None or first.version is None:
         raise RuntimeError(f"The first model did not go live: {first.reason}")
     say(f"version {first.version} is live: {first.reason}")
-    frozen = registry.onnx_file(registry.get(MODEL, first.version or 1))
+    frozen = registry.onnx_file(registry.get(MODEL, first.version))
     for number, file in enumerate(files[1:], 1):
-        yield one_period(number, file, frozen, first.version or 1, period_days)
+        yield one_period(number, file, frozen, first.version, period_days)
 
 
 def one_period(number: int, file: Path, frozen: Path, first: int, period_days: float) -> Period:
@@ -115,7 +115,6 @@ def retrainings(since: datetime) -> list[FlowRun]:
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["retrain"])),
-            flow_run_filter=FlowRunFilter(start_time=None),
             limit=100,
         )
     return [run for run in runs if not run.auto_scheduled and run.created and run.created >= since]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict
 
 from models import spec
 from tasks import events, lake
@@ -16,23 +15,13 @@ class IngestError(RuntimeError):
     """Some files could not be loaded; the message names each and why."""
 
 
-class IngestReport(BaseModel):
+class IngestReport(lake.Counts):
     """What an ingest did. The totals leave out files that had been loaded before."""
-
-    model_config = ConfigDict(frozen=True)
 
     table: str
     files: tuple[lake.Accounts, ...]
     files_loaded: int
     files_already_loaded: int
-    lines_in: int
-    lines_loaded: int
-    lines_rejected: int
-    lines_blank: int
-    rows_in: int
-    rows_kept: int
-    rows_rejected: int
-    rows_duplicate: int
 
 
 @flow
@@ -105,8 +94,7 @@ def _publish(table: str, files: Sequence[lake.Accounts], failed: dict[str, Excep
 
 def _report(table: str, files: Sequence[lake.Accounts]) -> IngestReport:
     new = [f for f in files if not f.already_loaded]
-    counted = [name for name in lake.Accounts.model_fields if name.startswith(("lines_", "rows_"))]
-    totals = {name: sum(getattr(f, name) for f in new) for name in counted}
+    totals = {name: sum(getattr(f, name) for f in new) for name in lake.Counts.model_fields}
     return IngestReport(
         table=table,
         files=tuple(files),

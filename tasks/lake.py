@@ -45,14 +45,11 @@ class LakeUnreachable(LakeError, ConnectionError):
     """The lake's storage does not answer: the same call may succeed later."""
 
 
-class Accounts(BaseModel):
-    """Where every line and row of one file went. Raises pydantic's ValidationError if they do not balance."""
+class Counts(BaseModel):
+    """Where lines and rows went."""
 
     model_config = ConfigDict(frozen=True)
 
-    table: str
-    source: str
-    sha256: str
     lines_in: int
     lines_loaded: int
     lines_rejected: int
@@ -62,6 +59,14 @@ class Accounts(BaseModel):
     rows_rejected: int
     """Rows of the rejected lines; 1 for a line that did not decode."""
     rows_duplicate: int
+
+
+class Accounts(Counts):
+    """The counts of one file. Raises pydantic's ValidationError if they do not balance."""
+
+    table: str
+    source: str
+    sha256: str
     version: int
     """The table's version that this load made."""
     already_loaded: bool = False

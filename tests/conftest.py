@@ -2,9 +2,7 @@
 
 import os
 import shutil
-import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,27 +97,14 @@ def other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def moto_url():
+def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An S3 emulator in its own process: deltalake holds the GIL in some calls, a thread here could not answer it."""
     port = processes.free_port()
-    url = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/moto-api/", timeout=2).close()
-            break
-        except OSError:
-            assert time.monotonic() < deadline, "moto did not start"
-            assert server.poll() is None, "moto ended"
-            time.sleep(0.1)
-    yield url
-    server.terminate()
-    server.wait(10)
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    record = processes.spawn("moto", command, tmp_path_factory.mktemp("moto"), os.environ)
+    processes.wait(record, f"http://127.0.0.1:{port}/moto-api/", 60)
+    yield f"http://127.0.0.1:{port}"
+    processes.stop(record)
 
 
 @pytest.fixture

@@ -95,6 +95,10 @@ def until(condition: Callable[[], object], seconds: float, what: str) -> None:
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack")
+    # What a killed process leaves behind must not lie about in the machine's own temporary folder.
+    scratch = tmp_path_factory.mktemp("scratch")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("TMPDIR", str(scratch))
     try:
         shop = Stack(home, stack.up(home))
         shop.ingest(0, 8)
@@ -102,6 +106,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield shop
     finally:
         stack.down(home)
+        patch.undo()
 
 
 def test_a_burst_of_ten_events_starts_one_training_and_triton_answers_with_its_version(loop: Stack):
