@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip install -q
 LINKS := $(addprefix --find-links ,$(wildcard $(PIP_FIND_LINKS)))
 BACKEND := $(addprefix --torch-backend ,$(TORCH_BACKEND))
 
-.PHONY: help setup demo up down status deploy test lint format lock
+.PHONY: help setup demo up down status deploy explore test test-long lint format lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -28,13 +28,19 @@ status: ## Show what runs and where
 deploy: setup ## Put prefect.yaml and automations.yaml in place on the Prefect server
 	@$(BIN)/python -W ignore -m deployments.deploy
 
+explore: setup ## Draw what is in the lake, what was rejected and why, what is suspicious
+	@$(BIN)/python -W ignore -m notebooks.explore
+
 test: lint ## Run all tests; needs nothing but Python and pip
 	@$(BIN)/python -m pytest
+
+test-long: setup ## Run the kill and race loops, about half an hour
+	@$(BIN)/python -m pytest -m long
 
 lint: setup ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy flows tasks models serving deployments demo benchmarks
+	@$(BIN)/mypy flows tasks models serving deployments demo benchmarks notebooks
 
 format: setup ## Put the code into its format
 	@$(BIN)/ruff check --fix .

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-import msgspec
 import polars as pl
 
 from deployments import processes, stack
 from tasks import source, split
+from tasks.lake.validate import judge
 
 PAGE = "kreislauf-demo.html"
 
@@ -103,15 +103,11 @@ def load_shop(data: Path | None) -> pl.DataFrame:
         return simulate()
     from models.session_recommender.schema import EVENTS
 
-    lines = []
-    for number, line in enumerate(source.read(str(data)).lines, 1):
-        try:
-            lines.append(msgspec.json.decode(line, type=EVENTS.line))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise source.SourceError(
-                f"{data}, line {number}: {error}. The demo wants clean data; remove it."
-            ) from error
-    return EVENTS.unfold(lines).drop("line")
+    judged = judge(EVENTS, list(source.open_file(str(data), EVENTS.line).chunks()))
+    for bad in judged.rejected.head(1).iter_rows(named=True):
+        where = f"{data}, line {bad['line']}"
+        raise source.SourceError(f"{where}: {bad['rule']}. The demo wants clean data; remove this line.")
+    return judged.rows
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from models.session_recommender.schema import EVENT_TYPES
+
 START_MS = 1_767_225_600_000
 """2026-01-01, UTC."""
 DAY_MS = 86_400_000
@@ -104,6 +106,6 @@ def simulate(plan: Plan | None = None) -> pl.DataFrame:
             "session": np.repeat(np.arange(len(sessions)), lengths),
             "aid": np.concatenate([articles for _, articles in sessions]),
             "ts": np.repeat([start for start, _ in sessions], lengths) + 20_000 * steps,
-            "type": pl.repeat("clicks", len(steps), eager=True),
+            "type": pl.repeat("clicks", len(steps), eager=True, dtype=pl.Enum(EVENT_TYPES)),
         }
     )

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 from models import spec
 from tasks import events, lake
-from tasks.source import find, read
+from tasks.source import find, open_file
 
 
 class IngestError(RuntimeError):
@@ -25,12 +25,14 @@ class IngestReport(lake.Counts):
 
 
 @flow
-def ingest(source: str, model: str = "session_recommender") -> IngestReport:
+def ingest(source: str, model: str = "session_recommender", max_reject_share: float = 0.1) -> IngestReport:
     """Load raw files into the table of a model type. Running it again is safe: each file is loaded once.
 
     Args:
-        source: A `.jsonl` or `.jsonl.gz` file, a folder that is searched with all below it, or an `s3://` prefix.
+        source: A `.jsonl`, `.jsonl.gz`, `.jsonl.zst` or `.parquet` file, a folder that is searched with all below it,
+            or an `s3://` prefix.
         model: Model type, a folder in `models/`; it decides the table and what a valid line is.
+        max_reject_share: A file of whose lines a larger share is bad is not loaded at all: its source is broken.
 
     Returns:
         The accounts of every file, and their totals: lines in = loaded + rejected + blank, rows in = kept + rejected
@@ -42,13 +44,14 @@ def ingest(source: str, model: str = "session_recommender") -> IngestReport:
         IngestError: Files could not be loaded; all others are.
     """
     table = spec.load(model).table
-    outcomes = {path: _outcome(path, model) for path in find(source)}
+    outcomes = {path: _outcome(path, model, max_reject_share) for path in find(source)}
     files = [outcome for outcome in outcomes.values() if isinstance(outcome, lake.Accounts)]
     failed = {path: outcome for path, outcome in outcomes.items() if isinstance(outcome, Exception)}
     _publish(table.name, files, failed)
     report = _report(table.name, files)
-    if report.lines_rejected:
-        _announce(table, report)
+    stopped = [error.counts for error in failed.values() if isinstance(error, lake.TooManyRejects)]
+    if report.lines_rejected or stopped:
+        events.emit_rejected(table.name, lake.total([report, *stopped]), stopped=len(stopped))
     if failed:
         reasons = "\n".join(f"- {path}: {error}" for path, error in failed.items())
         raise IngestError(
@@ -70,22 +73,22 @@ def _may_pass_later(_task: object, _run: object, state: object) -> bool:
     retry_condition_fn=_may_pass_later,
     cache_policy=NO_CACHE,
 )
-def load_file(path: str, model: str) -> lake.Accounts:
+def load_file(path: str, model: str, max_reject_share: float) -> lake.Accounts:
     """Validate one raw file and load it into the table of `model`, exactly once."""
-    raw = read(path)
-    return lake.load(spec.load(model).table, raw.path, raw.sha256, raw.lines)
+    table = spec.load(model).table
+    return lake.load_file(table, open_file(path, table.line), max_reject_share)
 
 
-def _outcome(path: str, model: str) -> lake.Accounts | Exception:
+def _outcome(path: str, model: str, max_reject_share: float) -> lake.Accounts | Exception:
     """Accounts of a file or why there are none: a bad file must not stop the next."""
-    return load_file(path, model, return_state=True).result(raise_on_failure=False)
+    return load_file(path, model, max_reject_share, return_state=True).result(raise_on_failure=False)
 
 
 def _publish(table: str, files: Sequence[lake.Accounts], failed: dict[str, Exception]) -> None:
     """Show the accounts of each file in Prefect's UI."""
     rows = [
         {"file": f.source, "state": "loaded before" if f.already_loaded else "loaded"}
-        | f.model_dump(exclude={"table", "source", "sha256", "already_loaded"})
+        | f.model_dump(exclude={"table", "source", "kind", "sha256", "already_loaded", "reasons"})
         for f in files
     ]
     rows += [{"file": path, "state": f"failed: {error}"} for path, error in failed.items()]
@@ -94,26 +97,10 @@ def _publish(table: str, files: Sequence[lake.Accounts], failed: dict[str, Excep
 
 def _report(table: str, files: Sequence[lake.Accounts]) -> IngestReport:
     new = [f for f in files if not f.already_loaded]
-    totals = {name: sum(getattr(f, name) for f in new) for name in lake.Counts.model_fields}
     return IngestReport(
         table=table,
         files=tuple(files),
         files_loaded=len(new),
         files_already_loaded=len(files) - len(new),
-        **totals,
-    )
-
-
-def _announce(table: spec.Table, report: IngestReport) -> None:
-    """Tell Prefect's automations that lines were rejected."""
-    rejected = lake.rejects(table, [f.sha256 for f in report.files if not f.already_loaded])
-    reasons = lake.reasons(rejected)[:3]
-    share = report.lines_rejected / report.lines_in
-    events.emit_table_event(
-        events.DATA_REJECTED,
-        table.name,
-        f"{report.lines_rejected} of {report.lines_in} lines ({share:.1%}) were rejected, mostly: {reasons[0][0]}",
-        count=report.lines_rejected,
-        share=share,
-        reasons=[{"reason": reason, "lines": lines} for reason, lines in reasons],
+        **lake.total(new).model_dump(),
     )

@@ -60,7 +60,8 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
     """Let challenger, champion and trivial baseline answer the challenger's hold-out, and decide."""
     kind, version = spec.load(model), registry.get(model, challenger)
     lineage = version.lineage
-    rows = split.started(lake.read(kind.table, lineage.table_version), kind.table, lineage.holdout, lineage.watermark)
+    rows = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest)
+    rows = split.started(rows, kind.table, lineage.holdout, lineage.watermark)
     examples = kind.examples(rows)
 
     def score(onnx: Path, trained_until: int) -> gate.Scores:

@@ -57,10 +57,10 @@ def plan(kind: spec.ModelSpec, params: BaseModel) -> registry.Lineage:
     # Weights that have seen the hold-out must not get into the challenger by the back door.
     if parent and registry.get(kind.name, parent).lineage.holdout > at.holdout:
         parent = None
-    window = [at.start, at.holdout, at.watermark, len(rows)]
-    inputs = [kind.name, params.model_dump(mode="json"), window, parent, code_digest(kind)]
+    digest = lake.digest(rows)
+    inputs = [kind.name, params.model_dump(mode="json"), at.holdout, digest, parent, code_digest(kind)]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    return registry.Lineage(key=key, table=kind.table.name, parent=parent, **at.model_dump())
+    return registry.Lineage(key=key, table=kind.table.name, parent=parent, digest=digest, **at.model_dump())
 
 
 def code_digest(kind: spec.ModelSpec) -> str:
@@ -73,7 +73,8 @@ def code_digest(kind: spec.ModelSpec) -> str:
 def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> registry.Version:
     """Train, export, prove parity and register; nothing is visible before all of it is done."""
     kind = spec.load(model)
-    rows = lake.read(kind.table, lineage.table_version, end=lineage.holdout)
+    rows = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest)
+    rows = rows.filter(pl.col(kind.table.time) < lineage.holdout)
     parent = registry.artifact(registry.get(model, lineage.parent), "weights") if lineage.parent else None
     settled = kind.Params.model_validate(params)
     with tempfile.TemporaryDirectory() as temporary:

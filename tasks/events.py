@@ -1,5 +1,7 @@
 """Names and payloads of the events that Kreislauf emits. The only place that spells them."""
 
+from typing import Any
+
 from prefect.events import Event, emit_event
 
 DRIFT_DETECTED = "kreislauf.drift.detected"
@@ -30,4 +32,20 @@ def emit_table_event(event: str, table: str, reason: str, **payload: object) -> 
         event=event,
         resource={"prefect.resource.id": f"kreislauf.table.{table}", "prefect.resource.name": table},
         payload={"table": table, "reason": reason, **payload},
+    )
+
+
+def emit_rejected(table: str, counts: Any, stopped: int) -> Event | None:
+    """Say that lines were rejected (`counts`: the lake's Counts), and that so many loads were stopped because of it."""
+    share = counts.lines_rejected / counts.lines_in
+    halted = f" {stopped} load(s) were stopped, nothing of them is in the table." if stopped else ""
+    return emit_table_event(
+        DATA_REJECTED,
+        table,
+        f"{counts.lines_rejected} of {counts.lines_in} lines ({share:.1%}) were rejected, "
+        f"mostly: {counts.reasons[0].rule}.{halted}",
+        count=counts.lines_rejected,
+        share=share,
+        stopped=stopped,
+        reasons=[reason.model_dump() for reason in counts.reasons],
     )

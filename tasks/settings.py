@@ -26,6 +26,10 @@ class Settings(BaseSettings):
     """Folder of Triton's model repository, as this process sees it."""
     triton_url: str = ""
     """host:port of Triton's gRPC endpoint; default: the one that `make up` recorded."""
+    kafka: str = ""
+    """Bootstrap servers of Kafka, host:port, separated by commas."""
+    kafka_options: dict[str, str] = {}
+    """JSON object of further librdkafka properties, such as TLS and SASL ones."""
     mlflow_url: str = ""
     """MLflow tracking server; default: the one that `make up` recorded, else a SQLite file under `home`."""
 

@@ -1,14 +1,20 @@
 import gzip
 import json
+from types import SimpleNamespace
 
+import polars as pl
 import pytest
 from prefect.artifacts import Artifact
 
 import flows.ingest
 from flows.ingest import IngestError, ingest
+from flows.replay import replay
+from flows.tidy import tidy
+from models import spec
 from models.session_recommender.schema import EVENTS
-from tasks import events, lake
+from tasks import events, lake, registry
 from tasks.source import SourceError, SourceUnreachable
+from tests.tasks.test_lake import WIDER
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")
 T0 = 1_700_000_000_000
@@ -103,8 +109,9 @@ def test_rejected_lines_raise_an_event_with_the_most_frequent_reasons(shop, emit
     assert event["resource"]["prefect.resource.id"] == "kreislauf.table.events"
     payload = event["payload"]
     assert (payload["count"], payload["share"]) == (7, 7 / 22) == (report.lines_rejected, 7 / report.lines_in)
-    assert [entry["lines"] for entry in payload["reasons"]] == [3, 2, 1]
-    assert payload["reasons"][0]["reason"] == "Invalid enum value 'views' - at `$.events[...].type`"
+    assert [entry["lines"] for entry in payload["reasons"]] == [3, 2, 1, 1]
+    worst = {"reason": "unknown-value", "rule": "Invalid enum value 'views' - at `$.events[...].type`", "lines": 3}
+    assert payload["reasons"][0] == worst
     assert "7 of 22 lines (31.8%)" in payload["reason"]
 
 
@@ -112,18 +119,57 @@ def test_passing_trouble_is_retried_and_broken_files_are_not(shop, monkeypatch):
     (shop / "c.jsonl").write_bytes(b"")
     calls = []
 
-    def flaky(path):
+    def flaky(path, line):
         calls.append(path)
         if path.endswith("a.jsonl") and calls.count(path) == 1:
             raise SourceUnreachable("S3 did not answer")
-        return read(path)
+        return open_file(path, line)
 
-    read = flows.ingest.read
-    monkeypatch.setattr(flows.ingest, "read", flaky)
+    open_file = flows.ingest.open_file
+    monkeypatch.setattr(flows.ingest, "open_file", flaky)
     with pytest.raises(IngestError, match="1 of 3 files"):
         ingest(str(shop))
     assert [path[len(str(shop)) + 1 :] for path in calls] == ["a.jsonl", "a.jsonl", "b.jsonl.gz", "c.jsonl"]
     assert lake.read(EVENTS).height == 45
+
+
+def test_broken_source_is_stopped_before_it_is_visible_and_says_so(shop, emitted):
+    (shop / "c.jsonl").write_bytes(b"<html>502</html>\n" * 40 + sessions(60, 2))
+    with pytest.raises(IngestError, match=r"1 of 3 files.*\n- .*c.jsonl: 40 of 42 lines \(95.2%\) would be rejected"):
+        ingest(str(shop))
+    assert lake.read(EVENTS).height == 45
+    assert lake.rejects(EVENTS).is_empty()
+    (event,) = emitted
+    assert (event["payload"]["count"], event["payload"]["stopped"]) == (40, 1)
+    assert "1 load(s) were stopped" in event["payload"]["reason"]
+    assert ingest(str(shop), max_reject_share=1.0).lines_rejected == 40
+
+
+def test_replay_brings_back_what_a_mended_rule_lets_pass(shop, emitted, monkeypatch):
+    (shop / "c.jsonl").write_bytes(sessions(70, 2).replace(b"clicks", b"views") + b"oops\n")
+    ingest(str(shop))
+    assert lake.rejects(EVENTS).height == 3
+    monkeypatch.setattr(type(spec.load("session_recommender")), "table", WIDER)
+    report = replay(reason="unknown-value")
+    assert (report.lines_in, report.lines_loaded, report.lines_rejected, report.rows_kept) == (3, 2, 1, 6)
+    assert lake.read(WIDER).filter(pl.col("type") == "views").height == 6
+    assert lake.rejects(WIDER)["raw"].to_list() == [b"oops"]
+    shown = json.loads(Artifact.get("replay-events").data)
+    assert [row["source"] for row in shown] == [str(shop / "c.jsonl")]
+    assert replay(reason="unknown-value").sources == ()
+
+
+def test_tidy_keeps_what_models_were_trained_from(shop, mlflow_store, monkeypatch):
+    ingest(str(shop))
+    (shop / "c.jsonl").write_bytes(sessions(80, 2))
+    ingest(str(shop))
+    old = lake.read(EVENTS, version=1)
+    lineage = SimpleNamespace(table_version=1)
+    monkeypatch.setattr(registry, "versions", lambda name: [SimpleNamespace(lineage=lineage)])
+    (tidied,) = tidy(retention_hours=0)
+    assert (tidied.table, tidied.merged, tidied.swept) == ("events", 2, 2)
+    assert lake.read(EVENTS, version=1).equals(old)
+    assert lake.read(EVENTS).height == 51
 
 
 def test_wrong_source_or_model_says_so(tmp_path):

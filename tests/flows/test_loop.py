@@ -10,11 +10,12 @@ from flows.monitor import monitor
 from flows.promote import promote
 from flows.publish import PublishRefused, publish
 from flows.retrain import retrain
+from flows.tidy import tidy
 from flows.train import train
 from models import spec
 from models.spec import Policy
 from serving import live
-from tasks import registry, releases
+from tasks import lake, registry, releases
 from tasks import triton as triton_task
 from tasks.settings import settings
 from tests.conftest import write_sessions
@@ -69,6 +70,25 @@ def answers(model: str, requests: dict) -> tuple[int, list]:
 
     version, outputs = live.answer(model, {"price": np.array(requests["price"], np.float32)})
     return version, outputs["returned"][:, 0].tolist()
+
+
+def test_what_a_version_learnt_from_is_rebuilt_bit_for_bit_long_after(tiny, orders):
+    from mlflow import MlflowClient
+
+    ingest(orders(0, 20, threshold=50), tiny)
+    table = spec.load(tiny).table
+    version = train(tiny)
+    learnt = lake.read(table)
+    ingest(orders(15, 30, threshold=50), tiny)
+    ingest(orders(30, 40, threshold=50), tiny)
+    assert {t.table: (t.merged > 0, t.swept > 0) for t in tidy(retention_hours=0)} == {"orders": (True, True)}
+    lineage = registry.get(tiny, version.number).lineage
+    assert lake.rebuild(table, lineage.table_version, lineage.watermark, lineage.digest).equals(learnt)
+    with pytest.raises(lake.LakeError, match="not the rows that a model learnt from"):
+        lake.rebuild(table, lake.version(table), lineage.watermark + 86_400_000, lineage.digest)
+    run = MlflowClient(settings().mlflow_url).get_run(version.run_id)
+    (used,) = run.inputs.dataset_inputs
+    assert used.dataset.digest == lineage.digest[:36]
 
 
 def test_each_step_continues_where_it_was_and_nothing_is_published_twice(tiny, orders):

@@ -16,7 +16,6 @@ from onnx import numpy_helper
 from models.session_recommender import SPEC, Params
 from models.session_recommender.features import LENGTH, Catalogue, covisit, events
 from models.session_recommender.metrics import mrr, recall
-from models.session_recommender.schema import RawSession
 
 SAMPLE = (
     Path(os.environ.get("KREISLAUF_DATA", Path(__file__).parents[3] / "shared/data")) / "otto-sample/sessions.jsonl"
@@ -281,7 +280,7 @@ def test_few_sessions_train(tmp_path):
 def test_real_otto_sessions(tmp_path):
     import msgspec
 
-    decoder = msgspec.json.Decoder(RawSession)
+    decoder = msgspec.json.Decoder(SPEC.table.line)
     rows = SPEC.table.unfold([decoder.decode(line) for line in SAMPLE.read_bytes().splitlines()]).drop("line")
     result = SPEC.train(rows, Params.tiny(), tmp_path, None)
     examples = SPEC.examples(rows)

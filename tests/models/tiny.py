@@ -17,7 +17,7 @@ from models.spec import Examples, ModelSpec, Parity, Policy, Table, Tensors, Tra
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class RawOrder(msgspec.Struct):
+class RawOrder(msgspec.Struct, forbid_unknown_fields=True):
     order: Natural
     ts: Natural
     price: float
@@ -31,14 +31,6 @@ class Order(pa.DataFrameModel):
     returned: pl.Boolean
 
 
-def unfold(orders) -> pl.DataFrame:
-    return pl.DataFrame(
-        [(i, o.order, o.ts, o.price, o.returned) for i, o in enumerate(orders)],
-        schema={"line": pl.Int64, "order": pl.Int64, "ts": pl.Int64, "price": pl.Float64, "returned": pl.Boolean},
-        orient="row",
-    )
-
-
 class Params(BaseModel, extra="forbid"):
     steps: int = Field(50, ge=2, description="Thresholds tried.")
 
@@ -49,7 +41,7 @@ class Params(BaseModel, extra="forbid"):
 
 class Tiny(ModelSpec):
     name = "tiny"
-    table = Table("orders", RawOrder, unfold, Order, key=("order",), time="ts", group="order")
+    table = Table("orders", RawOrder, Order, key=("order",), time="ts", group="order")
     Params = Params
     policy = Policy(min_groups=50, group_sd=0.3, min_effect=0.05)
     metric = "accuracy"

@@ -14,7 +14,9 @@ PARITY = Parity(inputs=500, min_overlap=1, max_difference=0, passed=True)
 
 
 def lineage(key: str, parent: int | None = None) -> registry.Lineage:
-    return registry.Lineage(key=key, table="orders", table_version=3, start=1, holdout=5, watermark=9, parent=parent)
+    return registry.Lineage(
+        key=key, table="orders", table_version=3, start=1, holdout=5, watermark=9, digest="d" * 64, parent=parent
+    )
 
 
 def register(folder: Path, key: str, threshold: float = 5.0) -> registry.Version:

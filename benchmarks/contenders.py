@@ -1,0 +1,153 @@
+"""Ways to turn a file in OTTO's format into rows (session, aid, ts, type) on disk, each measured in a fresh process.
+
+`python -m benchmarks.contenders NAME FILE FOLDER` prints one JSON line. All write Parquet with zstd, except
+`duckdb_snappy`, which has DuckDB's default codec. Each does a file of one line first, so that imports, start of engines
+and loading of compiled code are measured apart, as the start; the peak of the memory includes them.
+"""
+
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = "rows.parquet"
+REJECTS = "rejects.parquet"
+LINE = b'{"session":0,"events":[{"aid":0,"ts":1659304800000,"type":"clicks"}]}\n'
+
+
+def kreislauf(file: Path, folder: Path) -> None:
+    """What the flow `ingest` calls: validation, quarantine, deduplication and a Delta commit."""
+    from models.session_recommender import SPEC
+    from tasks import lake, source
+
+    importlib.import_module("tasks.lake.loop")  # which only a large file would need
+    os.environ["KREISLAUF_HOME"] = str(folder)
+    lake.load_file(SPEC.table, source.open_file(str(file), SPEC.table.line))
+
+
+def duckdb(file: Path, folder: Path, codec: str = "zstd") -> None:
+    """DuckDB as it comes: its settings, and as many threads as there are cores."""
+    import duckdb
+
+    columns = """{session: 'BIGINT', events: 'STRUCT(aid BIGINT, ts BIGINT, "type" VARCHAR)[]'}"""
+    duckdb.connect().execute(
+        f"""COPY (SELECT session, unnest(events, recursive := true)
+                  FROM read_json('{file}', format = 'newline_delimited', columns = {columns}))
+            TO '{folder / OUT}' (FORMAT parquet, COMPRESSION {codec})"""
+    )
+
+
+def duckdb_snappy(file: Path, folder: Path) -> None:
+    """The same with DuckDB's default codec."""
+    duckdb(file, folder, "snappy")
+
+
+def polars(file: Path, folder: Path) -> None:
+    """Polars' streaming engine. Its peak includes the file, which it maps into memory."""
+    import polars as pl
+
+    event = pl.Struct({"aid": pl.Int64, "ts": pl.Int64, "type": pl.String})
+    lines = pl.scan_ndjson(file, schema={"session": pl.Int64, "events": pl.List(event)})
+    lines.explode("events").unnest("events").sink_parquet(folder / OUT, compression="zstd")
+
+
+def python_loop(file: Path, folder: Path) -> None:
+    """A loop over `json.loads` as in src/preprocessing.py of https://github.com/otto-de/TRON, to Parquet in parts."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([("session", pa.int64()), ("aid", pa.int64()), ("ts", pa.int64()), ("type", pa.string())])
+    columns: dict[str, list] = {name: [] for name in schema.names}
+    with file.open() as lines, pq.ParquetWriter(folder / OUT, schema, compression="zstd") as writer:
+        for line in lines:
+            session = json.loads(line)
+            events = session["events"]
+            columns["session"] += [session["session"]] * len(events)
+            for name in ("aid", "ts", "type"):
+                columns[name] += [event[name] for event in events]
+            if len(columns["session"]) > 250_000:
+                writer.write_table(pa.table(columns, schema=schema))
+                columns = {name: [] for name in schema.names}
+        writer.write_table(pa.table(columns, schema=schema))
+
+
+CONTENDERS = {work.__name__: work for work in (kreislauf, duckdb, duckdb_snappy, polars, python_loop)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of a contender."""
+
+    start: float
+    """CPU seconds before the file: imports, and another file of one line."""
+    cpu: float
+    """Seconds of all threads, in user and kernel mode."""
+    wall: float
+    """Seconds."""
+    peak: float
+    """Most memory that the process ever had, in MB of 2^20 bytes."""
+    rows: int
+    """Rows written."""
+
+
+def measure(name: str, file: Path, folder: Path) -> Measured:
+    """Run a contender in a fresh process that writes to `folder`, which must be empty.
+
+    Python's bytecode is kept beside it: after a first run, the start is the same on every machine's settings.
+    """
+    # A lake that the environment names is somebody's.
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("KREISLAUF_", "PYTHONDONTWRITEBYTECODE"))}
+    env |= {"TMPDIR": str(folder), "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode")}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.contenders", name, str(file), str(folder)]
+    done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name} failed on {file}: see above.")
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _cpu() -> float:
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in usage)
+
+
+def _peak() -> float:
+    """Not getrusage's ru_maxrss: that begins with the memory of the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _rows(name: str, folder: Path) -> int:
+    """Rows that lie in `folder`, counted without trusting the contender. Puts Kreislauf's rejects beside them."""
+    import polars as pl
+
+    if name != "kreislauf":
+        return pl.scan_parquet(folder / OUT).select(pl.len()).collect().item()
+    from models.session_recommender import SPEC
+    from tasks import lake
+    from tasks.settings import settings
+
+    lake.rejects(SPEC.table).select("line", "raw").write_parquet(folder.parent / REJECTS)
+    return pl.scan_delta(f"{settings().lake}/{SPEC.table.name}").select(pl.len()).collect().item()
+
+
+def main() -> None:
+    work, file, folder = CONTENDERS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])
+    first, result = folder / "first", folder / "result"
+    first.mkdir()
+    result.mkdir()
+    (folder / "line.jsonl").write_bytes(LINE)
+    work(folder / "line.jsonl", first)
+    start, began = _cpu(), time.monotonic()
+    work(file, result)
+    cpu, wall, peak = _cpu() - start, time.monotonic() - began, _peak()
+    print(json.dumps({"start": start, "cpu": cpu, "wall": wall, "peak": peak, "rows": _rows(work.__name__, result)}))
+
+
+if __name__ == "__main__":
+    main()

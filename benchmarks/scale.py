@@ -1,0 +1,82 @@
+"""How do CPU time and memory of the ingest grow with the data, and what would all of OTTO's data take?
+
+`python -m benchmarks.scale` ingests files of 1, 3, 10 and 30 M events, each three times; `python -m benchmarks.scale
+100` adds 100 M. It needs 5 GB in the temporary folder (set TMPDIR to another one), with 100 M events 15 GB. The last
+line is JSON. What it says of all of OTTO's data is not measured: a line through the largest two sizes leads there.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from benchmarks.contenders import Measured
+from benchmarks.ingest import line, once, workplace
+from benchmarks.otto import EVENTS_PER_SESSION, FULL_EVENTS, generate
+
+SIZES, REPEATS = (1, 3, 10, 30), 3
+"""Million events; runs of each."""
+
+
+def run(work: Path, sizes: list[float], repeats: int) -> dict:
+    """Measure each of `sizes` (million events); the dictionary of the JSON line."""
+    runs: dict[int, list[Measured]] = {}
+    for size in sizes:
+        file = work / "raw.jsonl"
+        written = generate(file, round(size * 1e6 / EVENTS_PER_SESSION))
+        runs[written.events] = found = []
+        for _ in range(repeats):
+            measured, _ = once("kreislauf", file, written)
+            found.append(measured)
+            print(line(f"{written.events / 1e6:.2f} M events", measured), flush=True)
+        file.unlink()
+    return summary(runs)
+
+
+def summary(runs: dict[int, list[Measured]]) -> dict:
+    """Medians by number of events, how they grow, and where that leads for all of OTTO's events."""
+    events = np.array(list(runs))
+    cpu, wall, peak = (
+        np.array([median(getattr(m, what) for m in found) for found in runs.values()])
+        for what in ("cpu", "wall", "peak")
+    )
+    exponent = np.polyfit(np.log(events), np.log(cpu), 1)[0]
+    full = {
+        f"full_otto_{name}_extrapolated": round(float(values[-1] + _slope(events, values) * (FULL_EVENTS - events[-1])))
+        for name, values in (("cpu_seconds", cpu), ("wall_seconds", wall), ("peak_mb", peak))
+    }
+    return {
+        "events": events.tolist(),
+        "cpu_seconds": cpu.round(2).tolist(),
+        "wall_seconds": wall.round(2).tolist(),
+        "peak_mb": peak.round().tolist(),
+        "cpu_seconds_per_million_events": round(_slope(events, cpu) * 1e6, 3),
+        "peak_mb_per_million_events": round(_slope(events, peak) * 1e6, 3),
+        "exponent": round(float(exponent), 3),
+        "full_otto_events": FULL_EVENTS,
+        **full,
+    }
+
+
+def _slope(events: np.ndarray, values: np.ndarray) -> float:
+    """Between the largest two: start-up, and memory that is not yet needed, bend the beginning."""
+    return float((values[-1] - values[-2]) / (events[-1] - events[-2]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("more", type=float, nargs="*", help="further sizes in million events, such as 100")
+    sizes = sorted({*SIZES, *parser.parse_args().more})
+    with workplace(round(sizes[-1] * 1e6 / EVENTS_PER_SESSION)) as work:
+        result = run(work, sizes, REPEATS)
+    slope, full = result["cpu_seconds_per_million_events"], result["full_otto_cpu_seconds_extrapolated"]
+    print(
+        f"{slope} CPU s for each further million events; OTTO's {FULL_EVENTS / 1e6:.1f} M: {full} CPU s (extrapolated)"
+    )
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Replay: quarantined lines, judged again by today's rules."""
+
+from prefect import flow, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from models import spec
+from tasks import lake
+from tasks.lake import quarantine
+
+
+class ReplayReport(lake.Counts):
+    """What a replay did. `rejected` lines are still in quarantine, now with the rule that they break today."""
+
+    table: str
+    sources: tuple[lake.Accounts, ...]
+
+
+@flow
+def replay(model: str = "session_recommender", reason: str | None = None) -> ReplayReport:
+    """Judge quarantined lines again, after a rule of the model type was mended. Running it again is safe.
+
+    A line that passes leaves the quarantine and becomes rows, in the same commit rules as a load: duplicates are looked
+    for, and the accounts balance. A line that does not pass stays, byte for byte.
+
+    Args:
+        model: Model type, a folder in `models/`.
+        reason: Only sources with rejects of this reason code, such as `unknown-value`; default: all.
+
+    Returns:
+        The accounts of every source, and their totals.
+
+    Raises:
+        ValueError: No model type has this name.
+        lake.Overtaken: Another replay ran at the same time.
+    """
+    table = spec.load(model).table
+    waiting = quarantine.sources(table)
+    if reason is not None:
+        waiting = waiting.filter(waiting["reason"] == reason)
+    sources = waiting.select("source", "sha256").unique(maintain_order=True).rows()
+    done = [replay_source(model, source, sha256) for source, sha256 in sources]
+    rows = [a.model_dump(include=set(lake.Counts.model_fields) - {"reasons"}) | {"source": a.source} for a in done]
+    create_table_artifact(table=rows, key=f"replay-{table.name.replace('_', '-')}", description="Quarantine, replayed")
+    return ReplayReport(table=table.name, sources=tuple(done), **lake.total(done).model_dump())
+
+
+@task(task_run_name="replay {source}", cache_policy=NO_CACHE)
+def replay_source(model: str, source: str, sha256: str | None) -> lake.Accounts:
+    """Judge the rejects of one source again."""
+    return lake.replay(spec.load(model).table, source, sha256)

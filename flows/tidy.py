@@ -1,0 +1,62 @@
+"""Tidy: merge the lake's small files, and sweep what nobody needs any more."""
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict
+
+from models import spec
+from tasks import registry
+from tasks.lake import delta, quarantine
+
+
+class Tidied(BaseModel):
+    """What a tidying did to one table."""
+
+    model_config = ConfigDict(frozen=True)
+
+    table: str
+    merged: int
+    """Files fewer than before."""
+    swept: int
+    """Files deleted."""
+
+
+@flow
+def tidy(retention_hours: int = 168) -> list[Tidied]:
+    """Compact and vacuum the tables of all model types and the quarantine. Safe beside loads, streams and trainings.
+
+    Every version that a registered model was trained from stays readable. Of the others, those that are younger than
+    the retention do. Files that killed loads have left are swept when they are older than that.
+
+    Args:
+        retention_hours: Must be longer than any load, training or query takes.
+
+    Returns:
+        What was done to each table that exists.
+
+    Raises:
+        registry.RegistryError: MLflow does not answer; then nothing is swept.
+    """
+    needed = versions_of_models()
+    for name in spec.names():
+        quarantine.settle(spec.load(name).table)
+    tables = [table for table in [*needed, quarantine.REJECTS] if delta.find(table)]
+    done = [tidy_table(table, retention_hours, needed.get(table, [])) for table in tables]
+    for table in done:
+        get_run_logger().info(f"{table.table}: {table.merged} files fewer, {table.swept} files swept")
+    return done
+
+
+def versions_of_models() -> dict[str, list[int]]:
+    """Table names, and the versions that registered models refer to."""
+    needed: dict[str, list[int]] = {}
+    for name in spec.names():
+        kept = needed.setdefault(spec.load(name).table.name, [])
+        kept += [version.lineage.table_version for version in registry.versions(name)]
+    return needed
+
+
+@task(task_run_name="tidy {table}", cache_policy=NO_CACHE)
+def tidy_table(table: str, retention_hours: int, needed: list[int]) -> Tidied:
+    """Compact and vacuum one table."""
+    return Tidied(table=table, merged=delta.compact(table), swept=delta.vacuum(table, retention_hours, needed))

@@ -1,0 +1,92 @@
+"""Lands a topic, or loads the files of a folder, in child processes that are killed one after the other:
+
+    python -m tests.long.lander PLACE MOMENT...
+
+A MOMENT is a number of milliseconds from a child's first step until it gets SIGKILL; or a step with the number of a
+call to it, before which, or with `!` after which, the child sends SIGKILL to itself. One line is printed for each kill:
+the step that the child was in, and how many batches it had landed.
+"""
+
+import importlib
+import mmap
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.stream import landings
+from models import spec
+from tasks import kafka, lake, source
+from tasks.lake import delta, staging
+
+STEPS = {
+    "read": (kafka.Reader, "batch"),
+    "settle": (lake, "settle"),
+    "judge": (staging.Intake, "add"),
+    "put": (delta, "put"),
+    "commit": (delta, "commit"),
+    "landed": (kafka.Reader, "landed"),
+}
+"""Every step of a landing, and what does it. In `settle` there is a `commit` too, that of the rejects."""
+
+
+# What a child would import on its way; none of it starts threads, which do not survive a fork.
+for late in ("hypothesis.strategies", "pandera.backends.polars.container", "pyarrow.parquet", "s3fs"):
+    importlib.import_module(late)
+
+
+def watch(step: str, owner: object, name: str, note: mmap.mmap, moment: str) -> None:
+    """Note in shared memory that a step is going on, and die at the moment."""
+    inner: Callable = getattr(owner, name)
+    calls = 0
+
+    def outer(*args: object, **options: object) -> object:
+        nonlocal calls
+        calls, before = calls + 1, note[0]
+        note[0] = 1 + list(STEPS).index(step)
+        if moment == f"{step}{calls}":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = inner(*args, **options)
+        if moment == f"{step}{calls}!":
+            os.kill(os.getpid(), signal.SIGKILL)
+        note[0] = before
+        if step == "landed":
+            note[1] = min(255, note[1] + 1)
+        return result
+
+    setattr(owner, name, outer)
+
+
+def child(place: str, note: mmap.mmap, moment: str) -> None:
+    """Land small batches, or load small files, for ever."""
+    for step, (owner, name) in STEPS.items():
+        watch(step, owner, name, note, moment)
+    table = spec.load("session_recommender").table
+    while Path(place).is_dir():
+        for path in source.find(place):
+            lake.load_file(table, source.open_file(path, table.line))
+    for _ in landings(table, place, 40, 0.2, 1.0, until_end=False, skip_lost=False, over=lambda: False):
+        pass
+
+
+def main(place: str, moments: list[str]) -> None:
+    note = mmap.mmap(-1, 2)
+    for moment in moments:
+        note[:2] = b"\0\0"
+        pid, ended = os.fork(), (0, 0)
+        if not pid:
+            child(place, note, moment)
+        end = time.monotonic() + 60
+        while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < end:
+            if moment.isdigit() and note[0]:
+                time.sleep(float(moment) / 1000)
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.001)
+        assert ended[1] == signal.SIGKILL, f"a child that {moment} should have killed ended with {ended}"
+        print(["between", *STEPS][note[0]], note[1], flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

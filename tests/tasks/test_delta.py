@@ -1,0 +1,118 @@
+import os
+import sys
+
+import pytest
+import s3fs
+
+from deployments import processes
+from models.session_recommender.schema import EVENTS
+from tasks import lake
+from tasks.lake import delta
+from tests.tasks.test_lake import T0, File, killed_in, line
+
+
+@pytest.fixture(params=["disk", "S3"])
+def place(request, monkeypatch):
+    """A lake in a folder, and one on S3."""
+    if request.param == "S3":
+        request.getfixturevalue("s3")
+        monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
+
+
+def load(number):
+    lines = [line(number, (number, number)), b"bad %d" % number]
+    return lake.load_file(EVENTS, File(f"{number}.jsonl", lines))
+
+
+def stored():
+    """Names of all data files, whether a commit names them or not."""
+    fs, root = delta._filesystem("events")
+    return {path.rsplit("/", 1)[1] for path in fs.find(root) if path.endswith(".parquet") and "_delta_log" not in path}
+
+
+def test_compaction_merges_files_and_changes_no_row(place):
+    for n in range(5):
+        load(n)
+    before = lake.read(EVENTS)
+    assert delta.compact("events") == 4
+    assert lake.read(EVENTS).equals(before)
+    assert [a.version for a in lake.history(EVENTS)] == [1, 2, 3, 4, 5]
+    assert load(2).already_loaded
+    load(7)
+    assert lake.rejects(EVENTS).height == 6
+    assert delta.compact("rejects") == 5
+    assert lake.rejects(EVENTS).height == 6
+
+
+def test_vacuum_keeps_the_versions_that_it_is_told_to_keep(place):
+    for n in range(5):
+        load(n)
+    third = lake.read(EVENTS, version=3)
+    delta.compact("events")
+    load(7)
+    assert delta.vacuum("events", 0, [3, 99]) == 2
+    assert lake.read(EVENTS, version=3).equals(third)
+    assert lake.read(EVENTS).height == 6
+    with pytest.raises(Exception, match=r"(?i)not found|no such file"):
+        lake.read(EVENTS, version=5)
+
+
+def test_compaction_and_vacuum_in_the_middle_of_a_load_do_no_harm(place, monkeypatch):
+    for n in range(3):
+        load(n)
+    commit = delta.commit
+
+    def tidy_first(*args):
+        monkeypatch.setattr(delta, "commit", commit)
+        assert delta.compact("events") == 2
+        assert delta.vacuum("events", 1, []) == 0
+        commit(*args)
+
+    monkeypatch.setattr(delta, "commit", tidy_first)
+    lines = [line(n, (n, n)) for n in range(5)]
+    accounts = lake.load_file(EVENTS, File("all.jsonl", lines))
+    assert (accounts.rows_kept, accounts.rows_duplicate, accounts.version) == (2, 3, 5)
+    assert lake.read(EVENTS)["session"].to_list() == [0, 1, 2, 3, 4]
+    assert delta.vacuum("events", 0, []) == 3
+
+
+def test_what_a_killed_load_leaves_is_swept_but_not_while_it_may_still_be_wanted(place, monkeypatch):
+    load(1)
+    wanted = stored()
+    killed_in(monkeypatch, "commit", [line(2, (2, 2))])
+    assert len(stored()) == 2
+    assert delta.vacuum("events", 1, []) == 0
+    assert delta.vacuum("events", 0, []) == 1
+    assert stored() == wanted
+    assert lake.read(EVENTS).rows() == [(1, 1, T0 + 1000, "clicks")]
+
+
+@pytest.mark.parametrize("step", ["find", "put", "commit"])
+def test_storage_that_falls_silent_within_a_load_is_unreachable_and_nothing_else(step, tmp_path, monkeypatch):
+    port = processes.free_port()
+    server = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    record = processes.spawn("moto", server, tmp_path, os.environ)
+    processes.wait(record, f"http://127.0.0.1:{port}/moto-api/", 60)
+    names = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "KREISLAUF_LAKE": "s3://shop/lake"}
+    names |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "test")
+    names |= dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), "us-east-1")
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("shop")
+    load(1)
+    inner = getattr(delta, step)
+
+    def silent(*args):
+        processes.stop(record)
+        return inner(*args)
+
+    monkeypatch.setattr(delta, step, silent)
+    with pytest.raises(lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"):
+        load(2)
+
+
+def test_files_are_strings_and_carry_statistics_that_skip_them(place):
+    load(1)
+    files = delta.files(delta.find("events"))
+    assert files.select("num_records", "min.ts", "max.ts", "min.session").rows() == [(1, T0 + 1000, T0 + 1000, 1)]
+    assert lake.watermark(EVENTS) == T0 + 1000
