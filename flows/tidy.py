@@ -49,10 +49,9 @@ def tidy(retention_hours: int = 168) -> list[Tidied]:
 
 def versions_of_models() -> dict[str, list[int]]:
     """Table names, and the versions that registered models refer to."""
-    needed: dict[str, list[int]] = {}
-    for name in spec.names():
-        kept = needed.setdefault(spec.load(name).table.name, [])
-        kept += [version.lineage.table_version for version in registry.versions(name)]
+    needed: dict[str, list[int]] = {spec.load(name).table.name: [] for name in spec.names()}
+    for lineage in registry.lineages():
+        needed.setdefault(lineage.table, []).append(lineage.table_version)
     return needed
 
 

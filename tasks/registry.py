@@ -22,9 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.spec import Parity, Trained
 from tasks.settings import settings
 
-REQUIREMENTS = ("onnxruntime", "numpy")
 ALIASES = ("champion", "challenger", "previous")
-TIMEOUT_SECONDS = 5
 
 
 class RegistryError(RuntimeError):
@@ -68,9 +66,19 @@ def find(model: str, key: str) -> Version | None:
 
 def versions(model: str) -> list[Version]:
     """All registered versions of a model, newest first."""
-    found = _client().search_model_versions(f"name='{model}'", max_results=1000)
-    # Someone may have registered a version of this name by hand: it is not ours to judge or to serve.
-    return sorted((_version(v) for v in found if "lineage" in v.tags), key=lambda v: -v.number)
+    return sorted((_version(v) for v in _stored(f"name='{model}'")), key=lambda v: -v.number)
+
+
+def _stored(which: str, page: str | None = None) -> list:
+    """MLflow's model versions; not those that someone registered by hand: these are not ours to judge or to serve."""
+    answer = _client().search_model_versions(which, max_results=1000, page_token=page)
+    found = [version for version in answer if "lineage" in version.tags]
+    return found + _stored(which, answer.token) if answer.token else found
+
+
+def lineages() -> list[Lineage]:
+    """Where all registered versions of all models come from, also of model types that this checkout does not have."""
+    return [Lineage.model_validate_json(v.tags["lineage"]) for v in _stored("")]
 
 
 def get(model: str, number: int) -> Version:
@@ -174,8 +182,7 @@ def aliases(model: str) -> dict[str, int]:
 
 def sha256(path: Path) -> str:
     """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def code_version() -> str:
@@ -278,7 +285,7 @@ def _log_onnx(path: Path):
         signature=_signature(model),
         save_as_external_data=False,
         # Without this MLflow spends seconds on guessing.
-        pip_requirements=[f"{name}=={installed(name)}" for name in REQUIREMENTS],
+        pip_requirements=[f"{name}=={installed(name)}" for name in ("onnxruntime", "numpy")],
         onnx_execution_providers=["CPUExecutionProvider"],
     )
 
@@ -325,7 +332,7 @@ def _uri() -> str:
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     if uri.startswith("http"):
         try:
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=TIMEOUT_SECONDS).close()
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
         except (urllib.error.URLError, OSError) as error:
             raise RegistryError(
                 f"MLflow at {uri} does not answer ({error}). Start it (`make up`), or set KREISLAUF_MLFLOW_URL."

@@ -172,10 +172,11 @@ def _by_loop(table: Table, raw: Raw, shape: Template) -> tuple[pl.DataFrame, np.
 
 
 def _series(token: Token, values: np.ndarray, dtype: pl.DataType) -> pl.Series:
-    if token.kind == INTEGER:
-        return pl.Series(token.column, values).cast(dtype)
-    words = pl.Enum([word[1:-1].decode() for word in token.words])
-    return pl.Series(token.column, values.astype(np.uint8)).cat.to(words).cast(dtype)
+    found = pl.Series(token.column, values)
+    if token.kind == CHOICE:
+        words = pl.Enum([word[1:-1].decode() for word in token.words])
+        found = found.cast(pl.UInt8, wrap_numerical=True).cat.to(words)
+    return found if found.dtype == dtype else found.cast(dtype)
 
 
 def _by_rule(table: Table, raw: Raw, positions: np.ndarray) -> Decoded:

@@ -84,7 +84,7 @@ class Stage:
         for bucket, folder in enumerate(folders):
             if not any(folder.glob("*.arrow")):
                 continue
-            part = _once(pl.read_ipc(folder / "*.arrow"), self._table.key)
+            part = _once(pl.scan_ipc(folder / "*.arrow").collect(), self._table.key)
             if stored is not None:
                 time = pl.col(self._table.time)
                 known = stored.filter(time.is_between(part[self._table.time].min(), part[self._table.time].max()))
