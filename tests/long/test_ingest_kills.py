@@ -102,7 +102,7 @@ def test_random_kills_leave_whole_files_and_orphans_that_are_swept(where, kills,
         assert "Uploads" not in s3.list_multipart_uploads(Bucket="shop")
 
 
-@pytest.mark.parametrize("where", ["disk", "s3"], indirect=True)
+@pytest.mark.parametrize("where", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
 def test_a_kill_at_any_step_leaves_whole_files(where, raw, tmp_path):
     kill(raw, BOUNDARIES, tmp_path)
     check(raw)
