@@ -79,7 +79,7 @@ def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> regist
     settled = kind.Params.model_validate(params)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        trained = kind.train(rows, settled, folder, parent)
+        trained = kind.train(rows, settled, spec.Work(folder, parent))
         files = {
             "weights": trained.weights,
             "baseline": kind.baseline(rows, folder),

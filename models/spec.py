@@ -9,7 +9,7 @@ import importlib
 import itertools
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -178,6 +178,25 @@ class Parity(BaseModel):
     passed: bool
 
 
+def unheard(share: float, metrics: dict[str, float]) -> None:
+    """Takes a report on a training and does nothing with it."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where and how one training runs."""
+
+    folder: Path
+    """For its files. What a killed training of the same rows, parameters and parent left there is continued."""
+    parent: Path | None = None
+    """`weights` of an earlier version to start from."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer that say where it runs: accelerator, devices, num_nodes, strategy, precision."""
+    report: Callable[[float, dict[str, float]], None] = unheard
+    """Told the share of the training that is done, 0 to 1, and the newest validation metrics, which may be none yet.
+    What it raises ends the training."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """What `ModelSpec.train` leaves in its work folder."""
@@ -187,6 +206,8 @@ class Trained:
     weights: Path
     """safetensors file from which the next training starts warm."""
     parity: Parity
+    validation: float
+    """The metric on the newest part of the rows, which training did not learn from: what a search maximises."""
     metrics: dict[str, float]
     curves: list[tuple[str, int, float]] = field(default_factory=list)
     """(name, step, value) in the order they were measured."""
@@ -229,8 +250,8 @@ class ModelSpec(ABC):
         """Columns to watch for drift, one row per group; `trained_on` are the rows that the champion learnt from."""
 
     @abstractmethod
-    def train(self, rows: pl.DataFrame, params: Any, folder: Path, parent: Path | None) -> Trained:
-        """Heavy. Fit on `rows`, export, measure parity; `parent` is an earlier version's `weights` to start from."""
+    def train(self, rows: pl.DataFrame, params: Any, work: Work) -> Trained:
+        """Heavy. Fit on `rows`, from `work.parent` if there is one, export, measure parity."""
 
     @abstractmethod
     def baseline(self, rows: pl.DataFrame, folder: Path) -> Path:

@@ -110,7 +110,7 @@ def register(model: str, trained: Trained, params: BaseModel, lineage: Lineage, 
         mlflow.log_params(params.model_dump(mode="json"))
         _log_dataset(lineage)
         _log_curves(run.info.run_id, trained.curves)
-        mlflow.log_metrics(trained.metrics)
+        mlflow.log_metrics({"validation": trained.validation, **trained.metrics})
         mlflow.log_text("\n".join(sorted(f"{d.name}=={d.version}" for d in distributions())), "environment.txt")
         for name, path in files.items():
             mlflow.log_artifact(str(path), artifact_path=name)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from models.session_recommender import metrics
 from models.session_recommender.features import LENGTH, PADDING, events, prefixes
 from models.session_recommender.schema import EVENTS
-from models.spec import Examples, ModelSpec, Tensors, Trained
+from models.spec import Examples, ModelSpec, Tensors, Trained, Work
 
 
 class Params(BaseModel, extra="forbid"):
@@ -98,11 +98,11 @@ class SessionRecommender(ModelSpec):
             .drop("session")
         )
 
-    def train(self, rows: pl.DataFrame, params: Any, folder: Path, parent: Path | None) -> Trained:
-        """Fits on `rows`, or continues from `parent`. Raises ValueError if no session has two events."""
+    def train(self, rows: pl.DataFrame, params: Any, work: Work) -> Trained:
+        """Fits on `rows`, or continues from `work.parent`. Raises ValueError if no session has two events."""
         from models.session_recommender import training
 
-        return training.train(rows, params, folder, parent)
+        return training.train(rows, params, work)
 
     def baseline(self, rows: pl.DataFrame, folder: Path) -> Path:
         """The co-visitation table alone."""

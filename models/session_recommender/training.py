@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from models.session_recommender import export, metrics
 from models.session_recommender.features import PADDING, Catalogue, Covisitation, Events, covisit, events, prefixes
 from models.session_recommender.module import Batches, Encoder, Recommender, Scorer, fit, one_thread, quiet
-from models.spec import Trained
+from models.spec import Trained, Work
 
 SLICE, MOST_HELD = 0.05, 1_000
 """Share of the sessions, the newest, that choose the epoch and the mix instead of training; and at most so many."""
@@ -27,7 +27,7 @@ LEAST_OLD = 20_000
 """Prefixes that a warm training repeats at least."""
 
 
-def train(rows: pl.DataFrame, params: Any, folder: Path, parent: Path | None) -> Trained:
+def train(rows: pl.DataFrame, params: Any, work: Work) -> Trained:
     """See `ModelSpec.train`."""
     began = time.perf_counter()
     e = events(rows)
@@ -38,16 +38,16 @@ def train(rows: pl.DataFrame, params: Any, folder: Path, parent: Path | None) ->
     catalogue = Catalogue(np.unique(e.aid))
     with quiet(), one_thread(), isolate_rng():
         torch.manual_seed(params.seed)
-        scorer, network = _fit(e, catalogue, params, parent)
-        path = export.export(scorer, catalogue, folder / "model.onnx")
+        scorer, network = _fit(e, catalogue, params, work.parent)
+        path = export.export(scorer, catalogue, work.folder / "model.onnx")
     trained_until = int(split(e)[0].started().max())
-    _save(network.encoder, catalogue, trained_until, folder / "weights.safetensors")
+    _save(network.encoder, catalogue, trained_until, work.folder / "weights.safetensors")
     inputs, label = prefixes(e, e.aid, PADDING)
     newest = np.argsort(e.ts[label], kind="stable")[-PARITY_INPUTS:]
     parity = export.parity(scorer, catalogue, path, inputs[newest])
-    numbers = {"validation_recall": network.best, "mix": scorer.mix, "steps": float(network.curves[-1][1])}
+    numbers = {"mix": scorer.mix, "steps": float(network.curves[-1][1])}
     numbers |= {"articles": float(len(catalogue.ids)), "seconds": time.perf_counter() - began}
-    return Trained(path, folder / "weights.safetensors", parity, numbers, network.curves)
+    return Trained(path, work.folder / "weights.safetensors", parity, network.best, numbers, network.curves)
 
 
 def _fit(e: Events, catalogue: Catalogue, params: Any, parent: Path | None) -> tuple[Scorer, Recommender]:

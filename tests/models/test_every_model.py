@@ -10,6 +10,7 @@ import pytest
 
 from demo.shop import Plan, simulate
 from models import spec
+from models.spec import Work
 from tasks import scoring
 from tests.conftest import ROOT
 
@@ -29,7 +30,7 @@ def rows(kind: spec.ModelSpec) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def trained(kind: spec.ModelSpec, rows: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> spec.Trained:
-    return kind.train(rows, kind.Params.tiny(), tmp_path_factory.mktemp("trained"), None)
+    return kind.train(rows, kind.Params.tiny(), Work(tmp_path_factory.mktemp("trained")))
 
 
 def test_the_folder_has_the_usual_files(kind: spec.ModelSpec):
@@ -93,10 +94,10 @@ def test_the_baseline_takes_the_same_requests_and_gives_the_same_kind_of_answers
 
 
 def test_training_is_repeatable_and_starts_warm_from_its_own_weights(kind, rows, trained, tmp_path):
-    again = kind.train(rows, kind.Params.tiny(), tmp_path, None)
+    again = kind.train(rows, kind.Params.tiny(), Work(tmp_path))
     assert again.curves == trained.curves
     (tmp_path / "warm").mkdir()
-    warm = kind.train(rows, kind.Params.tiny(), tmp_path / "warm", trained.weights)
+    warm = kind.train(rows, kind.Params.tiny(), Work(tmp_path / "warm", trained.weights))
     assert warm.parity.passed
     assert warm.curves != trained.curves
 

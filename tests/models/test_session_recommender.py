@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from models.session_recommender import SPEC, Params
 from models.session_recommender.features import LENGTH, Catalogue, covisit, events
 from models.session_recommender.metrics import mrr, recall
+from models.spec import Work
 
 SAMPLE = (
     Path(os.environ.get("KREISLAUF_DATA", Path(__file__).parents[3] / "shared/data")) / "otto-sample/sessions.jsonl"
@@ -54,7 +55,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def trained(rows, tmp_path_factory):
-    return SPEC.train(rows, Params.tiny(), tmp_path_factory.mktemp("cold"), None)
+    return SPEC.train(rows, Params.tiny(), Work(tmp_path_factory.mktemp("cold")))
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +134,7 @@ def test_it_learns_and_is_exported_faithfully(rows, trained, baseline, later):
 
 
 def test_same_seed_same_file(rows, trained, tmp_path):
-    again = SPEC.train(rows, Params.tiny(), tmp_path, None)
+    again = SPEC.train(rows, Params.tiny(), Work(tmp_path))
     assert again.onnx.read_bytes() == trained.onnx.read_bytes()
 
 
@@ -175,7 +176,7 @@ def test_batch_size_does_not_matter(contract, later):
 
 def test_small_catalogue_is_padded(tmp_path):
     rows = sessions(80, articles=10)
-    for path in (SPEC.train(rows, Params.tiny(), tmp_path, None).onnx, SPEC.baseline(rows, tmp_path)):
+    for path in (SPEC.train(rows, Params.tiny(), Work(tmp_path)).onnx, SPEC.baseline(rows, tmp_path)):
         out = answer(path, np.concatenate([request(), request(rows["aid"][0])]))
         assert ((out["answers"] == -1).sum(1) == LENGTH - 10).all()
         assert (out["scores"][out["answers"] == -1] < -1e8).all()
@@ -201,14 +202,14 @@ def test_warm_start_keeps_what_is_known(rows, trained, tmp_path):
     assert np.array_equal(encoder.articles.detach().numpy()[row], before["encoder.articles"][: len(row)])
     assert torch.isfinite(encoder.articles).all()
 
-    continued = SPEC.train(more, Params.tiny(), tmp_path, trained.weights)
+    continued = SPEC.train(more, Params.tiny(), Work(tmp_path, trained.weights))
     assert continued.metrics["steps"] < trained.metrics["steps"]
     assert continued.parity.passed
 
 
 def test_parent_of_another_shape_is_a_cold_start(rows, trained, tmp_path):
     other = Params.tiny().model_copy(update={"dim": 8})
-    assert SPEC.train(rows, other, tmp_path, trained.weights).metrics["steps"] == trained.metrics["steps"]
+    assert SPEC.train(rows, other, Work(tmp_path, trained.weights)).metrics["steps"] == trained.metrics["steps"]
 
 
 def test_parity_notices_a_shuffled_vocabulary(rows, tmp_path):
@@ -267,13 +268,13 @@ def test_monitored_columns_by_hand():
 
 def test_nothing_to_learn_is_refused(rows, tmp_path):
     with pytest.raises(ValueError, match="widen the window"):
-        SPEC.train(rows.unique("session"), Params.tiny(), tmp_path, None)
+        SPEC.train(rows.unique("session"), Params.tiny(), Work(tmp_path))
     with pytest.raises(ValueError, match="widen the window"):
         SPEC.baseline(rows.clear(), tmp_path)
 
 
 def test_few_sessions_train(tmp_path):
-    assert SPEC.train(sessions(3), Params.tiny(), tmp_path, None).parity.passed
+    assert SPEC.train(sessions(3), Params.tiny(), Work(tmp_path)).parity.passed
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason=f"needs OTTO's sample at {SAMPLE} (KREISLAUF_DATA)")
@@ -282,7 +283,7 @@ def test_real_otto_sessions(tmp_path):
 
     decoder = msgspec.json.Decoder(SPEC.table.line)
     rows = SPEC.table.unfold([decoder.decode(line) for line in SAMPLE.read_bytes().splitlines()]).drop("line")
-    result = SPEC.train(rows, Params.tiny(), tmp_path, None)
+    result = SPEC.train(rows, Params.tiny(), Work(tmp_path))
     examples = SPEC.examples(rows)
     assert result.parity.passed
     assert SPEC.score(examples, answer(result.onnx, examples.inputs["article_ids"])).mean() > 0.3

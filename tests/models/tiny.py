@@ -12,7 +12,7 @@ import pandera.polars as pa
 import polars as pl
 from pydantic import BaseModel, Field
 
-from models.spec import Examples, ModelSpec, Parity, Policy, Table, Tensors, Trained
+from models.spec import Examples, ModelSpec, Parity, Policy, Table, Tensors, Trained, Work
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -69,19 +69,18 @@ class Tiny(ModelSpec):
     def monitored(self, rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
         return rows.select("price", known=pl.col("price") <= trained_on["price"].max())
 
-    def train(self, rows: pl.DataFrame, params: Any, folder: Path, parent: Path | None) -> Trained:
+    def train(self, rows: pl.DataFrame, params: Any, work: Work) -> Trained:
         from safetensors.numpy import save_file
 
         price, returned = rows["price"].to_numpy(), rows["returned"].to_numpy()
         grid = np.linspace(price.min(), price.max(), params.steps)
         threshold = grid[np.argmax([((price > t) == returned).mean() for t in grid])]
-        path = write(folder / "model.onnx", threshold)
-        save_file({"threshold": np.array([threshold])}, folder / "weights.safetensors")
+        path = write(work.folder / "model.onnx", threshold)
+        weights = work.folder / "weights.safetensors"
+        save_file({"threshold": np.array([threshold])}, weights)
         accuracy = float(((price > threshold) == returned).mean())
         parity = Parity(inputs=len(rows), min_overlap=1.0, max_difference=0.0, passed=True)
-        return Trained(
-            path, folder / "weights.safetensors", parity, {"accuracy": accuracy}, [("accuracy", 0, accuracy)]
-        )
+        return Trained(path, weights, parity, accuracy, {"accuracy": accuracy}, [("accuracy", 0, accuracy)])
 
     def baseline(self, rows: pl.DataFrame, folder: Path) -> Path:
         return write(folder / "baseline.onnx", rows["price"].max() + 1)
