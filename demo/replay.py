@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import polars as pl
 from prefect.client.orchestration import get_client
@@ -22,7 +21,8 @@ from flows.monitor import monitor
 from flows.retrain import retrain
 from models import spec
 from serving import live
-from tasks import gate, registry, releases, scoring
+from tasks import gate, registry, releases, scoring, source
+from tasks.lake.validate import judge
 
 MODEL = "session_recommender"
 HISTORY = 0.4
@@ -67,9 +67,8 @@ def replay(files: list[Path], period_days: float, say: Callable[[str], None]) ->
 def one_period(number: int, file: Path, frozen: Path, first: int, period_days: float) -> Period:
     """Serve the period's sessions with what is live, then let the loop learn of them."""
     kind, began = spec.load(MODEL), time.monotonic()
-    lines = [line for line in file.read_bytes().splitlines() if line]
-    rows = kind.table.unfold([msgspec.json.decode(line, type=kind.table.line) for line in lines])
-    examples = kind.examples(rows.drop("line"))
+    judged = judge(kind.table, list(source.open_file(str(file), kind.table.line).chunks()))
+    examples = kind.examples(judged.rows)
     with ThreadPoolExecutor(1) as pool:
         kept = pool.submit(scoring.answer, frozen, examples.inputs)
         version, answers = live.answer(MODEL, examples.inputs)
@@ -82,8 +81,8 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
     finding = monitor(MODEL, window_days=period_days)
     story = wait_for_retraining(since, newest) if finding.drifted or finding.decayed else "quiet"
     return Period(
-        number, int(rows[kind.table.time].min()), len(lines), len(examples), version, live_recall, frozen_recall,  # type: ignore[arg-type]
-        finding.reason, story, time.monotonic() - began,
+        number, int(judged.rows[kind.table.time].min()), judged.lines_in, len(examples), version,  # type: ignore[arg-type]
+        live_recall, frozen_recall, finding.reason, story, time.monotonic() - began,
     )  # fmt: skip
 
 

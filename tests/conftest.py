@@ -5,6 +5,7 @@ import shutil
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -96,24 +97,38 @@ def other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         del sys.modules[name]
 
 
-@pytest.fixture(scope="session")
-def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An S3 emulator in its own process: deltalake holds the GIL in some calls, a thread here could not answer it."""
+@contextmanager
+def moto(folder: Path) -> Iterator[tuple[str, dict]]:
+    """URL and process record of an S3 emulator: deltalake holds the GIL in some calls, a thread could not answer it."""
     port = processes.free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    record = processes.spawn("moto", command, tmp_path_factory.mktemp("moto"), os.environ)
-    processes.wait(record, f"http://127.0.0.1:{port}/moto-api/", 60)
-    yield f"http://127.0.0.1:{port}"
-    processes.stop(record)
+    record = processes.spawn("moto", command, folder, os.environ)
+    try:
+        processes.wait(record, f"http://127.0.0.1:{port}/moto-api/", 60)
+        yield f"http://127.0.0.1:{port}", record
+    finally:
+        processes.stop(record)
+
+
+@pytest.fixture(scope="session")
+def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The S3 emulator of all tests."""
+    with moto(tmp_path_factory.mktemp("moto")) as (url, _):
+        yield url
 
 
 @pytest.fixture
 def s3(moto_url, monkeypatch):
     """s3fs on an emptied S3 emulator with one bucket, `shop`; the AWS variables point to it."""
+    urllib.request.urlopen(urllib.request.Request(f"{moto_url}/moto-api/reset", method="POST")).close()
+    return shop_on(moto_url, monkeypatch)
+
+
+def shop_on(url: str, monkeypatch: pytest.MonkeyPatch):
+    """s3fs on an S3 server that gets the bucket `shop`; the AWS variables point to it."""
     import s3fs
 
-    urllib.request.urlopen(urllib.request.Request(f"{moto_url}/moto-api/reset", method="POST")).close()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
@@ -121,3 +136,17 @@ def s3(moto_url, monkeypatch):
     filesystem = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
     filesystem.mkdir("shop")
     return filesystem
+
+
+@pytest.fixture
+def s3_lake(s3, monkeypatch):
+    """The lake on S3, at an address with a slash at its end."""
+    monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake/")
+
+
+@pytest.fixture(params=["disk", "s3"])
+def storage(request: pytest.FixtureRequest) -> str:
+    """The lake on disk, and once more on S3; `indirect` parameters choose."""
+    if request.param == "s3":
+        request.getfixturevalue("s3_lake")
+    return request.param

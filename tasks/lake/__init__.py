@@ -12,7 +12,7 @@ from tasks.lake.accounts import Accounts, Counts, Reason, total
 from tasks.lake.delta import LakeError, LakeUnreachable
 from tasks.lake.landing import Origin, Overtaken, Progress, as_rows, land
 from tasks.lake.quarantine import rejects, settle
-from tasks.lake.staging import DATE, FEW, Intake, TooManyRejects
+from tasks.lake.staging import DATE, FEW, Intake, TooManyRejects, date_of
 
 __all__ = [
     "FEW", "Accounts", "Counts", "LakeError", "LakeUnreachable", "Origin", "Overtaken", "Progress", "Reason",
@@ -53,9 +53,7 @@ def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Acc
         return before
 
 
-def load(
-    table: Table, raws: Iterable[Raw], origin: Callable[[], Origin], max_reject_share: float = 1.0
-) -> Accounts:  # fmt: skip
+def load(table: Table, raws: Iterable[Raw], origin: Callable[[], Origin], max_reject_share: float = 1.0) -> Accounts:
     """Load lines in bounded memory: one commit, or nothing. `origin` is called when all have been read.
 
     Raises Overtaken if the table's progress is not the one that `origin` starts from, TooManyRejects if more than
@@ -119,9 +117,9 @@ def read(table: Table, version: int | None = None, start: int | None = None, end
     """
     rows = pl.scan_delta(delta.at(table.name, version))
     if start is not None:
-        rows = rows.filter(pl.col(table.time) >= start, pl.col(DATE) >= _day(start))
+        rows = rows.filter(pl.col(table.time) >= start, pl.col(DATE) >= date_of(pl.lit(start)))
     if end is not None:
-        rows = rows.filter(pl.col(table.time) < end, pl.col(DATE) <= _day(end))
+        rows = rows.filter(pl.col(table.time) < end, pl.col(DATE) <= date_of(pl.lit(end)))
     try:
         with delta.answering(table.name):
             found = as_rows(table, rows).collect()
@@ -161,10 +159,6 @@ def history(table: Table) -> list[Accounts]:
     """Accounts of all loads of `table`, oldest first."""
     commits = delta.at(table.name, None).history()
     return [Accounts.model_validate_json(c["accounts"]) for c in reversed(commits) if "accounts" in c]
-
-
-def _day(ms: int) -> pl.Expr:
-    return pl.lit(ms).cast(pl.Datetime("ms")).dt.date()
 
 
 def _loaded(table: Table, name: str) -> Accounts | None:

@@ -1,4 +1,4 @@
-"""JSON lines to columns, at about a nanosecond a byte.
+"""JSON lines to columns.
 
 A line that has all fields of its struct, in order, and in them only integers and known words, is read by a compiled
 loop, straight into arrays. Any other line is for msgspec to judge: msgspec is the rule, and the loop takes nothing that

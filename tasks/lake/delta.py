@@ -23,6 +23,8 @@ from tasks.settings import settings
 S3_OPTIONS = {"aws_allow_http": "true", "connect_timeout": "3s", "retry_timeout": "5s"}
 # Old versions stay readable as long as their files do; `flows/tidy.py` decides about these.
 KEEP_HISTORY = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
+ATTEMPTS = 50
+"""So many races against other writers are lost before it is `too_busy`."""
 
 
 class LakeError(ValueError):
@@ -31,6 +33,11 @@ class LakeError(ValueError):
 
 class LakeUnreachable(LakeError, ConnectionError):
     """The lake's storage does not answer: the same call may succeed later."""
+
+
+def too_busy(name: str) -> LakeError:
+    """The error of who has lost so many races."""
+    return LakeError(f"Table {name} is too busy: {ATTEMPTS} times another writer was faster. Run again.")
 
 
 class Part(BaseModel):
@@ -93,17 +100,18 @@ def find(name: str) -> DeltaTable | None:
 
 
 def create(name: str, schema: pl.Schema, partition_by: str) -> DeltaTable:
-    """The table, which is made if it is not there."""
+    """The table, which is made if it is not there. Raises LakeUnreachable."""
     address = uri(name)
-    return DeltaTable.create(
-        address,
-        stored(schema),
-        mode="ignore",
-        partition_by=[partition_by],
-        configuration=KEEP_HISTORY,
-        storage_options=options(address),
-        commit_properties=CommitProperties(max_commit_retries=0),
-    )
+    with answering(name):
+        return DeltaTable.create(
+            address,
+            stored(schema),
+            mode="ignore",
+            partition_by=[partition_by],
+            configuration=KEEP_HISTORY,
+            storage_options=options(address),
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
 
 
 def stored(schema: pl.Schema) -> pl.Schema:

@@ -20,7 +20,6 @@ from tasks.lake.delta import LakeError, Part
 from tasks.lake.staging import DATE, Intake, Stage
 from tasks.lake.validate import REJECTED
 
-ATTEMPTS = 50
 Progress = dict[str, tuple[int | None, int | None]]
 """Delta transaction id to its value before and after a load; None before: never set, after: the load's version."""
 
@@ -58,7 +57,7 @@ def land(table: Table, intake: Intake, origin: Origin) -> Accounts:
     mine = str(uuid.uuid4())
     days: dict[date, _Day] = {}
     rejects: list[Part] | None = None
-    for _ in range(ATTEMPTS):
+    for _ in range(delta.ATTEMPTS):
         found = _writable(table)
         _check_progress(found, origin)
         rejects = _put_rejects(table, intake, origin) if rejects is None else rejects
@@ -81,7 +80,7 @@ def land(table: Table, intake: Intake, origin: Origin) -> Accounts:
             # A lost answer of the storage looks like a lost race.
             if delta.said(table.name, after).get("load") == mine:
                 return accounts
-    raise LakeError(f"Table {table.name} is too busy: {ATTEMPTS} times another writer was faster. Run again.")
+    raise delta.too_busy(table.name)
 
 
 def _put_rejects(table: Table, intake: Intake, origin: Origin) -> list[Part]:
@@ -95,7 +94,7 @@ def _put_rejects(table: Table, intake: Intake, origin: Origin) -> list[Part]:
 def _writable(table: Table) -> DeltaTable:
     """The table, with all columns that the model type has."""
     schema = pl.Schema({DATE: pl.Date(), **table.dtypes})
-    for _ in range(ATTEMPTS):
+    for _ in range(delta.ATTEMPTS):
         try:
             found = delta.find(table.name) or delta.create(table.name, schema, DATE)
             if found.metadata().partition_columns != [DATE]:
@@ -105,7 +104,7 @@ def _writable(table: Table) -> DeltaTable:
                 return found
         except CommitFailedError:
             continue
-    raise LakeError(f"Table {table.name} is too busy to be widened. Run again.")
+    raise delta.too_busy(table.name)
 
 
 def _check_progress(found: DeltaTable, origin: Origin) -> None:

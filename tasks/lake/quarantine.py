@@ -16,7 +16,6 @@ from tasks.lake.validate import REJECTED
 
 REJECTS = "rejects"
 REJECT = pl.Schema({"table": pl.String(), "sha256": pl.String(), **REJECTED})
-ATTEMPTS = 50
 PARTS = TypeAdapter(list[Part])
 
 
@@ -33,23 +32,29 @@ def intent(found: DeltaTable, table: Table, parts: list[Part], replaces: str | N
 
 
 def settle(table: Table) -> None:
-    """Let the rejects of every load that is visible follow it into the table `rejects`. Raises LakeUnreachable."""
+    """Let the rejects of every load that is visible follow it into the table `rejects`.
+
+    Raises LakeUnreachable, and LakeError if other writers are faster all the time.
+    """
     with delta.answering(REJECTS):
-        _settle(table)
+        found = delta.find(table.name)
+        last = found.transaction_version(newest(table)) if found else None
+        if last is not None:
+            _settle(table, last)
 
 
-def _settle(table: Table) -> None:
-    found = delta.find(table.name)
-    last = found.transaction_version(newest(table)) if found else None
-    for _ in range(ATTEMPTS if last is not None else 0):
+def _settle(table: Table, last: int) -> None:
+    lost = 0
+    while lost < delta.ATTEMPTS:
         try:
             quarantine = delta.find(REJECTS) or delta.create(REJECTS, REJECT, "table")
             landed = quarantine.transaction_version(table.name)
-            if landed is not None and landed >= last:  # type: ignore[operator]
+            if landed is not None and landed >= last:
                 return
-            _follow(table, quarantine, _first_after(table, landed, last))  # type: ignore[arg-type]
+            _follow(table, quarantine, _first_after(table, landed, last))
         except CommitFailedError:
-            continue
+            lost += 1
+    raise delta.too_busy(REJECTS)
 
 
 def rejects(table: Table) -> pl.DataFrame:

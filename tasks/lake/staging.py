@@ -68,7 +68,7 @@ class Stage:
     def add(self, rows: pl.DataFrame) -> None:
         """Spool a batch."""
         self._batches += 1
-        dated = rows.with_columns(pl.from_epoch(self._table.time, "ms").dt.date().alias(DATE))
+        dated = rows.with_columns(date_of(pl.col(self._table.time)).alias(DATE))
         for (day,), part in dated.partition_by(DATE, as_dict=True, include_key=False, maintain_order=True).items():
             folder = self._folder / str(day)
             folder.mkdir(exist_ok=True)
@@ -179,6 +179,11 @@ def batches(raws: Iterable[Raw]) -> Iterator[list[Raw]]:
             batch = []
     if batch:
         yield batch
+
+
+def date_of(time: pl.Expr) -> pl.Expr:
+    """The date (UTC) of a time in ms, by which tables are partitioned."""
+    return pl.from_epoch(time, "ms").dt.date()
 
 
 def _hash(rows: pl.DataFrame, key: tuple[str, ...]) -> pl.Series:

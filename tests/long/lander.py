@@ -11,11 +11,14 @@ import importlib
 import mmap
 import os
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from deployments.stack import ROOT
 from flows.stream import landings
 from models import spec
 from tasks import kafka, lake, source
@@ -30,11 +33,19 @@ STEPS = {
     "landed": (kafka.Reader, "landed"),
 }
 """Every step of a landing, and what does it. In `settle` there is a `commit` too, that of the rejects."""
-
-
 # What a child would import on its way; none of it starts threads, which do not survive a fork.
-for late in ("hypothesis.strategies", "pandera.backends.polars.container", "pyarrow.parquet", "s3fs"):
-    importlib.import_module(late)
+LATE = ("hypothesis.strategies", "pandera.backends.polars.container", "pyarrow.parquet", "s3fs")
+
+
+def kill(place: str, moments: Sequence[str], tmp_path: Path) -> None:
+    """Land a topic, or load a folder's files, in processes that are killed at these moments; prints what they hit."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.long.lander", place, *moments],
+        cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=1200,
+    )  # fmt: skip
+    kills = [line.split() for line in done.stdout.splitlines()]
+    assert (done.returncode, len(kills)) == (0, len(moments)), done.stdout + done.stderr
+    print(dict(Counter(step for step, _ in kills)), sum(int(landed) for _, landed in kills), "batches landed")
 
 
 def watch(step: str, owner: object, name: str, note: mmap.mmap, moment: str) -> None:
@@ -72,6 +83,8 @@ def child(place: str, note: mmap.mmap, moment: str) -> None:
 
 
 def main(place: str, moments: list[str]) -> None:
+    for late in LATE:
+        importlib.import_module(late)
     note = mmap.mmap(-1, 2)
     for moment in moments:
         note[:2] = b"\0\0"

@@ -3,16 +3,13 @@
 import json
 import os
 import random
-import subprocess
-import sys
-from collections import Counter
 
 import pytest
 
 from models.session_recommender.schema import EVENTS
 from tasks import lake, source
 from tasks.lake import delta, quarantine
-from tests.conftest import ROOT
+from tests.long.lander import kill
 from tests.stream_tools import T0
 
 DAY = 86_400_000
@@ -33,15 +30,6 @@ def raw(tmp_path):
         draw.shuffle(lines)
         (folder / f"{number:02}.jsonl").write_bytes(b"\n".join(lines))
     return folder
-
-
-def kill(folder, moments, tmp_path):
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.long.lander", str(folder), *moments]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200)
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0, done.stdout + done.stderr
-    print(dict(Counter(line.split()[0] for line in lines)))
 
 
 def whole_files_only():
@@ -79,31 +67,22 @@ def unknown(name):
     return {path for path in there if "_delta_log" not in path} - set(delta.files(delta.find(name))["path"])
 
 
-@pytest.fixture
-def where(request, monkeypatch):
-    """The lake on "disk" or on "s3"."""
-    if request.param == "s3":
-        request.getfixturevalue("s3")
-        monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
-    return request.param
-
-
 @pytest.mark.parametrize("kills", [12, pytest.param(60, marks=pytest.mark.long)])
-@pytest.mark.parametrize("where", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
-def test_random_kills_leave_whole_files_and_orphans_that_are_swept(where, kills, raw, tmp_path, request):
+@pytest.mark.parametrize("storage", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
+def test_random_kills_leave_whole_files_and_orphans_that_are_swept(storage, kills, raw, tmp_path, request):
     # The first load of a child takes longest: it imports on its way.
-    draw, longest = random.Random(kills), 1500 if where == "disk" else 3000
-    kill(raw, [str(draw.randint(300, longest)) for _ in range(kills)], tmp_path)
+    draw, longest = random.Random(kills), 1500 if storage == "disk" else 3000
+    kill(str(raw), [str(draw.randint(300, longest)) for _ in range(kills)], tmp_path)
     check(raw)
-    if where == "s3":
+    if storage == "s3":
         import boto3
 
         s3 = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
         assert "Uploads" not in s3.list_multipart_uploads(Bucket="shop")
 
 
-@pytest.mark.parametrize("where", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
-def test_a_kill_at_any_step_leaves_whole_files(where, raw, tmp_path):
-    kill(raw, BOUNDARIES, tmp_path)
+@pytest.mark.parametrize("storage", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
+def test_a_kill_at_any_step_leaves_whole_files(storage, raw, tmp_path):
+    kill(str(raw), BOUNDARIES, tmp_path)
     check(raw)
     assert quarantine.sources(EVENTS).height == FILES

@@ -1,13 +1,9 @@
 """Exactly once, shown by force: a process that lands a topic is killed again and again; nothing is lost or doubled."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 import threading
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from confluent_kafka import Message, Producer
@@ -15,7 +11,7 @@ from confluent_kafka import Message, Producer
 from flows.stream import landings
 from models.session_recommender.schema import EVENTS
 from tasks import lake
-from tests.conftest import ROOT
+from tests.long.lander import kill
 from tests.stream_tools import T0, broker, kafka, session
 
 __all__ = ["broker", "kafka"]
@@ -69,16 +65,6 @@ class Shop(threading.Thread):
         self.join()
 
 
-def kill(topic: str, moments: list[str], tmp_path: Path) -> None:
-    """Land `topic` in processes that are killed at these moments; what they hit is printed."""
-    env = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.long.lander", topic, *moments]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1200)
-    lines = done.stdout.split("\n")[:-1]
-    assert done.returncode == 0 and len(lines) == len(moments), done.stdout + done.stderr  # noqa: PT018
-    print(dict(Counter(line.split()[0] for line in lines)), sum(int(line.split()[1]) for line in lines), "landed")
-
-
 def check(shop: Shop, topic: str) -> None:
     """Drain the topic; everything that was sent is where it belongs, exactly once, and all accounts add up."""
     for _ in landings(EVENTS, topic, 10_000, 5, 1.0, until_end=True, skip_lost=False, over=lambda: False):
@@ -100,29 +86,20 @@ def check(shop: Shop, topic: str) -> None:
     assert total.rows_duplicate == 2 * len(lines) - len(wanted)
 
 
-@pytest.fixture
-def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The lake on "disk" or on "s3"."""
-    if request.param == "s3":
-        request.getfixturevalue("s3")
-        monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
-    return request.param
-
-
 @pytest.mark.parametrize("kills", [12, pytest.param(60, marks=pytest.mark.long)])
-@pytest.mark.parametrize("where", ["disk", "s3"], indirect=True)
-def test_random_kills_lose_and_double_nothing(kafka, where, kills, tmp_path):
+@pytest.mark.parametrize("storage", ["disk", "s3"], indirect=True)
+def test_random_kills_lose_and_double_nothing(kafka, storage, kills, tmp_path):
     topic = kafka.topic(3)
     shop = Shop(kafka.servers, topic, seed=kills)
     shop.start()
-    longest = 800 if where == "disk" else 2000
+    longest = 800 if storage == "disk" else 2000
     kill(topic, [str(shop.random.randint(0, longest)) for _ in range(kills)], tmp_path)
     shop.stop()
     check(shop, topic)
 
 
-@pytest.mark.parametrize("where", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
-def test_a_kill_at_any_step_loses_and_doubles_nothing(kafka, where, tmp_path):
+@pytest.mark.parametrize("storage", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
+def test_a_kill_at_any_step_loses_and_doubles_nothing(kafka, storage, tmp_path):
     topic = kafka.topic(3)
     shop = Shop(kafka.servers, topic, seed=0)
     shop.start()

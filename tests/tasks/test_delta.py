@@ -1,22 +1,12 @@
-import os
-import sys
-
 import pytest
-import s3fs
+from deltalake.exceptions import CommitFailedError
 
 from deployments import processes
 from models.session_recommender.schema import EVENTS
 from tasks import lake
-from tasks.lake import delta
+from tasks.lake import delta, quarantine
+from tests.conftest import moto, shop_on
 from tests.tasks.test_lake import T0, File, killed_in, line
-
-
-@pytest.fixture(params=["disk", "S3"])
-def place(request, monkeypatch):
-    """A lake in a folder, and one on S3."""
-    if request.param == "S3":
-        request.getfixturevalue("s3")
-        monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
 
 
 def load(number):
@@ -30,7 +20,7 @@ def stored():
     return {path.rsplit("/", 1)[1] for path in fs.find(root) if path.endswith(".parquet") and "_delta_log" not in path}
 
 
-def test_compaction_merges_files_and_changes_no_row(place):
+def test_compaction_merges_files_and_changes_no_row(storage):
     for n in range(5):
         load(n)
     before = lake.read(EVENTS)
@@ -44,7 +34,7 @@ def test_compaction_merges_files_and_changes_no_row(place):
     assert lake.rejects(EVENTS).height == 6
 
 
-def test_vacuum_keeps_the_versions_that_it_is_told_to_keep(place):
+def test_vacuum_keeps_the_versions_that_it_is_told_to_keep(storage):
     for n in range(5):
         load(n)
     third = lake.read(EVENTS, version=3)
@@ -57,7 +47,7 @@ def test_vacuum_keeps_the_versions_that_it_is_told_to_keep(place):
         lake.read(EVENTS, version=5)
 
 
-def test_compaction_and_vacuum_in_the_middle_of_a_load_do_no_harm(place, monkeypatch):
+def test_compaction_and_vacuum_in_the_middle_of_a_load_do_no_harm(storage, monkeypatch):
     for n in range(3):
         load(n)
     commit = delta.commit
@@ -76,7 +66,7 @@ def test_compaction_and_vacuum_in_the_middle_of_a_load_do_no_harm(place, monkeyp
     assert delta.vacuum("events", 0, []) == 3
 
 
-def test_what_a_killed_load_leaves_is_swept_but_not_while_it_may_still_be_wanted(place, monkeypatch):
+def test_what_a_killed_load_leaves_is_swept_but_not_while_it_may_still_be_wanted(storage, monkeypatch):
     load(1)
     wanted = stored()
     killed_in(monkeypatch, "commit", [line(2, (2, 2))])
@@ -89,29 +79,51 @@ def test_what_a_killed_load_leaves_is_swept_but_not_while_it_may_still_be_wanted
 
 @pytest.mark.parametrize("step", ["find", "put", "commit"])
 def test_storage_that_falls_silent_within_a_load_is_unreachable_and_nothing_else(step, tmp_path, monkeypatch):
-    port = processes.free_port()
-    server = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    record = processes.spawn("moto", server, tmp_path, os.environ)
-    processes.wait(record, f"http://127.0.0.1:{port}/moto-api/", 60)
-    names = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "KREISLAUF_LAKE": "s3://shop/lake"}
-    names |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "test")
-    names |= dict.fromkeys(("AWS_REGION", "AWS_DEFAULT_REGION"), "us-east-1")
-    for name, value in names.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("shop")
-    load(1)
+    monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
     inner = getattr(delta, step)
+    with moto(tmp_path) as (url, record):
+        shop_on(url, monkeypatch)
+        load(1)
 
-    def silent(*args):
-        processes.stop(record)
-        return inner(*args)
+        def silent(*args):
+            processes.stop(record)
+            return inner(*args)
 
-    monkeypatch.setattr(delta, step, silent)
+        monkeypatch.setattr(delta, step, silent)
+        with pytest.raises(lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"):
+            load(2)
+
+
+def test_a_table_is_not_made_where_nothing_answers_and_the_error_says_so(s3_lake, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"):
-        load(2)
+        delta.create("events", EVENTS.dtypes, "session")
 
 
-def test_files_are_strings_and_carry_statistics_that_skip_them(place):
+def test_rejects_that_cannot_follow_because_others_are_always_faster_raise_and_follow_later(monkeypatch):
+    def faster(*_):
+        raise CommitFailedError("another writer was faster")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quarantine, "_follow", faster)
+        with pytest.raises(lake.LakeError, match="Table rejects is too busy: 50 times another writer was faster"):
+            load(1)
+    assert lake.read(EVENTS).height == 1
+    assert load(1).already_loaded
+    assert lake.rejects(EVENTS)["raw"].to_list() == [b"bad 1"]
+
+
+def test_rejects_of_more_loads_than_races_may_be_lost_follow_at_once(monkeypatch):
+    monkeypatch.setattr(delta, "ATTEMPTS", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(lake, "settle", lambda _: None)
+        for n in range(4):
+            load(n)
+    lake.settle(EVENTS)
+    assert lake.rejects(EVENTS).height == 4
+
+
+def test_files_are_strings_and_carry_statistics_that_skip_them(storage):
     load(1)
     files = delta.files(delta.find("events"))
     assert files.select("num_records", "min.ts", "max.ts", "min.session").rows() == [(1, T0 + 1000, T0 + 1000, 1)]

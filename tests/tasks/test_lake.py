@@ -391,11 +391,6 @@ def test_writers_of_overlapping_files_keep_each_row_once():
     race_on_overlapping_files()
 
 
-@pytest.fixture
-def s3_lake(s3, monkeypatch):
-    monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake/")
-
-
 def test_lake_on_s3(s3_lake):
     assert lake.watermark(EVENTS) is None
     accounts = load([*GOOD, b"oops\xff", b""])
