@@ -1,9 +1,9 @@
 """Train a challenger: time split -> fit -> ONNX file with proven parity -> registered version."""
 
 import hashlib
-import inspect
 import json
-import tempfile
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,12 @@ from pydantic import BaseModel
 
 from models import spec
 from tasks import lake, registry, releases, scoring, split
+from tasks.progress import Progress
+from tasks.settings import settings
 
 GOLDEN_EXAMPLES = 64
+ABANDONED_DAYS = 7
+"""Of the wall clock: this is about disk space, not about data."""
 
 
 @flow
@@ -58,34 +62,43 @@ def plan(kind: spec.ModelSpec, params: BaseModel) -> registry.Lineage:
     if parent and registry.get(kind.name, parent).lineage.holdout > at.holdout:
         parent = None
     digest = lake.digest(rows)
-    inputs = [kind.name, params.model_dump(mode="json"), at.holdout, digest, parent, code_digest(kind)]
+    inputs = [kind.name, params.model_dump(mode="json"), at.holdout, digest, parent, spec.code_digest(kind)]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     return registry.Lineage(key=key, table=kind.table.name, parent=parent, digest=digest, **at.model_dump())
 
 
-def code_digest(kind: spec.ModelSpec) -> str:
-    """Digest of the model type's own code: changed code is another training, a changed README is not."""
-    files = [*sorted(Path(inspect.getfile(type(kind))).parent.glob("*.py")), Path(spec.__file__)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
 @task(task_run_name="fit-{model}")
 def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> registry.Version:
-    """Train, export, prove parity and register; nothing is visible before all of it is done."""
+    """Train, export, prove parity and register; nothing is visible before all of it is done.
+
+    A run that was killed is continued by the next one with the same lineage, from its last checkpoint.
+    """
     kind = spec.load(model)
     rows = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest)
     rows = rows.filter(pl.col(kind.table.time) < lineage.holdout)
     parent = registry.artifact(registry.get(model, lineage.parent), "weights") if lineage.parent else None
     settled = kind.Params.model_validate(params)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        trained = kind.train(rows, settled, spec.Work(folder, parent))
-        files = {
-            "weights": trained.weights,
-            "baseline": kind.baseline(rows, folder),
-            "golden": write_golden(kind, rows, trained.onnx, folder / "golden.json"),
-        }
-        return registry.register(model, trained, settled, lineage, files)
+    folder = Path(settings().training) / model / lineage.key
+    folder.mkdir(parents=True, exist_ok=True)
+    work = spec.Work(folder, parent, settings().trainer, Progress.of(f"Training {model}"))
+    trained = kind.train(rows, settled, work)
+    files = {
+        "weights": trained.weights,
+        "baseline": kind.baseline(rows, folder),
+        "golden": write_golden(kind, rows, trained.onnx, folder / "golden.json"),
+    }
+    version = registry.register(model, trained, settled, lineage, files)
+    sweep(folder)
+    return version
+
+
+def sweep(folder: Path) -> None:
+    """Removes the folder of a finished training, and those that nobody has continued for `ABANDONED_DAYS`."""
+    shutil.rmtree(folder)
+    for other in folder.parent.iterdir():
+        newest = max((path.stat().st_mtime for path in [other, *other.rglob("*")]), default=0)
+        if time.time() - newest > ABANDONED_DAYS * 86_400:
+            shutil.rmtree(other)
 
 
 def write_golden(kind: spec.ModelSpec, rows: pl.DataFrame, onnx: Path, path: Path) -> Path:

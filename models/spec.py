@@ -6,6 +6,7 @@ ones; they import what they need when they are called.
 
 import hashlib
 import importlib
+import inspect
 import itertools
 import pkgutil
 from abc import ABC, abstractmethod
@@ -141,6 +142,17 @@ class Policy(BaseModel):
 
 
 @dataclass(frozen=True)
+class Search:
+    """Marks a number in `Params` as one that a search varies: `lr: Annotated[float, Search(1e-4, 1e-2, log=True)]`."""
+
+    low: float
+    high: float
+    """Inclusive, as is `low`."""
+    log: bool = False
+    """Whether equal ratios are equally likely, rather than equal differences."""
+
+
+@dataclass(frozen=True)
 class Examples:
     """`n` requests whose right answer is known, as tensors."""
 
@@ -194,7 +206,7 @@ class Work:
     """Arguments of lightning.Trainer that say where it runs: accelerator, devices, num_nodes, strategy, precision."""
     report: Callable[[float, dict[str, float]], None] = unheard
     """Told the share of the training that is done, 0 to 1, and the newest validation metrics, which may be none yet.
-    What it raises ends the training."""
+    By the one called `ModelSpec.metric` a search gives up on a training. What it raises ends the training."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +268,12 @@ class ModelSpec(ABC):
     @abstractmethod
     def baseline(self, rows: pl.DataFrame, folder: Path) -> Path:
         """Heavy. The trivial model for the same request and answer, as an ONNX file: the guard of the gate."""
+
+
+def code_digest(kind: ModelSpec) -> str:
+    """Digest of the model type's own code: changed code is another training, a changed README is not."""
+    files = [*sorted(Path(inspect.getfile(type(kind))).parent.glob("*.py")), Path(__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def names() -> list[str]:

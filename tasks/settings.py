@@ -3,6 +3,7 @@
 import json
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -22,6 +23,11 @@ class Settings(BaseSettings):
     """Folder or s3:// prefix of the Delta tables."""
     releases: str = ""
     """Folder or s3:// prefix of the release logs."""
+    training: str = ""
+    """Folder of unfinished trainings, from which killed ones are continued; a volume, if runs change machines."""
+    trainer: dict[str, Any] = {}
+    """JSON object of `lightning.Trainer` arguments that say where a training runs, such as
+    `{"accelerator": "gpu", "devices": 4, "strategy": "ddp_spawn", "precision": "bf16-mixed"}`."""
     triton_repository: str = ""
     """Folder of Triton's model repository, as this process sees it."""
     triton_url: str = ""
@@ -37,6 +43,7 @@ class Settings(BaseSettings):
         self.home = self.home.absolute()
         self.lake = self.lake or str(self.home / "lake")
         self.releases = self.releases or str(self.home / "releases")
+        self.training = self.training or str(self.home / "training")
         self.triton_repository = self.triton_repository or str(self.home / "triton")
         self.triton_url = self.triton_url or self.running.get("triton", {}).get("grpc", "")
         self.mlflow_url = (

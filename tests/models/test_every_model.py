@@ -1,6 +1,7 @@
 """What `models/spec.py` asks of a model type, asked of every one that is registered."""
 
 import ast
+import itertools
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from demo.shop import Plan, simulate
 from models import spec
 from models.spec import Work
-from tasks import scoring
+from tasks import scoring, search
 from tests.conftest import ROOT
 
 MADE = {"session_recommender": lambda: simulate(Plan(days=8, sessions_per_day=60, articles=120, change_day=9))}
@@ -57,6 +58,12 @@ def test_parameters_have_defaults_and_descriptions(kind: spec.ModelSpec):
     assert all(field.description for field in kind.Params.model_fields.values())
     with pytest.raises(ValueError, match="no_such_parameter"):
         kind.Params.model_validate({"no_such_parameter": 1})
+
+
+def test_what_is_marked_for_the_search_can_be_searched(kind: spec.ModelSpec):
+    space = search.space(kind.Params)
+    for name, value in itertools.product(space, ("low", "high")):
+        assert kind.Params.model_validate({name: getattr(space[name], value)})
 
 
 def test_the_onnx_file_answers_examples_and_golden_requests(kind: spec.ModelSpec, rows, trained):

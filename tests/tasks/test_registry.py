@@ -23,7 +23,9 @@ def register(folder: Path, key: str, threshold: float = 5.0) -> registry.Version
     folder.mkdir()
     save_file({"threshold": np.array([threshold])}, folder / "weights.safetensors")
     curves = [("loss", step, 1 / (step + 1)) for step in range(600)]
-    trained = Trained(write(folder / "m.onnx", threshold), folder / "weights.safetensors", PARITY, {"acc": 0.5}, curves)
+    trained = Trained(
+        write(folder / "m.onnx", threshold), folder / "weights.safetensors", PARITY, 0.5, {"acc": 0.5}, curves
+    )
     return registry.register("m", trained, Params(), lineage(key), {"weights": trained.weights})
 
 

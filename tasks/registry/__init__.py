@@ -1,47 +1,26 @@
-"""MLflow: runs, versions, tags and aliases. The only module that imports mlflow. No pickle is written or read.
+"""MLflow's registry: versions, their files, tags and aliases. No pickle is written or read.
 
-What is live is the release log's to say (`tasks/releases.py`); the aliases here mirror it.
+What is live is the release log's to say (`tasks/releases.py`); the aliases here mirror it. Only this folder imports
+mlflow.
 """
 
 import hashlib
 import json
 import os
-import shutil
-import subprocess
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib.metadata import distributions
-from importlib.metadata import version as installed
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.spec import Parity, Trained
+from tasks.registry import runs
+from tasks.registry.runs import Lineage, RegistryError
 from tasks.settings import settings
 
+__all__ = ["Lineage", "RegistryError"]
+
 ALIASES = ("champion", "challenger", "previous")
-
-
-class RegistryError(RuntimeError):
-    """MLflow cannot be reached, or what it holds is not what was registered."""
-
-
-class Lineage(BaseModel):
-    """Where a version comes from: everything needed to train it again."""
-
-    model_config = ConfigDict(frozen=True)
-
-    key: str = Field(description="Digest of all inputs of the training: same key, same version.")
-    table: str
-    table_version: int
-    start: int = Field(description="Oldest event learnt from, ms since 1970 UTC.")
-    holdout: int = Field(description="Training ends before this, ms since 1970 UTC.")
-    watermark: int = Field(description="End of the hold-out, ms since 1970 UTC.")
-    digest: str = Field(description="SHA-256 of the rows up to the watermark, those of the hold-out too.")
-    parent: int | None = Field(None, description="Version whose weights it started from.")
 
 
 class Version(BaseModel):
@@ -71,7 +50,7 @@ def versions(model: str) -> list[Version]:
 
 def _stored(which: str, page: str | None = None) -> list:
     """MLflow's model versions; not those that someone registered by hand: these are not ours to judge or to serve."""
-    answer = _client().search_model_versions(which, max_results=1000, page_token=page)
+    answer = runs.client().search_model_versions(which, max_results=1000, page_token=page)
     found = [version for version in answer if "lineage" in version.tags]
     return found + _stored(which, answer.token) if answer.token else found
 
@@ -85,7 +64,7 @@ def get(model: str, number: int) -> Version:
     """One version. Raises RegistryError when there is none."""
     from mlflow.exceptions import MlflowException
 
-    client = _client()
+    client = runs.client()
     try:
         found = client.get_model_version(model, str(number))
     except MlflowException as error:
@@ -102,25 +81,25 @@ def register(model: str, trained: Trained, params: BaseModel, lineage: Lineage, 
     `files` are further artifacts by name. The version is visible only when all of it is stored.
     """
     import mlflow
-    import mlflow.onnx
 
     digests = {"model.onnx": sha256(trained.onnx)} | {name: sha256(path) for name, path in files.items()}
-    _close_left_behind(model, lineage.key)
-    with _run(model, lineage) as run:
+    runs.close_left_behind(model, lineage.key)
+    with runs.run(model, key=lineage.key) as run:
         mlflow.log_params(params.model_dump(mode="json"))
-        _log_dataset(lineage)
-        _log_curves(run.info.run_id, trained.curves)
+        runs.log_dataset(lineage)
+        runs.log_curves(run.info.run_id, trained.curves)
         mlflow.log_metrics({"validation": trained.validation, **trained.metrics})
-        mlflow.log_text("\n".join(sorted(f"{d.name}=={d.version}" for d in distributions())), "environment.txt")
+        runs.log_environment()
         for name, path in files.items():
             mlflow.log_artifact(str(path), artifact_path=name)
-        info = _log_onnx(trained.onnx)
+        info = runs.log_onnx(trained.onnx)
     tags = {
         "digests": json.dumps(digests),
         "lineage": lineage.model_dump_json(),
         "parity": trained.parity.model_dump_json(),
     }
-    client = _client()
+    client = runs.client()
+    runs.create_once(client.create_registered_model, model)
     registered = client.create_model_version(
         model, info.model_uri, run_id=run.info.run_id, tags=tags, model_id=info.model_id
     )
@@ -132,7 +111,7 @@ def register(model: str, trained: Trained, params: BaseModel, lineage: Lineage, 
 
 def call_challenger(version: Version) -> None:
     """Give the version the alias `challenger`."""
-    _client().set_registered_model_alias(version.model, "challenger", str(version.number))
+    runs.client().set_registered_model_alias(version.model, "challenger", str(version.number))
 
 
 def onnx_file(version: Version) -> Path:
@@ -147,12 +126,12 @@ def artifact(version: Version, name: str) -> Path:
 
 def attach(version: Version, name: str, path: Path) -> None:
     """Add a file to the run of a version, in the folder `name`."""
-    _client().log_artifact(version.run_id, str(path), artifact_path=name)
+    runs.client().log_artifact(version.run_id, str(path), artifact_path=name)
 
 
 def record_decision(version: Version, decision: BaseModel) -> Version:
     """Store the gate's decision on the version."""
-    client = _client()
+    client = runs.client()
     client.set_model_version_tag(version.model, str(version.number), "decision", decision.model_dump_json())
     outcome = decision.model_dump()["outcome"]
     client.set_model_version_tag(version.model, str(version.number), "outcome", outcome)
@@ -161,12 +140,12 @@ def record_decision(version: Version, decision: BaseModel) -> Version:
 
 def close(version: Version) -> None:
     """Mark that nothing is left to do with the version."""
-    _client().set_model_version_tag(version.model, str(version.number), "closed", "true")
+    runs.client().set_model_version_tag(version.model, str(version.number), "closed", "true")
 
 
 def mirror(model: str, champion: int, challenger: int | None, previous: int | None) -> None:
     """Make the aliases say what the release log says; idempotent, so that every run repairs it."""
-    client = _client()
+    client = runs.client()
     there = client.get_registered_model(model).aliases
     for alias, number in zip(ALIASES, (champion, challenger, previous), strict=True):
         if number is None and alias in there:
@@ -177,21 +156,12 @@ def mirror(model: str, champion: int, challenger: int | None, previous: int | No
 
 def aliases(model: str) -> dict[str, int]:
     """Version numbers by alias."""
-    return {alias: int(number) for alias, number in _client().get_registered_model(model).aliases.items()}
+    return {alias: int(number) for alias, number in runs.client().get_registered_model(model).aliases.items()}
 
 
 def sha256(path: Path) -> str:
     """Hex digest of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def code_version() -> str:
-    """The commit that this process runs from, or the installed version where there is no checkout."""
-    if not shutil.which("git"):
-        return installed("kreislauf")
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else installed("kreislauf")
 
 
 def _fetched(version: Version, name: str, uri: str) -> Path:
@@ -205,8 +175,8 @@ def _fetched(version: Version, name: str, uri: str) -> Path:
         return path
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        _client()
-        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=_uri()))
+        runs.client()
+        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=runs.uri()))
         found = found if found.is_file() else next(found.iterdir())
         if sha256(found) != digest:
             raise RegistryError(
@@ -230,111 +200,3 @@ def _version(entity) -> Version:
         decision=tags.get("decision"),
         closed=tags.get("closed") == "true",
     )
-
-
-@contextmanager
-def _run(model: str, lineage: Lineage) -> Iterator:
-    import mlflow
-
-    client = _client()
-    # Without a server MLflow would put artifacts into the working directory.
-    local = str(settings().home / "mlflow" / "artifacts") if _uri().startswith("sqlite") else None
-    _create_once(client.create_experiment, model, artifact_location=local)
-    _create_once(client.create_registered_model, model)
-    mlflow.set_experiment(model)
-    with mlflow.start_run(tags={"key": lineage.key, "code": code_version()}) as run:
-        yield run
-
-
-def _create_once(create: Callable, name: str, **options) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        create(name, **options)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
-def _log_dataset(lineage: Lineage) -> None:
-    import mlflow
-    from mlflow.data.delta_dataset_source import DeltaDatasetSource
-    from mlflow.data.meta_dataset import MetaDataset
-
-    source = DeltaDatasetSource(path=f"{settings().lake}/{lineage.table}", delta_table_version=lineage.table_version)
-    # MLflow takes 36 characters; the whole digest is in the version's lineage.
-    mlflow.log_input(MetaDataset(source, lineage.table, lineage.digest[:36]), context="training")  # type: ignore[abstract]
-
-
-def _log_curves(run_id: str, curves: list[tuple[str, int, float]]) -> None:
-    from mlflow.entities import Metric
-
-    metrics = [Metric(name, value, timestamp=0, step=step) for name, step, value in curves]
-    for start in range(0, len(metrics), 500):
-        _client().log_batch(run_id, metrics=metrics[start : start + 500])
-
-
-def _log_onnx(path: Path):
-    import mlflow.onnx
-    import onnx
-
-    model = onnx.load(path)
-    return mlflow.onnx.log_model(
-        model,
-        name="model",
-        signature=_signature(model),
-        save_as_external_data=False,
-        # Without this MLflow spends seconds on guessing.
-        pip_requirements=[f"{name}=={installed(name)}" for name in ("onnxruntime", "numpy")],
-        onnx_execution_providers=["CPUExecutionProvider"],
-    )
-
-
-def _signature(model):
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
-    from onnx.helper import tensor_dtype_to_np_dtype
-
-    def schema(tensors) -> Schema:
-        specs: list[ColSpec | TensorSpec] = []
-        for tensor in tensors:
-            kind = tensor.type.tensor_type
-            shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
-            specs.append(TensorSpec(tensor_dtype_to_np_dtype(kind.elem_type), shape, tensor.name))
-        return Schema(specs)
-
-    return ModelSignature(inputs=schema(model.graph.input), outputs=schema(model.graph.output))
-
-
-def _close_left_behind(model: str, key: str) -> None:
-    """End the runs of earlier attempts at the same training that were killed."""
-    client = _client()
-    experiment = client.get_experiment_by_name(model)
-    if experiment is None:
-        return
-    query = f"tags.key = '{key}' and attributes.status = 'RUNNING'"
-    for run in client.search_runs([experiment.experiment_id], query):
-        client.set_terminated(run.info.run_id, "KILLED")
-
-
-def _client():
-    import mlflow
-    from mlflow import MlflowClient
-
-    mlflow.set_tracking_uri(_uri())
-    return MlflowClient(_uri())
-
-
-def _uri() -> str:
-    """Address of MLflow, known to answer: MLflow's own retries take minutes before they say that it does not."""
-    uri = settings().mlflow_url
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    if uri.startswith("http"):
-        try:
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
-        except (urllib.error.URLError, OSError) as error:
-            raise RegistryError(
-                f"MLflow at {uri} does not answer ({error}). Start it (`make up`), or set KREISLAUF_MLFLOW_URL."
-            ) from error
-    return uri

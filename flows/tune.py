@@ -1,0 +1,253 @@
+"""Search for better training parameters: trials side by side, on the rows before the hold-out. Changes nothing else."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture, wait
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from models import spec
+from tasks import lake, registry, search, split
+from tasks.registry import studies
+from tasks.search import process
+from tasks.settings import settings
+
+SHOWN = 10
+"""Trials in the artifact."""
+
+PAGE = """## {tuned.model}: {tuned.validation:.4f}, with the defaults {tuned.default_validation:.4f}
+
+The validation metric of the training, on rows before the hold-out. Trial 0 has the defaults. Attempts: {states}.
+
+{table}
+
+Nothing was changed. To train with the best parameters from now on, in the checkout that is deployed:
+
+```
+{tuned.adopt}
+make deploy
+```
+"""
+
+
+class Tuned(BaseModel):
+    """What a search found."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    study: str
+    params: dict[str, Any] = Field(description="Best parameters, those that differ from the defaults or were searched.")
+    validation: float = Field(description="`Trained.validation` with them.")
+    default_validation: float = Field(description="The same with the default parameters.")
+    trials: dict[str, int] = Field(description="Attempts by their state: finished, pruned, failed, killed.")
+    adopt: str = Field(description="The command that makes the best parameters the deployments' defaults.")
+
+
+@flow
+def tune(
+    model: str = "session_recommender",
+    trials: PositiveInt = 20,
+    params: dict[str, Any] | None = None,
+    workers: PositiveInt | None = None,
+) -> Tuned:
+    """Search the fields of the model type's `Params` that are marked with `Search`, by `Trained.validation`.
+
+    All trials learn cold from the rows that a training would learn from today; the hold-out stays unseen. A search that
+    was interrupted is continued, on its own rows, when it is run again with the same parameters; more `trials` than
+    before are added to those that were run. Nothing that runs or serves is changed: `Tuned.adopt` says how to.
+
+    Args:
+        model: Name of the model type.
+        trials: Trials to have in the end, finished or pruned; the first has the default parameters.
+        params: Parameters that differ from the defaults and are not searched.
+        workers: Trials at the same time. Default: one a core, but no more than a quarter of the trials, because they
+            learn from earlier ones only; one where `KREISLAUF_TRAINER` names an accelerator.
+
+    Returns:
+        The best parameters, and how they compare with the defaults.
+
+    Raises:
+        ValueError: unknown model type, wrong parameters, nothing to search, too little data.
+        process.Ended: the trial with the default parameters failed.
+        RuntimeError: another process runs the same study.
+        lake.LakeError, registry.RegistryError: a store is missing or does not answer.
+    """
+    kind = spec.load(model)
+    fixed = kind.Params.model_validate(params or {}).model_dump(mode="json", exclude_unset=True)
+    search.space(kind.Params, fixed)
+    study, rows = pin(kind, fixed)
+    folder = settings().home / "search" / study.name
+    with process.alone(folder):
+        rows.write_ipc(folder / "rows.arrow")
+        del rows
+        studies.bury(study)
+        run_trials(study, trials, workers or cores(trials), folder)
+        tuned = conclude(study)
+    get_run_logger().info(f"{tuned.validation:.4f} against {tuned.default_validation:.4f}. {tuned.adopt}")
+    return tuned
+
+
+def cores(trials: int) -> int:
+    """See `workers` of `tune`; on a CPU a training uses one core."""
+    on_cpu = settings().trainer.get("accelerator", "cpu") == "cpu"
+    return min(len(os.sched_getaffinity(0)), max(1, trials // 4)) if on_cpu else 1
+
+
+def pin(kind: spec.ModelSpec, fixed: dict[str, Any]) -> tuple[studies.Study, pl.DataFrame]:
+    """The study to continue or to begin, and what its trials learn from."""
+    key = digest(kind.name, fixed, spec.code_digest(kind))
+    study, rows = continued(kind, key) or begun(kind, key, fixed)
+    return study, rows.filter(pl.col(kind.table.time) < study.lineage.holdout)
+
+
+def continued(kind: spec.ModelSpec, key: str) -> tuple[studies.Study, pl.DataFrame] | None:
+    """The search that was interrupted, with its rows; one whose rows are gone is closed."""
+    study = studies.unfinished(kind.name, key)
+    if study is None:
+        return None
+    try:
+        rows = lake.rebuild(kind.table, study.lineage.table_version, study.lineage.watermark, study.lineage.digest)
+    except lake.LakeUnreachable:
+        raise
+    except lake.LakeError as error:
+        get_run_logger().warning(f"Study {study.name} cannot be continued, a new one begins. {error}")
+        studies.end(study, {}, "KILLED")
+        return None
+    get_run_logger().info(f"Study {study.name} is continued.")
+    return study, rows
+
+
+def begun(kind: spec.ModelSpec, key: str, fixed: dict[str, Any]) -> tuple[studies.Study, pl.DataFrame]:
+    """A search on the rows that a training would see today; the same rows give the same study."""
+    version = lake.version(kind.table)
+    rows = lake.read(kind.table, version)
+    at = split.cut(rows, kind.table, version, kind.policy)
+    lineage = registry.Lineage(key=key, table=kind.table.name, digest=lake.digest(rows), **at.model_dump())
+    return studies.start(kind.name, digest(key, lineage.digest, lineage.holdout)[:12], lineage, fixed), rows
+
+
+def digest(*inputs: Any) -> str:
+    """Hex SHA-256."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def run_trials(study: studies.Study, trials: int, workers: int, folder: Path) -> None:
+    """Run every trial that has neither finished nor was pruned. Raises Ended if that with the defaults fails."""
+    ended = {trial.number for trial in studies.trials(study) if trial.state in ("finished", "pruned")}
+    left = [number for number in range(trials) if number not in ended]
+    pool: ThreadPoolTaskRunner[Any]
+    with ThreadPoolTaskRunner(max_workers=workers) as pool:
+        running: list[PrefectFuture[Any]] = [
+            pool.submit(attempt, {"study": study, "number": number, "folder": folder})  # type: ignore[arg-type]
+            for number in left
+        ]
+        if 0 in left:
+            running[0].result()
+        wait(running)
+
+
+def was_killed(_task: Any, _run: Any, state: Any) -> bool:
+    """Whether a task is worth a retry."""
+    return isinstance(state.data, process.Ended) and state.data.state == "killed"
+
+
+@task(task_run_name="trial-{number}", cache_policy=NO_CACHE, retries=1, retry_condition_fn=was_killed)
+def attempt(study: studies.Study, number: int, folder: Path) -> str:
+    """Run one trial; returns finished or pruned. Raises Ended if it fails or is killed."""
+    kind = spec.load(study.model)
+    tried = studies.trials(study)
+    own = folder / str(number)
+    params = again(tried, number)
+    if params is None:
+        shutil.rmtree(own, ignore_errors=True)
+        params = choose(kind, study, tried, number)
+    own.mkdir(exist_ok=True)
+    trial = studies.begin(study, number, params)
+    try:
+        used = {**study.fixed, **params}
+        validation = process.train(study.model, folder / "rows.arrow", used, own, listener(kind, study, trial))
+        if not math.isfinite(validation):
+            raise process.Ended("failed", f"Its validation metric is {validation}.")
+    except Exception as error:
+        state = error.state if isinstance(error, process.Ended) else "failed"
+        studies.settle(trial, state, why=str(error))
+        if state != "pruned":
+            raise
+        return state
+    studies.settle(trial, "finished", validation)
+    return "finished"
+
+
+def again(tried: Sequence[studies.Trial], number: int) -> dict[str, Any] | None:
+    """The parameters of a trial's last attempt if it was killed, but only once with them: they may be why."""
+    before = [trial for trial in tried if trial.number == number]
+    if not before or before[-1].state != "killed":
+        return None
+    last = before[-1].params
+    return last if sum(trial.params == last for trial in before) == 1 else None
+
+
+def choose(kind: spec.ModelSpec, study: studies.Study, tried: Sequence[studies.Trial], number: int) -> dict[str, Any]:
+    """Parameters of a new attempt: the defaults in trial 0, else what the search proposes."""
+    space = search.space(kind.Params, study.fixed)
+    if number == 0:
+        return {name: getattr(kind.Params(), name) for name in space}
+    attempts = sum(trial.number == number for trial in tried)
+    return search.propose(space, tried, f"{study.name} {number} {attempts}")
+
+
+def listener(
+    kind: spec.ModelSpec, study: studies.Study, trial: studies.Trial
+) -> Callable[[int, dict[str, float]], bool]:
+    """Logs what a training reports, and says whether to stop it; the one with the defaults is never stopped."""
+    reports: dict[int, float] = {}
+
+    def hear(percent: int, metrics: dict[str, float]) -> bool:
+        if kind.metric in metrics:
+            reports[percent] = metrics[kind.metric]
+        studies.report(trial, percent, metrics, reports)
+        return trial.number > 0 and bool(reports) and search.hopeless(studies.trials(study), reports)
+
+    return hear
+
+
+def conclude(study: studies.Study) -> Tuned:
+    """Show and return what was found, and close the study."""
+    tried = studies.trials(study)
+    best, default = search.best(tried), search.best([trial for trial in tried if trial.number == 0])
+    tuned = Tuned(
+        model=study.model,
+        study=study.name,
+        params={**study.fixed, **best.params},
+        validation=best.validation,
+        default_validation=default.validation,
+        trials=Counter(trial.state for trial in tried),
+        adopt=f"make adopt MODEL={study.model} STUDY={study.name}",
+    )
+    studies.end(study, {"validation": tuned.validation, "default_validation": tuned.default_validation})
+    create_markdown_artifact(key=f"search-{study.model.replace('_', '-')}", markdown=page(tuned, tried))
+    return tuned
+
+
+def page(tuned: Tuned, tried: Sequence[studies.Trial]) -> str:
+    """The result as Markdown."""
+    finished = (trial for trial in tried if trial.state == "finished")
+    top = sorted(finished, key=lambda trial: -trial.validation)[:SHOWN]
+    names = list(top[0].params)
+    rows = [[f"{t.number}", f"{t.validation:.4f}", *(f"{t.params[n]:.6g}" for n in names)] for t in top]
+    table = [["trial", "validation", *names], ["---"] * (len(names) + 2), *rows]
+    states = ", ".join(f"{count} {state}" for state, count in tuned.trials.items())
+    return PAGE.format(tuned=tuned, states=states, table="\n".join(f"| {' | '.join(row)} |" for row in table))

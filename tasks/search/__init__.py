@@ -1,0 +1,133 @@
+"""Optuna: what a search tries next, and which trial is not worth finishing. The only module that imports optuna.
+
+Nothing is kept here: each question comes with everything that was tried so far, so any process can ask it at any time.
+"""
+
+import hashlib
+from collections.abc import Container, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from models.spec import Search
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+
+Space = dict[str, "BaseDistribution"]
+
+
+class Tried(Protocol):
+    """What is asked of a trial."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def state(self) -> str: ...  # running, finished, pruned, failed or killed
+    @property
+    def params(self) -> dict[str, Any]: ...
+    @property
+    def validation(self) -> float: ...
+    @property
+    def reports(self) -> dict[int, float]: ...
+
+
+T = TypeVar("T", bound=Tried)
+
+
+def space(params: type[BaseModel], fixed: Container[str] = ()) -> Space:
+    """The fields that `params` marks with `Search`, without the `fixed` ones, and where values may be taken from.
+
+    Raises ValueError if none is left, or for a range that does not fit its field.
+    """
+    marks = {name: m for name, f in params.model_fields.items() for m in f.metadata if isinstance(m, Search)}
+    left = {name: _distribution(params, name, mark) for name, mark in marks.items() if name not in fixed}
+    if not left:
+        why = f"{', '.join(marks)}: all of it is fixed" if marks else "mark a number in it with models.spec.Search"
+        raise ValueError(f"There is nothing to search in {params.__module__}.{params.__qualname__} ({why}).")
+    return left
+
+
+def _distribution(params: type[BaseModel], name: str, mark: Search) -> "BaseDistribution":
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    field = params.model_fields[name]
+    default = field.get_default(call_default_factory=True)
+    if field.annotation not in (int, float) or not mark.low <= default <= mark.high or (mark.log and mark.low <= 0):
+        raise ValueError(
+            f"{params.__module__}.{params.__qualname__}.{name} cannot be searched within {mark}: it must be an int or "
+            f"a float, its default {default!r} must lie within, and a logarithmic range must begin above 0."
+        )
+    for bound in (mark.low, mark.high):
+        params.model_validate({name: bound})
+    if field.annotation is int:
+        return IntDistribution(int(mark.low), int(mark.high), log=mark.log)
+    return FloatDistribution(mark.low, mark.high, log=mark.log)
+
+
+def propose(space: Space, tried: Sequence[Tried], seed: str) -> dict[str, Any]:
+    """The parameters to try next, by the tree-structured Parzen estimator; at random as long as few were tried.
+
+    The same past and seed give the same proposal. Trials that still run count as bad ones, so that trials side by side
+    do not crowd in one place.
+    """
+    from optuna.samplers import TPESampler
+
+    number = int(hashlib.sha256(seed.encode()).hexdigest()[:8], 16)
+    study = _study(sampler=TPESampler(seed=number))
+    for trial in tried:
+        if trial.state in ("running", "finished", "pruned"):
+            _add(study, trial, space, trial.reports)
+    return study.ask(space).params
+
+
+def hopeless(tried: Sequence[Tried], reports: Mapping[int, float]) -> bool:
+    """Whether a running trial is not worth finishing, by the median rule: its best report so far is below the median of
+    what the finished trials, five at least, had after the same share of the training.
+
+    `reports` are per cent of the training and validation metric, as in `Tried`.
+    """
+    from optuna import create_trial
+    from optuna.pruners import MedianPruner
+    from optuna.trial import TrialState
+
+    now, study = max(reports), _study()
+    for trial in tried:
+        if trial.state == "finished":
+            # Trials report at shares of their own: compared is the newest report that each had by now.
+            heard = [percent for percent in trial.reports if percent <= now]
+            _add(study, trial, {}, {now: trial.reports[max(heard)]} if heard else {})
+    running = create_trial(state=TrialState.RUNNING, intermediate_values=dict(reports))
+    return bool(MedianPruner().prune(study, running))
+
+
+def best(tried: Sequence[T]) -> T:
+    """The finished trial with the highest validation metric; of equal ones the first. Raises ValueError if none is."""
+    finished = [trial for trial in tried if trial.state == "finished"]
+    if not finished:
+        raise ValueError("No trial has finished yet: run the search until one has.")
+    return max(finished, key=lambda trial: (trial.validation, -trial.number))
+
+
+def _study(**options: Any) -> "Study":
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.create_study(direction="maximize", **options)
+
+
+def _add(study: "Study", trial: Tried, space: Space, reports: dict[int, float]) -> None:
+    from optuna import create_trial
+    from optuna.trial import TrialState
+
+    states = {"running": TrialState.RUNNING, "finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    study.add_trial(
+        create_trial(
+            state=states[trial.state],
+            value=trial.validation if trial.state == "finished" else None,
+            params={name: trial.params[name] for name in space},
+            distributions=space,
+            intermediate_values=reports,
+        )
+    )
