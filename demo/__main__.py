@@ -65,11 +65,11 @@ def run(events: pl.DataFrame, home: Path, say) -> dict:
     files, period_days = split_by_time(events, home / "shop")
     say(f"{events['session'].n_unique()} sessions: a history, then {len(files) - 1} periods of {period_days:.1f} days")
     periods = []
-    say("period  recall live (first model)  version  what happened")
+    say("period  recall live (first model, table)  version  what happened")
     for period in replay(files, period_days, say):
         periods.append(period)
         say(
-            f"{period.number:6d}  {period.live_recall:.4f} ({period.frozen_recall:.4f})  "
+            f"{period.number:6d}  {period.live_recall:.4f} ({period.frozen_recall:.4f}, {period.table_recall:.4f})  "
             f"version {period.version}  {period.finding} -> {period.story}"
         )
     result = summary(periods)

@@ -38,7 +38,8 @@ def _lead(summary: dict) -> str:
     return (
         f"{summary['requests']:,} requests were answered by Triton in {summary['periods']} periods. Over the last "
         f"quarter the live model's recall@20 is {summary['live_recall']:.3f}; the first model, had it been kept, would "
-        f"have reached {summary['frozen_recall']:.3f} ({gain:+.3f}). {summary['retrainings']} retrainings were started "
+        f"have reached {summary['frozen_recall']:.3f} ({gain:+.3f}), a co-visitation table that is fitted anew before "
+        f"each period {summary['table_recall']:.3f}. {summary['retrainings']} retrainings were started "
         f"by events: {summary['promoted']} promoted, {summary['refused']} refused, "
         f"{summary['inconclusive']} inconclusive."
     )
@@ -54,6 +55,7 @@ def _curves(periods: list[dict]) -> str:
     numbers = [p["number"] for p in periods]
     axes.plot(numbers, [p["live_recall"] for p in periods], marker="o", color="#0b6e4f", label="live model")
     axes.plot(numbers, [p["frozen_recall"] for p in periods], marker="o", color="#9aa3ad", label="first model, kept")
+    axes.plot(numbers, [p["table_recall"] for p in periods], marker=".", color="#c98a1b", label="table, fitted weekly")
     for period in periods:
         if period["story"].startswith("promote"):
             axes.axvline(period["number"] + 0.5, color="#0b6e4f", linewidth=0.8, linestyle=":")

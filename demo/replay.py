@@ -3,6 +3,7 @@
 Imported only after the environment says where the stack is.
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from flows.monitor import monitor
 from flows.retrain import retrain
 from models import spec
 from serving import live
-from tasks import gate, registry, releases, scoring, source
+from tasks import gate, lake, registry, releases, scoring, source
 from tasks.lake.validate import judge
 
 MODEL = "session_recommender"
@@ -47,6 +48,8 @@ class Period:
     live_recall: float
     frozen_recall: float
     """Of the first model, had it been kept."""
+    table_recall: float
+    """Of the trivial baseline, fitted on everything before the period."""
     finding: str
     story: str
     seconds: float
@@ -74,6 +77,7 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
         version, answers = live.answer(MODEL, examples.inputs)
         live_recall = float(kind.score(examples, answers).mean())
         frozen_recall = float(kind.score(examples, kept.result()).mean())
+    table_recall = refreshed(kind, examples)
     if version == first and not np.isclose(live_recall, frozen_recall, atol=1e-3):
         raise RuntimeError(f"Version {first} answers {live_recall} in Triton and {frozen_recall} in process.")
     ingest(str(file), MODEL)
@@ -82,8 +86,16 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
     story = wait_for_retraining(since, newest) if finding.drifted or finding.decayed else "quiet"
     return Period(
         number, int(judged.rows[kind.table.time].min()), judged.lines_in, len(examples), version,  # type: ignore[arg-type]
-        live_recall, frozen_recall, finding.reason, story, time.monotonic() - began,
+        live_recall, frozen_recall, table_recall, finding.reason, story, time.monotonic() - began,
     )  # fmt: skip
+
+
+def refreshed(kind: spec.ModelSpec, examples: spec.Examples) -> float:
+    """Score of the baseline, fitted on all that the lake has now: what the live model has to be better than."""
+    version = lake.version(kind.table)
+    with tempfile.TemporaryDirectory() as folder:
+        table = kind.baseline(lake.read(kind.table, version), Path(folder))
+        return float(kind.score(examples, scoring.answer(table, examples.inputs)).mean())
 
 
 def wait_for_retraining(since: datetime, before: int) -> str:
@@ -135,6 +147,7 @@ def summary(periods: list[Period]) -> dict:
     return {
         "periods": len(periods),
         "frozen_recall": round(float(np.mean([p.frozen_recall for p in tail])), 4),
+        "table_recall": round(float(np.mean([p.table_recall for p in tail])), 4),
         "live_recall": round(float(np.mean([p.live_recall for p in tail])), 4),
         "retrainings": sum(outcome in ("promote", "refuse", "inconclusive") for outcome in outcomes),
         "promoted": outcomes.count("promote"),

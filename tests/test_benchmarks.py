@@ -1,17 +1,25 @@
 """The benchmarks measure what they say: the generated files, what each contender makes of them, the JSON line."""
 
+import gzip
+import json
 import shutil
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 from polars.testing import assert_frame_equal
 
-from benchmarks import contenders, ingest, scale
+from benchmarks import contenders, ingest, knn, recommender, scale, training, tron
 from benchmarks.contenders import Measured
 from benchmarks.otto import EVENTS_PER_SESSION, KINDS, generate
+from benchmarks.race import Check, Job, seconds_to
 from models.session_recommender import SPEC
 from tasks import lake, source
+from tests.conftest import write_sessions
 
 
 def rows(path: Path) -> pl.DataFrame:
@@ -130,6 +138,152 @@ def test_too_small_a_folder_is_said_before_anything_is_written(monkeypatch: pyte
     assert not work.exists()
 
 
+def publish(events: pl.DataFrame, folder: Path, share: float = 0.8) -> Path:
+    """A folder as `benchmarks.recommender` wants it: the newest sessions of `events` are the test."""
+    raw = write_sessions(events.sort("session", "ts", "aid", "type"), folder / "raw.jsonl")
+    (folder / "sessions.jsonl.gz").write_bytes(gzip.compress(raw.read_bytes()))
+    first = round(events["session"].n_unique() * share)
+    (folder / "meta.json").write_text(json.dumps({"first_test_session": first}))
+    sessions = [[event["aid"] for event in line["events"]] for line in map(json.loads, raw.open())]
+    pairs = [(session[:i], session[i]) for session in sessions[first:] for i in range(1, len(session))]
+    dtypes = {"prefix": pl.List(pl.Int32), "label": pl.Int32}
+    pl.DataFrame(pairs[::-1], dtypes, orient="row").write_parquet(folder / "test_prefixes.parquet")
+    return folder
+
+
+def test_the_recommender_benchmark_ends_with_its_numbers(
+    small_shop: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(recommender, "SEEDS", 1)
+    monkeypatch.setattr(recommender, "ABLATION", {})
+    tiny = SPEC.Params.tiny().model_dump()
+    result = recommender.run(publish(small_shop, tmp_path / "data"), tmp_path / "work", tiny, 1, True)
+    assert 0 < result["popularity_recall@20"] < min(result["recall@20"], result["knn_recall@20"])
+    assert result["covisitation_recall@20"] == result["ablation"]["table alone"]["recall@20"]
+    assert result["ablation"].keys() == {"table alone", "encoder alone", "table and encoder, no ranker"}
+    assert result["ablation"]["encoder alone"]["recall@20"] > 0
+    assert 0 < result["mrr@20"] < result["recall@20"] == result["seeds"][0]["recall@20"]
+    assert all(result[name] > 0 for name in ("train_seconds", "size_mb", "p50_ms"))
+    assert "whole model" in capsys.readouterr().out
+
+
+def test_another_test_than_the_published_one_is_refused(small_shop: pl.DataFrame, tmp_path: Path):
+    folder = publish(small_shop, tmp_path)
+    rows, test = recommender.load(folder)
+    first = rows["session"].max() + 1
+    assert (test.groups.min(), len(np.unique(rows["session"]))) == (first, first)
+    (folder / "meta.json").write_text(json.dumps({"first_test_session": first + 1}))
+    with pytest.raises(ValueError, match=r"[1-9]\d* of \d+ are missing, 0 are too many, such as \[\d+.* label \d+"):
+        recommender.load(folder)
+
+
+def test_session_knn_answers_as_its_slow_loop_does(small_shop: pl.DataFrame):
+    first = small_shop["session"].max() - 50
+    train, held = small_shop.filter(pl.col("session") < first), small_shop.filter(pl.col("session") >= first)
+    settings = knn.TUNED._replace(newest=60, neighbours=20)
+    prefixes = SPEC.examples(held).inputs["article_ids"][:200]
+    for prefix, answers in zip(prefixes, knn.Neighbours(train, settings).answers(prefixes), strict=True):
+        expected = slow_knn(train, [aid for aid in prefix if aid >= 0], settings)
+        assert [score for score in map(expected.get, answers) if score] == pytest.approx(
+            sorted(expected.values(), reverse=True)[:20]
+        )
+
+
+def slow_knn(train: pl.DataFrame, prefix: list[int], s: knn.Settings) -> dict[int, float]:
+    """Scores of articles; `prefix` is not empty."""
+    ordered = train.sort("session", "ts", "aid", "type").group_by("session", maintain_order=True).agg("aid", "ts")
+    sessions = sorted(zip(ordered["ts"].list.first(), ordered["aid"].to_list(), strict=True), key=lambda pair: pair[0])
+    age = {aid: len(prefix) - 1 - i for i, aid in enumerate(prefix)}
+    newest, near = sessions[-1][0], []
+    for start, aids in [pair for pair in sessions if age.keys() & pair[1]][-s.newest :]:
+        likeness = sum(
+            s.event ** age[a] * np.log1p(len(sessions) / sum(a in other for _, other in sessions)) ** s.rare
+            for a in age.keys() & aids
+        )
+        near.append((likeness * np.exp((start - newest) / 86_400_000 / s.days) / len(aids) ** s.length, aids))
+    scores: dict[int, float] = defaultdict(float)
+    for weight, aids in sorted(near, key=lambda pair: -pair[0])[: s.neighbours]:
+        last = min(age.get(a, 99) for a in aids)
+        match = max(i for i, a in enumerate(aids) if age.get(a, 99) == last)
+        for i, a in enumerate(aids):
+            more = (s.back if i < match else 1) * (s.again if a in age else 1)
+            scores[a] += weight * s.distance ** abs(i - match) * more
+    return scores
+
+
 def load(path: Path) -> lake.Accounts:
     """Load a file as the flow's task does."""
     return lake.load_file(SPEC.table, source.open_file(str(path), SPEC.table.line))
+
+
+def test_the_training_benchmark_ends_with_its_ratios(small_shop: pl.DataFrame, tmp_path: Path, capsys):
+    job = Job(publish(small_shop, tmp_path), epochs=6, asked=200, every=1_000, steps=3, warm=1, rounds=2)
+    loops = training.overhead(job)
+    found, table = training.contend(replace(job, target=1.1))
+    events, sessions = job.load()[0].height, job.load()[0]["session"].n_unique()
+    assert 0.9 * 6 * (events - sessions) < found[-1].examples <= 6 * (events - sessions)
+    assert [check.examples // 1_000 for check in found[:-1]] == list(range(len(found) - 1))
+    assert found[-1].recalls[0] > found[0].recalls[0]
+    result = training.summary(job, loops, found, table, None)
+    assert result["tron_over_ours_to_recall_47"] is None
+    assert "TRON was not run" in capsys.readouterr().out
+    for name in ("lightning_over_torch", "lightning_over_torch_cpu", "ours_examples_per_second"):
+        assert result[name] > 0
+
+
+def test_a_training_ends_at_its_target_and_at_its_limit(small_shop: pl.DataFrame, tmp_path: Path):
+    job = Job(publish(small_shop, tmp_path), epochs=3, asked=100, every=500)
+    full = training.contend(replace(job, target=1.1))[0]
+    target = (full[0].recalls[0] + full[-1].recalls[0]) / 2
+    found = training.contend(replace(job, target=target))[0]
+    assert [check.recalls[0] >= target for check in found] == [False] * (len(found) - 1) + [True]
+    assert len(training.contend(replace(job, target=1.1, limit=0))[0]) == 2
+
+
+def checks(*recalls: float) -> list[Check]:
+    """One every ten seconds, of which four are CPU time."""
+    return [Check(10.0 * i, 4.0 * i, 1_000 * i, (found, found + 0.1)) for i, found in enumerate(recalls)]
+
+
+def test_the_time_to_a_recall_lies_between_two_checks():
+    assert seconds_to(0.47, checks(0, 0.3, 0.4, 0.5, 0.1, 0.6)) == pytest.approx(27)
+    assert seconds_to(0.47, checks(0, 0.3, 0.4, 0.5), which=1, clock="cpu") == pytest.approx(4 + 4 * 0.7)
+    assert seconds_to(0.47, checks(0.5, 0.6)) == 0
+    assert seconds_to(0.47, checks(0, 0.46)) is None
+
+
+def test_a_rival_that_does_not_arrive_makes_a_lower_bound(capsys: pytest.CaptureFixture[str]):
+    loops = {"lightning": np.array([1.1, 1.02]), "torch": np.array([1.0, 1.0])}
+    slow = training.summary(Job(Path()), loops, checks(0, 0.47), 2.0, checks(0, 0.1, 0.2, 0.3, 0.4, 0.47))
+    assert (slow["tron_over_ours_to_recall_47"], slow["tron_is_lower_bound"]) == (5, False)
+    assert (slow["lightning_over_torch"], slow["lightning_over_torch_cpu"]) == (1.1, 1.02)
+    assert slow["seconds_to_47_with_table"] == round(10 * 37 / 47 + 2, 3)
+    never = training.summary(Job(Path()), loops, checks(0, 0.47), 2.0, checks(0, 0.1, 0.46, 0.4))
+    assert (never["tron_over_ours_to_recall_47"], never["tron_is_lower_bound"]) == (3, True)
+    assert "TRON got to 0.4600 in 30 s" in capsys.readouterr().out
+    lost = training.summary(Job(Path()), loops, checks(0, 0.1), 2.0, checks(0, 1))
+    assert lost["tron_over_ours_to_recall_47"] is None
+
+
+def test_tron_is_asked_as_it_was_trained(monkeypatch: pytest.MonkeyPatch):
+    """The newest articles at the right, padding before them, and padding is no answer."""
+
+    class Model(torch.nn.Module):
+        max_len = 3
+
+        def __init__(self):
+            super().__init__()
+            self.output_embedding = torch.nn.Embedding.from_pretrained(torch.eye(5))
+
+        def forward(self, clicks: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            assert not self.training
+            self.clicks = clicks
+            assert ((clicks > 0) == mask.bool()).all()
+            return torch.nn.functional.one_hot(clicks, 5).float() + torch.arange(5) * 0.01
+
+    monkeypatch.setattr(tron, "K", 2)
+    ids, model = np.array([-1, 70, 50, 90, 60]), Model().train()
+    sessions = np.array([[50, 90, -1, -1], [70, 50, 90, 60], [1, 70, 2**40, -1], [-1, -1, -1, -1]])
+    assert tron.answer(model, ids, sessions)[:3].tolist() == [[90, 60], [60, 90], [70, 60]]
+    assert model.clicks.tolist() == [[0, 2, 3], [2, 3, 4], [0, 0, 1], [0, 0, 0]]
+    assert model.training

@@ -1,41 +1,57 @@
 """Next articles for a shop session, in the format of OTTO's recsys data. Importing this stays light: no torch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeGuard
 
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, Field
 
 from models.session_recommender import metrics
-from models.session_recommender.features import LENGTH, PADDING, events, prefixes
-from models.session_recommender.schema import EVENTS
-from models.spec import Examples, ModelSpec, Tensors, Trained, Work
+from models.session_recommender.features import INPUTS, LENGTH, PADDING, events, prefixes
+from models.session_recommender.schema import EVENT_TYPES, EVENTS
+from models.spec import Examples, ModelSpec, Search, Tensors, Trained, Work
 
 
 class Params(BaseModel, extra="forbid"):
     """Training parameters."""
 
-    dim: int = Field(default=64, ge=4, description="Length of an article's vector.")
-    epochs: int = Field(default=4, ge=1, description="Most passes over all prefixes when there is no parent.")
-    warm_epochs: int = Field(
-        default=2, ge=1, description="Most passes over new and some old prefixes when there is a parent."
+    dim: int = Field(default=64, ge=4, multiple_of=2, description="Length of an article's vector.")
+    epochs: int = Field(default=3, ge=1, description="Most passes over the older sessions when there is no parent.")
+    block_epochs: int = Field(default=1, ge=1, description="Passes over each block of the newest sessions.")
+    batch_size: int = Field(default=128, ge=2, description="Sessions in a step of the encoder, over all processes.")
+    lr: Annotated[float, Search(5e-4, 5e-3, log=True)] = Field(
+        default=2e-3, gt=0, description="Highest learning rate of the encoder; it falls to zero."
     )
-    batch_size: int = Field(default=512, ge=2, description="Prefixes in a training step.")
-    lr: float = Field(default=2e-3, gt=0, description="Highest learning rate; it falls to zero.")
-    negatives: int = Field(default=2048, ge=1, description="Articles drawn in a step to compare the right ones with.")
-    seed: int = Field(default=0, ge=0, description="Same rows, parameters, parent and thread count: same weights.")
+    block_lr: Annotated[float, Search(2e-4, 5e-3, log=True)] = Field(
+        default=1e-3, gt=0, description="The same, for each block."
+    )
+    dropout: Annotated[float, Search(0.1, 0.6)] = Field(
+        default=0.4, ge=0, lt=1, description="Share of the encoder's numbers that a step hides."
+    )
+    most_compared: int = Field(
+        default=100_000, ge=1, description="Articles in the softmax; of a larger catalogue, so many are drawn."
+    )
+    ranker_epochs: int = Field(default=3, ge=1, description="Most passes of the ranker.")
+    ranker_batch_size: int = Field(default=128, ge=2, description="Prefixes in a step of the ranker.")
+    ranker_lr: Annotated[float, Search(5e-4, 1e-2, log=True)] = Field(
+        default=4e-3, gt=0, description="Highest learning rate of the ranker."
+    )
+    cart_weight: float = Field(default=1.0, ge=0, description="Worth of predicting a cart; a click is worth 1.")
+    order_weight: float = Field(default=1.0, ge=0, description="Worth of predicting an order; a click is worth 1.")
+    seed: int = Field(default=0, ge=0, description="Same rows, parameters, parent and processes: same weights.")
 
     @classmethod
     def tiny(cls) -> "Params":
         """For tests: seconds on a few hundred sessions."""
-        return cls(dim=16, epochs=2, warm_epochs=1, batch_size=64, negatives=64)
+        return cls(dim=16, epochs=2, batch_size=32, ranker_epochs=1)
 
 
 class SessionRecommender(ModelSpec):
     """Given the newest events of a session, the 20 articles most likely next, seen ones included.
 
-    ONNX input `article_ids` int64 (batch, 20): raw ids, oldest first, then -1. Outputs `answers` int64 (batch, 20): raw
+    ONNX inputs, int64 (batch, 20) each, oldest event first, then -1: `article_ids`, raw; `types`, 0 click, 1 cart, 2
+    order; `times`, ms since 1970, -1 if unknown. Outputs `answers` int64 (batch, 20): raw
     ids, best first, -1 where the catalogue has fewer than 20 articles; and `scores` float32 (batch, 20), of use only to
     compare the answers of one version with each other.
     """
@@ -48,20 +64,26 @@ class SessionRecommender(ModelSpec):
     def examples(self, rows: pl.DataFrame) -> Examples:
         """Every prefix of every session with the article that came next; groups are session ids."""
         e = events(rows)
-        inputs, label = prefixes(e, e.aid, PADDING)
-        return Examples({"article_ids": inputs}, e.aid[label], e.session[label])
+        label = np.flatnonzero(e.position > 0)
+        columns = zip(INPUTS, (e.aid, e.kind, e.ts), strict=True)
+        inputs = {name: prefixes(e, values, PADDING)[0] for name, values in columns}
+        return Examples(inputs, e.aid[label], e.session[label])
 
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
         """Recall@20: 1 where the article that came next is among the answers."""
         return metrics.recall(outputs["answers"], examples.labels)
 
     def tensors(self, requests: list[dict]) -> Tensors:
-        """Requests `{"events": [{"aid": 7, ...}, ...]}`, oldest event first; only the newest 20 count."""
-        ids = np.full((len(requests), LENGTH), PADDING, np.int64)
+        """Requests `{"events": [{"aid": 7, "type": "clicks", "ts": 1661724000278}, ...]}`, oldest event first.
+
+        Only the newest 20 count. `type` is clicks if it is missing, and without `ts` the time is not known.
+        """
+        found = {name: np.full((len(requests), LENGTH), PADDING, np.int64) for name in INPUTS}
         for i, request in enumerate(requests):
-            found = [_aid(i, j, event) for j, event in enumerate(_events(i, request))][-LENGTH:]
-            ids[i, : len(found)] = found
-        return {"article_ids": ids}
+            read = [_event(i, j, event) for j, event in enumerate(_events(i, request))][-LENGTH:]
+            for name, values in zip(INPUTS, zip(*read, strict=True), strict=False):
+                found[name][i, : len(read)] = values
+        return found
 
     def answers(self, outputs: Tensors) -> list[dict]:
         """`{"article_ids": [...], "scores": [...]}` per request, best first."""
@@ -118,13 +140,23 @@ def _events(i: int, request: dict) -> list:
     return found
 
 
-def _aid(i: int, j: int, event: dict) -> int:
-    aid = event.get("aid") if isinstance(event, dict) else None
-    if not isinstance(aid, int) or isinstance(aid, bool) or not 0 <= aid < 2**63:
+def _event(i: int, j: int, event: dict) -> tuple[int, int, int]:
+    """Article, kind and time of one event."""
+    event = event if isinstance(event, dict) else {}
+    aid, ts, kind = event.get("aid"), event.get("ts"), event.get("type", EVENT_TYPES[0])
+    if not _natural(aid):
         raise ValueError(
             f'Request {i}: events[{j}]["aid"] is {aid!r}. Send an article id, an integer from 0 to 2^63 - 1.'
         )
-    return aid
+    if ts is not None and not _natural(ts):
+        raise ValueError(f'Request {i}: events[{j}]["ts"] is {ts!r}. Send ms since 1970, an integer, or leave it out.')
+    if kind not in EVENT_TYPES:
+        raise ValueError(f'Request {i}: events[{j}]["type"] is {kind!r}. Send one of {", ".join(EVENT_TYPES)}.')
+    return aid, EVENT_TYPES.index(kind), PADDING if ts is None else ts
+
+
+def _natural(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 SPEC = SessionRecommender()

@@ -7,7 +7,7 @@ import polars as pl
 
 from models.session_recommender.export import export
 from models.session_recommender.features import Catalogue, covisit, events
-from models.session_recommender.module import Scorer
+from models.session_recommender.module import Known, Scorer
 
 
 def build(rows: pl.DataFrame, folder: Path) -> Path:
@@ -16,4 +16,4 @@ def build(rows: pl.DataFrame, folder: Path) -> Path:
         raise ValueError("No rows to fit the baseline on: widen the window.")
     e = events(rows)
     catalogue = Catalogue(np.unique(e.aid))
-    return export(Scorer(covisit(e, catalogue)), catalogue, folder / "baseline.onnx")
+    return export(Scorer(Known(covisit(e, catalogue))), catalogue, folder / "baseline.onnx")

@@ -7,9 +7,11 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxscript.optimizer import optimize
 
-from models.session_recommender.features import LENGTH, Catalogue
-from models.session_recommender.module import Scorer, quiet
+from models.session_recommender.features import INPUTS, LENGTH, PADDING, Catalogue
+from models.session_recommender.module import Scorer
+from models.session_recommender.quiet import quiet
 from models.spec import Parity
 
 OPSET = 20
@@ -22,18 +24,23 @@ OVERLAP = 0.95
 def export(scorer: Scorer, catalogue: Catalogue, path: Path) -> Path:
     """Writes `scorer` with the vocabulary before and after it; the batch dimension is free."""
     example = torch.full((2, LENGTH), catalogue.nothing)
+    nothing = torch.full((2, LENGTH), PADDING)
+    batch = torch.export.Dim("batch")
     with quiet():
         program = torch.onnx.export(
             scorer.eval(),
-            (example,),
+            (example, nothing, nothing.clone()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["rows"],
+            input_names=["rows", "types", "times"],
             output_names=["best", "scores"],
-            dynamic_shapes=[{0: torch.export.Dim("batch")}],
+            dynamic_shapes=[{0: batch}, {0: batch}, {0: batch}],
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        # By default there are more passes, which take four times as long and leave hardly less.
+        optimize(program.model, num_iterations=1, onnx_shape_inference=False)
     model = _with_vocabulary(program.model_proto, catalogue)
     onnx.checker.check_model(model)
     onnx.save(model, path)
@@ -57,7 +64,8 @@ def _with_vocabulary(model: onnx.ModelProto, catalogue: Catalogue) -> onnx.Model
     graph.ClearField("node")
     graph.node.extend(nodes)
     graph.initializer.append(numpy_helper.from_array(catalogue.raw(), "raw"))
-    graph.input[0].CopyFrom(helper.make_tensor_value_info("article_ids", TensorProto.INT64, ["batch", LENGTH]))
+    graph.ClearField("input")
+    graph.input.extend(helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", LENGTH]) for name in INPUTS)
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", LENGTH])
     answers = helper.make_tensor_value_info("answers", TensorProto.INT64, ["batch", LENGTH])
     graph.ClearField("output")
@@ -66,23 +74,21 @@ def _with_vocabulary(model: onnx.ModelProto, catalogue: Catalogue) -> onnx.Model
     return model
 
 
-def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: np.ndarray) -> Parity:
-    """Compares module and file on `inputs`, raw ids int64 (n, 20), and on no, one and 20 events, in several batches."""
-    edges = np.stack(
-        [np.full(LENGTH, -1), np.r_[inputs[0, :1], np.full(LENGTH - 1, -1)], np.resize(inputs[:, 0], LENGTH)]
-    )
-    inputs = np.concatenate([edges, inputs])
+def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: list[np.ndarray]) -> Parity:
+    """Compares module and file on `inputs`, raw ids, kinds and times, int64 (n, 20) each, and on sessions of no, one
+    and 20 events, in several batches."""
+    inputs = [np.concatenate([_edges(values), values]) for values in inputs]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    overlaps, differences, start = [], [], 0
-    for size in (1, 2, 7, *[256] * len(inputs)):
-        batch = inputs[start : start + size]
-        if not len(batch):
+    overlaps, differences, start, n = [], [], 0, len(inputs[0])
+    for size in (1, 2, 7, *[256] * n):
+        batch = [values[start : start + size] for values in inputs]
+        if not len(batch[0]):
             break
-        answers, scores = session.run(["answers", "scores"], {"article_ids": batch})
+        answers, scores = session.run(["answers", "scores"], dict(zip(INPUTS, batch, strict=True)))
         with torch.inference_mode():
-            best, expected = scorer(torch.from_numpy(catalogue.rows(batch)))
+            best, expected = scorer(*map(torch.from_numpy, (catalogue.rows(batch[0]), *batch[1:])))
         ids = catalogue.raw()[best.numpy()]
         overlaps.append((ids[:, :, None] == answers[:, None, :]).any(2).mean(1).min())
         size_of = np.maximum(np.abs(expected.numpy()), 1)
@@ -90,4 +96,10 @@ def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: np.ndarray)
         start += size
     overlap, difference = float(min(overlaps)), float(max(differences))
     passed = overlap >= OVERLAP and difference <= TOLERANCE
-    return Parity(inputs=len(inputs), min_overlap=overlap, max_difference=difference, passed=passed)
+    return Parity(inputs=n, min_overlap=overlap, max_difference=difference, passed=passed)
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """No event, one, and `LENGTH` of them, int64 (3, 20)."""
+    nothing = np.full(LENGTH, PADDING)
+    return np.stack([nothing, np.r_[values[0, :1], nothing[1:]], np.resize(values[:, 0], LENGTH)])

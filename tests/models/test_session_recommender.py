@@ -11,12 +11,26 @@ import onnx
 import onnxruntime
 import polars as pl
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from models.session_recommender import SPEC, Params
-from models.session_recommender.features import LENGTH, Catalogue, covisit, events
+from models.session_recommender.features import (
+    ARTICLES,
+    DAY_MS,
+    INPUTS,
+    LENGTH,
+    NEIGHBOURS,
+    PAIRS,
+    Catalogue,
+    covisit,
+    events,
+    pairs,
+)
 from models.session_recommender.metrics import mrr, recall
-from models.spec import Work
+from models.session_recommender.schema import EVENT_TYPES
+from models.spec import Tensors, Work
 
 SAMPLE = (
     Path(os.environ.get("KREISLAUF_DATA", Path(__file__).parents[3] / "shared/data")) / "otto-sample/sessions.jsonl"
@@ -39,13 +53,14 @@ def sessions(n: int, articles: int = 300, seed: int = 0, first: int = 0) -> pl.D
     return pl.DataFrame({"session": session + first, "aid": ids[family * FAMILY + member], "ts": ts, "type": kind})
 
 
-def answer(path: Path, ids: np.ndarray) -> dict[str, np.ndarray]:
+def answer(path: Path, inputs: Tensors) -> Tensors:
     session = onnxruntime.InferenceSession(path)
-    return dict(zip(["answers", "scores"], session.run(["answers", "scores"], {"article_ids": ids}), strict=True))
+    return dict(zip(["answers", "scores"], session.run(["answers", "scores"], inputs), strict=True))
 
 
-def request(*aids: int) -> np.ndarray:
-    return SPEC.tensors([{"events": [{"aid": int(aid)} for aid in aids]}])["article_ids"]
+def asked(*requests: list[int], **more: object) -> Tensors:
+    """A request for each list of articles, `more` in each event."""
+    return SPEC.tensors([{"events": [{"aid": int(aid), **more} for aid in aids]} for aids in requests])
 
 
 @pytest.fixture(scope="module")
@@ -76,23 +91,24 @@ def contract(request, trained, baseline):
 def test_examples_equal_a_slow_loop(rows):
     expected = []
     long = pl.DataFrame(
-        {"session": [700] * 30, "aid": range(30), "ts": range(START, START + 30), "type": ["clicks"] * 30}
+        {"session": [700] * 30, "aid": range(30), "ts": range(START, START + 30), "type": ["orders"] * 30}
     )
     rows = pl.concat([rows, long])
     for (session,), group in rows.sort("session", "ts").group_by("session", maintain_order=True):
-        aids = group["aid"].to_list()
-        for i in range(1, len(aids)):
-            seen = aids[max(0, i - LENGTH) : i]
-            expected.append((seen + [-1] * (LENGTH - len(seen)), aids[i], session))
+        columns = [group["aid"].to_list(), [EVENT_TYPES.index(t) for t in group["type"]], group["ts"].to_list()]
+        for i in range(1, len(group)):
+            seen = [column[max(0, i - LENGTH) : i] for column in columns]
+            expected.append(([s + [-1] * (LENGTH - len(s)) for s in seen], columns[0][i], session))
     examples = SPEC.examples(rows.sample(fraction=1, shuffle=True, seed=3))
-    assert examples.inputs["article_ids"].tolist() == [e[0] for e in expected]
+    for i, name in enumerate(("article_ids", "types", "times")):
+        assert examples.inputs[name].tolist() == [e[0][i] for e in expected]
+        assert examples.inputs[name].dtype == np.int64
     assert examples.labels.tolist() == [e[1] for e in expected]
     assert examples.groups.tolist() == [e[2] for e in expected]
-    assert examples.inputs["article_ids"].dtype == np.int64
 
 
 def test_no_rows_hold_no_examples(rows):
-    assert SPEC.examples(rows.clear()).inputs["article_ids"].shape == (0, LENGTH)
+    assert {name: a.shape for name, a in SPEC.examples(rows.clear()).inputs.items()} == {n: (0, LENGTH) for n in INPUTS}
 
 
 def test_metrics_by_hand():
@@ -101,33 +117,81 @@ def test_metrics_by_hand():
     assert mrr(answers, labels) == pytest.approx([1, 1 / 3, 0])
 
 
-def test_covisitation_by_hand():
-    rows = pl.DataFrame(
-        {"session": [0, 0, 1, 1, 2], "aid": [10, 20, 10, 20, 30], "ts": [START] * 5, "type": ["clicks"] * 5}
+def tiny_shop() -> pl.DataFrame:
+    """Clicks, as (session, article, time before the newest event in ms)."""
+    day = [(0, 10, 9), (0, 20, 8), (0, 30, 7), (1, 10, 6), (1, 10, 5), (1, 20, 4), (2, 40, 0)]
+    old = [(3, 20, 7 * DAY_MS + 1), (3, 30, 7 * DAY_MS)]
+    frame = pl.DataFrame([*day, *old], ["session", "aid", "before"], orient="row")
+    return frame.select("session", "aid", ts=START - pl.col("before"), type=pl.lit("clicks"))
+
+
+def test_pairs_by_hand():
+    e = events(tiny_shop())
+    found = pairs(e, Catalogue(np.array([10, 20, 30, 40])).rows(e.aid), 21)
+    slow, fast = np.exp(-7 / 60), np.exp(-1)
+    expected = {
+        # w, recent, next, before, together; 10, 10, 20 has 10 > 20 twice, once with an event in between
+        (0, 1): (1 + 1.7, 1 + 1.7, 2, 0, 3),
+        (0, 2): (0.7, 0.7, 0, 0, 1),
+        (1, 0): (0.7 * 2.7, 2.7, 0, 2, 3),
+        (1, 2): (1 + slow, 1 + fast, 2, 0, 2),
+        (2, 0): (0.49, 0.7, 0, 0, 1),
+        (2, 1): (0.7 * (1 + slow), 1 + fast, 0, 2, 2),
+    }
+    assert [*zip(found["a"], found["b"], strict=True)] == [*expected]
+    values = found.select("w", "recent", "next", "before", "together").to_numpy()
+    assert values == pytest.approx(np.array([*expected.values()]), rel=1e-6)
+
+
+def test_events_further_apart_than_ten_are_not_together():
+    aids = range(12)
+    e = events(
+        pl.DataFrame({"session": [0] * 12, "aid": aids, "ts": range(START, START + 12), "type": ["clicks"] * 12})
     )
-    table = covisit(events(rows), Catalogue(np.array([10, 20, 30])))
-    norm = 2**0.6 * 2**0.1
-    assert table.popularity[:3].tolist() == [2, 2, 1]
-    assert table.neighbours[:3, 0].tolist() == [1, 0, LENGTH]
-    assert table.weights[:3, 0] == pytest.approx([2 / norm, 2 * 0.7 / norm, 0])
+    found = pairs(e, e.aid, 21).filter(pl.col("a") == 0)
+    assert found["b"].to_list() == [*range(1, 11)]
+    assert found["w"].to_numpy() == pytest.approx(0.7 ** np.arange(10), rel=1e-6)
 
 
-def test_the_table_is_trusted_unless_less_of_it_is_better_by_more_than_chance():
-    from models.session_recommender.training import choose
+def test_covisitation_by_hand():
+    table = covisit(events(tiny_shop()), Catalogue(np.array([10, 20, 30, 40, 50])))
+    slow, fast = np.exp(-7 / 60), np.exp(-1)
+    popularity = np.array([3, 2 + slow, 1 + slow, 1, 0])
+    assert table.popularity[:5] == pytest.approx(popularity)
 
-    rng = np.random.default_rng(0)
-    table = (rng.random(4000) < 0.50).astype(float)
-    by_chance = np.where(rng.random(4000) < 0.02, 1 - table, table)
-    better = np.where(rng.random(4000) < 0.05, 1.0, table)
-    assert choose({8.0: table, 4.0: table, 1.0: by_chance}) == 8.0
-    assert choose({8.0: table, 4.0: better, 1.0: by_chance}) == 4.0
+    def weight(a: int, b: int, w: float) -> float:
+        return w / popularity[a] ** 0.6 / popularity[b] ** 0.1
+
+    of_20 = {0: weight(1, 0, 0.7 * 2.7), 2: weight(1, 2, 1 + slow)}
+    best = sorted(of_20, key=of_20.__getitem__, reverse=True)
+    assert table.neighbours[1, :3].tolist() == [*best, 21 - 1]
+    assert table.weights[1, :3] == pytest.approx([of_20[best[0]], of_20[best[1]], 0])
+    assert (table.neighbours[3:] == 20).all()
+    assert not table.weights[3:].any()
+
+    assert table.pairs.shape == (21, NEIGHBOURS, PAIRS)
+    place = table.neighbours[1].tolist().index(2)
+    w, recent, after, before, together, seen_20, seen_30 = of_20[2], 1 + fast, 2, 0, 2, 3, 2
+    numbers = [np.log1p(50 * w), np.log1p(recent), np.log1p(after), np.log1p(before)]
+    numbers += [10 * after / (seen_20 + 1), 5 * together / np.sqrt((seen_20 + 1) * (seen_30 + 1))]
+    assert table.pairs[1, place] == pytest.approx(np.array(numbers), rel=2e-3)
+    assert not table.pairs[1, 2:].any()
+    assert not table.pairs[3:].any()
+
+    assert table.articles.shape == (21, ARTICLES)
+    counts, since_first, since_last = [3, 2, 2, 3], 7 + 1 / DAY_MS, 4 / DAY_MS
+    logs = np.log1p([*counts, since_first, since_last, 0])
+    assert table.articles[1] == pytest.approx([*logs, 1 / 23], abs=1e-6)
+    assert table.articles[0, -2:] == pytest.approx([np.log1p(1), 2 / 23]), "seen again once, in session 1"
+    assert not table.articles[4:, :-1].any(), "never seen"
 
 
 def test_it_learns_and_is_exported_faithfully(rows, trained, baseline, later):
     popular = rows["aid"].value_counts().sort("count", descending=True)["aid"][:LENGTH].to_numpy()
     by_popularity = recall(np.tile(popular, (len(later), 1)), later.labels).mean()
-    scores = [SPEC.score(later, answer(path, later.inputs["article_ids"])).mean() for path in (trained.onnx, baseline)]
+    scores = [SPEC.score(later, answer(path, later.inputs)).mean() for path in (trained.onnx, baseline)]
     assert min(scores) > by_popularity + 0.3
+    assert scores[0] == pytest.approx(trained.validation, abs=0.1)
     assert trained.parity.passed
     assert trained.parity.inputs >= 500
     assert {name for name, _, _ in trained.curves} == {"train_loss", "validation_recall"}
@@ -142,34 +206,53 @@ def test_contract(contract, rows):
     model = onnx.load(contract)
     assert model.ir_version <= 10
     assert max(o.version for o in model.opset_import if o.domain == "") <= 20
-    out = answer(contract, np.repeat(request(), 3, 0))
+    assert {i.name: i.type.tensor_type.elem_type for i in model.graph.input} == dict.fromkeys(INPUTS, TensorProto.INT64)
+    out = answer(contract, asked([], [], []))
     assert out["answers"].shape == out["scores"].shape == (3, LENGTH)
     assert (out["answers"].dtype, out["scores"].dtype) == (np.int64, np.float32)
     assert [p.name for p in contract.parent.iterdir() if p.suffix == ".data"] == []
 
 
 def test_nothing_known_gives_what_is_popular(contract, rows):
-    out = answer(contract, np.concatenate([request(), request(2**62), request(2**62, 2**61)]))["answers"]
+    out = answer(contract, asked([], [2**62], [2**62, 2**61]))["answers"]
     counts = dict(rows["aid"].value_counts().iter_rows())
     assert (out == out[0]).all()
-    assert np.mean([counts[a] for a in out[0]]) > 1.5 * np.mean(list(counts.values()))
+    assert np.mean([counts[a] for a in out[0]]) > 1.2 * np.mean(list(counts.values()))
 
 
 def test_unknown_articles_are_as_if_absent(contract, rows):
     a, b = rows["aid"][:2]
-    plain, mixed = answer(contract, request(a, b)), answer(contract, request(2**62, a, 2**61, b, 2**60))
-    assert plain["answers"].tolist() == mixed["answers"].tolist()
+    out = answer(contract, asked([a, b], [2**62, a, 2**61, b, 2**60]))
+    assert out["answers"][0].tolist() == out["answers"][1].tolist()
+    assert out["scores"][0] == pytest.approx(out["scores"][1], rel=1e-5)
 
 
 def test_only_the_newest_twenty_events_count(contract, rows):
-    aids = rows["aid"][:60].to_list()
-    assert request(*aids).tolist() == request(*aids[-LENGTH:]).tolist()
-    assert (answer(contract, request(*aids))["answers"] >= 0).all()
+    aids = (rows["aid"].to_list() * 5)[:500]
+    inputs = asked(aids, aids[-LENGTH:])
+    assert all((values[0] == values[1]).all() for values in inputs.values())
+    assert (answer(contract, inputs)["answers"] >= 0).all()
+
+
+def test_no_article_is_answered_twice(contract, rows):
+    a, b = rows["aid"][:2]
+    for ids in answer(contract, asked([a] * 20, [a, b] * 10, [a, b, b, a]))["answers"]:
+        assert len(set(ids)) == LENGTH
+
+
+def test_what_was_done_and_when_counts_for_the_model_alone(trained, baseline, rows):
+    aids = rows["aid"][:3].to_list()
+    hours = SPEC.tensors([{"events": [{"aid": a, "ts": START + i * 3_600_000} for i, a in enumerate(aids)]}])
+    others = [asked(aids, type="orders"), hours]
+    for path, same in ((trained.onnx, False), (baseline, True)):
+        plain = answer(path, asked(aids))["scores"]
+        assert [(answer(path, inputs)["scores"] == plain).all() for inputs in others] == [same, same]
 
 
 def test_batch_size_does_not_matter(contract, later):
-    ids = later.inputs["article_ids"][:64]
-    together, alone = answer(contract, ids), [answer(contract, ids[i : i + 1]) for i in range(64)]
+    inputs = later.take(np.arange(64)).inputs
+    together = answer(contract, inputs)
+    alone = [answer(contract, later.take(np.array([i])).inputs) for i in range(64)]
     assert np.allclose(together["scores"], np.concatenate([a["scores"] for a in alone]), atol=1e-4)
     assert (together["answers"] == np.concatenate([a["answers"] for a in alone])).mean() > 0.99
 
@@ -177,60 +260,138 @@ def test_batch_size_does_not_matter(contract, later):
 def test_small_catalogue_is_padded(tmp_path):
     rows = sessions(80, articles=10)
     for path in (SPEC.train(rows, Params.tiny(), Work(tmp_path)).onnx, SPEC.baseline(rows, tmp_path)):
-        out = answer(path, np.concatenate([request(), request(rows["aid"][0])]))
+        out = answer(path, asked([], [rows["aid"][0]]))
         assert ((out["answers"] == -1).sum(1) == LENGTH - 10).all()
         assert (out["scores"][out["answers"] == -1] < -1e8).all()
         ids = SPEC.answers(out)[1]["article_ids"]
         assert sorted(ids) == sorted(rows["aid"].unique())
 
 
-def test_warm_start_keeps_what_is_known(rows, trained, tmp_path):
+@pytest.fixture
+def untaught(monkeypatch):
+    """Courses learn nothing and only list what they would have learnt."""
+    from models.session_recommender.training import Course
+
+    names = []
+    monkeypatch.setattr(Course, "_fit", lambda self, task, batches, validation, epochs, name, share: names.append(name))
+    return names
+
+
+def run(rows, work, params=None):
+    """A course that has been run, and its encoder's weights before."""
     import torch
-    from safetensors.numpy import load_file
 
-    from models.session_recommender.module import Encoder
-    from models.session_recommender.training import warm
+    from models.session_recommender.training import Course
 
+    e = events(rows)
+    torch.manual_seed(0)
+    course = Course(e, Catalogue(np.unique(e.aid)), params or Params.tiny(), work)
+    before = {name: value.clone() for name, value in course.encoder.state_dict().items()}
+    course.run()
+    return course, before
+
+
+def test_warm_start_keeps_what_is_known(rows, trained, untaught, tmp_path):
     more = pl.concat([rows, sessions(60, articles=400, seed=2, first=600)])
-    e = events(more)
-    catalogue = Catalogue(np.unique(e.aid))
-    encoder = Encoder(catalogue.size, Params.tiny().dim)
-    assert warm(encoder, catalogue, covisit(e, catalogue), trained.weights) < START + 600 * 60_000
+    course, _ = run(more, Work(tmp_path, trained.weights))
+    assert "older" not in untaught
+    assert len([name for name in untaught if name.startswith("block-")]) == 5
+    assert min(int(name.removeprefix("block-")) for name in untaught if name != "ranker") >= START + 600 * 60_000
     before = load_file(trained.weights)
-    row = catalogue.rows(before["catalogue"])
-    assert len(before["catalogue"]) < len(catalogue.ids)
-    assert np.array_equal(encoder.articles.detach().numpy()[row], before["encoder.articles"][: len(row)])
-    assert torch.isfinite(encoder.articles).all()
+    row = course.catalogue.rows(before["catalogue"])
+    assert len(row) < len(course.catalogue.ids)
+    state = {name: value.numpy() for name, value in course.encoder.state_dict().items()}
+    assert np.array_equal(state.pop("articles")[row], before["encoder.articles"][: len(row)])
+    assert all(np.array_equal(value, before[f"encoder.{name}"]) for name, value in state.items())
+    assert {name for name in before if name.startswith("ranker.")} == {f"ranker.{n}" for n in course.ranker_state}
 
+
+def test_a_new_article_starts_near_those_it_was_seen_with(rows, trained, untaught, tmp_path):
+    new, old = 10**6, rows["aid"].mode()[0]
+    session = pl.DataFrame({"session": 700, "aid": [old, new], "ts": [START + 10**8] * 2, "type": "clicks"})
+    course, before = run(
+        pl.concat([rows, session.cast(rows.schema), sessions(20, seed=2, first=710)]), Work(tmp_path, trained.weights)
+    )
+    vectors = course.encoder.articles.detach().numpy()
+    a, b = vectors[course.catalogue.rows(np.array([old, new]))]
+    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.9
+    drawn = before["articles"][course.catalogue.rows(np.array([new]))[0]].numpy()
+    assert b @ drawn / np.linalg.norm(b) / np.linalg.norm(drawn) < 0.9
+
+
+def test_warm_start_keeps_an_article_that_was_away_for_a_while(rows, trained, untaught, tmp_path):
+    """The parent knows it, but of the rows only the newest have it."""
+    away = rows["aid"].mode()[0]
+    back = pl.DataFrame({"session": 700, "aid": [away, rows["aid"][0]], "ts": [START + 10**8] * 2, "type": "clicks"})
+    rest = rows.filter((pl.col("aid") == away).any().over("session").not_())
+    more = pl.concat([rest, back.cast(rows.schema), sessions(20, seed=2, first=710).filter(pl.col("aid") != away)])
+    course, _ = run(more, Work(tmp_path, trained.weights))
+    before = load_file(trained.weights)
+    expected = before["encoder.articles"][Catalogue(before["catalogue"]).rows(np.array([away]))]
+    assert np.array_equal(course.encoder.articles.detach().numpy()[course.catalogue.rows(np.array([away]))], expected)
+
+
+def test_a_warm_training_is_shorter(rows, trained, tmp_path):
+    more = pl.concat([rows, sessions(60, articles=400, seed=2, first=600)])
     continued = SPEC.train(more, Params.tiny(), Work(tmp_path, trained.weights))
     assert continued.metrics["steps"] < trained.metrics["steps"]
     assert continued.parity.passed
 
 
-def test_parent_of_another_shape_is_a_cold_start(rows, trained, tmp_path):
+def test_parent_of_another_shape_is_a_cold_start(rows, trained, untaught, tmp_path):
     other = Params.tiny().model_copy(update={"dim": 8})
-    assert SPEC.train(rows, other, Work(tmp_path, trained.weights)).metrics["steps"] == trained.metrics["steps"]
+    course, before = run(rows, Work(tmp_path, trained.weights), other)
+    assert untaught[0] == "older"
+    assert all(
+        (course.encoder.state_dict()[name] == value).all() for name, value in before.items() if name != "articles"
+    )
+    assert course.ranker_state is None
 
 
-def test_parity_notices_a_shuffled_vocabulary(rows, tmp_path):
-    from models.session_recommender.export import export, parity
-    from models.session_recommender.module import Scorer
+def test_parent_of_another_structure_is_a_cold_start(rows, trained, untaught, tmp_path):
+    """Such as the champion that an earlier version of this code trained: its encoder had other layers, it no ranker."""
+    with safe_open(trained.weights, "np") as file:
+        metadata = file.metadata()
+    state = {name: value for name, value in load_file(trained.weights).items() if not name.startswith("ranker.")}
+    state["encoder.event.weight"] = state.pop("encoder.attention.join.weight")
+    save_file(state, tmp_path / "earlier.safetensors", metadata)
+    course, before = run(rows, Work(tmp_path, tmp_path / "earlier.safetensors"))
+    assert untaught[0] == "older"
+    assert all(
+        (course.encoder.state_dict()[name] == value).all() for name, value in before.items() if name != "articles"
+    )
+
+
+def test_parent_s_ranker_of_another_shape_is_left_out(rows, trained, untaught, tmp_path):
+    """Such as one that an earlier version of this code trained, with fewer numbers of each article."""
+    with safe_open(trained.weights, "np") as file:
+        metadata = file.metadata()
+    state = load_file(trained.weights)
+    state["ranker.mean"] = state["ranker.mean"][:-1]
+    save_file(state, tmp_path / "earlier.safetensors", metadata)
+    run(rows, Work(tmp_path, tmp_path / "earlier.safetensors"))
+    assert untaught[-1] == "ranker"
+
+
+def test_parity_notices_a_shuffled_vocabulary(rows, baseline, tmp_path):
+    from models.session_recommender.export import parity
+    from models.session_recommender.module import Known, Scorer
+    from models.session_recommender.training import inputs
 
     e = events(rows)
     catalogue = Catalogue(np.unique(e.aid))
-    scorer, inputs = Scorer(covisit(e, catalogue)), SPEC.examples(rows).inputs["article_ids"][-500:]
-    path = export(scorer, catalogue, tmp_path / "model.onnx")
-    assert parity(scorer, catalogue, path, inputs).passed
-    model = onnx.load(path)
+    scorer, newest = Scorer(Known(covisit(e, catalogue))), [values[-500:] for values in inputs(e)]
+    assert parity(scorer, catalogue, baseline, newest).passed
+    model = onnx.load(baseline)
     raw = next(i for i in model.graph.initializer if i.name == "raw")
     raw.CopyFrom(numpy_helper.from_array(np.random.default_rng(0).permutation(catalogue.raw()), "raw"))
-    onnx.save(model, path)
-    assert not parity(scorer, catalogue, path, inputs).passed
+    onnx.save(model, tmp_path / "shuffled.onnx")
+    assert not parity(scorer, catalogue, tmp_path / "shuffled.onnx", newest).passed
 
 
 def test_golden_requests_are_answered(contract):
     golden = SPEC.golden()
-    found = SPEC.answers(answer(contract, SPEC.tensors(golden)["article_ids"]))
+    found = SPEC.answers(answer(contract, SPEC.tensors(golden)))
     assert len(found) == len(golden)
     assert all(len(a["article_ids"]) == len(a["scores"]) == LENGTH for a in found)
     json.dumps(found)
@@ -246,11 +407,29 @@ def test_golden_requests_are_answered(contract):
         ({"events": [{"aid": "7"}]}, "is '7'"),
         ({"events": [{"aid": True}]}, "is True"),
         ({"events": [{"aid": 2**63}]}, "is 9223372036854775808"),
+        (
+            {"events": [{"aid": 1, "type": "click"}]},
+            r'events\[0\]\["type"\] is \'click\'. Send one of clicks, carts, orders',
+        ),
+        ({"events": [{"aid": 1}, {"aid": 1, "type": None}]}, r'Request 1: events\[1\]\["type"\] is None'),
+        ({"events": [{"aid": 1, "type": ["clicks"]}]}, r"\['clicks'\]"),
+        ({"events": [{"aid": 1, "ts": -1}]}, r'events\[0\]\["ts"\] is -1. Send ms since 1970'),
+        ({"events": [{"aid": 1, "ts": 1.7e12}]}, "is 1700000000000.0"),
+        ({"events": [{"aid": 1, "ts": "2026-11-23"}]}, "is '2026-11-23'"),
     ],
 )
 def test_bad_requests_are_named(bad, says):
     with pytest.raises(ValueError, match=says):
         SPEC.tensors([{"events": []}, bad])
+
+
+def test_requests_by_hand():
+    events = [{"aid": 7, "type": "carts", "ts": START}, {"aid": 8, "ts": None}, {"aid": 9, "type": "orders"}]
+    found = SPEC.tensors([{"events": events}, {"events": []}])
+    nothing = [-1] * (LENGTH - 3)
+    assert found["article_ids"].tolist() == [[7, 8, 9, *nothing], [-1] * LENGTH]
+    assert found["types"].tolist() == [[1, 0, 2, *nothing], [-1] * LENGTH]
+    assert found["times"].tolist() == [[START, -1, -1, *nothing], [-1] * LENGTH]
 
 
 def test_monitored_columns_by_hand():
@@ -286,7 +465,7 @@ def test_real_otto_sessions(tmp_path):
     result = SPEC.train(rows, Params.tiny(), Work(tmp_path))
     examples = SPEC.examples(rows)
     assert result.parity.passed
-    assert SPEC.score(examples, answer(result.onnx, examples.inputs["article_ids"])).mean() > 0.3
+    assert SPEC.score(examples, answer(result.onnx, examples.inputs)).mean() > 0.3
 
 
 def test_importing_the_spec_stays_light():

@@ -1,0 +1,98 @@
+"""OTTO's TRON (https://github.com/otto-de/TRON) in the race: its own preparation, loaders, model and trainer.
+
+Nothing of it is copied here: its package `src` is imported from a checkout, in a process of its own.
+"""
+
+import gzip
+import importlib
+import json
+import os
+import sys
+import tempfile
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.race import Check, Job, Watch
+from models.session_recommender.features import PADDING
+from models.session_recommender.metrics import K, recall
+from models.session_recommender.quiet import quiet
+
+CONFIG = {
+    "accelerator": "cpu",
+    "num_uniform_negatives": 2048,
+    "batch_size": 512,
+    "max_session_length": 20,
+    "limit_val_batches": 0,
+    "max_epochs": 1000,
+}
+"""What differs from its own configs/tron/diginetica.json, with which an epoch takes hours on a CPU.
+
+Its trainer makes bfloat16 of precision 16. Validation and the end are left to the race.
+"""
+
+
+def contend(job: Job, checkout: Path) -> list[Check]:
+    """Its training until the race is over for it, run as its script runs it, but without MLflow."""
+    sys.path.insert(0, str(checkout))
+    os.environ["TQDM_DISABLE"] = "1"
+    config = json.loads((checkout / "configs" / "tron" / "diginetica.json").read_text()) | CONFIG
+    _, test = job.load()
+    with tempfile.TemporaryDirectory() as folder, chdir(folder), quiet():
+        ids, statistics = prepare(job, config["dataset"])
+        theirs: Any = importlib.import_module("src.sasrec.train")
+        trainer, model, loader, _ = theirs.train_sasrec(config, ".", *statistics, len(ids) - 1)
+
+        def ask() -> tuple[float]:
+            return (float(recall(answer(model, ids, test.inputs["article_ids"]), test.labels).mean()),)
+
+        watch = Watch("tron", job, ask, lambda batch: int(batch["mask"].sum()))
+        trainer.callbacks = [c for c in trainer.callbacks if not hasattr(c, "refresh_rate")]  # the progress bar
+        trainer.callbacks.append(watch)
+        trainer.fit(model, loader)
+    return watch.checks
+
+
+def prepare(job: Job, name: str) -> tuple[np.ndarray, list[dict[str, int]]]:
+    """Writes its files as its script does after the split, which is given here, to the current folder.
+
+    Returns the raw ids of its article numbers, of which 0 is padding, and how much there is to learn and to test.
+    """
+    theirs: Any = importlib.import_module("src.preprocessing")
+    first = job.first_test()
+    with gzip.open(job.data / "sessions.jsonl.gz") as file:
+        sessions = [json.loads(line) for line in file]
+    learnt = [session for session in sessions if first - job.newest <= session["session"] < first]
+    tested, aids = theirs.filter_test_aids(learnt, [session for session in sessions if session["session"] >= first])
+    numbers = theirs.create_aid_to_idx(aids)
+    folder, statistics = Path(name), []
+    folder.mkdir()
+    for part, found in (("train", learnt), ("test", theirs.filter_short_sessions(tested))):
+        found, count, events = theirs.remap_indices(found, numbers)
+        theirs.write_file(theirs.sort_sessions(found), folder / f"{name}_{part}.jsonl")
+        statistics.append({"num_sessions": count, "num_events": events})
+    return np.array([PADDING, *numbers]), statistics
+
+
+def answer(model: Any, ids: np.ndarray, sessions: np.ndarray) -> np.ndarray:
+    """The best raw ids after each session, int64 (n, K), the whole catalogue ranked as its own validation ranks it.
+
+    `sessions` are raw ids, int64 (n, m), oldest first, then padding.
+    """
+    order = np.argsort(ids)
+    at = np.minimum(np.searchsorted(ids, sessions, sorter=order), len(ids) - 1)
+    numbers = np.where(ids[order[at]] == sessions, order[at], 0)
+    # It wants the padding first.
+    numbers = np.take_along_axis(numbers, np.argsort(numbers > 0, axis=1, kind="stable"), 1)[:, -model.max_len :]
+    found = []
+    model.eval()
+    with torch.no_grad():
+        for clicks in torch.from_numpy(numbers).split(256):
+            logits = model(clicks, (clicks > 0).float())[:, -1] @ model.output_embedding.weight.T
+            logits[:, 0] = -torch.inf
+            found.append(logits.topk(K).indices)
+    model.train()
+    return ids[torch.cat(found).numpy()]

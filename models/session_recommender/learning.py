@@ -1,0 +1,284 @@
+"""How the two networks are trained with Lightning: batches, steps, checkpoints; the same on one process and on many."""
+
+import copy
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from models.session_recommender import metrics
+from models.session_recommender.batches import Batches
+from models.session_recommender.module import Candidates, Encoder, Known, Ranker, Scorer, Session, newest, rank
+from models.session_recommender.softmax import catalogue_logsumexp
+
+LOG_EVERY = 50
+CHECKPOINT_STEPS = 200
+"""A killed training loses at most so many steps."""
+
+
+def forgotten(times: Tensor) -> Tensor:
+    """Every tenth session without times, because a request may come without."""
+    return torch.where(torch.rand(len(times), 1, device=times.device) < 0.1, -1, times)
+
+
+class Task(lightning.LightningModule):
+    """What both trainings share: curves, the best weights so far, a rate that rises and falls, steps that repeat."""
+
+    def __init__(self, network: torch.nn.Module, seed: int, lr: float):
+        super().__init__()
+        self.network, self.seed, self.lr = network, seed, lr
+        self.curves: list[tuple[str, int, float]] = []
+        self.best, self.best_state = -1.0, self.state()
+        self.hits: list[np.ndarray] = []
+
+    def state(self) -> dict[str, Tensor]:
+        return {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+
+    def loss(self, batch: Any) -> Tensor:
+        """Loss of one batch."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, step: int) -> Tensor:
+        """Whatever is drawn in a step depends on its number alone: a resumed training repeats it."""
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1_009 + self.global_rank)
+        loss = self.loss(batch)
+        if self.global_step % LOG_EVERY == 0:
+            self.curves.append(("train_loss", self.global_step, float(loss.detach())))
+        return loss
+
+    def on_validation_epoch_end(self) -> None:
+        """Remembers the best epoch; every process sees the whole validation, so all agree."""
+        recall = float(np.concatenate(self.hits).mean())
+        self.hits = []
+        self.curves.append(("validation_recall", self.global_step, recall))
+        self.log("recall", recall)
+        if recall > self.best:
+            self.best, self.best_state = recall, self.state()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Curves and the best weights are part of where a training stands."""
+        checkpoint |= {"curves": self.curves, "best": self.best, "best_state": self.best_state}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See `on_save_checkpoint`."""
+        self.curves = [tuple(point) for point in checkpoint["curves"]]
+        self.best, self.best_state = checkpoint["best"], checkpoint["best_state"]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the rate rises for a tenth of the steps and then falls to zero."""
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.lr, weight_decay=0.05, fused=True)
+        steps = int(self.trainer.estimated_stepping_batches) + 1
+        # A rise of a single step would divide by zero.
+        rise = max(0.1, 2 / steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps, pct_start=rise)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class EncoderTask(Task):
+    """Every event of every session is predicted from those before it, against the whole catalogue."""
+
+    network: Encoder
+
+    def __init__(self, encoder: Encoder, params: Any, known: Known, articles: np.ndarray, lr: float):
+        super().__init__(encoder, params.seed, lr)
+        self.params, self.padding = params, len(known.prior) - 1
+        self.aside = [known]  # In a list, it is not part of what is trained, sent to a device and saved.
+        self.compared = torch.from_numpy(articles)
+        self.worth = torch.tensor([1.0, params.cart_weight, params.order_weight])
+
+    def loss(self, batch: Session) -> Tensor:
+        """Cross-entropy of the softmax, articles that were seen with their bias, weighted by the event's worth."""
+        worth, padding = self.worth.to(self.device), self.padding
+        rows = torch.where(batch.rows < 0, padding, batch.rows)
+        session = Session(rows[:, :-1], batch.kinds[:, :-1].clamp(min=0), forgotten(batch.times[:, :-1]))
+        known = session.rows < padding
+        predicted = rows[:, 1:] < padding
+        labels, seen = rows[:, 1:][predicted], session.rows[:, None].expand(-1, known.shape[1], -1)[predicted]
+        expected, again = self.network(self.network.vectors(session.rows), session, known)
+        expected, again = expected[predicted], again[predicted]
+        counted = newest(session.rows, known)[predicted]
+        everything = catalogue_logsumexp(
+            expected, self.network.vectors, self.compared.to(self.device), labels, self.params.most_compared
+        )
+        own = (expected[:, None] * self.network.vectors(seen)).sum(-1)
+        more = (own.exp() * (again.exp() - 1) * counted).sum(1)
+        right = (expected * self.network.vectors(labels)).sum(1) + (again * counted * (seen == labels[:, None])).sum(1)
+        weight = worth[batch.kinds[:, 1:][predicted]]
+        return (((everything.exp() + more).log() - right) * weight).sum() / weight.sum()
+
+    def on_validation_epoch_start(self) -> None:
+        """The table of vectors changes with every epoch."""
+        self.scorer = [Scorer(self.aside[0], copy.deepcopy(self.network).cpu()).eval()]
+
+    def validation_step(self, batch: tuple[Session, Tensor], step: int) -> None:
+        """Recall@20 of table and encoder together."""
+        session, labels = batch
+        self.hits.append(metrics.recall(self.scorer[0](*(t.cpu() for t in session))[0].numpy(), labels.cpu().numpy()))
+
+
+@dataclass(frozen=True)
+class Block:
+    """`n` prefixes of a stretch of time, with what was known and answered just before it."""
+
+    known: Known
+    vectors: Tensor
+    session: Session
+    found: Candidates
+    labels: Tensor
+    """int64 (n,), rows"""
+    kinds: Tensor
+    """int64 (n,), of the labels' events"""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor | np.ndarray) -> "Block":
+        """The prefixes at `index`."""
+        session = Session(*(t[index] for t in self.session))
+        found = Candidates(*(t[index] for t in self.found))
+        return Block(self.known, self.vectors, session, found, self.labels[index], self.kinds[index])
+
+    def lengths(self) -> np.ndarray:
+        """Events of each prefix, int64 (n,)."""
+        return (self.session.rows < len(self.known.prior) - 1).sum(1).numpy()
+
+    def narrow(self) -> "Block":
+        """Without the columns that are padding in all prefixes."""
+        width = int(self.lengths().max(initial=1))
+        return replace(self, session=Session(*(t[:, :width] for t in self.session)))
+
+    def answerable(self) -> "Block":
+        """The prefixes whose label is among the candidates."""
+        return self.take((self.found.rows == self.labels[:, None]).any(1).nonzero()[:, 0])
+
+
+class RankerTask(Task):
+    """The right candidate against the other ones, on prefixes that neither table nor encoder had seen."""
+
+    network: Ranker
+
+    def __init__(self, ranker: Ranker, params: Any, validation: Block):
+        super().__init__(ranker, params.seed, params.ranker_lr)
+        self.worth = torch.tensor([1.0, params.cart_weight, params.order_weight])
+        self.best = float(metrics.recall(validation.found.rows[:, :20].numpy(), validation.labels.numpy()).mean())
+
+    def transfer_batch_to_device(self, batch: Block, device: torch.device, dataloader_idx: int) -> Block:
+        """Stays where it is: Lightning would copy what is known, too."""
+        return batch
+
+    def scores(self, block: Block) -> Tensor:
+        """Of the candidates, float32 (n, CANDIDATES)."""
+        return rank(self.network, block.known, block.vectors, block.session, block.found)
+
+    def loss(self, batch: Block) -> Tensor:
+        """Cross-entropy over the candidates."""
+        right = (batch.found.rows == batch.labels[:, None]).long().argmax(1)
+        batch = replace(batch, session=batch.session._replace(times=forgotten(batch.session.times)))
+        worth = self.worth[batch.kinds]
+        return (F.cross_entropy(self.scores(batch), right, reduction="none") * worth).sum() / worth.sum()
+
+    def validation_step(self, batch: Block, step: int) -> None:
+        """Recall@20 of what would be served."""
+        best = batch.found.rows.gather(1, self.scores(batch).topk(20).indices)
+        self.hits.append(metrics.recall(best.numpy(), batch.labels.numpy()))
+
+
+def ranker_batches(blocks: list[Block], size: int, seed: int) -> Batches:
+    """Batches of prefixes, each of one block."""
+    first = np.cumsum([0, *map(len, blocks)])
+
+    def take(index: np.ndarray) -> Block:
+        k = int(np.searchsorted(first, index[0], "right")) - 1
+        return blocks[k].take(index - first[k]).narrow()
+
+    return Batches(np.concatenate([b.lengths() for b in blocks]), [len(b) for b in blocks], size, seed, take)
+
+
+class Progress(Callback):
+    """Checkpoints and reports. Steps decide, not seconds, so that all processes agree."""
+
+    def __init__(self, folder: Path, batches: Batches, report: Callable[[float, dict[str, float]], None]):
+        self.folder, self.batches, self.report = folder, batches, report
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Tells the batches which share of each is this process's."""
+        self.batches.rank, self.batches.processes = trainer.global_rank, trainer.world_size
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Every `CHECKPOINT_STEPS`, what is needed to go on is on disk; an old file stays until the new is whole."""
+        if trainer.global_step % LOG_EVERY == 0:
+            self._tell(trainer, pl_module)
+        if trainer.global_step % CHECKPOINT_STEPS == 0 and not trainer.is_last_batch:
+            self.batches.done = batch_idx + 1
+            trainer.save_checkpoint(self.folder / "new.ckpt")
+            self.batches.done = 0
+            if trainer.is_global_zero:
+                os.replace(self.folder / "new.ckpt", self.folder / "last.ckpt")
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """An epoch is over."""
+        self._tell(trainer, pl_module)
+
+    def _tell(self, trainer: lightning.Trainer, task: Any) -> None:
+        recalls = [value for name, _, value in task.curves if name == "validation_recall"]
+        if trainer.is_global_zero:
+            self.report(
+                trainer.global_step / int(trainer.estimated_stepping_batches),
+                {"recall@20": recalls[-1]} if recalls else {},
+            )
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Leaves what `fit` reads, which may be another process."""
+        if trainer.is_global_zero:
+            write(self.folder, pl_module, validated=bool(trainer.val_dataloaders))
+
+
+def write(folder: Path, task: Any, validated: bool) -> None:
+    """The best weights and the curves of a finished training; the curves are the sign that it is finished."""
+    save_file(task.best_state if validated else task.state(), folder / "best.safetensors")
+    (folder / "new.json").write_text(json.dumps({"best": task.best, "curves": task.curves}))
+    os.replace(folder / "new.json", folder / "done.json")
+
+
+def fit(
+    task: Task, batches: Batches, validation: list, epochs: int, folder: Path, trainer: dict, report: Callable
+) -> None:
+    """Trains `task.network` in place to the weights of its best epoch; continues or skips what `folder` has already.
+
+    Without validation the last epoch is the best. `task.curves` and `task.best` are those of the whole training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "done.json").exists():
+        last = folder / "last.ckpt"
+        stop = EarlyStopping(monitor="recall", mode="max", patience=1)
+        where = {"accelerator": "cpu", "devices": 1} | trainer
+        fitter = lightning.Trainer(
+            max_epochs=epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            callbacks=[Progress(folder, batches, report), *([stop] if validation else [])],
+            **where,
+        )
+        loader: Any = DataLoader(validation, batch_size=None) if validation else None  # type: ignore[arg-type]
+        fitter.fit(task, batches, loader, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    done = json.loads((folder / "done.json").read_text())
+    task.network.load_state_dict(load_file(folder / "best.safetensors"))
+    task.network.eval()
+    task.best, task.curves = done["best"], [tuple(point) for point in done["curves"]]

@@ -1,0 +1,837 @@
+"""What happens inside a training: loss, causality, the order of time, kills, several processes, reports."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from safetensors.torch import load_file
+from torch import Tensor
+
+from models.session_recommender import SPEC, Params, learning, metrics, softmax, training
+from models.session_recommender.batches import LONGEST, Batches, Sequences
+from models.session_recommender.features import LENGTH, PAIRS, Catalogue, Events, covisit, events, prefixes
+from models.session_recommender.learning import Block, EncoderTask, RankerTask, Task, fit, ranker_batches
+from models.session_recommender.module import (
+    CANDIDATES,
+    SCALE,
+    Candidates,
+    Encoder,
+    Known,
+    Ranker,
+    Scorer,
+    Session,
+    newest,
+    pauses,
+)
+from models.session_recommender.quiet import one_thread, quiet
+from models.session_recommender.schema import EVENT_TYPES
+from models.session_recommender.training import BLOCKS, NEWEST, Course, cuts
+from models.spec import Trained, Work, unheard
+from tests.conftest import ROOT
+from tests.models.test_session_recommender import START, sessions
+
+
+def shop(n: int, articles: int = 60, longest: int = 21, seed: int = 0) -> pl.DataFrame:
+    """Rows of `n` sessions, a minute apart, that often return to an article."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for session in range(n):
+        aids = draw.integers(0, articles, longest)
+        for i in range(1, longest):
+            aids[i] = aids[draw.integers(0, i)] if draw.random() < 0.3 else aids[i]
+        ts = START + session * 60_000 + np.cumsum(draw.integers(0, 90_000, longest))
+        kinds = draw.choice(EVENT_TYPES, longest)
+        rows += [*zip([session] * longest, 7 * aids, ts, kinds, strict=True)][: draw.integers(1, longest + 1)]
+    return pl.DataFrame(rows, ["session", "aid", "ts", "type"], orient="row")
+
+
+def shaken(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """No parameter is zero, as after a training."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=draw)
+    return module.eval()
+
+
+@pytest.fixture(scope="module")
+def e() -> Events:
+    return events(shop(60))
+
+
+@pytest.fixture(scope="module")
+def catalogue(e) -> Catalogue:
+    return Catalogue(np.unique(np.r_[e.aid, 10**6 + np.arange(5)]))
+
+
+@pytest.fixture(scope="module")
+def known(e, catalogue) -> Known:
+    """Does not know the catalogue's last articles."""
+    return Known(covisit(e, catalogue))
+
+
+@pytest.fixture(scope="module")
+def encoder(catalogue) -> Encoder:
+    torch.manual_seed(0)
+    return shaken(Encoder(catalogue.size, 16))
+
+
+@pytest.fixture(scope="module")
+def scorer(known, encoder) -> Scorer:
+    return Scorer(known, encoder, shaken(Ranker(known.articles.numpy()))).eval()
+
+
+def drawn(n: int, length: int, articles: int, seed: int = 0) -> Session:
+    """Sessions of known articles, with repeats."""
+    draw = np.random.default_rng(seed)
+    rows, kinds = draw.integers(0, articles, (n, length)), draw.integers(0, 3, (n, length))
+    rows[:, 2::3] = rows[:, 1::3][:, : rows[:, 2::3].shape[1]]
+    times = START + np.cumsum(draw.integers(0, 10**6, (n, length)), 1)
+    return Session(*map(torch.from_numpy, (rows, kinds, times)))
+
+
+def cut(session: Session, columns: slice | list[int]) -> Session:
+    return Session(*(t[:, columns] for t in session))
+
+
+# --- The softmax over the catalogue
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 1e-2), (torch.float32, 1e-5)])
+def test_logsumexp_and_its_gradients_equal_those_of_torch(dtype, error, monkeypatch):
+    monkeypatch.setattr(softmax, "fast_dtype", lambda device: dtype)
+    draw = torch.Generator().manual_seed(0)
+    made = [torch.randn(n, 64, generator=draw) for n in (48, 2 * softmax.CHUNK + 37)]
+    queries, vectors = (torch.nn.functional.normalize(t, dim=1) for t in made)
+    queries[:16] = torch.nn.functional.normalize(queries[:16] + 2 * vectors[:16], dim=1)  # as close as after a training
+    weights = torch.rand(48, generator=draw)
+    results = []
+    for kind, call in ((torch.float32, softmax.logsumexp), (torch.float64, lambda q, v: (q @ v.T).logsumexp(1))):
+        q, v = (t.to(kind, copy=True).requires_grad_() for t in (queries * SCALE, vectors))
+        value = call(q, v)
+        (value * weights.to(kind)).sum().backward()
+        results.append([t.double() for t in (value.detach(), q.grad, v.grad)])
+    for ours, exact in zip(*results, strict=True):
+        assert (ours - exact).norm() / exact.norm() < error
+    assert ((results[0][0] - results[1][0]).abs() / results[1][0]).max() < error
+
+
+def slow_sum(queries: Tensor, vectors: Tensor) -> Tensor:
+    return (queries.double() @ vectors.double().T).exp().sum(1)
+
+
+def test_a_sampled_catalogue_gives_an_unbiased_sum(monkeypatch):
+    monkeypatch.setattr(softmax, "fast_dtype", lambda device: torch.float32)
+    torch.manual_seed(0)
+    table, queries = 0.5 * torch.randn(400, 8), torch.randn(6, 8)
+    articles, labels = torch.arange(1, 400, 2), torch.tensor([1, 7, 7, 399, 21, 5])
+    found = torch.stack(
+        [softmax.catalogue_logsumexp(queries, table.__getitem__, articles, labels, 40).double() for _ in range(1500)]
+    ).exp()
+    deviation = found.std(0) / len(found) ** 0.5
+    assert ((found.mean(0) - slow_sum(queries, table[articles])).abs() < 4 * deviation).all()
+    assert (deviation < 0.05 * found.mean(0)).all(), "the bound above says something"
+    whole = softmax.catalogue_logsumexp(queries, table.__getitem__, articles, labels, 200)
+    assert whole.double().exp().numpy() == pytest.approx(slow_sum(queries, table[articles]).numpy(), rel=1e-4)
+
+
+def test_labels_are_counted_exactly_in_every_sample(monkeypatch):
+    """All other articles are alike, so that nothing depends on the draw."""
+    monkeypatch.setattr(softmax, "fast_dtype", lambda device: torch.float32)
+    torch.manual_seed(0)
+    table, queries, labels = torch.zeros(300, 8), torch.randn(3, 8), torch.tensor([4, 250, 4])
+    table[labels] = torch.randn(3, 8)
+    for _ in range(50):
+        found = softmax.catalogue_logsumexp(queries, table.__getitem__, torch.arange(300), labels, 20)
+        assert found.double().exp().numpy() == pytest.approx(slow_sum(queries, table).numpy(), rel=1e-5)
+
+
+def test_a_sample_may_be_smaller_than_the_labels(monkeypatch):
+    """`most_compared` may be any number from 1."""
+    monkeypatch.setattr(softmax, "fast_dtype", lambda device: torch.float32)
+    torch.manual_seed(0)
+    table, queries, labels = torch.randn(6, 8), torch.randn(5, 8), torch.arange(5)
+    for _ in range(20):
+        found = softmax.catalogue_logsumexp(queries, table.__getitem__, torch.arange(6), labels, 2)
+        assert found.double().exp().numpy() == pytest.approx(slow_sum(queries, table).numpy(), rel=1e-5)
+
+
+# --- The encoder and its loss
+
+
+def encoded(encoder: Encoder, session: Session, nothing: int) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        return encoder(encoder.vectors(session.rows), session, session.rows < nothing)
+
+
+def slow_loss(encoder: Encoder, batch: Session, compared: list[int], worth: list[float]) -> Tensor:
+    """Position by position, from nothing but the events before it."""
+    losses, weights = [], []
+    vectors = encoder.vectors(torch.arange(len(encoder.articles)))
+    for rows, kinds, times in zip(*batch, strict=True):
+        for i in range(1, int((rows >= 0).sum())):
+            prefix = Session(rows[None, :i], kinds[None, :i], times[None, :i])
+            expected, again = encoder(vectors[prefix.rows], prefix, torch.ones(1, i, dtype=torch.bool))
+            last = {int(row): place for place, row in enumerate(rows[:i])}
+            logits = [
+                expected[0, -1] @ vectors[row] + (again[0, -1, last[row]] if row in last else 0) for row in compared
+            ]
+            probabilities = torch.stack(logits).softmax(0)
+            losses.append(-probabilities[compared.index(int(rows[i]))].log())
+            weights.append(worth[int(kinds[i])])
+    return (torch.stack(losses) * torch.tensor(weights)).sum() / sum(weights)
+
+
+@pytest.fixture
+def timely(monkeypatch):
+    """No session's times are forgotten."""
+    monkeypatch.setattr(learning, "forgotten", lambda times: times)
+
+
+def padded(e: Events, catalogue: Catalogue, n: int) -> Session:
+    """The first sessions of at least two events as a training step gets them."""
+    return Sequences.of(e, catalogue.rows(e.aid)).take(np.arange(n))
+
+
+PARAMS = Params.tiny().model_copy(update={"cart_weight": 3.0, "order_weight": 0.5, "batch_size": 16})
+
+
+def test_the_loss_and_its_gradients_equal_a_slow_softmax(e, catalogue, known, timely, monkeypatch):
+    monkeypatch.setattr(softmax, "fast_dtype", lambda device: torch.float32)
+    encoder = shaken(Encoder(catalogue.size, 16))
+    compared = np.flatnonzero(known.known(torch.arange(catalogue.size)).numpy())
+    assert len(compared) < len(catalogue.ids)
+    batch, results = padded(e, catalogue, 12), []
+    assert len(set(batch.rows[0].tolist())) < len(batch.rows[0]), "an article occurs twice"
+    task = EncoderTask(encoder, PARAMS, known, compared, 1e-3).eval()
+    for call in (lambda: task.loss(batch), lambda: slow_loss(encoder, batch, compared.tolist(), [1.0, 3.0, 0.5])):
+        encoder.zero_grad()
+        loss = call()
+        loss.backward()
+        results.append([loss.detach(), *(parameter.grad.clone() for parameter in encoder.parameters())])
+    for ours, slow in zip(*results, strict=True):
+        assert torch.allclose(ours, slow, rtol=1e-3, atol=1e-5)
+
+
+def test_a_batch_of_nothing_worth_learning_does_no_harm(e, catalogue, known, timely, scorer):
+    params = PARAMS.model_copy(update={"cart_weight": 0.0})
+    task = EncoderTask(Encoder(catalogue.size, 16), params, known, np.arange(len(catalogue.ids)), 1e-3)
+    batch = padded(e, catalogue, 8)
+    carts = torch.where(batch.kinds < 0, -1, 1)
+    assert torch.isfinite(task.loss(batch._replace(kinds=carts)))
+    block = replace(asked(scorer, drawn(8, LENGTH, 50)), kinds=torch.ones(8, dtype=torch.long))
+    assert torch.isfinite(RankerTask(scorer.ranker, params, block).loss(block))
+
+
+def test_the_loss_stays_a_number_where_articles_never_return(timely, monkeypatch):
+    """In bfloat16 the sum over the catalogue is a few per cent off, and nearly all of it may then be taken away."""
+    monkeypatch.setattr(softmax, "fast_dtype", lambda device: torch.bfloat16)
+    torch.manual_seed(0)
+    rows = torch.stack([torch.randperm(30)[:6] for _ in range(64)])
+    catalogue = Catalogue(np.arange(30))
+    frame = {"session": np.repeat(range(64), 6), "aid": rows.flatten().numpy(), "ts": START + np.arange(384)}
+    table = Known(covisit(events(pl.DataFrame(frame).with_columns(type=pl.lit("clicks"))), catalogue))
+    encoder = Encoder(catalogue.size, 64, dropout=0.4)
+    torch.nn.init.constant_(encoder.again.bias, -12.0)
+    task = EncoderTask(encoder, PARAMS, table, np.arange(30), 1e-3)
+    for _ in range(10):
+        loss = task.loss(Session(rows, torch.zeros_like(rows), torch.full_like(rows, -1)))
+        assert loss >= 0
+
+
+def test_every_tenth_session_is_learnt_from_without_its_times():
+    torch.manual_seed(0)
+    times = drawn(5000, 4, 9).times
+    found = learning.forgotten(times)
+    without = (found == -1).all(1)
+    assert (found[~without] == times[~without]).all()
+    assert 0.08 < without.float().mean() < 0.12
+
+
+@pytest.mark.parametrize("k", [1, 2, 11, 20, 29])
+def test_what_is_expected_after_an_event_does_not_depend_on_later_ones(k, encoder, catalogue):
+    session = drawn(16, 30, len(catalogue.ids))
+    session.rows[:, 5] = catalogue.nothing
+    expected, again = encoded(encoder, session, catalogue.nothing)
+    other = drawn(16, 37, len(catalogue.ids), seed=1)
+    for later in (cut(other, slice(k, 30)), cut(other, slice(k, 37)), cut(other, slice(0, 0)), cut(other, slice(3))):
+        changed = Session(*(torch.cat([a[:, :k], b], 1) for a, b in zip(session, later, strict=True)))
+        if later.rows.shape[1] == 3:
+            changed.rows[:, -1] = catalogue.nothing
+        found = encoded(encoder, changed, catalogue.nothing)
+        torch.testing.assert_close(found[0][:, :k], expected[:, :k], atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(found[1][:, :k, :k], again[:, :k, :k], atol=1e-4, rtol=1e-5)
+
+
+def test_what_an_event_changes_is_seen_after_it(encoder, catalogue):
+    """Article, kind and time each count, and only from the event on."""
+    session = drawn(16, 12, len(catalogue.ids))
+    expected, _ = encoded(encoder, session, catalogue.nothing)
+    for name, shift in (("rows", 1), ("kinds", 1), ("times", 400_000)):
+        values = getattr(session, name).clone()
+        values[:, 5] = (values[:, 5] + shift) % {"rows": len(catalogue.ids), "kinds": 3}.get(name, 2**62)
+        found, _ = encoded(encoder, session._replace(**{name: values}), catalogue.nothing)
+        differs = (found - expected).abs().amax(2) > 1e-3
+        assert differs[:, 6].float().mean() > 0.9
+        assert not differs[:, :5].any()
+        assert differs[:, 5].any()
+
+
+def dense(found: Candidates, size: int) -> Tensor:
+    """The encoder's score of every row, from candidates that are all rows."""
+    return torch.zeros(len(found.rows), size).scatter(1, found.rows, found.cosine)
+
+
+def test_serving_computes_what_training_computed(e, catalogue, known, encoder):
+    """Every prefix, padded to 20, as its position in the whole session; up to 20 events, of which the last is seen."""
+    row = catalogue.rows(e.aid)
+    columns = (row, catalogue.nothing), (e.kind, -1), (e.ts, -1)
+    asked = Session(*(torch.from_numpy(prefixes(e, values, padding)[0]) for values, padding in columns))
+    assert (asked.rows[:, -1] < catalogue.nothing).any(), "one has 20 events"
+    with torch.no_grad():
+        _, found, _ = Scorer(known, encoder).find(asked, catalogue.size)
+    sequences = Sequences.of(e, row)
+    batch = sequences.take(np.arange(len(sequences.length)))
+    batch = Session(torch.where(batch.rows < 0, catalogue.nothing, batch.rows), batch.kinds.clamp(min=0), batch.times)
+    expected, again = encoded(encoder, batch, catalogue.nothing)
+    scores = []
+    for i, length in enumerate(sequences.length):
+        for now in range(length - 1):
+            score = expected[i, now] @ encoder.vectors(torch.arange(catalogue.size)).detach().T
+            last = {int(seen): place for place, seen in enumerate(batch.rows[i, : now + 1])}
+            for seen, place in last.items():
+                score[seen] += again[i, now, place]
+            scores.append(score)
+    torch.testing.assert_close(dense(found, catalogue.size), torch.stack(scores), atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("timed", [False, True], ids=["without times", "with times"])
+def test_an_unknown_article_in_the_middle_is_as_if_absent(timed, scorer, catalogue):
+    session = drawn(40, LENGTH, 50)
+    if not timed:
+        session = session._replace(times=torch.full_like(session.times, -1))
+    unknown = [3, 4, 9, 15]
+    session.rows[:, unknown] = torch.tensor([catalogue.nothing, len(catalogue.ids) - 1, len(catalogue.ids) - 2, 10**9])[
+        None
+    ].clamp(max=catalogue.nothing)
+    kept = [i for i in range(LENGTH) if i not in unknown]
+    without = Session(
+        *(
+            torch.cat([t[:, kept], torch.full((40, len(unknown)), fill)], 1)
+            for t, fill in zip(session, (catalogue.nothing, -1, -1), strict=True)
+        )
+    )
+    with torch.no_grad():
+        (best, scores), (expected, others) = scorer(*session), scorer(*without)
+    torch.testing.assert_close(scores, others, rtol=1e-4, atol=1e-4)
+    assert (best == expected).float().mean() > 0.99, "only ties may swap"
+
+
+# --- What is known of articles and pairs
+
+
+def test_evidence_equals_a_slow_loop(known, scorer, catalogue):
+    session = drawn(10, LENGTH, len(catalogue.ids))
+    session.rows[:, 12:] = catalogue.nothing
+    asked, found, _ = scorer.find(session, CANDIDATES)
+    assert (found.rows == catalogue.nothing).any(), "a row without an article is among the candidates"
+    evidence = known.evidence(asked.rows, found.rows)
+    assert evidence.shape == (10, LENGTH, found.rows.shape[1], PAIRS + 1)
+    seen = 0
+    for i, n, k in itertools.product(range(10), range(LENGTH), range(found.rows.shape[1])):
+        row, candidate = int(asked.rows[i, n]), int(found.rows[i, k])
+        near = known.neighbours[row].tolist()
+        expected = torch.zeros(PAIRS + 1)
+        if catalogue.nothing not in (row, candidate):
+            if candidate in near:
+                expected[:PAIRS] = known.pairs[row, near.index(candidate)].float()
+                seen += 1
+            expected[PAIRS] = row == candidate
+        assert evidence[i, n, k].tolist() == expected.tolist()
+    assert seen > 100
+
+
+def test_candidates_equal_a_sum_in_a_dictionary(known, catalogue):
+    session = drawn(30, LENGTH, 50)
+    session.rows[:, 7] = catalogue.nothing
+    session.rows[0] = catalogue.nothing
+    session.rows[1, 1:] = catalogue.nothing
+    cosine = torch.randn(30, catalogue.size, generator=torch.Generator().manual_seed(0)) * 5
+    found, scores = known.candidates(session.rows, cosine, 30)
+    index, logs = known.covisitation(session.rows, known.known(session.rows))
+    for i, rows in enumerate(session.rows.tolist()):
+        total = dict.fromkeys(range(catalogue.size), 0.0)
+        for age, row in enumerate(reversed([row for row in rows if row != catalogue.nothing])):
+            total[row] += 0.9**age
+            for near, weight in zip(known.neighbours[row].tolist(), known.weights[row].tolist(), strict=True):
+                total[near] += weight * 0.6**age
+        assert total[catalogue.nothing] == 0
+        table = {row: np.log(1 + value / 1e-3) for row, value in total.items()}
+        assert logs[i].numpy() == pytest.approx(np.array([table[row] for row in index[i].tolist()]), rel=1e-4, abs=1e-4)
+        sums = {row: table[row] + 0.2 * float(cosine[i, row]) + float(known.prior[row]) for row in table}
+        best = sorted(sums, key=sums.__getitem__, reverse=True)[:30]
+        assert found.rows[i].tolist() == best
+        assert scores[i].numpy() == pytest.approx(np.array([sums[row] for row in best]), rel=1e-4, abs=1e-4)
+        assert found.table[i].numpy() == pytest.approx(np.array([table[row] for row in best]), rel=1e-4, abs=1e-4)
+        assert found.cosine[i].tolist() == cosine[i][best].tolist()
+
+
+def test_popularity_alone_decides_where_nothing_is_known(known, catalogue, e):
+    found, _ = known.candidates(torch.full((1, LENGTH), catalogue.nothing), None, LENGTH)
+    weight = np.bincount(catalogue.rows(e.aid), np.exp((e.ts - e.ts.max()) / (60 * 86_400_000)), catalogue.size)
+    assert found.rows[0].tolist() == np.argsort(-weight, kind="stable")[:LENGTH].tolist()
+
+
+def test_newest_equals_a_slow_loop():
+    rows = torch.randint(0, 4, (20, 9), generator=torch.Generator().manual_seed(0))
+    known = rows < 3
+    found = newest(rows, known)
+    for i, now, seen in itertools.product(range(20), range(9), range(9)):
+        later = rows[i, seen + 1 : now + 1].tolist()
+        expected = seen <= now and bool(known[i, seen]) and int(rows[i, seen]) not in later
+        assert bool(found[i, now, seen]) == expected
+
+
+def test_pauses_by_hand():
+    times = torch.tensor([[0, 999, 1999, 4999, 4998, -1, 10**6, 1_007_000, 10**13, -1]])
+    assert pauses(times).tolist() == [[1, 2, 3, 1, 0, 0, 4, 15, 0, 0]]
+
+
+# --- The order of time
+
+
+@pytest.mark.parametrize("since", [None, 20, 49, 57, 58, 1000])
+def test_blocks_hold_exactly_the_newest_sessions(since, e):
+    starts = np.sort(e.started()[e.position == 1])
+    limits = cuts(e, None if since is None else START + since * 60_000)
+    new = starts > START + since * 60_000 if since is not None else np.arange(len(starts)) >= int(0.85 * len(starts))
+    if new.sum() < BLOCKS:
+        new = np.arange(len(starts)) >= len(starts) - max(BLOCKS, int(NEWEST * len(starts)))
+    assert limits == sorted(set(limits))
+    assert starts[starts >= limits[0]].tolist() == starts[new].tolist()
+    within = [(starts >= a) & (starts < b) for a, b in itertools.pairwise(limits)]
+    assert np.sum(within, 0).tolist() == new.astype(int).tolist(), "each new session is in one block, no old one in any"
+    counts = [part.sum() for part in within]
+    assert len(counts) == BLOCKS
+    assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("starts", [[0], [0, 0, 0], [0, 1], [0] * 8 + [1] * 3, [*range(40), *[40] * 30]])
+def test_sessions_that_start_together_are_in_one_block(starts):
+    times = np.repeat(START + np.array(starts), 2)
+    e = events(pl.DataFrame({"session": np.repeat(range(len(starts)), 2), "aid": 1, "ts": times, "type": "clicks"}))
+    limits = cuts(e, None)
+    within = [(e.started() >= a) & (e.started() < b) for a, b in itertools.pairwise(limits)]
+    assert all(part.any() for part in within)
+    assert np.sum(within, 0).tolist() == (e.started() >= limits[0]).astype(int).tolist()
+    assert limits[0] in times
+    assert limits[-1] > times.max()
+
+
+# --- Batches
+
+
+def made_batches(groups: list[int], size: int, seed: int = 0, **more: int) -> Batches:
+    lengths = np.random.default_rng(0).integers(2, 50, sum(groups))
+    found = Batches(lengths, groups, size, seed, np.ndarray.tolist)
+    for name, value in more.items():
+        setattr(found, name, value)
+    return found
+
+
+@pytest.mark.parametrize("groups", [[1000], [300, 17, 500]])
+def test_an_epoch_has_every_position_at_most_once_and_batches_of_one_group(groups):
+    batches = made_batches(groups, 16)
+    found = [*batches]
+    assert len(found) == len(batches) == sum(n // 16 for n in groups)
+    assert {len(batch) for batch in found} == {16}
+    positions = [*itertools.chain(*found)]
+    assert len(set(positions)) == len(positions)
+    assert set(positions) <= set(range(sum(groups)))
+    group = np.repeat(np.arange(len(groups)), groups)
+    assert all(len(set(group[batch])) == 1 for batch in found)
+    spread = [np.ptp(batches.lengths[batch]) for batch in found]
+    assert np.mean(spread) < 10, "sessions of a batch are about as long"
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    first, again = made_batches([500], 16), made_batches([500], 16)
+    epochs = [[*first], (first.set_epoch(1), [*first])[1], (first.set_epoch(2), [*first])[1]]
+    again.set_epoch(2)
+    assert [*again] == epochs[2]
+    again.set_epoch(0)
+    assert [*again] == epochs[0]
+    everything = [*epochs, [*made_batches([500], 16, seed=1)]]
+    assert all(a != b for a, b in itertools.combinations(everything, 2))
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_shares_of_the_processes_are_the_whole_batch(processes):
+    whole = [*made_batches([200, 100], 16)]
+    shares = [[*made_batches([200, 100], 16, rank=rank, processes=processes)] for rank in range(processes)]
+    assert [sorted(itertools.chain(*parts)) for parts in zip(*shares, strict=True)] == [
+        sorted(batch) for batch in whole
+    ]
+
+
+def test_batches_go_on_in_the_middle_of_an_epoch():
+    undisturbed, killed = made_batches([300], 16, epoch=3), made_batches([300], 16, epoch=3)
+    expected = [*undisturbed]
+    before = list(itertools.islice(killed, 7))
+    killed.done = 7
+    state = json.loads(json.dumps(killed.state_dict()))
+    resumed = made_batches([300], 16)
+    resumed.load_state_dict(state)
+    resumed.set_epoch(3)
+    assert [*before, *resumed] == expected
+    resumed.set_epoch(4)
+    assert len([*resumed]) == len(resumed), "the next epoch begins at its beginning"
+
+
+def test_sequences_by_hand():
+    lengths = [3, 1, LONGEST + 1, 2 * LONGEST + 2]
+    position = np.concatenate([np.arange(n) for n in lengths])
+    n = len(position)
+    e = Events(np.repeat(np.arange(4), lengths), np.arange(n), 100 + np.arange(n), np.arange(n) % 3, position)
+    sequences = Sequences.of(e, 1000 + np.arange(n))
+    assert sequences.length.tolist() == [3, LONGEST, LONGEST, LONGEST, 2]
+    rows, kinds, times = sequences.take(np.array([4, 0]))
+    assert rows.tolist() == [[1000 + n - 2, 1000 + n - 1, -1], [1000, 1001, 1002]]
+    assert kinds.tolist() == [[(n - 2) % 3, (n - 1) % 3, -1], [0, 1, 2]]
+    assert times.tolist() == [[100 + n - 2, 100 + n - 1, -1], [100, 101, 102]]
+
+
+# --- The ranker's training
+
+
+def asked(scorer: Scorer, session: Session, seed: int = 0) -> Block:
+    """What `scorer` finds for sessions, of which each has some label."""
+    with torch.no_grad():
+        session, found, _ = scorer.find(session, CANDIDATES)
+    draw = np.random.default_rng(seed)
+    labels = found.rows[torch.arange(len(found.rows)), torch.from_numpy(draw.integers(0, 40, len(found.rows)))]
+    return Block(scorer.known, scorer.vectors, session, found, labels, torch.zeros(len(labels), dtype=torch.long))
+
+
+@pytest.mark.parametrize("unknown", [False, True], ids=["all known", "an unknown one in the middle"])
+def test_the_ranker_learns_from_what_it_will_be_asked(unknown, scorer, catalogue):
+    """A batch is narrower than what is served, but the scores are the same."""
+    session = drawn(64, LENGTH, 50)
+    session.rows[:, 8:] = session.kinds[:, 8:] = session.times[:, 8:] = -1
+    session.rows[:, 8:] = catalogue.nothing
+    if unknown:
+        session.rows[:, 3] = len(catalogue.ids) - 1
+    block = asked(scorer, session)
+    task = RankerTask(scorer.ranker, PARAMS, block)
+    (batch,) = [*ranker_batches([block], 64, 0)]
+    assert batch.session.rows.shape[1] < LENGTH
+    order = [(batch.session.rows[i] == block.session.rows[:, : batch.session.rows.shape[1]]).all(1) for i in range(64)]
+    with torch.no_grad():
+        served = task.scores(block)[[int(same.nonzero()[0, 0]) for same in order]]
+        torch.testing.assert_close(task.scores(batch), served, rtol=1e-4, atol=1e-4)
+
+
+def test_the_ranker_s_loss_equals_a_slow_softmax(scorer, timely):
+    block = asked(scorer, drawn(30, LENGTH, 50))
+    block = replace(block, kinds=torch.arange(30) % 3)
+    task = RankerTask(scorer.ranker, PARAMS, block)
+    losses, weights = [], []
+    for scores, rows, label, kind in zip(task.scores(block), block.found.rows, block.labels, block.kinds, strict=True):
+        losses.append(-scores.softmax(0)[rows.tolist().index(int(label))].log())
+        weights.append([1.0, 3.0, 0.5][kind])
+    expected = (torch.stack(losses) * torch.tensor(weights)).sum() / sum(weights)
+    assert task.loss(block).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_only_prefixes_whose_label_was_found_are_learnt_from(scorer, catalogue):
+    block = asked(scorer, drawn(30, LENGTH, 50))
+    missed = replace(block, labels=torch.where(torch.arange(30) % 3 == 0, len(catalogue.ids) - 1, block.labels))
+    assert missed.answerable().labels.tolist() == [label for i, label in enumerate(block.labels.tolist()) if i % 3]
+
+
+def test_the_ranker_that_is_kept_without_a_better_epoch_is_as_good_as_it_says(scorer):
+    """A parent's ranker need not answer as the table and the encoder do."""
+    block = asked(scorer, drawn(200, LENGTH, 50))
+    task = RankerTask(scorer.ranker, PARAMS, block)
+    with torch.no_grad():
+        best = block.found.rows.gather(1, task.scores(block).topk(20).indices)
+    recalls = [metrics.recall(rows[:, :20].numpy(), block.labels.numpy()).mean() for rows in (best, block.found.rows)]
+    assert recalls[0] != recalls[1], "the case is of interest"
+    assert task.best == pytest.approx(recalls[0])
+
+
+# --- One stretch of a training
+
+
+class Line(Task):
+    """The smallest task: notes the rate of each step."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Linear(1, 1), 0, 1e-3)
+        self.rates: list[float] = []
+
+    def loss(self, batch: Tensor) -> Tensor:
+        self.rates.append(self.optimizers().param_groups[0]["lr"])
+        return (self.network(batch) ** 2).mean()
+
+
+def ones(index: np.ndarray) -> Tensor:
+    return torch.ones(len(index), 1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 8, 9, 10, 60])
+def test_the_rate_rises_and_falls_whatever_the_number_of_steps(steps, tmp_path):
+    task = Line()
+    with quiet():
+        fit(task, Batches(np.ones(2 * steps), [2 * steps], 2, 0, ones), [], 1, tmp_path, {}, unheard)
+    assert len(task.rates) == steps
+    assert max(task.rates) <= 1e-3 + 1e-9
+    assert all(rate > 0 for rate in task.rates)
+    if steps == 60:
+        assert int(np.argmax(task.rates)) == pytest.approx(5, abs=1)
+        assert task.rates[-1] < 1e-5
+
+
+# --- A whole training
+
+
+def rows() -> pl.DataFrame:
+    """A few sessions, and newer ones that have articles which the older ones lack."""
+    new = sessions(40, articles=60, seed=1, first=160)
+    new = new.with_columns(aid=pl.when(pl.col("aid") % 4 == 0).then(pl.col("aid") + 10**6).otherwise("aid"))
+    return pl.concat([sessions(160, articles=60), new])
+
+
+@dataclass
+class Undisturbed:
+    """A training as it should be, and what was seen of it."""
+
+    trained: Trained
+    folder: Path
+    told: list[tuple[float, dict[str, float]]] = field(default_factory=list)
+    answered: list[SimpleNamespace] = field(default_factory=list)
+    """Blocks, with the encoder's vectors as they were drawn."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    found = Undisturbed(None, folder)  # type: ignore[arg-type]
+
+    def answered(course: Course, known: Known, start: int, end: int) -> Block:
+        block = original(course, known, start, end)
+        found.answered.append(SimpleNamespace(course=course, start=start, end=end, block=block))
+        return block
+
+    original = Course._answered
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "LOG_EVERY", 1)
+        patch.setattr(Course, "_answered", answered)
+        report = lambda share, metrics: found.told.append((share, dict(metrics)))  # noqa: E731
+        found.trained = SPEC.train(rows(), PARAMS, Work(folder, report=report))
+    return found
+
+
+def test_a_block_is_answered_by_what_knows_nothing_of_it(undisturbed):
+    assert len(undisturbed.answered) == BLOCKS
+    torch.manual_seed(PARAMS.seed)
+    course = undisturbed.answered[0].course
+    untouched = Encoder(course.catalogue.size, PARAMS.dim).vectors(torch.arange(course.catalogue.size))
+    for seen in undisturbed.answered:
+        earlier = np.unique(course.row[course.started < seen.start])
+        inside = np.unique(course.row[(course.started >= seen.start) & (course.started < seen.end)])
+        new = np.setdiff1d(inside, earlier)
+        assert len(new), "the block has articles of its own"
+        every = torch.arange(course.catalogue.size)
+        assert every[seen.block.known.known(every)].tolist() == earlier.tolist()
+        for lacking in (seen.block.session.rows, seen.block.known.neighbours, seen.block.found.rows):
+            articles = lacking[seen.block.known.known(lacking.long())]
+            assert not np.isin(articles.numpy(), new).any()
+        assert np.isin(seen.block.labels.numpy(), new).any(), "though some are the right answer"
+        torch.testing.assert_close(seen.block.vectors[new], untouched[new].detach(), atol=1e-5, rtol=1e-5)
+        moved = (seen.block.vectors[earlier] - untouched[earlier]).norm(dim=1)
+        assert (moved > 1e-3).all(), "those of known articles were learnt"
+    last = undisturbed.answered[-1].block
+    assert len(last) == (course.e.position[course.started >= undisturbed.answered[-1].start] > 0).sum()
+
+
+def test_reports_rise_from_nothing_to_the_whole(undisturbed):
+    shares = [share for share, _ in undisturbed.told]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.1
+    assert shares[-1] == pytest.approx(1)
+    assert max(b - a for a, b in itertools.pairwise(shares)) < 0.2
+
+
+def test_reports_carry_the_newest_validation(undisturbed):
+    measured = [value for name, _, value in undisturbed.trained.curves if name == "validation_recall"]
+    told = [metrics["recall@20"] for _, metrics in undisturbed.told if "recall@20" in metrics]
+    assert [value for value, _ in itertools.groupby(told)] == [value for value, _ in itertools.groupby(measured)]
+    assert undisturbed.told[0][1] == {}
+
+
+def test_reports_carry_what_a_search_gives_up_by(undisturbed):
+    """`Work.report` promises `validation`, and `flows.tune` looks at nothing else."""
+    told = [metrics["validation"] for _, metrics in undisturbed.told if metrics]
+    assert told
+    assert told[-1] == undisturbed.trained.validation
+
+
+# --- Kills
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from models.session_recommender import SPEC, learning
+from models.spec import Work
+from tests.models.test_training import PARAMS, rows
+
+learning.CHECKPOINT_STEPS = learning.LOG_EVERY = 1
+
+def report(share, metrics):
+    if share >= float(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+SPEC.train(rows(), PARAMS, Work(Path(sys.argv[1]), report=report))
+"""
+
+
+@pytest.mark.parametrize(
+    ("share", "stage"), [(0.45, "older"), (0.66, "block-*"), (0.9, "ranker")], ids=["encoder", "block", "ranker"]
+)
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(share, stage, undisturbed, tmp_path, monkeypatch):
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), str(share)], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    (last,) = (
+        tmp_path.glob(f"{stage}/last.ckpt") if stage != "block-*" else sorted(tmp_path.glob(f"{stage}/last.ckpt"))[-1:]
+    )
+    assert not (last.parent / "done.json").exists()
+    assert len([*tmp_path.glob("*/done.json")]) == {"older": 0, "block-*": 2, "ranker": 1 + BLOCKS}[stage]
+    for name in ("new.ckpt", "new.json", "best.safetensors"):
+        (last.parent / name).write_bytes(b"cut off in the middle")
+
+    shares = []
+    monkeypatch.setattr(learning, "LOG_EVERY", 1)
+    again = SPEC.train(rows(), PARAMS, Work(tmp_path, report=lambda share, _: shares.append(share)))
+    assert shares[0] >= share, "it went on, and did not begin again"
+    assert again.curves == undisturbed.trained.curves
+    assert again.validation == undisturbed.trained.validation
+    assert again.onnx.read_bytes() == undisturbed.trained.onnx.read_bytes()
+    assert again.weights.read_bytes() == undisturbed.trained.weights.read_bytes()
+
+
+def course(work: Work, frame: pl.DataFrame | None = None, params: Params = PARAMS) -> Course:
+    """As `training.train` does it, without a file."""
+    e = events(rows() if frame is None else frame)
+    with quiet(), one_thread(), isolate_rng():
+        torch.manual_seed(params.seed)
+        made = Course(e, Catalogue(np.unique(e.aid)), params, work)
+        made.run()
+    return made
+
+
+class Enough(Exception):
+    """Raised by who is told."""
+
+
+def test_what_a_report_raises_ends_the_training_and_a_rerun_goes_on(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(learning, "LOG_EVERY", 1)
+    monkeypatch.setattr(learning, "CHECKPOINT_STEPS", 1)
+    ends, told = [], []
+
+    def report(share: float, metrics: dict[str, float]) -> None:
+        told.append(share)
+        if len(told) % 17 == 0:
+            ends.append(share)
+            raise Enough
+
+    for _ in range(50):
+        try:
+            found = course(Work(tmp_path, report=report))
+            break
+        except Enough:
+            assert told[-1] == ends[-1]
+    assert len(ends) >= 3
+    assert ends == sorted(set(ends)), "each rerun came further"
+    assert found.curves == undisturbed.trained.curves
+    assert found.validation == undisturbed.trained.validation
+    weights = load_file(undisturbed.trained.weights)
+    assert all(torch.equal(value, weights[f"encoder.{name}"]) for name, value in found.encoder.state_dict().items())
+
+
+# --- Several processes
+
+
+def told_by(file: Path, share: float, metrics: dict[str, float]) -> None:
+    with file.open("a") as out:
+        out.write(f"{os.getpid()} {share}\n")
+
+
+@dataclass
+class Witness:
+    """Notes which process takes which sessions."""
+
+    take: Callable[[np.ndarray], Session]
+    file: Path
+
+    def __call__(self, index: np.ndarray) -> Session:
+        with self.file.open("a") as out:
+            out.write(json.dumps([os.getpid(), index.tolist()]) + "\n")
+        return self.take(index)
+
+
+def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
+    """With sessions of one length, the mean over both halves of a batch is the mean over the batch, so without dropout
+    the steps are the same but for rounding and for whose times are forgotten. That moves a few of some 300 answers."""
+    monkeypatch.setattr(training, "BLOCKS", 1)
+    original = Course._sequences
+
+    def witnessed(self: Course, chosen: np.ndarray) -> Batches:
+        found = original(self, chosen)
+        found.take = Witness(found.take, self.work.folder / f"{len(found.lengths)}.jsonl")
+        return found
+
+    monkeypatch.setattr(Course, "_sequences", witnessed)
+    frame = sessions(800, articles=120).filter(pl.len().over("session") >= 5)
+    frame = frame.sort("session", "ts").group_by("session", maintain_order=True).head(5)
+    params = PARAMS.model_copy(update={"dropout": 0.0, "lr": 5e-3})
+    found = []
+    for name, trainer in (("one", {}), ("two", {"devices": 2, "strategy": "ddp_spawn"})):
+        (tmp_path / name).mkdir()
+        report = partial(told_by, tmp_path / name / "told")
+        found.append(course(Work(tmp_path / name, trainer=trainer, report=report), frame, params))
+
+    one, two = found
+    for a, b in zip(one.curves, two.curves, strict=True):
+        assert a[:2] == b[:2]
+        assert a[2] == pytest.approx(b[2], abs=0.03 if a[0] == "validation_recall" else 0.2)
+    assert two.before == pytest.approx(one.before, abs=0.03)
+    assert two.validation == pytest.approx(one.validation, abs=0.03)
+
+    for file in sorted((tmp_path / "two").glob("*.jsonl")):
+        taken = [json.loads(line) for line in file.read_text().splitlines()]
+        alone = [json.loads(line)[1] for line in (tmp_path / "one" / file.name).read_text().splitlines()]
+        processes = {process for process, _ in taken}
+        assert len(processes) == 2
+        assert os.getpid() not in processes
+        halves = [[index for process, index in taken if process == p] for p in processes]
+        assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in alone]
+        assert {len(half) for halves_ in halves for half in halves_} == {PARAMS.batch_size // 2}
+    told = [line.split() for line in (tmp_path / "two" / "told").read_text().splitlines()]
+    shares = [float(share) for _, share in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
