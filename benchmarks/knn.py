@@ -31,10 +31,10 @@ class Settings(NamedTuple):
     """Power of a neighbour's length by which its weight is divided; a cosine has 0.5."""
     distance: float = 0.7
     """Weight of a neighbour's article, as a share of one that is a place nearer to the newest shared article."""
-    back: float = 0.5
+    back: float = 0.65
     """Further weight of those before that article."""
     again: float = 2.0
-    """Further weight of articles that the session has already."""
+    """Factor of an article for each time that the session has had it."""
 
 
 TUNED = Settings()
@@ -75,6 +75,8 @@ def _answers(prefixes, nothing, items, first, sessions, posted, weight, rarity, 
             age[known[j]] = len(known) - 1 - j
         near = _nearest(np.unique(known), age, sessions, posted, weight, rarity, similar, s)
         found = _vote(near, age, items, first, similar, score, s)
+        for a in known:
+            score[a] *= s.again
         best = found[np.argsort(-score[found], kind="mergesort")[:LENGTH]]
         result[i, : len(best)] = best
         score[found] = 0.0
@@ -114,6 +116,5 @@ def _vote(near, age, items, first, similar, score, s):
             a, gap = session[i], i - match
             if score[a] == 0.0:
                 found.append(a)
-            more = (s.back if gap < 0 else 1.0) * (s.again if age[a] < LENGTH else 1.0)
-            score[a] += similar[n] * s.distance ** abs(gap) * more
+            score[a] += similar[n] * s.distance ** abs(gap) * (s.back if gap < 0 else 1.0)
     return np.array(found, np.int64)

@@ -15,6 +15,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -114,9 +115,10 @@ class Stamped(EncoderTask):
 
 
 def bare_loop(task: Stamped, batches: Batches) -> None:
-    """The training without Lightning."""
-    optimizer = torch.optim.AdamW(task.network.parameters(), lr=task.lr, weight_decay=0.05, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, task.lr, total_steps=len(batches) + 1, pct_start=0.1)
+    """The training without Lightning, with the same optimizer, schedule and seeds."""
+    task.trainer = SimpleNamespace(estimated_stepping_batches=len(batches))  # type: ignore[assignment]
+    made = task.configure_optimizers()
+    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     for step, batch in enumerate(batches):
         torch.manual_seed((task.seed * 1_000_003 + step) * 1_009)
         task.loss(batch).backward()
@@ -186,13 +188,13 @@ def summary(job: Job, loops: dict[str, np.ndarray], ours: list[Check], table: fl
     return {name: round(value, 3) if isinstance(value, float) else value for name, value in result.items()}
 
 
-def run(job: Job, checkout: Path | None) -> dict[str, Any]:
+def run(job: Job, checkout: Path | None, changed: dict[str, Any]) -> dict[str, Any]:
     """All measurements, one after the other."""
     loops = apart(job, overhead)
     for name, (wall, cpu) in loops.items():
         print(f"{name}: {1000 * wall:.1f} ms a step, {1000 * cpu:.1f} ms of CPU", flush=True)
     ours, table = apart(job, contend)
-    rival = apart(job, tron.contend, checkout) if checkout else None
+    rival = apart(job, tron.contend, checkout, changed) if checkout else None
     return summary(job, loops, ours, table, rival)
 
 
@@ -203,13 +205,14 @@ def main() -> None:
     given = {"default": Path(parent) / "diginetica"} if parent else {"required": True}
     parser.add_argument("--data", type=Path, help="default: $KREISLAUF_DATA/diginetica", **given)  # type: ignore[arg-type]
     parser.add_argument("--tron", type=Path, help="checkout of github.com/otto-de/TRON; without it, only ours is timed")
+    parser.add_argument("--tron-config", type=json.loads, default={}, help="other than benchmarks/tron.py's, as JSON")
     parser.add_argument("--threads", type=int, default=Job.threads, help="of PyTorch, for each contender")
     parser.add_argument("--epochs", type=int, default=Job.epochs, help="of our training")
     parser.add_argument("--limit", type=float, default=Job.limit, help="seconds of training for each contender")
     parser.add_argument("--newest", type=int, default=ALL, help="train sessions at most, for a first look")
     told = parser.parse_args()
     job = Job(told.data.resolve(), told.threads, told.epochs, told.limit, told.newest)
-    print(json.dumps(run(job, told.tron and told.tron.resolve())))
+    print(json.dumps(run(job, told.tron and told.tron.resolve(), told.tron_config)))
 
 
 if __name__ == "__main__":

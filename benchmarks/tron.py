@@ -5,11 +5,12 @@ Nothing of it is copied here: its package `src` is imported from a checkout, in 
 
 import gzip
 import importlib
+import io
 import json
-import os
+import logging
 import sys
 import tempfile
-from contextlib import chdir
+from contextlib import chdir, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from models.session_recommender.quiet import quiet
 
 CONFIG = {
     "accelerator": "cpu",
+    "hidden_size": 100,
     "num_uniform_negatives": 2048,
     "batch_size": 512,
     "max_session_length": 20,
@@ -31,18 +33,22 @@ CONFIG = {
 }
 """What differs from its own configs/tron/diginetica.json, with which an epoch takes hours on a CPU.
 
-Its trainer makes bfloat16 of precision 16. Validation and the end are left to the race.
+The trainer makes bfloat16 of its precision 16. Validation and the end are left to the race.
 """
 
 
-def contend(job: Job, checkout: Path) -> list[Check]:
-    """Its training until the race is over for it, run as its script runs it, but without MLflow."""
+def contend(job: Job, checkout: Path, changed: dict[str, Any]) -> list[Check]:
+    """Its training until the race is over for it, as its script runs it, but without MLflow.
+
+    `changed` is what differs from its configuration and from CONFIG.
+    """
     sys.path.insert(0, str(checkout))
-    os.environ["TQDM_DISABLE"] = "1"
-    config = json.loads((checkout / "configs" / "tron" / "diginetica.json").read_text()) | CONFIG
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    config = json.loads((checkout / "configs" / "tron" / "diginetica.json").read_text()) | CONFIG | changed
     _, test = job.load()
     with tempfile.TemporaryDirectory() as folder, chdir(folder), quiet():
-        ids, statistics = prepare(job, config["dataset"])
+        with redirect_stderr(io.StringIO()):  # progress bars
+            ids, statistics = prepare(job, config["dataset"])
         theirs: Any = importlib.import_module("src.sasrec.train")
         trainer, model, loader, _ = theirs.train_sasrec(config, ".", *statistics, len(ids) - 1)
 
@@ -50,8 +56,7 @@ def contend(job: Job, checkout: Path) -> list[Check]:
             return (float(recall(answer(model, ids, test.inputs["article_ids"]), test.labels).mean()),)
 
         watch = Watch("tron", job, ask, lambda batch: int(batch["mask"].sum()))
-        trainer.callbacks = [c for c in trainer.callbacks if not hasattr(c, "refresh_rate")]  # the progress bar
-        trainer.callbacks.append(watch)
+        trainer.callbacks = [watch]  # instead of its progress bar, and of checkpoints that want its validation
         trainer.fit(model, loader)
     return watch.checks
 
