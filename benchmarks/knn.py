@@ -21,9 +21,9 @@ class Settings(NamedTuple):
     newest: int = 1_000
     """Sessions that share an article, the newest ones, of which the neighbours are chosen."""
     neighbours: int = 200
-    event: float = 0.7
+    event: float = 0.65
     """Weight of an event of the session, as a share of the next one's."""
-    rare: float = 2.0
+    rare: float = 3.0
     """Power of the logarithm by which an article that few sessions have counts more."""
     days: float = 100.0
     """In which a neighbour's weight falls by e."""
@@ -33,7 +33,7 @@ class Settings(NamedTuple):
     """Weight of a neighbour's article, as a share of one that is a place nearer to the newest shared article."""
     back: float = 0.65
     """Further weight of those before that article."""
-    again: float = 2.0
+    again: float = 3.0
     """Factor of an article for each time that the session has had it."""
 
 

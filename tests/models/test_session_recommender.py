@@ -186,6 +186,22 @@ def test_covisitation_by_hand():
     assert not table.articles[4:, :-1].any(), "never seen"
 
 
+def test_a_simpler_model_is_trusted_unless_a_better_one_is_better_by_more_than_chance():
+    from models.session_recommender.training import choose
+
+    rng = np.random.default_rng(0)
+    table = (rng.random(4000) < 0.50).astype(float)
+    by_chance = np.where(rng.random(4000) < 0.02, 1 - table, table)
+    better = np.where(rng.random(4000) < 0.05, 1.0, table)
+    best = np.where(rng.random(4000) < 0.05, 1.0, better)
+    assert choose({"table": table, "encoder": table, "ranker": by_chance}) == "table"
+    assert choose({"table": table, "encoder": better, "ranker": by_chance}) == "encoder"
+    assert choose({"table": table, "encoder": by_chance, "ranker": better}) == "ranker"
+    assert choose({"table": table, "encoder": better, "ranker": best}) == "ranker"
+    assert choose({"table": better, "encoder": table, "ranker": table}) == "table"
+    assert choose({name: np.ones(1) for name in ("table", "encoder", "ranker")}) == "table"
+
+
 def test_it_learns_and_is_exported_faithfully(rows, trained, baseline, later):
     popular = rows["aid"].value_counts().sort("count", descending=True)["aid"][:LENGTH].to_numpy()
     by_popularity = recall(np.tile(popular, (len(later), 1)), later.labels).mean()
