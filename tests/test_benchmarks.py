@@ -4,8 +4,8 @@ import gzip
 import json
 import shutil
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -13,11 +13,12 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from benchmarks import contenders, ingest, knn, recommender, scale, training, tron
+from benchmarks import contenders, ingest, knn, race, recommender, scale, training, tron
 from benchmarks.contenders import Measured
 from benchmarks.otto import EVENTS_PER_SESSION, KINDS, generate
-from benchmarks.race import Check, Job, seconds_to
+from benchmarks.race import Check, Job, Watch, seconds_to
 from models.session_recommender import SPEC
+from models.session_recommender.batches import Batches
 from tasks import lake, source
 from tests.conftest import write_sessions
 
@@ -214,12 +215,15 @@ def load(path: Path) -> lake.Accounts:
 
 
 def test_the_training_benchmark_ends_with_its_ratios(small_shop: pl.DataFrame, tmp_path: Path, capsys):
-    job = Job(publish(small_shop, tmp_path), epochs=6, asked=200, every=1_000, steps=3, warm=1, rounds=2)
+    data = publish(small_shop.filter(pl.col("session") < 500), tmp_path)
+    job = Job(data, epochs=2, asked=100, every=500, target=1.1, steps=1, warm=1, rounds=2)
     loops = training.overhead(job)
-    found, table = training.contend(replace(job, target=1.1))
-    events, sessions = job.load()[0].height, job.load()[0]["session"].n_unique()
-    assert 0.9 * 6 * (events - sessions) < found[-1].examples <= 6 * (events - sessions)
-    assert [check.examples // 1_000 for check in found[:-1]] == list(range(len(found) - 1))
+    found, table = training.contend(job)
+    learnt = job.load()[0]
+    examples = 2 * (learnt.height - learnt["session"].n_unique())
+    assert 0.8 * examples < found[-1].examples <= examples
+    assert [check.examples > i * 500 for i, check in enumerate(found[1:-1])] == [True] * (len(found) - 2)
+    assert all(0 < recall < 1 for check in found for recall in check.recalls)
     result = training.summary(job, loops, found, table, None)
     assert result["tron_over_ours_to_recall_47"] is None
     assert "TRON was not run" in capsys.readouterr().out
@@ -227,13 +231,41 @@ def test_the_training_benchmark_ends_with_its_ratios(small_shop: pl.DataFrame, t
         assert result[name] > 0
 
 
-def test_a_training_ends_at_its_target_and_at_its_limit(small_shop: pl.DataFrame, tmp_path: Path):
-    job = Job(publish(small_shop, tmp_path), epochs=3, asked=100, every=500)
-    found = [check.recalls[0] for check in training.contend(replace(job, target=1.1))[0]]
-    assert max(found) > found[0]
-    best = found.index(max(found))
-    assert [check.recalls[0] for check in training.contend(replace(job, target=max(found)))[0]] == found[: best + 1]
-    assert len(training.contend(replace(job, target=1.1, limit=0))[0]) == 2
+def test_loops_that_differ_are_not_compared(small_shop: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bare_loop = training.bare_loop
+
+    def faster(task: training.Stamped, batches: Batches) -> None:
+        task.lr *= 30
+        bare_loop(task, batches)
+
+    monkeypatch.setattr(training, "bare_loop", faster)
+    data = publish(small_shop.filter(pl.col("session") < 400), tmp_path)
+    with pytest.raises(RuntimeError, match="did not do the same"):
+        training.overhead(Job(data, steps=1, warm=0, rounds=1))
+
+
+def test_the_clock_stands_while_recall_is_measured(monkeypatch: pytest.MonkeyPatch):
+    now, recalls = [100.0], [0.0, 0.2, 0.3, 0.5]
+
+    def ask() -> tuple[float]:
+        now[0] += 1_000
+        return (recalls.pop(0),)
+
+    def fit(job: Job) -> list[Check]:
+        watch, trainer = Watch("one", job, ask, lambda batch: batch), SimpleNamespace(should_stop=False)
+        watch.on_fit_start(trainer, None)
+        while not trainer.should_stop:
+            now[0] += 3
+            watch.on_train_batch_end(trainer, None, None, 40, 0)
+        watch.on_train_end(trainer, None)
+        return watch.checks
+
+    monkeypatch.setattr(race, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0] / 2))
+    found = fit(Job(Path(), every=100))
+    assert [(c.seconds, c.cpu, c.examples) for c in found] == [(0, 0, 0), (9, 4.5, 120), (15, 7.5, 200), (24, 12, 320)]
+    assert [c.recalls for c in found] == [(0.0,), (0.2,), (0.3,), (0.5,)]
+    recalls[:] = [0.0, 0.1, 0.2, 0.3]
+    assert [c.seconds for c in fit(Job(Path(), every=100, limit=15))] == [0, 9, 15]
 
 
 def checks(*recalls: float) -> list[Check]:

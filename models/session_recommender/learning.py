@@ -41,6 +41,8 @@ class Task(lightning.LightningModule):
         self.curves: list[tuple[str, int, float]] = []
         self.best, self.best_state = -1.0, self.state()
         self.hits: list[np.ndarray] = []
+        # Not asked of Lightning: its estimate sets up the batches before a checkpoint says where they stood.
+        self.steps = 0
 
     def state(self) -> dict[str, Tensor]:
         return {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
@@ -78,7 +80,7 @@ class Task(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises for a tenth of the steps and then falls to zero."""
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.lr, weight_decay=0.05, fused=True)
-        steps = int(self.trainer.estimated_stepping_batches) + 1
+        steps = self.steps + 1
         # A rise of a single step would divide by zero.
         rise = max(0.1, 2 / steps)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps, pct_start=rise)
@@ -115,7 +117,9 @@ class EncoderTask(Task):
         more = (own.exp() * (again.exp() - 1) * counted).sum(1)
         right = (expected * self.network.vectors(labels)).sum(1) + (again * counted * (seen == labels[:, None])).sum(1)
         weight = worth[batch.kinds[:, 1:][predicted]]
-        return (((everything.exp() + more).log() - right) * weight).sum() / weight.sum()
+        # The sum has the right answer in it, whatever the fast type makes of the rest.
+        total = torch.maximum(everything.exp() + more, right.exp())
+        return ((total.log() - right) * weight).sum() / weight.sum().clamp(min=1e-9)
 
     def on_validation_epoch_start(self) -> None:
         """The table of vectors changes with every epoch."""
@@ -150,8 +154,9 @@ class Block:
         return Block(self.known, self.vectors, session, found, self.labels[index], self.kinds[index])
 
     def lengths(self) -> np.ndarray:
-        """Events of each prefix, int64 (n,)."""
-        return (self.session.rows < len(self.known.prior) - 1).sum(1).numpy()
+        """Columns of each prefix up to its last known event, int64 (n,)."""
+        known = self.session.rows < len(self.known.prior) - 1
+        return (known * torch.arange(1, known.shape[1] + 1)).amax(1).numpy()
 
     def narrow(self) -> "Block":
         """Without the columns that are padding in all prefixes."""
@@ -159,8 +164,9 @@ class Block:
         return replace(self, session=Session(*(t[:, :width] for t in self.session)))
 
     def answerable(self) -> "Block":
-        """The prefixes whose label is among the candidates."""
-        return self.take((self.found.rows == self.labels[:, None]).any(1).nonzero()[:, 0])
+        """The prefixes whose label is known and among the candidates."""
+        found = (self.found.rows == self.labels[:, None]).any(1) & self.known.known(self.labels)
+        return self.take(found.nonzero()[:, 0])
 
 
 class RankerTask(Task):
@@ -186,12 +192,17 @@ class RankerTask(Task):
         right = (batch.found.rows == batch.labels[:, None]).long().argmax(1)
         batch = replace(batch, session=batch.session._replace(times=forgotten(batch.session.times)))
         worth = self.worth[batch.kinds]
-        return (F.cross_entropy(self.scores(batch), right, reduction="none") * worth).sum() / worth.sum()
+        losses = F.cross_entropy(self.scores(batch), right, reduction="none")
+        return (losses * worth).sum() / worth.sum().clamp(min=1e-9)
+
+    def recall(self, block: Block) -> np.ndarray:
+        """Recall@20 of what would be served."""
+        best = block.found.rows.gather(1, self.scores(block).topk(20).indices)
+        return metrics.recall(best.numpy(), block.labels.numpy())
 
     def validation_step(self, batch: Block, step: int) -> None:
-        """Recall@20 of what would be served."""
-        best = batch.found.rows.gather(1, self.scores(batch).topk(20).indices)
-        self.hits.append(metrics.recall(best.numpy(), batch.labels.numpy()))
+        """See `recall`."""
+        self.hits.append(self.recall(batch))
 
 
 def ranker_batches(blocks: list[Block], size: int, seed: int) -> Batches:
@@ -236,8 +247,8 @@ class Progress(Callback):
         recalls = [value for name, _, value in task.curves if name == "validation_recall"]
         if trainer.is_global_zero:
             self.report(
-                trainer.global_step / int(trainer.estimated_stepping_batches),
-                {"recall@20": recalls[-1]} if recalls else {},
+                trainer.global_step / task.steps,
+                {"recall@20": recalls[-1], "validation": task.best} if recalls else {},
             )
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -262,6 +273,7 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "done.json").exists():
+        task.steps = len(batches) * epochs
         last = folder / "last.ckpt"
         stop = EarlyStopping(monitor="recall", mode="max", patience=1)
         where = {"accelerator": "cpu", "devices": 1} | trainer

@@ -240,7 +240,9 @@ class Ranker(nn.Module):
         whole = torch.cat([self.length(count), distinct[:, None]], 1)[:, None].expand(-1, own.shape[1], -1)
         single = torch.stack([own, found.table / 5, found.cosine / 5], -1)
         articles = (articles - self.mean) / self.deviation
-        joined = F.gelu(self.first(torch.cat([hidden.sum(1), hidden.amax(1), articles, single, whole], -1)))
+        joined = F.gelu(
+            self.first(torch.cat([hidden.sum(1), hidden.amax(1).clamp(min=0), articles, single, whole], -1))
+        )
         joined = joined + F.gelu(self.second(joined))
         return self.last(joined)[..., 0] + self.mix[0] * found.table + self.mix[1] * found.cosine
 
@@ -275,8 +277,13 @@ class Scorer(nn.Module):
 
     def find(self, session: Session, count: int) -> tuple[Session, Candidates, Tensor]:
         """The session without what is not known, its candidates, and their scores before ranking."""
-        rows = torch.where(self.known.known(session.rows), session.rows, len(self.known.prior) - 1)
-        session = Session(rows, session.kinds.clamp(min=0), session.times)
+        known = self.known.known(session.rows)
+        rows = torch.where(known, session.rows, len(self.known.prior) - 1)
+        # An unknown event gets the time of the next known one, so that the pause before it lasts until that one.
+        place = torch.arange(known.shape[1], device=known.device)
+        at = torch.where(known[:, None] & (place[:, None] <= place), place, len(place)).amin(2)
+        times = torch.cat([session.times, torch.full_like(session.times[:, :1], -1)], 1).gather(1, at)
+        session = Session(rows, session.kinds.clamp(min=0), times)
         cosine = None if self.encoder is None else self._cosine(session)
         return session, *self.known.candidates(rows, cosine, count)
 

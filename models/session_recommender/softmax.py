@@ -59,7 +59,11 @@ def catalogue_logsumexp(
     if len(articles) <= most:
         return logsumexp(queries, vectors(articles))
     own = labels.unique()
-    sample = articles[torch.randint(len(articles), (most,), device=articles.device)]
-    rest = sample[~torch.isin(sample, own)]
-    more = np.log((len(articles) - len(own)) / len(rest))
+    left = torch.ones(len(articles), dtype=torch.bool, device=articles.device)
+    left[torch.searchsorted(articles, own)] = False
+    others = articles[left]
+    if not len(others):
+        return logsumexp(queries, vectors(own))
+    rest = others[torch.randint(len(others), (most,), device=articles.device)]
+    more = np.log(len(others) / most)
     return torch.logaddexp(logsumexp(queries, vectors(own)), logsumexp(queries, vectors(rest)) + more)

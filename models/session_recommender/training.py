@@ -20,7 +20,7 @@ from models.session_recommender import export, metrics
 from models.session_recommender.batches import Batches, Sequences
 from models.session_recommender.features import LENGTH, PADDING, Catalogue, Events, covisit, events, prefixes
 from models.session_recommender.learning import Block, EncoderTask, RankerTask, Task, fit, ranker_batches
-from models.session_recommender.module import CANDIDATES, COSINE, Candidates, Encoder, Known, Ranker, Scorer, Session
+from models.session_recommender.module import CANDIDATES, Candidates, Encoder, Known, Ranker, Scorer, Session
 from models.session_recommender.quiet import one_thread, quiet
 from models.spec import Trained, Work
 
@@ -91,6 +91,7 @@ class Course:
         self.row, self.started = catalogue.rows(e.aid), e.started()
         self.encoder = Encoder(catalogue.size, params.dim, params.dropout)
         self.ranker_state: dict[str, Tensor] | None = None
+        self.inherited = torch.zeros(catalogue.size, dtype=torch.bool)
         self.curves: list[tuple[str, int, float]] = []
         self.steps = 0
 
@@ -138,7 +139,7 @@ class Course:
     def _rank(self, blocks: list[Block], known: Known) -> Scorer:
         torch.manual_seed(self.params.seed)
         self.ranker = Ranker(known.articles.numpy())
-        if self.ranker_state:
+        if self.ranker_state and fits(self.ranker_state, self.ranker):
             self.ranker.load_state_dict(self.ranker_state)
         count = len(blocks[-1])
         cut = count - min(MOST_JUDGED, (count + 1) // 2)
@@ -151,9 +152,10 @@ class Course:
             self._fit(task, batches, validation, self.params.ranker_epochs, "ranker", (0.8, 1.0))
         with torch.no_grad():
             ranked = torch.cat([task.scores(part) for part in validation])
+            alone = torch.cat([Scorer(held.known)(*part.session)[0] for part in validation])
         hits = {
-            "table": _hits(held, held.found.table),
-            "encoder": _hits(held, held.found.table + COSINE * held.found.cosine),
+            "table": metrics.recall(alone.numpy(), held.labels.numpy()),
+            "encoder": metrics.recall(held.found.rows[:, :LENGTH].numpy(), held.labels.numpy()),
             "ranker": _hits(held, ranked),
         }
         self.validated = {name: float(h.mean()) for name, h in hits.items()}
@@ -202,9 +204,9 @@ class Course:
         return Block(known, scorer.vectors, asked, found, labels, kinds)
 
     def _welcome(self, before: Known, known: Known) -> None:
-        """An article that was not known `before` starts at the mean of its neighbours' vectors."""
+        """An article that neither `before` nor the parent knew starts at the mean of its neighbours' vectors."""
         every = torch.arange(self.catalogue.size)
-        old = before.known(every)
+        old = before.known(every) | self.inherited
         new = known.known(every) & ~old
         if not (new.any() and old.any()):
             return
@@ -226,12 +228,13 @@ class Course:
         before = Catalogue(state.pop("catalogue").numpy())
         encoder = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
         articles = encoder.pop("articles")
-        if articles.shape[1] != self.encoder.articles.shape[1]:
+        if articles.shape[1] != self.encoder.articles.shape[1] or not fits(encoder, self.encoder, "articles"):
             return None
         row = torch.from_numpy(before.rows(self.catalogue.raw()))
+        self.inherited = row < before.nothing
         self.encoder.load_state_dict(encoder, strict=False)
         with torch.no_grad():
-            self.encoder.articles[row < before.nothing] = articles[row[row < before.nothing]]
+            self.encoder.articles[self.inherited] = articles[row[self.inherited]]
         self.ranker_state = {k.removeprefix("ranker."): v for k, v in state.items() if k.startswith("ranker.")}
         return int(metadata["trained_until"])
 
@@ -242,6 +245,12 @@ class Course:
         tensors["catalogue"] = torch.from_numpy(self.catalogue.ids.copy())
         safetensors.torch.save_file(tensors, path, {"trained_until": str(int(self.started.max()))})
         return path
+
+
+def fits(state: dict[str, Tensor], module: torch.nn.Module, *but: str) -> bool:
+    """Whether `state` has the names and shapes of `module`'s, those in `but` aside."""
+    expected = {k: v.shape for k, v in module.state_dict().items() if k not in but}
+    return {k: v.shape for k, v in state.items()} == expected
 
 
 def cuts(e: Events, since: int | None) -> list[int]:
