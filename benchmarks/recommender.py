@@ -84,7 +84,8 @@ def trained(data: Path, params: dict, folder: Path) -> dict:
 
 
 def train(rows: pl.DataFrame, params: dict, folder: Path) -> dict:
-    """Trains in `folder`, and says on standard error how far it is. Returns the files and how long it took."""
+    """Trains in `folder`, and says on standard error how far it is. Returns the files, and how it went: how long it
+    took, and the recall on the end of the train sessions, of what is served and of what else could have been."""
     told, chosen = [0.0], SPEC.Params.model_validate(params)
 
     def report(share: float, found: dict[str, float]) -> None:
@@ -96,7 +97,9 @@ def train(rows: pl.DataFrame, params: dict, folder: Path) -> dict:
     began = time.perf_counter()
     done = SPEC.train(rows, chosen, Work(folder, report=report))
     seconds = round(time.perf_counter() - began)
-    return {"onnx": str(done.onnx), "weights": str(done.weights), "train_seconds": seconds}
+    validated = {name: round(value, 4) for name, value in done.metrics.items() if name.startswith("validation_")}
+    numbers = {"train_seconds": seconds, "validation": round(done.validation, 4), **validated}
+    return {"onnx": str(done.onnx), "weights": str(done.weights), "numbers": numbers}
 
 
 def measured(training: dict, test: Examples) -> dict:
@@ -104,12 +107,7 @@ def measured(training: dict, test: Examples) -> dict:
     onnx = Path(training["onnx"])
     result = quality(scoring.answer(onnx, test.inputs)["answers"], test)
     size = round(onnx.stat().st_size / 1e6, 1)
-    return {
-        **result,
-        "train_seconds": training["train_seconds"],
-        "size_mb": size,
-        "p50_ms": p50(onnx, test.inputs),
-    }
+    return {**result, **training["numbers"], "size_mb": size, "p50_ms": p50(onnx, test.inputs)}
 
 
 def quality(answers: np.ndarray, test: Examples) -> dict:
@@ -140,18 +138,17 @@ def beside(rows: pl.DataFrame, test: Examples) -> dict[str, dict]:
     return {name: quality(answers, test) for name, answers in found.items()}
 
 
-def parts(training: dict, rows: pl.DataFrame, folder: Path) -> dict[str, Path]:
-    """ONNX files of the model that was trained: its encoder alone, and with the table, but without the ranker."""
+def parts(training: dict, rows: pl.DataFrame, test: Examples) -> dict[str, dict]:
+    """The same numbers of the trained model's encoder alone, and of encoder and table without the ranker."""
     import safetensors.torch
-    from torch import Tensor
+    import torch
 
-    from models.session_recommender.export import export
     from models.session_recommender.module import Encoder, Known, Scorer
 
     class Ignored(Known):
         """Knows which articles there are, and nothing of what was seen together."""
 
-        def covisitation(self, rows: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        def covisitation(self, rows: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return rows, rows * 0.0
 
     state = safetensors.torch.load_file(training["weights"])
@@ -159,12 +156,16 @@ def parts(training: dict, rows: pl.DataFrame, folder: Path) -> dict[str, Path]:
     encoder = Encoder(*learnt["articles"].shape)
     encoder.load_state_dict(learnt)
     e = events(rows)
-    catalogue = Catalogue(np.unique(e.aid))
+    catalogue, found = Catalogue(np.unique(e.aid)), {}
     table = covisit(e, catalogue)
-    files = {"encoder alone": folder / "encoder.onnx", "table and encoder, no ranker": folder / "candidates.onnx"}
-    for path, known in zip(files.values(), (Ignored(table), Known(table)), strict=True):
-        export(Scorer(known, encoder.eval()), catalogue, path)
-    return files
+    asked = catalogue.rows(test.inputs["article_ids"]), test.inputs["types"], test.inputs["times"]
+    batches = list(zip(*(torch.from_numpy(values).split(scoring.BATCH) for values in asked), strict=True))
+    for name, known in {"encoder alone": Ignored(table), "table and encoder, no ranker": Known(table)}.items():
+        scorer = Scorer(known, encoder).eval()
+        with torch.inference_mode():
+            best = torch.cat([scorer(*batch)[0] for batch in batches]).numpy()
+        found[name] = quality(catalogue.raw()[best], test)
+    return found
 
 
 def ablate(whole: dict, without: dict[str, dict]) -> None:
@@ -193,9 +194,8 @@ def run(data: Path, folder: Path, params: dict, parallel: int, ablation: bool) -
         print(params, result, flush=True)
     line = summary(results[:SEEDS], others)
     if ablation:
-        files = parts(trainings[0], rows, folder)
-        pieces = {name: quality(scoring.answer(f, test.inputs)["answers"], test) for name, f in files.items()}
-        without = {"table alone": others["covisitation"], **pieces, **dict(zip(ABLATION, results[SEEDS:], strict=True))}
+        without = {"table alone": others["covisitation"], **parts(trainings[0], rows, test)}
+        without |= dict(zip(ABLATION, results[SEEDS:], strict=True))
         ablate(results[0], without)
         line["ablation"] = {name: {k: r[k] for k in ("recall@20", "mrr@20")} for name, r in without.items()}
     return line

@@ -15,7 +15,6 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -119,7 +118,7 @@ class Stamped(EncoderTask):
 
 def bare_loop(task: Stamped, batches: Batches) -> None:
     """The training without Lightning, with the same optimizer, schedule and seeds."""
-    task.trainer = SimpleNamespace(estimated_stepping_batches=len(batches))  # type: ignore[assignment]
+    task.steps = len(batches)
     made = task.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     for step, batch in enumerate(batches):
