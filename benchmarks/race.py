@@ -72,10 +72,18 @@ class Check(NamedTuple):
 class Watch(Callback):
     """The clock of a training: it stops for a check now and then, and ends the training at the target or the limit."""
 
-    def __init__(self, name: str, job: Job, ask: Callable[[], tuple[float, ...]], count: Callable[[Any], int]):
+    def __init__(
+        self,
+        name: str,
+        job: Job,
+        ask: Callable[[], tuple[float, ...]],
+        count: Callable[[Any], int],
+        spent: tuple[float, float] = (0.0, 0.0),
+    ):
+        """`spent` are wall and CPU seconds that belong to the training and were before it."""
         self.name, self.job, self.ask, self.count = name, job, ask, count
         self.checks: list[Check] = []
-        self.seconds = self.cpu = 0.0
+        self.seconds, self.cpu = spent
         self.examples = 0
         self.since = 0.0, 0.0
 

@@ -6,9 +6,10 @@ same prefixes in the same run. FOLDER has `sessions.jsonl.gz`, `test_prefixes.pa
 the test begins; the test is used for nothing else. Seeds are trained in processes of one thread, `--parallel` at a time
 (default: the cores), so `train_seconds`, the wall time of the slowest, is an upper bound. Nothing else runs meanwhile.
 
-`--ablation` also trains the variants in ABLATION, with the first seed, and takes the first seed's model apart; gains
-are what the whole model has more, to be read beside how far the seeds lie apart. The last line is JSON; in it, size (MB
-of 10^6 bytes) and latency (one session, one thread) are the first seed's.
+The first seed's file is also asked with fewer bits (precision.py); beside what that costs stands the paired interval
+that the gate would use. `--ablation` also trains the variants in ABLATION, with the first seed, and takes the first
+seed's model apart; gains are what the whole model has more, to be read beside how far the seeds lie apart. The last
+line is JSON; in it, size (MB of 10^6 bytes) and latency (one session, one thread) are the first seed's.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -28,19 +30,20 @@ import numpy as np
 import onnxruntime
 import polars as pl
 
+from benchmarks import precision
 from benchmarks.knn import Neighbours
-from models.session_recommender import SPEC, metrics
+from models.session_recommender import SPEC, metrics, training
 from models.session_recommender.features import LENGTH, PADDING, Catalogue, covisit, events
 from models.spec import Examples, Tensors, Work
-from tasks import scoring
+from tasks import gate, scoring
 
 SEEDS = 3
+RANDOM_START = "vectors start at random"
 ABLATION: dict[str, dict] = {
-    "one epoch instead of three": {"epochs": 1},
-    "no dropout": {"dropout": 0.0},
+    RANDOM_START: {},
     "a thirtieth of the catalogue in the softmax": {"most_compared": 1_500},
     "encoder does not learn from the newest sessions": {"block_lr": 1e-9},
-    "vectors half as long": {"dim": 32},
+    "one epoch instead of two": {"epochs": 1},
 }
 """Other parameters, by what they show. What needs no training of its own is in `parts`."""
 REQUESTS = 500
@@ -73,19 +76,21 @@ def _counted(prefixes: list[list[int]], labels: list[int]) -> Counter[tuple[int,
     return Counter((*(aid for aid in prefix if aid != PADDING), label) for prefix, label in pairs)
 
 
-def trained(data: Path, params: dict, folder: Path) -> dict:
+def trained(data: Path, params: dict, folder: Path, random_start: bool) -> dict:
     """What `train` returns, in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.recommender", "--data", str(data)]
-    command += ["--params", json.dumps(params), "--folder", str(folder)]
+    command += ["--params", json.dumps(params), "--folder", str(folder), *["--random-start"] * random_start]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise RuntimeError(f"The training with {params} failed: see above.")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def train(rows: pl.DataFrame, params: dict, folder: Path) -> dict:
+def train(rows: pl.DataFrame, params: dict, folder: Path, random_start: bool = False) -> dict:
     """Trains in `folder`, and says on standard error how far it is. Returns the files, and how it went: how long it
     took, and the recall on the end of the train sessions, of what is served and of what else could have been."""
+    if random_start:
+        training.placed = lambda known, drawn: drawn
     told, chosen = [0.0], SPEC.Params.model_validate(params)
 
     def report(share: float, found: dict[str, float]) -> None:
@@ -126,6 +131,18 @@ def p50(onnx: Path, inputs: Tensors) -> float:
         session.run(None, {name: values[i : i + 1] for name, values in inputs.items()})
         times.append(time.perf_counter() - began)
     return round(float(np.median(times)) * 1000, 2)
+
+
+def fewer_bits(onnx: Path, test: Examples, folder: Path) -> dict[str, dict]:
+    """The same numbers of each variant of the file, and what of recall@20 it gains over the file with its interval."""
+    found, scores = {}, {}
+    for name, path in precision.variants(onnx, folder).items():
+        answers = scoring.answer(path, test.inputs)["answers"]
+        scores[name] = gate.Scores(metrics.recall(answers, test.labels), test.groups, test.digest(), 0)
+        gain = gate.difference(scores[name], scores["float32"], SPEC.policy.confidence)
+        size = round(path.stat().st_size / 1e6, 1)
+        found[name] = quality(answers, test) | {"size_mb": size, "p50_ms": p50(path, test.inputs), "gain": str(gain)}
+    return found
 
 
 def beside(rows: pl.DataFrame, test: Examples) -> dict[str, dict]:
@@ -188,11 +205,15 @@ def run(data: Path, folder: Path, params: dict, parallel: int, ablation: bool) -
         print(name, result, flush=True)
     with ThreadPoolExecutor(parallel) as pool:
         folders = [folder / str(number) for number in range(len(variants))]
-        trainings = list(pool.map(lambda params, own: trained(data, params, own), variants, folders))
+        random = [name == RANDOM_START for name in ["seed"] * SEEDS + list(ABLATION)]
+        trainings = list(pool.map(partial(trained, data), variants, folders, random))
     results = [measured(training, test) for training in trainings]
     for params, result in zip(variants, results, strict=True):
         print(params, result, flush=True)
     line = summary(results[:SEEDS], others)
+    line["bits"] = fewer_bits(Path(trainings[0]["onnx"]), test, folder)
+    for name, result in line["bits"].items():
+        print(name, result, flush=True)
     if ablation:
         without = {"table alone": others["covisitation"], **parts(trainings[0], rows, test)}
         without |= dict(zip(ABLATION, results[SEEDS:], strict=True))
@@ -224,10 +245,11 @@ def main() -> None:
     parser.add_argument("--ablation", action="store_true", help="also train without parts of it, which takes longer")
     parser.add_argument("--params", type=json.loads, default={}, help="other than the defaults, as JSON")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # Of one training, by `--params` alone.
+    parser.add_argument("--random-start", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     data = given.data.resolve()
     if given.folder is not None:
-        print(json.dumps(train(load(data)[0], given.params, given.folder)))
+        print(json.dumps(train(load(data)[0], given.params, given.folder, given.random_start)))
         return
     with tempfile.TemporaryDirectory(prefix="kreislauf-benchmark-") as folder:
         print(json.dumps(run(data, Path(folder), given.params, given.parallel, given.ablation)))

@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,13 +14,13 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from benchmarks import contenders, ingest, knn, race, recommender, scale, training, tron
+from benchmarks import contenders, ingest, knn, objectives, precision, race, recommender, scale, training, tron
 from benchmarks.contenders import Measured
 from benchmarks.otto import EVENTS_PER_SESSION, KINDS, generate
 from benchmarks.race import Check, Job, Watch, seconds_to
 from models.session_recommender import SPEC
 from models.session_recommender.batches import Batches
-from tasks import lake, source
+from tasks import lake, scoring, source
 from tests.conftest import write_sessions
 
 
@@ -166,6 +167,9 @@ def test_the_recommender_benchmark_ends_with_its_numbers(
     assert result["ablation"]["encoder alone"]["recall@20"] > 0
     assert 0 < result["mrr@20"] < result["recall@20"] == result["seeds"][0]["recall@20"]
     assert all(result[name] > 0 for name in ("train_seconds", "size_mb", "p50_ms"))
+    assert result["bits"].keys() == {"float32", "float16", "int8"}
+    assert result["bits"]["float32"]["recall@20"] == result["recall@20"]
+    assert result["bits"]["float32"]["gain"] == "+0.0000 [+0.0000, +0.0000]"
     assert "whole model" in capsys.readouterr().out
 
 
@@ -210,6 +214,30 @@ def slow_knn(train: pl.DataFrame, prefix: list[int], s: knn.Settings) -> dict[in
     return {a: score * s.again ** prefix.count(a) for a, score in scores.items()}
 
 
+def test_fewer_bits_make_a_smaller_file_with_the_same_answers(
+    small_shop: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(precision, "LARGE", 1_000)
+    whole = SPEC.baseline(small_shop, tmp_path)
+    half = precision.float16(whole, tmp_path / "half.onnx")
+    assert half.stat().st_size < 0.9 * whole.stat().st_size
+    inputs = SPEC.examples(small_shop.filter(pl.col("session") > 700)).inputs
+    mine, theirs = (scoring.answer(path, inputs)["answers"] for path in (half, whole))
+    assert (mine[:, :, None] == theirs[:, None]).any(2).mean() > 0.99
+
+
+def test_otto_s_score_wants_carts_and_orders_where_they_weigh_more(tmp_path: Path):
+    plan = replace(objectives.PLAN, days=14, sessions_per_day=150, articles=300)
+    rows = objectives.shop(plan)
+    shares = dict(rows["type"].value_counts(normalize=True).iter_rows())
+    assert 0.05 < shares["orders"] < shares["carts"] < shares["clicks"]
+    found = objectives.run(plan, SPEC.Params.tiny(), tmp_path)
+    assert found.keys() == {"table", "equal", "weighted"}
+    assert all(0 < score <= 1 for scores in found.values() for score in scores.values())
+    total = {name: 0.1 * s["clicks"] + 0.3 * s["carts"] + 0.6 * s["orders"] for name, s in found.items()}
+    assert total == pytest.approx({name: s["total"] for name, s in found.items()}, abs=1e-4)
+
+
 def load(path: Path) -> lake.Accounts:
     """Load a file as the flow's task does."""
     return lake.load_file(SPEC.table, source.open_file(str(path), SPEC.table.line))
@@ -219,13 +247,14 @@ def test_the_training_benchmark_ends_with_its_ratios(small_shop: pl.DataFrame, t
     data = publish(small_shop.filter(pl.col("session") < 500), tmp_path)
     job = Job(data, epochs=2, asked=100, every=500, target=1.1, steps=1, warm=1, rounds=2)
     loops = training.overhead(job)
-    found, table = training.contend(job)
+    found = training.contend(job)
+    assert 0 < found[0].seconds < found[-1].seconds, "the table takes time"
     learnt = job.load()[0]
     examples = 2 * (learnt.height - learnt["session"].n_unique())
     assert 0.8 * examples < found[-1].examples <= examples
     assert [check.examples > i * 500 for i, check in enumerate(found[1:-1])] == [True] * (len(found) - 2)
     assert all(0 < recall < 1 for check in found for recall in check.recalls)
-    result = training.summary(job, loops, found, table, None)
+    result = training.summary(job, loops, found, None)
     assert result["tron_over_ours_to_recall_47"] is None
     assert "TRON was not run" in capsys.readouterr().out
     for name in ("lightning_over_torch", "lightning_over_torch_cpu", "ours_examples_per_second"):
@@ -283,14 +312,14 @@ def test_the_time_to_a_recall_lies_between_two_checks():
 
 def test_a_rival_that_does_not_arrive_makes_a_lower_bound(capsys: pytest.CaptureFixture[str]):
     loops = {"lightning": np.array([1.1, 1.02]), "torch": np.array([1.0, 1.0])}
-    slow = training.summary(Job(Path()), loops, checks(0, 0.47), 2.0, checks(0, 0.1, 0.2, 0.3, 0.4, 0.47))
+    slow = training.summary(Job(Path()), loops, checks(0, 0.47), checks(0, 0.1, 0.2, 0.3, 0.4, 0.47))
     assert (slow["tron_over_ours_to_recall_47"], slow["tron_is_lower_bound"]) == (5, False)
     assert (slow["lightning_over_torch"], slow["lightning_over_torch_cpu"]) == (1.1, 1.02)
-    assert slow["seconds_to_47_with_table"] == round(10 * 37 / 47 + 2, 3)
-    never = training.summary(Job(Path()), loops, checks(0, 0.47), 2.0, checks(0, 0.1, 0.46, 0.4))
+    assert slow["seconds_to_47_with_table"] == round(10 * 37 / 47, 3)
+    never = training.summary(Job(Path()), loops, checks(0, 0.47), checks(0, 0.1, 0.46, 0.4))
     assert (never["tron_over_ours_to_recall_47"], never["tron_is_lower_bound"]) == (3, True)
     assert "TRON got to 0.4600 in 30 s" in capsys.readouterr().out
-    lost = training.summary(Job(Path()), loops, checks(0, 0.1), 2.0, checks(0, 1))
+    lost = training.summary(Job(Path()), loops, checks(0, 0.1), checks(0, 1))
     assert lost["tron_over_ours_to_recall_47"] is None
 
 

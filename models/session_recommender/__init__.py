@@ -17,7 +17,7 @@ class Params(BaseModel, extra="forbid"):
     """Training parameters."""
 
     dim: int = Field(default=64, ge=4, multiple_of=2, description="Length of an article's vector.")
-    epochs: int = Field(default=3, ge=1, description="Most passes over the older sessions when there is no parent.")
+    epochs: int = Field(default=2, ge=1, description="Most passes over the older sessions when there is no parent.")
     block_epochs: int = Field(default=1, ge=1, description="Passes over each block of the newest sessions.")
     batch_size: int = Field(default=128, ge=2, description="Sessions in a step of the encoder, over all processes.")
     lr: Annotated[float, Search(5e-4, 5e-3, log=True)] = Field(

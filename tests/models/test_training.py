@@ -39,7 +39,7 @@ from models.session_recommender.module import (
 )
 from models.session_recommender.quiet import one_thread, quiet
 from models.session_recommender.schema import EVENT_TYPES
-from models.session_recommender.training import BLOCKS, NEWEST, Course, cuts
+from models.session_recommender.training import BLOCKS, NEWEST, Course, cuts, placed
 from models.spec import Trained, Work, unheard
 from tests.conftest import ROOT
 from tests.models.test_session_recommender import START, sessions
@@ -394,6 +394,24 @@ def test_popularity_alone_decides_where_nothing_is_known(known, catalogue, e):
     found, _ = known.candidates(torch.full((1, LENGTH), catalogue.nothing), None, LENGTH)
     weight = np.bincount(catalogue.rows(e.aid), np.exp((e.ts - e.ts.max()) / (60 * 86_400_000)), catalogue.size)
     assert found.rows[0].tolist() == np.argsort(-weight, kind="stable")[:LENGTH].tolist()
+
+
+def test_articles_start_where_two_steps_along_the_table_lead(known):
+    drawn = torch.randn(len(known.prior), 6, generator=torch.Generator().manual_seed(0))
+    near, weights = known.neighbours.numpy(), known.weights.numpy()
+    together = np.zeros((len(near), len(near)))
+    for a, b in itertools.product(range(len(near)), range(near.shape[1])):
+        together[a, near[a, b]] += weights[a, b]
+        together[near[a, b], a] += weights[a, b]
+    alone = ~together.any(1)
+
+    def unit(vectors: np.ndarray) -> np.ndarray:
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-12)
+
+    once = unit(together @ drawn.numpy())
+    expected = np.where(alone[:, None], unit(drawn.numpy()), unit(once + unit(together @ once)))
+    assert 0 < alone.sum() < len(alone) / 2
+    assert placed(known, drawn).numpy() == pytest.approx(expected, abs=1e-5)
 
 
 def test_newest_equals_a_slow_loop():
