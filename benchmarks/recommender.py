@@ -43,7 +43,6 @@ ABLATION: dict[str, dict] = {
     RANDOM_START: {},
     "a thirtieth of the catalogue in the softmax": {"most_compared": 1_500},
     "encoder does not learn from the newest sessions": {"block_lr": 1e-9},
-    "one epoch instead of two": {"epochs": 1},
 }
 """Other parameters, by what they show. What needs no training of its own is in `parts`."""
 REQUESTS = 500

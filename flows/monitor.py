@@ -14,6 +14,9 @@ from tasks import drift, events, gate, lake, registry, releases, scoring, split
 
 MAX_EXAMPLES = 20_000
 
+Quality = tuple[gate.Interval, gate.Interval]
+"""The champion's metric, and its lead over a trivial baseline that learnt from everything before."""
+
 
 class Finding(BaseModel):
     """What the newest window says about the champion."""
@@ -28,6 +31,8 @@ class Finding(BaseModel):
     decayed: bool = False
     realised: gate.Interval | None = Field(None, description="Metric of the live version in the window.")
     reference: gate.Interval | None = Field(None, description="Its metric on its own hold-out.")
+    lead: gate.Interval | None = Field(None, description="Over a trivial baseline fitted on all before the window.")
+    reference_lead: gate.Interval | None = Field(None, description="Over the baseline of its own hold-out.")
 
 
 @flow
@@ -73,12 +78,13 @@ def look(model: str, version: int, window_days: float) -> Finding:
     known = split.started(rows, table, lineage.holdout, lineage.watermark)
     learnt = rows.filter(pl.col(table.time) < lineage.holdout)
     moved = compare_data(kind, champion, window, known, learnt)
-    reference = reference_of(champion)
-    realised = quality(kind, champion, window)
-    lost = loss(realised, reference, kind.policy)
+    then = judged(champion)
+    now = quality(kind, champion, window, rows.filter(pl.col(table.time) < start))
+    lost = loss(kind.metric, now, then, kind.policy)
     finding = Finding(
         model=model, version=version, groups=groups, drifted=moved.drifted, decayed=bool(lost),
-        realised=realised, reference=reference, reason=f"{lost or 'No decay.'} {moved.sentence()}",
+        realised=now[0], reference=then[0], lead=now[1], reference_lead=then[1],
+        reason=f"{lost or 'No decay.'} {moved.sentence()}",
     )  # fmt: skip
     create_markdown_artifact(key=f"monitor-{model.replace('_', '-')}", markdown=page(kind, finding, moved))
     return finding
@@ -96,37 +102,51 @@ def compare_data(
     return moved
 
 
-def reference_of(champion: registry.Version) -> gate.Interval:
-    """The champion's score on its hold-out. Raises RuntimeError when the gate never gave it one."""
+def judged(champion: registry.Version) -> Quality:
+    """What the gate measured. Raises RuntimeError when it never scored the champion."""
     decision = gate.Decision.model_validate_json(champion.decision) if champion.decision else None
-    if decision is None or decision.reference is None:
+    if decision is None or decision.reference is None or decision.over_baseline is None:
         name = f"{champion.model} version {champion.number}"
         raise RuntimeError(f"{name} is live, but no gate ever scored it, so there is no reference: run promote for it.")
-    return decision.reference
+    return decision.reference, decision.over_baseline
 
 
-def quality(kind: spec.ModelSpec, champion: registry.Version, window: pl.DataFrame) -> gate.Interval:
-    """The champion's metric on what really came next, from a bounded sample of whole groups."""
+def quality(kind: spec.ModelSpec, champion: registry.Version, window: pl.DataFrame, before: pl.DataFrame) -> Quality:
+    """The same of what really came next, with a baseline fitted on the rows `before`, from a bounded sample of whole
+    groups."""
     examples = kind.examples(window)
     if len(examples) > MAX_EXAMPLES:
         groups = np.unique(examples.groups)
         kept = np.random.default_rng(0).permutation(groups)[: int(len(groups) * MAX_EXAMPLES / len(examples))]
         examples = examples.take(np.isin(examples.groups, kept))
-    values = kind.score(examples, scoring.answer(registry.onnx_file(champion), examples.inputs))
-    scores = gate.Scores(values, examples.groups, examples.digest(), champion.lineage.holdout)
-    return gate.difference(scores, None, kind.policy.confidence)
+
+    def scores(onnx: Path) -> gate.Scores:
+        values = kind.score(examples, scoring.answer(onnx, examples.inputs))
+        return gate.Scores(values, examples.groups, examples.digest(), champion.lineage.holdout)
+
+    live = scores(registry.onnx_file(champion))
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = scores(kind.baseline(before, Path(folder)))
+    return gate.difference(live, None, kind.policy.confidence), gate.difference(live, fresh, kind.policy.confidence)
 
 
-def loss(realised: gate.Interval, reference: gate.Interval, policy: spec.Policy) -> str:
+def loss(metric: str, now: Quality, then: Quality, policy: spec.Policy) -> str:
     """How much worse, in a sentence, when the loss is larger than chance and than `policy.decay`; else empty.
 
-    Both intervals come from other groups, so the interval of the difference has the root of the squared half-widths.
+    The lead falls, too, where the metric hides it: in an easier season, or when the reference itself is low because the
+    champion was judged just after a change.
     """
-    lost = reference.mean - realised.mean
-    margin = float(np.hypot(realised.high - realised.low, reference.high - reference.low)) / 2
-    if lost <= max(margin, policy.decay):
-        return ""
-    return f"Decay: {realised.mean:.4f} now, {reference.mean:.4f} when it was judged (-{lost:.4f} ± {margin:.4f})."
+    found = []
+    for what, one, other in zip((metric, "its lead over a trivial baseline"), now, then, strict=True):
+        lost, margin = other.mean - one.mean, _margin(one, other)
+        if lost > max(margin, policy.decay):
+            found.append(f"{what} is {one.mean:.4f} and was {other.mean:.4f} (-{lost:.4f} ± {margin:.4f})")
+    return f"Decay: {' and '.join(found)}." if found else ""
+
+
+def _margin(now: gate.Interval, then: gate.Interval) -> float:
+    """Half-width of the interval of a difference: both come from other groups, so their squares add up."""
+    return float(np.hypot(now.high - now.low, then.high - then.low)) / 2
 
 
 def page(kind: spec.ModelSpec, finding: Finding, moved: drift.Drift) -> str:
@@ -134,7 +154,8 @@ def page(kind: spec.ModelSpec, finding: Finding, moved: drift.Drift) -> str:
     columns = "\n".join(f"| {name} | {value:.3f} |" for name, value in moved.values.items())
     return (
         f"# {finding.model} version {finding.version}\n\n{finding.reason}\n\n"
-        f"{kind.metric}: {finding.realised} now, {finding.reference} when it was judged, {finding.groups} groups.\n\n"
+        f"{kind.metric}: {finding.realised} now, {finding.reference} when it was judged, {finding.groups} groups. "
+        f"Lead over a trivial baseline fitted anew: {finding.lead} now, {finding.reference_lead} then.\n\n"
         f"| column | PSI (drifted from {drift.THRESHOLD}) |\n|---|---|\n{columns}\n\n"
         f"Evidently's report: MLflow, run of version {finding.version}, folder `monitor`."
     )

@@ -2,11 +2,12 @@
 
 import importlib
 import json
+import re
 
 import pytest
 
 from flows.ingest import ingest
-from flows.monitor import monitor
+from flows.monitor import loss, monitor
 from flows.promote import promote
 from flows.publish import PublishRefused, publish
 from flows.retrain import retrain
@@ -15,7 +16,7 @@ from flows.train import train
 from models import spec
 from models.spec import Policy
 from serving import live
-from tasks import lake, registry, releases
+from tasks import gate, lake, registry, releases
 from tasks import triton as triton_task
 from tasks.settings import settings
 from tests.conftest import write_sessions
@@ -45,12 +46,31 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     ingest(orders(25, 60, threshold=120), tiny)
     finding = monitor(tiny)
     assert finding.decayed
-    assert finding.reason.startswith("Decay: 0.")
+    assert finding.reason.startswith("Decay: accuracy is 0.")
+    assert finding.lead.mean < finding.reference_lead.mean
     better = retrain(tiny, reason=finding.reason)
     assert (better.outcome, better.release) == ("promote", 2)
     assert answers(tiny, requests) == (better.version, [False, False, True])
     assert registry.aliases(tiny) == {"champion": better.version, "previous": 1}
     assert [r.champion for r in releases.history(tiny)] == [1, better.version]
+
+
+@pytest.mark.parametrize(
+    ("now", "lead", "says"),
+    [
+        (0.50, 0.02, ""),
+        (0.46, 0.02, r"Decay: accuracy is 0\.4600 and was 0\.5000 \(-0\.0400 ± 0\.0141\)\."),
+        (0.52, -0.02, r"Decay: its lead over a trivial baseline is -0\.0200 and was 0\.0200 \(-0\.0400 ± 0\.0141\)\."),
+        (0.46, -0.02, r"Decay: accuracy is .* and its lead over a trivial baseline is "),
+        (0.487, 0.007, ""),
+    ],
+)
+def test_decay_is_a_loss_of_quality_or_of_the_lead(now: float, lead: float, says: str):
+    def around(mean: float) -> gate.Interval:
+        return gate.Interval(mean=mean, low=mean - 0.01, high=mean + 0.01)
+
+    found = loss("accuracy", (around(now), around(lead)), (around(0.5), around(0.02)), Policy(decay=0.01))
+    assert re.match(says or "$", found)
 
 
 def test_the_loop_on_s3(tiny, orders, s3, monkeypatch):
