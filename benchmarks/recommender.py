@@ -27,7 +27,6 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import onnxruntime
 import polars as pl
 
 from benchmarks import precision
@@ -45,17 +44,23 @@ ABLATION: dict[str, dict] = {
     "encoder does not learn from the newest sessions": {"block_lr": 1e-9},
 }
 """Other parameters, by what they show. What needs no training of its own is in `parts`."""
-REQUESTS = 500
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def load(folder: Path) -> tuple[pl.DataFrame, Examples]:
-    """Rows to train on, and the test as published. Raises ValueError if the sessions' prefixes are not those."""
+    """Rows to train on, and the test as published."""
+    rows, tested = published_split(folder)
+    return rows, SPEC.examples(tested)
+
+
+def published_split(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows to train on, and of the test. Raises ValueError if the test's prefixes are not those that were published."""
     first = json.loads((folder / "meta.json").read_text())["first_test_session"]
     decoder = msgspec.json.Decoder(SPEC.table.line)
     with gzip.open(folder / "sessions.jsonl.gz") as file:
         rows = SPEC.table.unfold([decoder.decode(line) for line in file]).drop("line")
-    test = SPEC.examples(rows.filter(pl.col("session") >= first))
+    tested = rows.filter(pl.col("session") >= first)
+    test = SPEC.examples(tested)
     published = pl.read_parquet(folder / "test_prefixes.parquet")
     theirs = _counted(published["prefix"].list.tail(LENGTH).to_list(), published["label"].to_list())
     ours = _counted(test.inputs["article_ids"].tolist(), test.labels.tolist())
@@ -66,7 +71,7 @@ def load(folder: Path) -> tuple[pl.DataFrame, Examples]:
             f"of {len(published)} are missing, {extra.total()} are too many, such as {list(example[:-1])} with the "
             f"label {example[-1]}. Is first_test_session in meta.json right?"
         )
-    return rows.filter(pl.col("session") < first), test
+    return rows.filter(pl.col("session") < first), tested
 
 
 def _counted(prefixes: list[list[int]], labels: list[int]) -> Counter[tuple[int, ...]]:
@@ -122,23 +127,16 @@ def quality(answers: np.ndarray, test: Examples) -> dict:
 
 def p50(onnx: Path, inputs: Tensors) -> float:
     """Median milliseconds of a request with one session, on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session, times = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"]), []
-    for i in np.linspace(0, len(inputs["article_ids"]) - 1, REQUESTS).astype(int):
-        began = time.perf_counter()
-        session.run(None, {name: values[i : i + 1] for name, values in inputs.items()})
-        times.append(time.perf_counter() - began)
-    return round(float(np.median(times)) * 1000, 2)
+    return round(float(np.median(scoring.latencies(onnx, inputs))), 2)
 
 
 def fewer_bits(onnx: Path, test: Examples, folder: Path) -> dict[str, dict]:
     """The same numbers of each variant of the file, and what of recall@20 it gains over the file with its interval."""
-    found, scores = {}, {}
+    found, recalls = {}, {}
     for name, path in precision.variants(onnx, folder).items():
         answers = scoring.answer(path, test.inputs)["answers"]
-        scores[name] = gate.Scores(metrics.recall(answers, test.labels), test.groups, test.digest(), 0)
-        gain = gate.difference(scores[name], scores["float32"], SPEC.policy.confidence)
+        recalls[name] = metrics.recall(answers, test.labels)
+        gain = gate.interval(recalls[name] - recalls["float32"], test.groups, SPEC.policy.confidence)
         size = round(path.stat().st_size / 1e6, 1)
         found[name] = quality(answers, test) | {"size_mb": size, "p50_ms": p50(path, test.inputs), "gain": str(gain)}
     return found

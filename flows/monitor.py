@@ -120,14 +120,14 @@ def quality(kind: spec.ModelSpec, champion: registry.Version, window: pl.DataFra
         kept = np.random.default_rng(0).permutation(groups)[: int(len(groups) * MAX_EXAMPLES / len(examples))]
         examples = examples.take(np.isin(examples.groups, kept))
 
-    def scores(onnx: Path) -> gate.Scores:
-        values = kind.score(examples, scoring.answer(onnx, examples.inputs))
-        return gate.Scores(values, examples.groups, examples.digest(), champion.lineage.holdout)
+    def scores(onnx: Path) -> np.ndarray:
+        return kind.score(examples, scoring.answer(onnx, examples.inputs))
 
     live = scores(registry.onnx_file(champion))
     with tempfile.TemporaryDirectory() as folder:
         fresh = scores(kind.baseline(before, Path(folder)))
-    return gate.difference(live, None, kind.policy.confidence), gate.difference(live, fresh, kind.policy.confidence)
+    metric, lead = gate.intervals([live, live - fresh], examples.groups, kind.policy.confidence)
+    return metric, lead
 
 
 def loss(metric: str, now: Quality, then: Quality, policy: spec.Policy) -> str:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
@@ -60,24 +62,41 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
     """Let challenger, champion and trivial baseline answer the challenger's hold-out, and decide."""
     kind, version = spec.load(model), registry.get(model, challenger)
     lineage = version.lineage
-    rows = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest)
-    rows = split.started(rows, kind.table, lineage.holdout, lineage.watermark)
+    whole = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest)
+    trained_on = whole.filter(pl.col(kind.table.time) < lineage.holdout)
+    rows = split.started(whole, kind.table, lineage.holdout, lineage.watermark)
     examples = kind.examples(rows)
+    by = {column.name: column.cast(pl.String).to_numpy() for column in kind.slices(rows, trained_on)}
+    holdout = gate.Holdout(examples.digest(), lineage.holdout, examples.groups, by)
 
-    def score(onnx: Path, trained_until: int) -> gate.Scores:
-        values = kind.score(examples, scoring.answer(onnx, examples.inputs))
-        return gate.Scores(values, examples.groups, examples.digest(), trained_until)
+    def score(onnx: Path, trained_until: int, number: int | None = None) -> gate.Scores:
+        outputs = scoring.answer(onnx, examples.inputs)
+        return gate.Scores(
+            values=kind.score(examples, outputs),
+            holdout=holdout,
+            metric=kind.metric,
+            trained_until=trained_until,
+            onnx=registry.sha256(onnx),
+            version=number,
+            cost=cost(onnx, examples, kind.coverage(outputs, trained_on)),
+            probabilities=kind.probabilities(outputs),
+        )
 
     rival = registry.get(model, champion) if champion else None
-    decision = gate.decide(
-        challenger=score(registry.onnx_file(version), lineage.holdout),
-        champion=score(registry.onnx_file(rival), rival.lineage.holdout) if rival else None,
+    return gate.decide(
+        challenger=score(registry.onnx_file(version), lineage.holdout, challenger),
+        champion=score(registry.onnx_file(rival), rival.lineage.holdout, champion) if rival else None,
         baseline=score(registry.artifact(version, "baseline"), lineage.holdout),
         policy=kind.policy,
-        metric=kind.metric,
-        holdout_start=lineage.holdout,
     )
-    return decision.model_copy(update={"champion_version": champion})
+
+
+def cost(onnx: Path, examples: spec.Examples, coverage: float | None) -> gate.Cost:
+    """What serving a file takes on this machine."""
+    if not len(examples):
+        return gate.Cost(p95_ms=0.0, megabytes=0.0)
+    p95 = float(np.quantile(scoring.latencies(onnx, examples.inputs), 0.95))
+    return gate.Cost(p95, onnx.stat().st_size / 1e6, coverage)
 
 
 def page(version: registry.Version, decision: gate.Decision) -> str:
@@ -93,9 +112,11 @@ def page(version: registry.Version, decision: gate.Decision) -> str:
         ("trivial baseline", "", decision.baseline),
     ]
     table = "\n".join(f"| {who} | {which} | {'' if s is None else f'{s:.4f}'} |" for who, which, s in rows)
+    parts = "\n".join(f"| {part.by} | {part.value} | {part.groups} | {part.gain} |" for part in decision.slices)
+    slices = f"\n\n| slice | | groups | challenger minus champion |\n|---|---|---|---|\n{parts}" if parts else ""
     return (
         f"# {decision.outcome}: {version.model} version {version.number}\n\n{' '.join(decision.reasons)}\n\n"
         f"| | | {decision.metric} |\n|---|---|---|\n{table}\n\n"
         f"Challenger minus champion: {decision.gain or 'no champion yet'}; minus baseline: {decision.over_baseline}. "
-        f"Hold-out: {decision.groups} groups in the last {days:.0f} days before the data's watermark."
+        f"Hold-out: {decision.groups} groups in the last {days:.0f} days before the data's watermark.{slices}"
     )

@@ -138,6 +138,15 @@ class Policy(BaseModel):
     baseline_margin: float = Field(
         0.005, ge=0, description="A challenger must be shown to be no worse than the trivial baseline by this much."
     )
+    least_gain: float = Field(
+        0.0, description="The whole interval must be above this. Below 0 it promotes what is no worse by so much."
+    )
+    slice_margin: float = Field(0.01, ge=0, description="No slice may be shown to lose more than this.")
+    slice_groups: int = Field(200, ge=2, description="Slices with fewer groups than this are not looked at.")
+    p95_ms: float = Field(25.0, gt=0, description="Most milliseconds that 95 % of requests with one example may take.")
+    megabytes: float = Field(2_000.0, gt=0, description="Largest ONNX file, in 10^6 bytes.")
+    coverage: float = Field(0.5, ge=0, le=1, description="Least share of the champion's coverage of the catalogue.")
+    calibration: float = Field(0.05, gt=0, description="Most by which probabilities may be off on average.")
     decay: float = Field(0.01, gt=0, description="Loss against the reference that counts as decay.")
 
 
@@ -244,6 +253,21 @@ class ModelSpec(ABC):
     @abstractmethod
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
         """Metric of each example, float64 of shape (n,), higher is better. `outputs` is what the ONNX file answered."""
+
+    def slices(self, rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
+        """What kind each of `examples(rows)` is, a row for each in the same order: no column may hide a collapse.
+
+        `trained_on` are the rows that the challenger learnt from. By default nothing is told apart.
+        """
+        return pl.DataFrame()
+
+    def coverage(self, outputs: Tensors, trained_on: pl.DataFrame) -> float | None:
+        """Share of all answers there could be that somebody got, 0 to 1; None where that means nothing."""
+        return None
+
+    def probabilities(self, outputs: Tensors) -> np.ndarray | None:
+        """How sure each answer is to be right, float64 (n,), 0 to 1; None where scores are no probabilities."""
+        return None
 
     @abstractmethod
     def tensors(self, requests: list[dict]) -> Tensors:

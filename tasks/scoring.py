@@ -1,5 +1,6 @@
 """Answers of an ONNX file, in process: the same file, and the same answers, as Triton's."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from models.spec import Tensors
 
 BATCH = 256
+REQUESTS = 500
 
 
 def answer(onnx: Path, inputs: Tensors, batch: int = BATCH) -> Tensors:
@@ -21,3 +23,20 @@ def answer(onnx: Path, inputs: Tensors, batch: int = BATCH) -> Tensors:
     starts = range(0, rows, batch) if rows else [0]
     parts = [session.run(names, {name: inputs[name][i : i + batch] for name in wanted}) for i in starts]
     return {name: np.concatenate(arrays) for name, arrays in zip(names, zip(*parts, strict=True), strict=True)}
+
+
+def latencies(onnx: Path, inputs: Tensors) -> np.ndarray:
+    """Milliseconds of each of `REQUESTS` requests with one example, drawn evenly from `inputs`, on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    wanted = [tensor.name for tensor in session.get_inputs()]
+    found = []
+    for i in np.linspace(0, len(inputs[wanted[0]]) - 1, REQUESTS).astype(int):
+        request = {name: inputs[name][i : i + 1] for name in wanted}
+        began = time.perf_counter()
+        session.run(None, request)
+        found.append(time.perf_counter() - began)
+    return np.array(found) * 1000

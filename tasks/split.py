@@ -20,6 +20,7 @@ class Cut(BaseModel):
     start: int = Field(description="Oldest event.")
     holdout: int = Field(description="Training ends before this; the hold-out starts here.")
     watermark: int = Field(description="Newest event.")
+    groups: int = Field(0, description="That started in the hold-out.")
 
 
 class TooSmall(ValueError):
@@ -28,9 +29,17 @@ class TooSmall(ValueError):
 
 def groups_needed(policy: Policy) -> int:
     """Groups with which `policy.min_effect` is found with chance `policy.power`: the usual formula for paired means."""
+    return max(policy.min_groups, math.ceil((_z(policy) * policy.group_sd / policy.min_effect) ** 2))
+
+
+def detectable(groups: int, policy: Policy) -> float:
+    """The smallest gain that a hold-out of so many groups finds with chance `policy.power`; infinite for none."""
+    return _z(policy) * policy.group_sd / math.sqrt(groups) if groups else math.inf
+
+
+def _z(policy: Policy) -> float:
     normal = NormalDist()
-    z = normal.inv_cdf((1 + policy.confidence) / 2) + normal.inv_cdf(policy.power)
-    return max(policy.min_groups, math.ceil((z * policy.group_sd / policy.min_effect) ** 2))
+    return normal.inv_cdf((1 + policy.confidence) / 2) + normal.inv_cdf(policy.power)
 
 
 def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
@@ -50,7 +59,7 @@ def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
         holdout = watermark - days * DAY_MS + 1
         found = int((starts >= holdout).sum())
         if found >= wanted:
-            return Cut(table_version=version, start=first, holdout=holdout, watermark=watermark)
+            return Cut(table_version=version, start=first, holdout=holdout, watermark=watermark, groups=found)
     raise TooSmall(
         f"The table {table.name} is too small to judge a model: a hold-out of {longest} days, half of what is there, "
         f"has {found} {table.group} values and the policy needs {wanted}. "

@@ -73,6 +73,14 @@ class SessionRecommender(ModelSpec):
         """Recall@20: 1 where the article that came next is among the answers."""
         return metrics.recall(outputs["answers"], examples.labels)
 
+    def slices(self, rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
+        """By session length, age of the label's article, repeat or new, and type; see `metrics.slices`."""
+        return metrics.slices(rows, trained_on)
+
+    def coverage(self, outputs: Tensors, trained_on: pl.DataFrame) -> float:
+        """Share of the articles that training saw."""
+        return metrics.coverage(outputs["answers"], trained_on["aid"].n_unique())
+
     def tensors(self, requests: list[dict]) -> Tensors:
         """Requests `{"events": [{"aid": 7, "type": "clicks", "ts": 1661724000278}, ...]}`, oldest event first.
 

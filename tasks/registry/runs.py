@@ -30,6 +30,7 @@ class Lineage(BaseModel):
     start: int = Field(description="Oldest event learnt from, ms since 1970 UTC.")
     holdout: int = Field(description="Training ends before this, ms since 1970 UTC.")
     watermark: int = Field(description="End of the hold-out, ms since 1970 UTC.")
+    groups: int = Field(0, description="Groups that started in the hold-out; 0 if it was not counted.")
     digest: str = Field(description="SHA-256 of the rows up to the watermark, those of the hold-out too.")
     parent: int | None = Field(None, description="Version whose weights it started from.")
 
