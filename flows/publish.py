@@ -19,7 +19,9 @@ class PublishRefused(RuntimeError):
 
 
 @flow
-def publish(model: str = "session_recommender", version: int | None = None) -> releases.Release:
+def publish(
+    model: str = "session_recommender", version: int | None = None, rollback: str | None = None, who: str | None = None
+) -> releases.Release:
     """Make a promoted version the champion that Triton serves, verified, or leave everything as it was.
 
     A version that is live already is only checked again: whatever a crash left undone is finished, nothing is
@@ -28,6 +30,8 @@ def publish(model: str = "session_recommender", version: int | None = None) -> r
     Args:
         model: Name of the model type.
         version: The version to publish; default: the newest promoted one.
+        rollback: Why a version that was live before is to be live again; the flow rollback gives it.
+        who: For the release log; default: the name of this run.
 
     Returns:
         The entry of the release log that is now in force.
@@ -43,16 +47,17 @@ def publish(model: str = "session_recommender", version: int | None = None) -> r
             get_run_logger().info(f"Version {live.champion} is live since release {live.number}; verifying it again.")
             put_in_triton(model, live.versions, candidate.number)
         else:
-            live = go_live(candidate, live)
-            announce(live)
+            reason = rollback or permission(candidate, live)
+            live = go_live(candidate, live, reason, who or flow_run.get_name() or "a person, from Python")
+            announce(live, events.MODEL_ROLLED_BACK if rollback else events.MODEL_PUBLISHED)
         registry.mirror(model, live.champion, live.challenger, live.previous)
     return live
 
 
-def announce(release: releases.Release) -> None:
+def announce(release: releases.Release, event: str) -> None:
     """Tell Prefect's automations, and people."""
     facts = {"version": release.champion, "release": release.number}
-    events.emit_model_event(events.MODEL_PUBLISHED, release.model, release.reason, **facts)
+    events.emit_model_event(event, release.model, release.reason, **facts)
     create_markdown_artifact(key=f"release-{release.model.replace('_', '-')}", markdown=page(release))
 
 
@@ -64,14 +69,12 @@ def newest_promoted(model: str) -> registry.Version:
     raise PublishRefused(f"No version of {model} was promoted: train and promote one first.")
 
 
-def go_live(candidate: registry.Version, live: releases.Release | None) -> releases.Release:
+def go_live(candidate: registry.Version, live: releases.Release | None, reason: str, who: str) -> releases.Release:
     """Verify `candidate` in Triton, then write the release; on failure Triton serves what it served before."""
-    decision = permission(candidate, live)
     resident = live.versions if live else []
     try:
         put_in_triton(candidate.model, sorted({*resident, candidate.number}), candidate.number)
-        who = flow_run.get_name() or "a person, from Python"
-        release = releases.append(candidate.model, candidate.number, " ".join(decision.reasons), who, after=live)
+        release = releases.append(candidate.model, candidate.number, reason, who, after=live)
     except Exception as error:
         try:
             undo(candidate)
@@ -82,9 +85,11 @@ def go_live(candidate: registry.Version, live: releases.Release | None) -> relea
     return release
 
 
-def permission(candidate: registry.Version, live: releases.Release | None) -> gate.Decision:
-    """The decision that allows `candidate` to replace what is live. Raises PublishRefused."""
+def permission(candidate: registry.Version, live: releases.Release | None) -> str:
+    """Why `candidate` may replace what is live, in the gate's words. Raises PublishRefused."""
     name = f"{candidate.model} version {candidate.number}"
+    if candidate.number in {release.champion for release in releases.history(candidate.model)}:
+        raise PublishRefused(f"{name} was live before and was replaced: bring it back with the flow rollback.")
     if candidate.parity is None or not candidate.parity.passed:
         raise PublishRefused(f"{name} has no passed parity of its ONNX file: train it again.")
     if candidate.decision is None:
@@ -95,7 +100,7 @@ def permission(candidate: registry.Version, live: releases.Release | None) -> ga
     if decision.champion_version != (live.champion if live else None):
         against = f"version {decision.champion_version}" if decision.champion_version else "no champion"
         raise PublishRefused(f"{name} was judged against {against}, which is not live now: promote it again.")
-    return decision
+    return " ".join(decision.reasons)
 
 
 @task(task_run_name="load-{model}-{version}")

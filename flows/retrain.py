@@ -61,11 +61,16 @@ def retrain(
 
 
 def finish_what_a_crash_left(model: str) -> None:
-    """A release that was written by a run which then died: verify it, mirror it, and be done with it."""
+    """A release that was written by a run which then died: verify it, mirror it, and be done with it.
+
+    Aliases that somebody moved, or that a rollback which died did not move, are put right too.
+    """
     live = releases.current(model)
     if live and not (version := registry.get(model, live.champion)).closed:
         publish(model, live.champion)
         registry.close(version)
+    elif live:
+        registry.mirror(model, live.champion, live.challenger, live.previous)
 
 
 def cooldown(model: str, days: float) -> str:

@@ -14,12 +14,13 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from benchmarks import contenders, ingest, knn, objectives, precision, race, recommender, scale, training, tron
+from benchmarks import contenders, gate, ingest, knn, objectives, precision, race, recommender, scale, training, tron
 from benchmarks.contenders import Measured
 from benchmarks.otto import EVENTS_PER_SESSION, KINDS, generate
 from benchmarks.race import Check, Job, Watch, seconds_to
 from models.session_recommender import SPEC
 from models.session_recommender.batches import Batches
+from tasks import gate as gate_task
 from tasks import lake, scoring, source
 from tests.conftest import write_sessions
 
@@ -236,6 +237,27 @@ def test_otto_s_score_wants_carts_and_orders_where_they_weigh_more(tmp_path: Pat
     assert all(0 < score <= 1 for scores in found.values() for score in scores.values())
     total = {name: 0.1 * s["clicks"] + 0.3 * s["carts"] + 0.6 * s["orders"] for name, s in found.items()}
     assert total == pytest.approx({name: s["total"] for name, s in found.items()}, abs=1e-4)
+
+
+def test_the_gate_benchmark_swaps_two_models_until_the_gain_is_as_wanted():
+    groups = np.repeat(np.arange(800), 3)
+    holdout = gate_task.Holdout("all", 0, groups, {"half": np.where(groups < 400, "a", "b")})
+    luck = np.random.default_rng(0).random(len(groups))
+    cost = gate_task.Cost(1.0, 1.0, 0.5)
+    three = (
+        gate_task.Scores((luck < share).astype(float), holdout, "recall@20", 0, str(share), version, cost)
+        for share, version in ((0.5, 1), (0.54, 2), (0.3, None))
+    )
+    pair = gate.Pair(*three)
+    drawn = pair.drawn(0.5, 4_000, seed=1)
+    assert abs(drawn.gain()) < 0.01 < 0.03 < pair.drawn(0.0, 4_000, seed=1).gain()
+    assert drawn.baseline.values.mean() == pytest.approx(0.3, abs=0.02)
+    assert set(drawn.champion.holdout.slices["half"]) == {"a", "b"}
+    errors, covered = gate.simulate(pair, 0.0, sessions=500, holdouts=60)
+    assert errors < 0.2 < 0.8 < covered
+    assert gate.simulate(pair, 0.03, sessions=500, holdouts=20)[0] > 0.5
+    with pytest.raises(ValueError, match=r"gains 0\.0\d+ only: train the champion on less"):
+        gate.simulate(pair, 0.2, sessions=500, holdouts=1)
 
 
 def load(path: Path) -> lake.Accounts:

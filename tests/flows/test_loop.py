@@ -11,6 +11,7 @@ from flows.monitor import loss, monitor
 from flows.promote import promote
 from flows.publish import PublishRefused, publish
 from flows.retrain import retrain
+from flows.rollback import NothingToRollBackTo, rollback
 from flows.tidy import tidy
 from flows.train import train
 from models import spec
@@ -175,6 +176,60 @@ def test_a_version_that_answers_otherwise_than_registered_is_undone(tiny, orders
         publish(tiny, version.number)
     assert answers(tiny, {"price": [[60.0]]}) == (1, [True])
     assert [r.champion for r in releases.history(tiny)] == [1]
+
+
+def two_releases(tiny: str, orders) -> None:
+    """Version 1, then version 2, which knows better."""
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    ingest(orders(20, 60, threshold=120), tiny)
+    assert retrain(tiny).release == 2
+
+
+def test_a_rollback_brings_the_previous_version_back_and_says_who_and_why(tiny, orders):
+    two_releases(tiny, orders)
+    back = rollback(tiny, reason="returns doubled", who="Ada")
+    assert (back.number, back.champion, back.previous) == (3, 1, 2)
+    assert (back.reason, back.who) == ("returns doubled", "Ada")
+    assert answers(tiny, {"price": [[60.0]]}) == (1, [True])
+    assert registry.aliases(tiny) == {"champion": 1, "previous": 2}
+    with pytest.raises(PublishRefused, match=r"version 2 was live before and was replaced.*rollback"):
+        publish(tiny)
+    assert promote(tiny, 2).outcome == "promote", "it was judged against version 1"
+    assert rollback(tiny, version=1) == back, "it is live already"
+    again = rollback(tiny)
+    assert (again.number, again.champion, again.previous) == (4, 2, 1)
+    assert answers(tiny, {"price": [[60.0]]}) == (2, [False])
+
+
+def test_what_was_never_live_cannot_be_rolled_back_to(tiny, orders):
+    with pytest.raises(NothingToRollBackTo, match="Nothing of tiny was ever live"):
+        rollback(tiny)
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    with pytest.raises(NothingToRollBackTo, match="version 1 is the first that was live"):
+        rollback(tiny)
+    train(tiny, {"steps": 2})
+    with pytest.raises(NothingToRollBackTo, match=r"version 2 was never live.* Versions that were: 1"):
+        rollback(tiny, version=2)
+    assert [r.champion for r in releases.history(tiny)] == [1]
+
+
+def test_a_rollback_that_dies_after_its_release_is_finished_by_the_next_run(tiny, orders, monkeypatch):
+    two_releases(tiny, orders)
+
+    def die(*_):
+        raise KeyboardInterrupt("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "mirror", die)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(tiny)
+    assert releases.current(tiny).champion == 1
+    assert registry.aliases(tiny)["champion"] == 2
+    assert retrain(tiny).outcome == "cooling down"
+    assert registry.aliases(tiny) == {"champion": 1, "previous": 2}
+    assert len(releases.history(tiny)) == 3
 
 
 def test_without_a_parity_result_nothing_is_published(tiny, orders):

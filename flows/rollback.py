@@ -1,0 +1,60 @@
+"""Back to a version that was live before: verified in Triton, one more entry of the release log, who and why in it."""
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+
+from flows.publish import publish
+from tasks import releases
+
+
+class NothingToRollBackTo(ValueError):
+    """There is no such version in the release log; what is live stays."""
+
+
+@flow
+def rollback(
+    model: str = "session_recommender",
+    version: int | None = None,
+    reason: str = "asked for by a person",
+    who: str | None = None,
+) -> releases.Release:
+    """Make an earlier champion live again, after it answered its golden requests in Triton as registered.
+
+    What is live now becomes `previous`, so a second rollback undoes the first. The version that was rolled back is not
+    published again by itself: only a rollback brings it back. Safe to kill and to run again: a version that is live
+    already is only verified.
+
+    Args:
+        model: Name of the model type.
+        version: An earlier champion; default: the release log's `previous`.
+        reason: Why, in a sentence, for the release log.
+        who: For the release log; default: the name of this run.
+
+    Returns:
+        The entry of the release log that is now in force.
+
+    Raises:
+        NothingToRollBackTo: nothing was live before, or that version never was.
+        flows.publish.PublishRefused: Triton did not answer the golden requests as registered; nothing was changed.
+        releases.ReleaseConflict: somebody else published meanwhile.
+    """
+    target = choose(model, version)
+    get_run_logger().info(f"Rolling {model} back to version {target}: {reason}")
+    return publish(model, target, rollback=reason, who=who or flow_run.get_name() or "a person, from Python")
+
+
+def choose(model: str, version: int | None) -> int:
+    """The version to go back to. Raises NothingToRollBackTo."""
+    history = releases.history(model)
+    if not history:
+        raise NothingToRollBackTo(f"Nothing of {model} was ever live: run retrain first.")
+    target = version or history[-1].previous
+    champions = sorted({release.champion for release in history})
+    if target is None:
+        raise NothingToRollBackTo(f"{model} version {champions[0]} is the first that was live: there is none before.")
+    if target not in champions:
+        raise NothingToRollBackTo(
+            f"{model} version {target} was never live, so it cannot be rolled back to. Versions that were: "
+            f"{', '.join(map(str, champions))}. To make a new version live, promote and publish it."
+        )
+    return target
