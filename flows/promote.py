@@ -1,5 +1,6 @@
 """Judge a challenger: champion and challenger answer the same later hold-out; a paired interval decides."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,10 @@ EVENTS = {
     "refuse": events.MODEL_REFUSED,
     "inconclusive": events.MODEL_INCONCLUSIVE,
 }
+
+
+DECISIONS = "decisions"
+"""The lake's table with a row for each."""
 
 
 @flow
@@ -40,6 +45,7 @@ def promote(model: str = "session_recommender", version: int | None = None) -> g
         if champion in (before.champion_version, challenger.number):
             return before
     decision = judge(model, challenger.number, champion)
+    lake.note(DECISIONS, f"{model}/{challenger.number}/{champion}", as_row(challenger, decision))
     registry.record_decision(challenger, decision)
     create_markdown_artifact(key=f"decision-{model.replace('_', '-')}", markdown=page(challenger, decision))
     events.emit_model_event(
@@ -97,6 +103,22 @@ def cost(onnx: Path, examples: spec.Examples, coverage: float | None) -> gate.Co
         return gate.Cost(p95_ms=0.0, megabytes=0.0)
     p95 = float(np.quantile(scoring.latencies(onnx, examples.inputs), 0.95))
     return gate.Cost(p95, onnx.stat().st_size / 1e6, coverage)
+
+
+def as_row(version: registry.Version, decision: gate.Decision) -> pl.DataFrame:
+    """One row for the table of decisions."""
+    told = decision.model_dump(mode="json")
+    flat: dict = {"model": version.model, "version": version.number, "parent": version.lineage.parent}
+    flat |= {"holdout_start": version.lineage.holdout, "holdout_end": version.lineage.watermark}
+    flat |= {name: told[name] for name in ("champion_version", "outcome", "metric", "groups", "needed", "holdout")}
+    flat |= {f"{who}_score": told[who] for who in ("challenger", "champion", "baseline")}
+    for name in ("gain", "over_baseline"):
+        flat |= {f"{name}_{part}": (told[name] or {}).get(part) for part in ("mean", "low", "high")}
+    flat |= {"reasons": " ".join(decision.reasons), "slices": json.dumps(told["slices"])}
+    whole = {"version", "parent", "holdout_start", "holdout_end", "champion_version", "groups", "needed"}
+    text = {"model", "outcome", "metric", "holdout", "reasons", "slices"}
+    types = {name: pl.Int64 if name in whole else pl.String if name in text else pl.Float64 for name in flat}
+    return pl.DataFrame({name: [value] for name, value in flat.items()}, schema=types)
 
 
 def page(version: registry.Version, decision: gate.Decision) -> str:

@@ -9,6 +9,7 @@ import polars as pl
 from models.spec import Raw, Table
 from tasks.lake import delta, quarantine, staging
 from tasks.lake.accounts import Accounts, Counts, Reason, total
+from tasks.lake.book import note, noted
 from tasks.lake.delta import LakeError, LakeUnreachable
 from tasks.lake.landing import Origin, Overtaken, Progress, as_rows, land
 from tasks.lake.quarantine import rejects, settle
@@ -16,7 +17,7 @@ from tasks.lake.staging import DATE, FEW, Intake, TooManyRejects, date_of
 
 __all__ = [
     "FEW", "Accounts", "Counts", "LakeError", "LakeUnreachable", "Origin", "Overtaken", "Progress", "Reason",
-    "TooManyRejects", "rejects", "settle", "total",
+    "TooManyRejects", "note", "noted", "rejects", "settle", "total",
 ]  # fmt: skip
 
 

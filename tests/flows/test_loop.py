@@ -54,6 +54,12 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     assert answers(tiny, requests) == (better.version, [False, False, True])
     assert registry.aliases(tiny) == {"champion": better.version, "previous": 1}
     assert [r.champion for r in releases.history(tiny)] == [1, better.version]
+    decisions = lake.noted("decisions").sort("version")
+    assert decisions["version"].to_list() == [1, same.version, better.version]
+    assert decisions["champion_version"].to_list() == [None, 1, 1]
+    assert decisions["outcome"].to_list() == ["promote", same.outcome, "promote"]
+    assert decisions["gain_low"][2] > 0
+    assert decisions["parent"][2] == 1
 
 
 @pytest.mark.parametrize(
@@ -83,6 +89,7 @@ def test_the_loop_on_s3(tiny, orders, s3, monkeypatch):
     assert ingest("s3://shop/raw", tiny).files_already_loaded == 2
     assert retrain(tiny).release == 1
     assert s3.ls("shop/releases/tiny") == ["shop/releases/tiny/1.json"]
+    assert lake.noted("decisions")["outcome"].to_list() == ["promote"]
     assert answers(tiny, {"price": [[40.0], [60.0]]}) == (1, [False, True])
 
 
