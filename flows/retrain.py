@@ -1,15 +1,30 @@
 """The loop's verb: train > promote > publish."""
 
-from typing import Any
+from typing import Any, Literal
 
-from prefect import flow, get_run_logger
-from pydantic import BaseModel, ConfigDict
+from prefect import flow, get_run_logger, pause_flow_run
+from prefect.input import RunInput
+from pydantic import BaseModel, ConfigDict, Field
 
 from flows.promote import promote
 from flows.publish import publish
 from flows.train import train
 from models import spec
-from tasks import lake, registry, releases, split
+from tasks import gate, lake, registry, releases, split
+
+PATIENCE_SECONDS = 3 * 86_400
+"""After so long without an answer the run fails; the version can still be published by hand."""
+
+
+class Approval(RunInput):
+    """The form that a person fills in before a version goes live."""
+
+    approve: bool = Field(True, description="Make this version live?")
+    who: str = Field(description="Your name, for the release log.")
+    comment: str = Field("", description="Why, for the release log.")
+
+    def __str__(self) -> str:
+        return f"{self.who}: {self.comment}" if self.comment else self.who
 
 
 class Retraining(BaseModel):
@@ -18,7 +33,7 @@ class Retraining(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     outcome: str
-    """promote, refuse, inconclusive, or cooling down."""
+    """promote, refuse, inconclusive, cooling down, or not approved."""
     reason: str
     version: int | None = None
     release: int | None = None
@@ -30,6 +45,7 @@ def retrain(
     reason: str = "asked for by a person",
     params: dict[str, Any] | None = None,
     cooldown_days: float = 1.0,
+    approval: Literal["automatic", "manual"] = "automatic",
 ) -> Retraining:
     """Train a challenger, judge it, and publish it if it is better. Safe to kill and to run again at any point.
 
@@ -38,6 +54,7 @@ def retrain(
         reason: Why, in a sentence: an event's words, the schedule, a person.
         params: Training parameters that differ from the defaults.
         cooldown_days: Days of data that must have arrived since the last retraining; a burst of events trains once.
+        approval: With "manual" the run pauses before it publishes, until a person has filled in its form in Prefect.
 
     Returns:
         Outcome, version and release.
@@ -50,7 +67,12 @@ def retrain(
         return Retraining(outcome="cooling down", reason=waiting)
     version = train(model, params)
     decision = promote(model, version.number)
-    release = publish(model, version.number) if decision.outcome == "promote" else None
+    answer = ask_a_person(version, decision) if approval == "manual" and decision.outcome == "promote" else None
+    if answer and not answer.approve:
+        registry.close(version)
+        return Retraining(outcome="not approved", reason=str(answer), version=version.number)
+    who = str(answer) if answer else None
+    release = publish(model, version.number, who=who) if decision.outcome == "promote" else None
     registry.close(version)
     return Retraining(
         outcome=decision.outcome,
@@ -58,6 +80,13 @@ def retrain(
         version=version.number,
         release=release.number if release else None,
     )
+
+
+def ask_a_person(version: registry.Version, decision: gate.Decision) -> Approval:
+    """Pause this run until its form is filled in. Raises prefect.exceptions.FlowPauseTimeout."""
+    about = f"{version.model} version {version.number} may go live. {' '.join(decision.reasons)}"
+    form = Approval.with_initial_data(description=about, who="")
+    return pause_flow_run(wait_for_input=form, timeout=PATIENCE_SECONDS, poll_interval=2)
 
 
 def finish_what_a_crash_left(model: str) -> None:

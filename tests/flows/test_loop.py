@@ -3,8 +3,14 @@
 import importlib
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.flow_runs import resume_flow_run
+from prefect.states import StateType
 
 from flows.ingest import ingest
 from flows.monitor import loss, monitor
@@ -237,6 +243,32 @@ def test_a_rollback_that_dies_after_its_release_is_finished_by_the_next_run(tiny
     assert retrain(tiny).outcome == "cooling down"
     assert registry.aliases(tiny) == {"champion": 1, "previous": 2}
     assert len(releases.history(tiny)) == 3
+
+
+@pytest.mark.parametrize("approve", [True, False])
+def test_a_person_may_be_asked_before_a_version_goes_live(tiny, orders, approve):
+    ingest(orders(0, 20, threshold=50), tiny)
+    with ThreadPoolExecutor(1) as pool, get_client(sync_client=True) as client:
+        done = pool.submit(retrain, tiny, approval="manual")
+        paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+        until(lambda: done.done() or client.read_flow_runs(flow_run_filter=paused), "the run pauses")
+        assert not done.done(), done.result()
+        assert releases.current(tiny) is None, "nothing is live before the answer"
+        (run,) = client.read_flow_runs(flow_run_filter=paused)
+        resume_flow_run(run.id, run_input={"approve": approve, "who": "Ada", "comment": "seen the card"})
+        found = done.result(timeout=60)
+    assert found.outcome == ("promote" if approve else "not approved")
+    log = releases.history(tiny)
+    assert [release.who for release in log] == (["Ada: seen the card"] if approve else [])
+    assert registry.get(tiny, 1).closed
+    assert retrain(tiny).outcome == "cooling down"
+
+
+def until(condition, what: str) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.2)
 
 
 def test_without_a_parity_result_nothing_is_published(tiny, orders):
