@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -126,7 +127,6 @@ def test_a_burst_of_ten_events_starts_one_training_and_triton_answers_with_its_v
 
 def test_kill_9_of_the_flow_alone_is_made_good_by_its_worker(loop: Stack):
     loop.ingest(15, 20)
-    loop.emit_drift(times=1)
     run = until_training(loop)
     kill(worker(loop).children(recursive=True))
     until_made_good(loop, run)
@@ -134,7 +134,6 @@ def test_kill_9_of_the_flow_alone_is_made_good_by_its_worker(loop: Stack):
 
 def test_kill_9_of_worker_and_flow_during_training_is_made_good_by_a_new_worker(loop: Stack):
     loop.ingest(20, 24)
-    loop.emit_drift(times=1)
     run = until_training(loop)
     kill([worker(loop), *worker(loop).children(recursive=True)])
     loop.running["worker"] = stack.start_worker(loop.home, loop.running)
@@ -171,16 +170,15 @@ def until_made_good(loop: Stack, run: str) -> None:
 
 
 def until_training(loop: Stack) -> str:
-    """Wait until a retraining's MLflow-visible work has begun: its task `fit` runs. The id of its flow run."""
-    running = {"state": {"type": {"any_": ["RUNNING"]}}}
-    wanted = {"flow_runs": running, "task_runs": running | {"name": {"like_": "fit-"}}}
+    """Emit an event and wait until a retraining's MLflow-visible work has begun: its task `fit` runs. The run's id."""
+    since = datetime.now(UTC).isoformat()
+    loop.emit_drift(times=1)
+    begun = {"state": {"type": {"any_": ["RUNNING"]}}, "start_time": {"after_": since}, "name": {"like_": "fit-"}}
     url = f"{loop.running['prefect']['api']}/task_runs/filter"
-    found: list[dict] = []
 
-    def fitting() -> bool:
-        found[:] = httpx.post(url, json=wanted).raise_for_status().json()
-        return bool(found)
+    def fitting() -> list[dict]:
+        return httpx.post(url, json={"task_runs": begun}).raise_for_status().json()
 
     until(fitting, 120, "a training begins")
     time.sleep(3)
-    return found[0]["flow_run_id"]
+    return loop.retrainings()[-1]["id"]
