@@ -22,6 +22,7 @@ from tests.conftest import write_sessions
 
 MODEL = "session_recommender"
 PLAN = Plan(days=24, sessions_per_day=900, articles=400, change_day=8)
+QUICK = {"epochs": 1, "ranker_epochs": 1}
 
 
 @dataclass
@@ -44,6 +45,13 @@ class Stack:
         days = (time_of["ts"] - START_MS) // DAY_MS
         source = write_sessions(time_of.filter((days >= first) & (days < last)), self.home / "raw" / f"{first}.jsonl")
         self.python(f"from flows.ingest import ingest; ingest({str(source)!r})")
+
+    def hurry(self) -> None:
+        """Let the deployment train with `QUICK`; everything else about it stays."""
+        api = self.running["prefect"]["api"]
+        (found,) = httpx.post(f"{api}/deployments/filter", json={"deployments": {"name": {"any_": ["retrain"]}}}).json()
+        changed = {"parameters": found["parameters"] | {"params": QUICK}}
+        httpx.patch(f"{api}/deployments/{found['id']}", json=changed).raise_for_status()
 
     def emit_drift(self, times: int) -> None:
         """Emit the same event several times, as fast as possible."""
@@ -103,7 +111,8 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
         shop = Stack(home, stack.up(home))
         shop.ingest(0, 8)
-        shop.python("from flows.retrain import retrain; assert retrain().release == 1")
+        shop.hurry()
+        shop.python(f"from flows.retrain import retrain; assert retrain(params={QUICK}).release == 1")
         yield shop
     finally:
         stack.down(home)
