@@ -40,7 +40,7 @@ SEEDS = 3
 RANDOM_START = "vectors start at random"
 ABLATION: dict[str, dict] = {
     RANDOM_START: {},
-    "a thirtieth of the catalogue in the softmax": {"most_compared": 1_500},
+    "whole catalogue in the softmax": {"most_compared": 10**9},
     "encoder does not learn from the newest sessions": {"block_lr": 1e-9},
 }
 """Other parameters, by what they show. What needs no training of its own is in `parts`."""

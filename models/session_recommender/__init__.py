@@ -30,7 +30,7 @@ class Params(BaseModel, extra="forbid"):
         default=0.4, ge=0, lt=1, description="Share of the encoder's numbers that a step hides."
     )
     most_compared: int = Field(
-        default=100_000, ge=1, description="Articles in the softmax; of a larger catalogue, so many are drawn."
+        default=1_500, ge=1, description="Articles in the softmax that are drawn beside those of the batch."
     )
     ranker_epochs: int = Field(default=3, ge=1, description="Most passes of the ranker.")
     ranker_batch_size: int = Field(default=128, ge=2, description="Prefixes in a step of the ranker.")

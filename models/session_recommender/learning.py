@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 from models.session_recommender import metrics
 from models.session_recommender.batches import Batches
 from models.session_recommender.module import Candidates, Encoder, Known, Ranker, Scorer, Session, newest, rank
-from models.session_recommender.softmax import catalogue_logsumexp
 
 LOG_EVERY = 50
 CHECKPOINT_STEPS = 200
@@ -87,8 +86,27 @@ class Task(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def catalogue_logsumexp(
+    queries: Tensor, vectors: Callable[[Tensor], Tensor], articles: Tensor, own: Tensor, most: int
+) -> Tensor:
+    """log sum_j exp(queries @ vectors(articles)[j]), float32 (n,), of queries (n, dim).
+
+    Where the articles, int64 and ascending, are more than `most`, the sum is estimated without bias: exactly over
+    `own`, which are some of them, ascending, and over the rest from a uniform sample of `most`, weighted up.
+    """
+    if len(articles) <= most:
+        return (queries @ vectors(articles).T).logsumexp(1)
+    left = torch.ones(len(articles), dtype=torch.bool, device=articles.device)
+    left[torch.searchsorted(articles, own)] = False
+    others = articles[left]
+    drawn = others[torch.randint(max(1, len(others)), (min(most, len(others)),), device=articles.device)]
+    more = torch.zeros(len(own) + len(drawn), device=articles.device)
+    more[len(own) :] = np.log(max(1, len(others)) / max(1, len(drawn)))
+    return (queries @ vectors(torch.cat([own, drawn])).T + more).logsumexp(1)
+
+
 class EncoderTask(Task):
-    """Every event of every session is predicted from those before it, against the whole catalogue."""
+    """Every event of every session is predicted from those before it, against a sample of the catalogue."""
 
     network: Encoder
 
@@ -111,13 +129,14 @@ class EncoderTask(Task):
         expected, again = expected[predicted], again[predicted]
         counted = newest(session.rows, known)[predicted]
         everything = catalogue_logsumexp(
-            expected, self.network.vectors, self.compared.to(self.device), labels, self.params.most_compared
-        )
+            expected, self.network.vectors, self.compared.to(self.device), rows[rows < padding].unique(),
+            self.params.most_compared,
+        )  # fmt: skip
         own = (expected[:, None] * self.network.vectors(seen)).sum(-1)
         more = (own.exp() * (again.exp() - 1) * counted).sum(1)
         right = (expected * self.network.vectors(labels)).sum(1) + (again * counted * (seen == labels[:, None])).sum(1)
         weight = worth[batch.kinds[:, 1:][predicted]]
-        # The sum has the right answer in it, whatever the fast type makes of the rest.
+        # The sum has the right answer in it, whatever rounding makes of the rest.
         total = torch.maximum(everything.exp() + more, right.exp())
         return ((total.log() - right) * weight).sum() / weight.sum().clamp(min=1e-9)
 
