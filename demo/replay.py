@@ -3,7 +3,6 @@
 Imported only after the environment says where the stack is.
 """
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -77,7 +76,7 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
         version, answers = live.answer(MODEL, examples.inputs)
         live_recall = float(kind.score(examples, answers).mean())
         frozen_recall = float(kind.score(examples, kept.result()).mean())
-    table_recall = refreshed(kind, examples)
+    table_recall = float(scoring.baseline_scores(kind, lake.read(kind.table), examples).mean())
     if version == first and not np.isclose(live_recall, frozen_recall, atol=1e-3):
         raise RuntimeError(f"Version {first} answers {live_recall} in Triton and {frozen_recall} in process.")
     ingest(str(file), MODEL)
@@ -88,14 +87,6 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
         number, int(judged.rows[kind.table.time].min()), judged.lines_in, len(examples), version,  # type: ignore[arg-type]
         live_recall, frozen_recall, table_recall, finding.reason, story, time.monotonic() - began,
     )  # fmt: skip
-
-
-def refreshed(kind: spec.ModelSpec, examples: spec.Examples) -> float:
-    """Score of the baseline, fitted on all that the lake has now: what the live model has to be better than."""
-    version = lake.version(kind.table)
-    with tempfile.TemporaryDirectory() as folder:
-        table = kind.baseline(lake.read(kind.table, version), Path(folder))
-        return float(kind.score(examples, scoring.answer(table, examples.inputs)).mean())
 
 
 def wait_for_retraining(since: datetime, before: int) -> str:

@@ -120,13 +120,9 @@ def quality(kind: spec.ModelSpec, champion: registry.Version, window: pl.DataFra
         kept = np.random.default_rng(0).permutation(groups)[: int(len(groups) * MAX_EXAMPLES / len(examples))]
         examples = examples.take(np.isin(examples.groups, kept))
 
-    def scores(onnx: Path) -> np.ndarray:
-        return kind.score(examples, scoring.answer(onnx, examples.inputs))
-
-    live = scores(registry.onnx_file(champion))
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = scores(kind.baseline(before, Path(folder)))
-    metric, lead = gate.intervals([live, live - fresh], examples.groups, kind.policy.confidence)
+    live = kind.score(examples, scoring.answer(registry.onnx_file(champion), examples.inputs))
+    lead_of_each = live - scoring.baseline_scores(kind, before, examples)
+    metric, lead = gate.intervals([live, lead_of_each], examples.groups, kind.policy.confidence)
     return metric, lead
 
 

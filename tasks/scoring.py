@@ -1,12 +1,14 @@
 """Answers of an ONNX file, in process: the same file, and the same answers, as Triton's."""
 
 import itertools
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
-from models.spec import Tensors
+from models.spec import Examples, ModelSpec, Tensors
 
 BATCH = 256
 REQUESTS, REPEATS = 200, 3
@@ -24,6 +26,17 @@ def answer(onnx: Path, inputs: Tensors, batch: int = BATCH) -> Tensors:
     starts = range(0, rows, batch) if rows else [0]
     parts = [session.run(names, {name: inputs[name][i : i + batch] for name in wanted}) for i in starts]
     return {name: np.concatenate(arrays) for name, arrays in zip(names, zip(*parts, strict=True), strict=True)}
+
+
+def baseline_scores(kind: ModelSpec, rows: pl.DataFrame, examples: Examples) -> np.ndarray:
+    """Scores, shape (n,), of a trivial baseline that is fitted on `rows` for this alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        return kind.score(examples, answer(kind.baseline(rows, Path(folder)), examples.inputs))
+
+
+def p95(onnx: Path, inputs: Tensors) -> float:
+    """Of `latencies`, in milliseconds; 0 without inputs."""
+    return float(np.quantile(latencies(onnx, inputs), 0.95)) if len(next(iter(inputs.values()))) else 0.0
 
 
 def latencies(onnx: Path, inputs: Tensors) -> np.ndarray:
