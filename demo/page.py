@@ -1,17 +1,17 @@
 """The demo's result as one self-contained HTML page: curves, and the story period by period."""
 
 import html
-import io
 from datetime import UTC, datetime
 from pathlib import Path
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
-svg { width: 100%; height: auto }
-table { border-collapse: collapse; font-size: .85rem } td, th { padding: .3rem .6rem; text-align: left;
-border-bottom: 1px solid #d7dce1; vertical-align: top } td.n { text-align: right; white-space: nowrap }
-.promote { background: #e7f6ec } .refuse { background: #fdeceb } .inconclusive { background: #fff6de }
-"""
+from matplotlib.figure import Figure
+
+from tasks import card
+
+STYLE = (
+    card.STYLE
+    + ".promote { background: #e7f6ec } .refuse { background: #fdeceb } .inconclusive { background: #fff6de }\n"
+)
 
 
 def write_page(periods: list[dict], summary: dict, path: Path) -> Path:
@@ -46,12 +46,8 @@ def _lead(summary: dict) -> str:
 
 
 def _curves(periods: list[dict]) -> str:
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 3.6))
+    figure = Figure(figsize=(9, 3.6))
+    axes = figure.subplots()
     numbers = [p["number"] for p in periods]
     axes.plot(numbers, [p["live_recall"] for p in periods], marker="o", color="#0b6e4f", label="live model")
     axes.plot(numbers, [p["frozen_recall"] for p in periods], marker="o", color="#9aa3ad", label="first model, kept")
@@ -62,10 +58,7 @@ def _curves(periods: list[dict]) -> str:
     axes.set(xlabel="period (dotted: a new version goes live)", ylabel="recall@20", xticks=numbers)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    picture = io.StringIO()
-    figure.savefig(picture, format="svg", bbox_inches="tight")
-    pyplot.close(figure)
-    return picture.getvalue()[picture.getvalue().index("<svg") :]
+    return card.svg(figure)
 
 
 def _row(period: dict) -> str:

@@ -104,6 +104,7 @@ class Decision(BaseModel):
     over_baseline: Interval | None = Field(None, description="Challenger minus trivial baseline.")
     reference: Interval | None = Field(None, description="The challenger's own score: what decay is measured against.")
     slices: list[Slice] = Field([], description="Against the champion; the intervals hold for all of them at once.")
+    costs: dict[str, Cost] = Field({}, description="What serving takes: of challenger, champion, and baseline.")
     groups: int = 0
     needed: int | None = Field(None, description="Groups that would decide a gain like this, if it is inconclusive.")
     holdout: str = Field("", description="Digest of the hold-out.")
@@ -184,7 +185,8 @@ def measure(scores: dict[str, Scores], policy: Policy) -> dict:
     found = dict(zip(differences, intervals([*differences.values()], groups, policy.confidence), strict=True))
     means = {name: float(one.values.mean()) for name, one in scores.items()}
     parts = slices(differences["gain"], challenger.holdout, policy) if champion else []
-    return means | found | {"slices": parts}
+    costs = {name: one.cost for name, one in scores.items() if one.cost is not None}
+    return means | found | {"slices": parts, "costs": costs}
 
 
 def interval(values: np.ndarray, groups: np.ndarray, confidence: float) -> Interval:

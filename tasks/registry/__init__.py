@@ -124,6 +124,11 @@ def artifact(version: Version, name: str) -> Path:
     return _fetched(version, name, f"runs:/{version.run_id}/{name}")
 
 
+def curves(version: Version) -> list[tuple[str, int, float]]:
+    """Name, step and value of what its training told."""
+    return runs.curves(version.run_id)
+
+
 def attach(version: Version, name: str, path: Path) -> None:
     """Add a file to the run of a version, in the folder `name`."""
     runs.client().log_artifact(version.run_id, str(path), artifact_path=name)

@@ -130,6 +130,14 @@ def log_curves(run_id: str, curves: list[tuple[str, int, float]]) -> None:
         client().log_batch(run_id, metrics=metrics[start : start + 500])
 
 
+def curves(run_id: str) -> list[tuple[str, int, float]]:
+    """What `log_curves` stored: all numbers of a run that have several steps."""
+    found = client()
+    names = sorted(found.get_run(run_id).data.metrics)
+    histories = [found.get_metric_history(run_id, name) for name in names]
+    return [(point.key, point.step, point.value) for history in histories if len(history) > 1 for point in history]
+
+
 def log_onnx(path: Path):
     """Store an ONNX file as the run's model, without any pickle. Returns MLflow's ModelInfo."""
     import mlflow.onnx

@@ -1,5 +1,6 @@
 """Every flow as a plain function, on a model type that none of them was written for, and on the recommender."""
 
+import html
 import importlib
 import json
 import re
@@ -66,6 +67,17 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     assert decisions["outcome"].to_list() == ["promote", same.outcome, "promote"]
     assert decisions["gain_low"][2] > 0
     assert decisions["parent"][2] == 1
+    text = html.unescape(card_of(tiny, better.version))
+    for said in (better.reason, f"<td>{better.version}</td>", "<td>1</td>", "--param model=tiny", "PSI", "<svg"):
+        assert said in text, said
+
+
+def card_of(model: str, number: int) -> str:
+    """The HTML that lies beside a version."""
+    import mlflow
+
+    run = registry.get(model, number).run_id
+    return mlflow.artifacts.load_text(f"runs:/{run}/card/card.html")
 
 
 @pytest.mark.parametrize(

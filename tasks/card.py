@@ -1,0 +1,59 @@
+"""A page about a model version that needs no other file: Markdown, which Prefect shows, and the same as HTML."""
+
+import html
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
+svg { width: 100%; height: auto }
+table { border-collapse: collapse; font-size: .85rem } td, th { padding: .3rem .6rem; text-align: left;
+border-bottom: 1px solid #d7dce1; vertical-align: top } td.n { text-align: right; white-space: nowrap }
+"""
+
+Points = Sequence[tuple[str, int, float]]
+"""Name of a curve, step, value."""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows as Markdown; None is an empty cell. The empty string if there are none."""
+    lines = [[("" if cell is None else str(cell)).replace("|", "\\|") for cell in row] for row in rows]
+    if not lines:
+        return ""
+    whole = [list(head), ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in whole)
+
+
+def page(title: str, markdown: str, curves: Points) -> str:
+    """`markdown` as one HTML file, with the curves below."""
+    from markdown_it import MarkdownIt
+
+    # This preset lets no HTML through: some of the text comes from people.
+    body = MarkdownIt("js-default").render(markdown)
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    picture = f"<h2>Curves</h2>{drawn(curves)}" if curves else ""
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}{picture}</body></html>\n'
+
+
+def drawn(curves: Points) -> str:
+    """Each curve in a panel of its own, as SVG."""
+    from matplotlib.figure import Figure
+
+    found = defaultdict(list)
+    for name, step, value in curves:
+        found[name].append((step, value))
+    figure = Figure(figsize=(9, 2.6 * len(found)), layout="constrained")
+    panels = figure.subplots(len(found), squeeze=False)[:, 0]
+    for axes, (name, points) in zip(panels, sorted(found.items()), strict=True):
+        axes.plot(*zip(*sorted(points), strict=True), marker="." if len(points) < 20 else None, color="#0b6e4f")
+        axes.set(ylabel=name, xlabel="step")
+        axes.spines[["top", "right"]].set_visible(False)
+    return svg(figure)
+
+
+def svg(figure) -> str:
+    """A matplotlib figure as an element for HTML."""
+    picture = io.StringIO()
+    figure.savefig(picture, format="svg", bbox_inches="tight")
+    return picture.getvalue()[picture.getvalue().index("<svg") :]
