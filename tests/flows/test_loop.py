@@ -5,7 +5,9 @@ import importlib
 import json
 import re
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -151,16 +153,22 @@ def test_each_step_continues_where_it_was_and_nothing_is_published_twice(tiny, o
         publish(tiny, 2)
 
 
-def test_a_run_that_dies_after_its_release_is_finished_by_the_next_and_not_repeated(tiny, orders, monkeypatch):
-    ingest(orders(0, 20, threshold=50), tiny)
-
+@contextmanager
+def interrupted_before_the_mirror(monkeypatch) -> Iterator[None]:
     def die(*_):
         raise KeyboardInterrupt("killed")
 
     with monkeypatch.context() as patch:
         patch.setattr(registry, "mirror", die)
         with pytest.raises(KeyboardInterrupt):
-            retrain(tiny)
+            yield
+
+
+def test_a_run_that_dies_after_its_release_is_finished_by_the_next_and_not_repeated(tiny, orders, monkeypatch):
+    ingest(orders(0, 20, threshold=50), tiny)
+
+    with interrupted_before_the_mirror(monkeypatch):
+        retrain(tiny)
     assert releases.current(tiny).champion == 1
     assert registry.aliases(tiny) == {"challenger": 1}
     assert retrain(tiny).outcome == "cooling down"
@@ -243,13 +251,8 @@ def test_what_was_never_live_cannot_be_rolled_back_to(tiny, orders):
 def test_a_rollback_that_dies_after_its_release_is_finished_by_the_next_run(tiny, orders, monkeypatch):
     two_releases(tiny, orders)
 
-    def die(*_):
-        raise KeyboardInterrupt("killed")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(registry, "mirror", die)
-        with pytest.raises(KeyboardInterrupt):
-            rollback(tiny)
+    with interrupted_before_the_mirror(monkeypatch):
+        rollback(tiny)
     assert releases.current(tiny).champion == 1
     assert registry.aliases(tiny)["champion"] == 2
     assert retrain(tiny).outcome == "cooling down"

@@ -1,16 +1,7 @@
 """Two publishers at once: one wins, and registry and Triton agree with the release log afterwards."""
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
 import numpy as np
 import pytest
-from prefect.settings import PREFECT_API_URL
 
 from flows.ingest import ingest
 from flows.promote import promote
@@ -18,30 +9,9 @@ from flows.retrain import retrain
 from flows.train import train
 from serving import live
 from tasks import registry, releases
-from tests.conftest import ROOT
+from tests.flows.told import answer, tell, teller
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
-
-
-@contextmanager
-def publisher(elsewhere: Path) -> Iterator[subprocess.Popen]:
-    """A process of `publisher.py` that knows the model types in `elsewhere`."""
-    env = os.environ | {"PYTHONPATH": f"{ROOT}:{elsewhere}", "PREFECT_API_URL": str(PREFECT_API_URL.value())}
-    env["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
-    command = [sys.executable, "-W", "ignore", "-m", "tests.flows.publisher"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True) as process:
-        try:
-            assert answer(process) == "ready"
-            yield process
-        finally:
-            process.kill()
-
-
-def answer(process: subprocess.Popen) -> str:
-    line = process.stdout.readline()
-    assert line, "the publisher has died: see its standard error"
-    return json.loads(line)
 
 
 @pytest.mark.parametrize("rounds", [10, pytest.param(200, marks=pytest.mark.long)])
@@ -51,15 +21,13 @@ def test_of_two_publishers_exactly_one_wins(rounds, tiny, orders, other_models, 
     ingest(orders(20, 60, threshold=120), tiny)
     rivals = [train(tiny).number, train(tiny, {"steps": 30}).number]
     assert [promote(tiny, number).outcome for number in rivals] == ["promote", "promote"]
-    with publisher(other_models.parent) as one, publisher(other_models.parent) as other:
+    with teller("publisher", other_models.parent) as one, teller("publisher", other_models.parent) as other:
         for number in range(rounds):
             log = str(tmp_path / "logs" / str(number))
             monkeypatch.setenv("KREISLAUF_RELEASES", log)
             releases.append(tiny, 1, "the first", "a test", after=None)
             for process, version in zip((one, other), rivals, strict=True):
-                told = {"model": tiny, "version": version, "releases": log}
-                process.stdin.write(json.dumps(told) + "\n")
-                process.stdin.flush()
+                tell(process, {"model": tiny, "version": version, "releases": log})
             found = answer(one), answer(other)
             assert found.count("published") == 1, found
             winner = rivals[found.index("published")]

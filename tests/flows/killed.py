@@ -1,0 +1,78 @@
+"""A process that promotes and publishes as it is told on standard input, in a fork that is killed before a given step.
+
+Forks, because a new process would need seconds for its imports. `{"model", "version", "step", "env"}` is answered with
+"killed" or, when the run had fewer steps that change something, with "done".
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import evidently.presets  # noqa: F401
+import mlflow.onnx  # noqa: F401
+import onnxruntime  # noqa: F401
+import tritonclient.grpc  # noqa: F401
+from mlflow import MlflowClient
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+from flows.promote import promote
+from flows.publish import publish
+from tasks import events, lake, registry, releases, triton
+
+CHANGES = [
+    (lake, "note"),
+    (registry, "attach"),
+    (events, "emit_model_event"),
+    (registry, "record_decision"),
+    (triton, "add_version"),
+    (triton, "serve"),
+    (triton, "ask"),
+    (releases, "append"),
+    (registry, "mirror"),
+    (MlflowClient, "set_model_version_tag"),
+    (MlflowClient, "set_registered_model_alias"),
+    (MlflowClient, "delete_registered_model_alias"),
+]
+"""Whatever promote and publish change, and the question before they trust Triton."""
+
+
+def doomed(step: int) -> None:
+    """From now on the process is killed before the change number `step`, counted from 1."""
+    left = [step]
+
+    def counted(change: Callable) -> Callable:
+        def called(*arguments: Any, **named: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return change(*arguments, **named)
+
+        return called
+
+    for place, name in CHANGES:
+        setattr(place, name, counted(getattr(place, name)))
+
+
+def run(told: dict) -> str:
+    """In a fork: the parent must not have threads."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, "the flow failed: see standard error"
+        return "killed" if os.WIFSIGNALED(status) else "done"
+    os.environ.update(told["env"])
+    doomed(told["step"])
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        promote(told["model"], told["version"])
+        publish(told["model"], told["version"])
+    # Without the farewells of libraries that the parent has imported.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(run(json.loads(line))), flush=True)

@@ -1,0 +1,62 @@
+"""Promote and publish killed with SIGKILL before everything they change: what serves stays, and a rerun ends well."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from flows.ingest import ingest
+from flows.retrain import retrain
+from flows.train import train
+from serving import live
+from tasks import gate, lake, registry, releases, triton
+from tests.flows.told import ask, teller
+
+pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
+NEVER = 10**9
+
+
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
+def test_a_rerun_finishes_what_a_kill_at_any_step_left(every, tiny, orders, other_models, home, tmp_path, monkeypatch):
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    ingest(orders(20, 60, threshold=120), tiny)
+    version = train(tiny).number
+    with teller("killed", other_models.parent) as process:
+        for step in range(1, NEVER, every):
+            env = fresh(home, tmp_path / str(step))
+            for name, value in env.items():
+                monkeypatch.setenv(name, value)
+            triton.serve(tiny, [1])
+            triton.remove_version(tiny, version)
+            told = {"model": tiny, "version": version, "env": env}
+            found = ask(process, told | {"step": step})
+            champion = releases.current(tiny).champion
+            assert served(tiny) == champion, "what the log says is live answers, whatever was killed"
+            assert found == "killed" or step > 12, "there are at least so many steps"
+            assert ask(process, told | {"step": NEVER}) == "done"
+            assert [release.champion for release in releases.history(tiny)] == [1, version]
+            assert registry.aliases(tiny) == {"champion": version, "previous": 1}
+            assert served(tiny) == version
+            assert lake.noted("decisions")["version"].to_list().count(version) == 1
+            decision = gate.Decision.model_validate_json(registry.get(tiny, version).decision)
+            assert decision.champion_version == 1
+            if found == "done":
+                break
+
+
+def fresh(home, folder) -> dict[str, str]:
+    """Settings for a copy of all state but Triton's, as it is before the version is judged."""
+    shutil.copytree(home / "lake", folder / "lake")
+    shutil.copytree(home / "releases", folder / "releases")
+    shutil.copyfile(home / "mlflow" / "mlflow.db", folder / "mlflow.db")
+    return {
+        "KREISLAUF_LAKE": str(folder / "lake"),
+        "KREISLAUF_RELEASES": str(folder / "releases"),
+        "KREISLAUF_MLFLOW_URL": f"sqlite:///{folder / 'mlflow.db'}",
+    }
+
+
+def served(model: str) -> int:
+    """The version that answers."""
+    return live.answer(model, {"price": np.array([[60.0]], np.float32)})[0]
