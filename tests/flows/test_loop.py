@@ -3,11 +3,15 @@
 import html
 import importlib
 import json
+import pickle
 import re
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -342,16 +346,44 @@ def test_a_changed_file_is_never_used(tiny, orders, home):
         promote(tiny, version.number)
 
 
-def test_the_recommender_goes_live(home, small_shop, monkeypatch):
+def test_the_recommender_goes_live_and_no_pickle_is_ever_loaded(home, small_shop, monkeypatch):
     kind = spec.load("session_recommender")
     monkeypatch.setattr(type(kind), "policy", Policy(min_effect=0.1, baseline_margin=0.05))
     ingest(str(write_sessions(small_shop, home / "raw" / "sessions.jsonl")))
-    first = retrain("session_recommender", params=kind.Params.tiny().model_dump())
-    assert first.outcome == "promote", first.reason
-    version = registry.get("session_recommender", 1)
+    with what_pickles_name() as named:
+        first = retrain("session_recommender", params=kind.Params.tiny().model_dump())
+        assert first.outcome == "promote", first.reason
+        version = registry.get("session_recommender", 1)
+        monitor()
+        shutil.rmtree(home / "cache")
+        again = train("session_recommender", kind.Params.tiny().model_dump() | {"seed": 1})
+        assert again.lineage.parent == 1, "the weights are loaded, too"
+        publish("session_recommender", 1)
+    assert named == []
     assert version.parity.passed
     assert version.parity.inputs > 400
     examples = kind.examples(small_shop)
     number, outputs = live.answer("session_recommender", examples.inputs)
     assert number == 1
     assert kind.score(examples, outputs).mean() > 0.3
+
+
+def test_what_a_pickle_names_is_noticed():
+    with what_pickles_name() as named:
+        pickle.loads(pickle.dumps(PurePosixPath("/")))  # noqa: S301
+    assert named == ["pathlib.PurePosixPath"]
+
+
+@contextmanager
+def what_pickles_name() -> Iterator[list[str]]:
+    """Classes and functions that pickles make Python look up meanwhile, by any library: how a pickle runs code."""
+    found, heard = [], [True]
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event == "pickle.find_class" and heard[0]:
+            found.append(".".join(arguments))
+
+    sys.addaudithook(hook)
+    yield found
+    # A hook stays for good.
+    heard[0] = False
