@@ -40,7 +40,6 @@ SEEDS = 3
 RANDOM_START = "vectors start at random"
 ABLATION: dict[str, dict] = {
     RANDOM_START: {},
-    "whole catalogue in the softmax": {"most_compared": 10**9},
     "encoder does not learn from the newest sessions": {"block_lr": 1e-9},
 }
 """Other parameters, by what they show. What needs no training of its own is in `parts`."""
