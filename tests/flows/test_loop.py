@@ -19,6 +19,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.flow_runs import resume_flow_run
 from prefect.states import StateType
 
+from benchmarks import rollback as rollback_benchmark
+from demo.shop import Plan
 from flows.ingest import ingest
 from flows.monitor import loss, monitor
 from flows.promote import promote
@@ -237,6 +239,15 @@ def test_a_rollback_brings_the_previous_version_back_and_says_who_and_why(tiny, 
     again = rollback(tiny)
     assert (again.number, again.champion, again.previous) == (4, 2, 1)
     assert answers(tiny, {"price": [[60.0]]}) == (2, [False])
+
+
+def test_the_rollback_benchmark_goes_to_and_fro(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(type(spec.load("session_recommender")), "policy", Policy(min_effect=0.1))
+    plan = Plan(days=16, sessions_per_day=60, articles=120, change_day=99)
+    found = rollback_benchmark.measure(plan, {"dim": 16, "epochs": 1, "ranker_epochs": 1}, 2, tmp_path)
+    assert [r.champion for r in releases.history("session_recommender")] == [1, 2, 1, 2]
+    assert capsys.readouterr().out.count(" is live after ") == 2
+    assert 0 < found["rollback_seconds"] <= found["slowest_seconds"]
 
 
 def test_what_was_never_live_cannot_be_rolled_back_to(tiny, orders):
