@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import polars as pl
@@ -63,6 +64,13 @@ class Pair:
     def gain(self) -> float:
         """Of all sessions."""
         return float((self.challenger.values - self.champion.values).mean())
+
+    def deviation(self) -> float:
+        """Of a session's difference, as the length of the hold-out supposes it: `Policy.group_sd`."""
+        gain = self.decide().gain
+        assert gain is not None
+        groups = len(np.unique(self.champion.holdout.groups))
+        return (gain.high - gain.low) / 2 / NormalDist().inv_cdf((1 + SPEC.policy.confidence) / 2) * groups**0.5
 
     def decide(self) -> gate.Decision:
         """By the recommender's own policy."""
@@ -133,6 +141,7 @@ def run(data: Path, params: Params, newest: int, sessions: int, holdouts: int) -
         "coverage": round(under_null if abs(under_null - 0.95) > abs(at_gain - 0.95) else at_gain, 4),
         "decide_seconds": round(took, 2),
         "gain": round(found.gain(), 4),
+        "group_sd": round(found.deviation(), 3),
     }
 
 

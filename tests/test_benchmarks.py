@@ -249,6 +249,7 @@ def test_the_gate_benchmark_swaps_two_models_until_the_gain_is_as_wanted():
         for share, version in ((0.5, 1), (0.54, 2), (0.3, None))
     )
     pair = gate.Pair(*three)
+    assert pair.deviation() == pytest.approx((0.04 * 0.96 / 3) ** 0.5, rel=0.15)
     drawn = pair.drawn(0.5, 4_000, seed=1)
     assert abs(drawn.gain()) < 0.01 < 0.03 < pair.drawn(0.0, 4_000, seed=1).gain()
     assert drawn.baseline.values.mean() == pytest.approx(0.3, abs=0.02)
