@@ -70,7 +70,7 @@ def run(events: pl.DataFrame, home: Path, say) -> dict:
         periods.append(period)
         say(
             f"{period.number:6d}  {period.live_recall:.4f} ({period.frozen_recall:.4f}, {period.table_recall:.4f})  "
-            f"version {period.version}  {period.finding} -> {period.story}"
+            f"version {period.version}  {period.finding} -> {period.trigger}: {period.story}"
         )
     result = summary(periods)
     page = write_page([asdict(period) for period in periods], result, home / PAGE)

@@ -24,7 +24,7 @@ def write_page(periods: list[dict], summary: dict, path: Path) -> Path:
 <p>{_lead(summary)}</p>
 {_curves(periods)}
 <table><tr><th>period</th><th>from</th><th>live</th><th>first model</th><th>version</th><th>what the monitor saw</th>
-<th>what came of it</th></tr>
+<th>trigger</th><th>what came of it</th></tr>
 {rows}
 </table></body></html>
 """,
@@ -39,8 +39,9 @@ def _lead(summary: dict) -> str:
         f"{summary['requests']:,} requests were answered by Triton in {summary['periods']} periods. Over the last "
         f"quarter the live model's recall@20 is {summary['live_recall']:.3f}; the first model, had it been kept, would "
         f"have reached {summary['frozen_recall']:.3f} ({gain:+.3f}), a co-visitation table that is fitted anew before "
-        f"each period {summary['table_recall']:.3f}. {summary['retrainings']} retrainings were started "
-        f"by events: {summary['promoted']} promoted, {summary['refused']} refused, "
+        f"each period {summary['table_recall']:.3f}. {summary['retrainings']} retrainings were started, "
+        f"{summary['events']} by events and the others by the weekly schedule: "
+        f"{summary['promoted']} promoted, {summary['refused']} refused, "
         f"{summary['inconclusive']} inconclusive."
     )
 
@@ -67,6 +68,6 @@ def _row(period: dict) -> str:
         f'<td class="n">{period["number"]}</td><td class="n">{day}</td>',
         f'<td class="n">{period["live_recall"]:.4f}</td><td class="n">{period["frozen_recall"]:.4f}</td>',
         f'<td class="n">{period["version"]}</td><td>{html.escape(period["finding"])}</td>',
-        f"<td>{html.escape(period['story'])}</td>",
+        f"<td>{period['trigger']}</td><td>{html.escape(period['story'])}</td>",
     ]
     return f'<tr class="{period["story"].split()[0]}">{"".join(cells)}</tr>'

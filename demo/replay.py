@@ -1,5 +1,8 @@
 """Replay a shop period by period: serve, ingest, monitor. What follows from an event is left to Prefect and the worker.
 
+The weekly schedule of `retrain` follows the wall clock; in a replay, whose weeks pass in minutes, a week without an
+event ends with what the schedule would do.
+
 Imported only after the environment says where the stack is.
 """
 
@@ -15,6 +18,7 @@ import polars as pl
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
 
 from flows.ingest import ingest
 from flows.monitor import monitor
@@ -50,6 +54,8 @@ class Period:
     table_recall: float
     """Of the trivial baseline, fitted on everything before the period."""
     finding: str
+    trigger: str
+    """What started the retraining: event or schedule."""
     story: str
     seconds: float
 
@@ -82,19 +88,22 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
     ingest(str(file), MODEL)
     since, newest = datetime.now(UTC), registry.versions(MODEL)[0].number
     finding = monitor(MODEL, window_days=period_days)
-    story = wait_for_retraining(since, newest) if finding.drifted or finding.decayed else "quiet"
+    trigger = "event" if finding.drifted or finding.decayed else "schedule"
+    if trigger == "schedule":
+        run_deployment("retrain/retrain", parameters={"model": MODEL, "reason": "weekly schedule"}, timeout=0)
+    story = wait_for_retraining(since, newest)
     return Period(
         number, int(judged.rows[kind.table.time].min()), judged.lines_in, len(examples), version,  # type: ignore[arg-type]
-        live_recall, frozen_recall, table_recall, finding.reason, story, time.monotonic() - began,
+        live_recall, frozen_recall, table_recall, finding.reason, trigger, story, time.monotonic() - began,
     )  # fmt: skip
 
 
 def wait_for_retraining(since: datetime, before: int) -> str:
-    """Hold the replay's clock until the retraining that an event started is over; what came of it, in words.
+    """Hold the replay's clock until the retraining that was started after `since` is over; what came of it, in words.
 
-    `before` is the newest version when the event was emitted.
+    `before` is the newest version at that time.
     """
-    until(lambda: bool(retrainings(since)), REACTION_SECONDS, "no retraining was started by the event")
+    until(lambda: bool(retrainings(since)), REACTION_SECONDS, "no retraining was started")
     # A crashed run is not over: the automation takes it up again.
     until(
         lambda: all(r.state and r.state.is_final() and not r.state.is_crashed() for r in retrainings(since)),
@@ -113,7 +122,7 @@ def wait_for_retraining(since: datetime, before: int) -> str:
 
 
 def retrainings(since: datetime) -> list[FlowRun]:
-    """Runs of the deployment `retrain` that something other than its schedule created after `since`."""
+    """Runs of the deployment `retrain` created after `since`, but by the schedule of the wall clock."""
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["retrain"])),
@@ -141,6 +150,7 @@ def summary(periods: list[Period]) -> dict:
         "table_recall": round(float(np.mean([p.table_recall for p in tail])), 4),
         "live_recall": round(float(np.mean([p.live_recall for p in tail])), 4),
         "retrainings": sum(outcome in ("promote", "refuse", "inconclusive") for outcome in outcomes),
+        "events": sum(p.trigger == "event" for p in periods),
         "promoted": outcomes.count("promote"),
         "refused": outcomes.count("refuse"),
         "inconclusive": outcomes.count("inconclusive"),

@@ -37,11 +37,11 @@ def test_the_page_stands_alone_and_tells_the_story(tmp_path):
     period = {
         "number": 1, "start": int(datetime(2026, 1, 5, tzinfo=UTC).timestamp() * 1000), "sessions": 2, "requests": 9,
         "version": 1, "live_recall": 0.5, "frozen_recall": 0.4, "table_recall": 0.45,
-        "finding": "Decay: <b>", "story": "promote version 2",
+        "finding": "Decay: <b>", "trigger": "event", "story": "promote version 2",
         "seconds": 1.0,
     }  # fmt: skip
     summary = {
-        "periods": 1, "frozen_recall": 0.4, "table_recall": 0.45, "live_recall": 0.5, "retrainings": 1,
+        "periods": 1, "frozen_recall": 0.4, "table_recall": 0.45, "live_recall": 0.5, "retrainings": 1, "events": 1,
         "promoted": 1, "refused": 0,
         "inconclusive": 0, "requests": 9,
     }  # fmt: skip
