@@ -16,7 +16,7 @@ setup: .venv/.done .venv-triton/.done ## Install everything into .venv and .venv
 demo: setup ## Watch the loop; DATA=sessions.jsonl.gz replays real sessions, KEEP=1 leaves the UIs up
 	@$(BIN)/python -W ignore -m demo $(if $(DATA),--data $(DATA),) $(if $(KEEP),--keep,)
 
-up: setup ## Start (or repair) the local stack: Prefect, MLflow, Triton and a worker; state stays in .kreislauf
+up: setup ## Start (or repair) the local stack: Prefect, MLflow, Triton, gateway and a worker; state stays in .kreislauf
 	@$(BIN)/python -W ignore -m deployments.stack up
 
 down: ## Stop the local stack; its state stays

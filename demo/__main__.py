@@ -37,7 +37,7 @@ def main() -> None:
     try:
         with ThreadPoolExecutor(1) as pool:
             shop = pool.submit(load_shop, arguments.data)
-            say("starting Postgres, Prefect, MLflow, Triton and a worker on 127.0.0.1")
+            say("starting Postgres, Prefect, MLflow, Triton, the gateway and a worker on 127.0.0.1")
             running = stack.up(home)
             events = shop.result()
         for name in ("prefect", "mlflow"):

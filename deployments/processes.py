@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,11 +20,14 @@ class StartError(RuntimeError):
     """A server did not come up; the message ends with the last lines of its log."""
 
 
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def free_port(wanted: str = "") -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on: that of the address `wanted`, if it can be had."""
+    for port in (int(re.findall(r":(\d+)", wanted)[-1]) if wanted else 0, 0):
+        with socket.socket() as s, suppress(OSError):
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", port))
+            return s.getsockname()[1]
+    raise OSError("127.0.0.1 has no free port")
 
 
 def spawn(name: str, command: Sequence[str | Path], home: Path, env: Mapping[str, str]) -> dict:

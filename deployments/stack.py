@@ -1,7 +1,7 @@
-"""The whole loop on one machine: Postgres, Prefect, MLflow, Triton and a worker, on loopback and free ports.
+"""The whole loop on one machine: Postgres, Prefect, MLflow, Triton, the gateway and a worker, on loopback.
 
 `python -m deployments.stack up|down|status`. State and `run.json` live under `KREISLAUF_HOME` (default .kreislauf).
-A second `up` keeps what still runs and replaces what does not.
+Ports are free ones. A second `up` keeps what still runs and replaces what does not.
 """
 
 import argparse
@@ -24,7 +24,8 @@ STARTUP_SECONDS = 180
 def up(home: Path, services: tuple[str, ...] = ()) -> dict[str, dict]:
     """Start what does not run yet, deploy the flows, and return `run.json`. Raises StartError."""
     home = home.absolute()
-    running = {name: record for name, record in processes.read(home).items() if processes.find(record)}
+    recorded = processes.read(home)
+    running = {name: record for name, record in recorded.items() if processes.find(record)}
     selected = services or tuple(SERVICES)
     for name, needed in NEEDS.items():
         if name in running and needed in selected and needed not in running:
@@ -33,14 +34,15 @@ def up(home: Path, services: tuple[str, ...] = ()) -> dict[str, dict]:
     for name in wanted:
         if name != "worker":
             running[name] = SERVICES[name](home, running)
-            processes.write(home, running)
+            # Who is still to start finds its old ports: clients keep the address.
+            processes.write(home, recorded | running)
     for name in wanted:
         if "probe" in running.get(name, {}):
             processes.wait(running[name], running[name]["probe"], STARTUP_SECONDS)
     if "worker" in wanted:
         deploy(home, running)
         running["worker"] = start_worker(home, running)
-        processes.write(home, running)
+    processes.write(home, running)
     return running
 
 
@@ -126,7 +128,8 @@ def start_mlflow(home: Path, _: dict) -> dict:
 
 def start_triton(home: Path, _: dict) -> dict:
     """The real Triton, out of its wheel, in its own environment; loads what the repository holds."""
-    http, grpc, metrics = (processes.free_port() for _ in range(3))
+    before = processes.read(home).get("triton", {})
+    http, grpc, metrics = (processes.free_port(before.get(name, "")) for name in ("url", "grpc", "metrics"))
     repository = home / "triton"
     repository.mkdir(parents=True, exist_ok=True)
     site = triton_environment() / "lib/python3.11/site-packages"
@@ -148,6 +151,16 @@ def start_triton(home: Path, _: dict) -> dict:
     record = processes.spawn("triton", command, home, env)
     urls = {"url": url, "grpc": f"127.0.0.1:{grpc}", "metrics": f"http://127.0.0.1:{metrics}/metrics"}
     return {**record, **urls, "probe": f"{url}/v2/health/live"}
+
+
+def start_gateway(home: Path, running: dict) -> dict:
+    """The gateway, which may start before anything is live."""
+    port = processes.free_port(processes.read(home).get("gateway", {}).get("url", ""))
+    command: list[str | Path] = [sys.executable, "-m", "serving.app", "--port", str(port)]
+    env = {**os.environ, "KREISLAUF_HOME": str(home), "KREISLAUF_TRITON_URL": running["triton"]["grpc"]}
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    url = f"http://127.0.0.1:{port}"
+    return {**processes.spawn("gateway", command, home, env), "url": url, "probe": f"{url}/health"}
 
 
 def start_worker(home: Path, running: dict) -> dict:
@@ -185,11 +198,12 @@ SERVICES: dict[str, Callable[[Path, dict], dict]] = {
     "prefect": start_prefect,
     "mlflow": start_mlflow,
     "triton": start_triton,
+    "gateway": start_gateway,
     "worker": start_worker,
 }
 
 
-NEEDS = {"prefect": "postgres", "worker": "prefect"}
+NEEDS = {"prefect": "postgres", "worker": "prefect", "gateway": "triton"}
 """Who holds the address of whom, and has to start anew with it."""
 
 

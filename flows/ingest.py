@@ -7,7 +7,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from models import spec
-from tasks import events, lake
+from tasks import events, exposures, lake
 from tasks.source import find, open_file
 
 
@@ -25,33 +25,36 @@ class IngestReport(lake.Counts):
 
 
 @flow
-def ingest(source: str, model: str = "session_recommender", max_reject_share: float = 0.1) -> IngestReport:
-    """Load raw files into the table of a model type. Running it again is safe: each file is loaded once.
+def ingest(
+    source: str, model: str = "session_recommender", max_reject_share: float = 0.1, table: str | None = None
+) -> IngestReport:
+    """Load raw files, or the segments of the gateway. Running it again is safe: each file is loaded once.
 
     Args:
         source: A `.jsonl`, `.jsonl.gz`, `.jsonl.zst` or `.parquet` file, a folder that is searched with all below it,
             or an `s3://` prefix.
         model: Model type, a folder in `models/`; it decides the table and what a valid line is.
         max_reject_share: A file of whose lines a larger share is bad is not loaded at all: its source is broken.
+        table: `exposures` or `feedback`, for the gateway's segments; then the model does not matter.
 
     Returns:
         The accounts of every file, and their totals: lines in = loaded + rejected + blank, rows in = kept + rejected
         + duplicate. Rejected lines are in the table `rejects`, byte for byte.
 
     Raises:
-        ValueError: No model type has this name.
+        ValueError: No model type, or table, has this name.
         SourceError: There are no raw files in `source`, or it cannot be reached.
         IngestError: Files could not be loaded; all others are.
     """
-    table = spec.load(model).table
-    outcomes = {path: _outcome(path, model, max_reject_share) for path in find(source)}
+    into = the_table(model, table)
+    outcomes = {path: _outcome(path, into, max_reject_share) for path in find(source)}
     files = [outcome for outcome in outcomes.values() if isinstance(outcome, lake.Accounts)]
     failed = {path: outcome for path, outcome in outcomes.items() if isinstance(outcome, Exception)}
-    _publish(table.name, files, failed)
-    report = _report(table.name, files)
+    _publish(into.name, files, failed)
+    report = _report(into.name, files)
     stopped = [error.counts for error in failed.values() if isinstance(error, lake.TooManyRejects)]
     if report.lines_rejected or stopped:
-        events.emit_rejected(table.name, lake.total([report, *stopped]), stopped=len(stopped))
+        events.emit_rejected(into.name, lake.total([report, *stopped]), stopped=len(stopped))
     if failed:
         reasons = "\n".join(f"- {path}: {error}" for path, error in failed.items())
         raise IngestError(
@@ -73,15 +76,23 @@ def _may_pass_later(_task: object, _run: object, state: object) -> bool:
     retry_condition_fn=_may_pass_later,
     cache_policy=NO_CACHE,
 )
-def load_file(path: str, model: str, max_reject_share: float) -> lake.Accounts:
-    """Validate one raw file and load it into the table of `model`, exactly once."""
-    table = spec.load(model).table
+def load_file(path: str, table: spec.Table, max_reject_share: float) -> lake.Accounts:
+    """Validate one raw file and load it into the table, exactly once."""
     return lake.load_file(table, open_file(path, table.line), max_reject_share)
 
 
-def _outcome(path: str, model: str, max_reject_share: float) -> lake.Accounts | Exception:
+def the_table(model: str, table: str | None) -> spec.Table:
+    """Raises ValueError that lists the known ones."""
+    if table is None:
+        return spec.load(model).table
+    if table not in exposures.TABLES:
+        raise ValueError(f"No table of the gateway is called {table!r}. Known: {', '.join(exposures.TABLES)}.")
+    return exposures.TABLES[table]
+
+
+def _outcome(path: str, table: spec.Table, max_reject_share: float) -> lake.Accounts | Exception:
     """Accounts of a file or why there are none: a bad file must not stop the next."""
-    return load_file(path, model, max_reject_share, return_state=True).result(raise_on_failure=False)
+    return load_file(path, table, max_reject_share, return_state=True).result(raise_on_failure=False)
 
 
 def _publish(table: str, files: Sequence[lake.Accounts], failed: dict[str, Exception]) -> None:

@@ -74,7 +74,9 @@ def go_live(candidate: registry.Version, live: releases.Release | None, reason: 
     resident = live.versions if live else []
     try:
         put_in_triton(candidate.model, sorted({*resident, candidate.number}), candidate.number)
-        release = releases.append(candidate.model, candidate.number, reason, who, after=live)
+        release = releases.append(
+            candidate.model, candidate.number, reason, who, after=live, watermark=candidate.lineage.watermark
+        )
     except Exception as error:
         try:
             undo(candidate)

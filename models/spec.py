@@ -245,6 +245,8 @@ class ModelSpec(ABC):
     policy: ClassVar[Policy] = Policy()
     metric: ClassVar[str]
     """Name of what `score` returns, such as `recall@20`."""
+    fallback: ClassVar[dict]
+    """Request whose answer is good for everyone: what is given when the model cannot be asked."""
 
     @abstractmethod
     def examples(self, rows: pl.DataFrame) -> Examples:
@@ -276,6 +278,10 @@ class ModelSpec(ABC):
     @abstractmethod
     def answers(self, outputs: Tensors) -> list[dict]:
         """ONNX outputs to one answer JSON per request."""
+
+    @abstractmethod
+    def items(self, answer: dict) -> list:
+        """What an answer shows, best first, as JSON values: counted, compared and kept with the exposure."""
 
     @abstractmethod
     def golden(self) -> list[dict]:

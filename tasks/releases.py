@@ -31,6 +31,7 @@ class Release(BaseModel):
     previous: int | None = Field(None, description="Version to roll back to.")
     share: float = Field(0.0, ge=0, le=1, description="Share of users that get the challenger.")
     salt: str = Field("", description="Of the hash that assigns users.")
+    watermark: int | None = Field(None, description="Newest event that the champion learnt from, ms since 1970.")
     reason: str
     who: str = Field(description="Flow run or person.")
 
@@ -52,16 +53,33 @@ def current(model: str) -> Release | None:
     return Release.model_validate_json(fs.cat_file(paths[-1])) if paths else None
 
 
-def append(model: str, champion: int, reason: str, who: str, after: Release | None) -> Release:
-    """Make `champion` live, on the condition that `after` is still the newest entry.
+def append(
+    model: str,
+    champion: int,
+    reason: str,
+    who: str,
+    after: Release | None,
+    challenger: int | None = None,
+    share: float = 0.0,
+    watermark: int | None = None,
+) -> Release:
+    """Put these versions in force, on the condition that `after` is still the newest entry.
+
+    A test that goes on keeps its salt, so that a changed share moves only the users it must; another one gets another.
 
     Raises ReleaseConflict when someone else wrote meanwhile.
     """
+    number = after.number + 1 if after else 1
+    same = after is not None and (after.champion, after.challenger) == (champion, challenger)
     release = Release(
         model=model,
-        number=after.number + 1 if after else 1,
+        number=number,
         champion=champion,
-        previous=after.champion if after else None,
+        challenger=challenger,
+        previous=after and (after.previous if after.champion == champion else after.champion),
+        share=share,
+        salt=after.salt if after and same else f"{model}-{number}" if challenger else "",
+        watermark=watermark,
         reason=reason,
         who=who,
     )

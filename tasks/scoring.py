@@ -4,6 +4,7 @@ import itertools
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -44,11 +45,7 @@ def latencies(onnx: Path, inputs: Tensors) -> np.ndarray:
 
     Each is the fastest of `REPEATS`, in turn: other programs on the machine only add to it.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    session = one_thread(onnx)
     wanted = [tensor.name for tensor in session.get_inputs()]
     drawn = np.linspace(0, len(inputs[wanted[0]]) - 1, REQUESTS).astype(int)
     found = np.empty((REPEATS, REQUESTS))
@@ -58,3 +55,12 @@ def latencies(onnx: Path, inputs: Tensors) -> np.ndarray:
         session.run(None, request)
         found[repeat, column] = time.perf_counter() - began
     return found.min(0) * 1000
+
+
+def one_thread(onnx: Path) -> Any:
+    """An onnxruntime.InferenceSession that computes on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])

@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     """Bootstrap servers of Kafka, host:port, separated by commas."""
     kafka_options: dict[str, str] = {}
     """JSON object of further librdkafka properties, such as TLS and SASL ones."""
+    spool: str = ""
+    """Folder into which the gateway writes exposures and feedback until they are loaded."""
+    gateway_token: str = ""
+    """What requests to the gateway bring as `Authorization: Bearer ...`; without it, only loopback is served."""
+    deadline_ms: float = 200.0
+    """After so long the gateway answers without the model."""
     mlflow_url: str = ""
     """MLflow tracking server; default: the one that `make up` recorded, else a SQLite file under `home`."""
 
@@ -45,12 +51,18 @@ class Settings(BaseSettings):
         self.releases = self.releases or str(self.home / "releases")
         self.training = self.training or str(self.home / "training")
         self.triton_repository = self.triton_repository or str(self.home / "triton")
+        self.spool = self.spool or str(self.home / "spool")
         self.triton_url = self.triton_url or self.running.get("triton", {}).get("grpc", "")
         self.mlflow_url = (
             self.mlflow_url
             or self.running.get("mlflow", {}).get("url", "")
             or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
         )
+
+    @property
+    def spools(self) -> tuple[Path, Path]:
+        """Folders of the segments with exposures, and with feedback."""
+        return Path(self.spool) / "exposures", Path(self.spool) / "feedback"
 
     @cached_property
     def running(self) -> dict[str, dict]:

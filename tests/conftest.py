@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from deployments import processes
+from deployments import processes, stack
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["DO_NOT_TRACK"] = "true"
@@ -95,6 +96,40 @@ def other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     yield folder
     for name in [n for n in sys.modules if n.startswith("models.tiny")]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def tiny(other_models: Path) -> str:
+    """The name of a model type that no flow has heard of."""
+    (other_models / "tiny").mkdir()
+    shutil.copyfile(ROOT / "tests" / "models" / "tiny.py", other_models / "tiny" / "__init__.py")
+    return "tiny"
+
+
+@pytest.fixture(scope="session")
+def one_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
+    """Triton for all tests; `repository` is its folder."""
+    home = tmp_path_factory.mktemp("triton")
+    record = stack.up(home, ("triton",))["triton"]
+    yield {**record, "repository": home / "triton"}
+    processes.stop(record)
+
+
+@pytest.fixture
+def triton(one_triton: dict, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict]:
+    """A real Triton that has no model yet."""
+    monkeypatch.setenv("KREISLAUF_TRITON_URL", one_triton["grpc"])
+    monkeypatch.setenv("KREISLAUF_TRITON_REPOSITORY", str(one_triton["repository"]))
+    yield one_triton
+    from tritonclient.grpc import InferenceServerClient
+
+    with InferenceServerClient(one_triton["grpc"]) as client:
+        for folder in one_triton["repository"].iterdir():
+            client.unload_model(folder.name)
+        while any(model.state not in ("", "UNAVAILABLE") for model in client.get_model_repository_index().models):
+            time.sleep(0.02)
+    for folder in one_triton["repository"].iterdir():
+        shutil.rmtree(folder)
 
 
 @contextmanager

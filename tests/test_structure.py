@@ -43,9 +43,9 @@ def allowed(path: Path) -> str:
         inner = path.relative_to(ROOT / "tasks").parts[0] if path.parent != ROOT / "tasks" else "events"
         return rf"models\.spec.*|tasks\.(settings|events|{inner}).*|(models|tasks)$"
     if folder == "flows":
-        calls = r"|flows\..*" if name in ("retrain", "rollback", "backfill") else ""
+        calls = r"|flows\..*" if name in ("retrain", "rollback", "experiment", "backfill") else ""
         return rf"tasks.*|models\.spec.*{calls}"
-    return r"models\.spec.*|tasks\.(settings|releases|triton).*"
+    return r"serving.*|models\.spec.*|tasks\.(settings|releases|triton|exposures).*"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,7 +1,7 @@
 """Next articles for a shop session, in the format of OTTO's recsys data. Importing this stays light: no torch."""
 
 from pathlib import Path
-from typing import Annotated, Any, TypeGuard
+from typing import Annotated, Any, ClassVar, TypeGuard
 
 import numpy as np
 import polars as pl
@@ -60,6 +60,8 @@ class SessionRecommender(ModelSpec):
     table = EVENTS
     Params = Params
     metric = "recall@20"
+    # No event yet: what is popular now.
+    fallback: ClassVar[dict] = {"events": []}
     # Real pairs of models differ by .09 to .16 (benchmarks/gate.py), so a day of a middling shop is enough to judge.
     policy = Policy(group_sd=0.16)
 
@@ -102,6 +104,10 @@ class SessionRecommender(ModelSpec):
             real = ids != PADDING
             result.append({"article_ids": ids[real].tolist(), "scores": scores[real].tolist()})
         return result
+
+    def items(self, answer: dict) -> list[int]:
+        """The article ids."""
+        return answer["article_ids"]
 
     def golden(self) -> list[dict]:
         """Edge cases: no event, an unknown article, a lone event, repeats, more than 20 events, known and unknown."""

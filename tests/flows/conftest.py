@@ -1,32 +1,13 @@
-"""A real Triton, and the tiny model type of another kind with its data."""
+"""The tiny model type of another kind, with its data."""
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
-from deployments import processes, stack
-
 DAY = 86_400_000
-
-
-@pytest.fixture
-def triton(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict]:
-    """Triton on this test's model repository."""
-    running = stack.up(home, ("triton",))
-    yield running["triton"]
-    processes.stop(running["triton"])
-
-
-@pytest.fixture
-def tiny(other_models: Path) -> str:
-    """The name of a model type that no flow has heard of."""
-    (other_models / "tiny").mkdir()
-    shutil.copyfile(Path(__file__).parent.parent / "models" / "tiny.py", other_models / "tiny" / "__init__.py")
-    return "tiny"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ Will an order be sent back? A threshold on its price, learnt by counting: no tor
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -45,6 +45,7 @@ class Tiny(ModelSpec):
     Params = Params
     policy = Policy(min_groups=50, group_sd=0.3, min_effect=0.05)
     metric = "accuracy"
+    fallback: ClassVar[dict] = {"price": 0}
 
     def examples(self, rows: pl.DataFrame) -> Examples:
         rows = rows.sort("order")
@@ -62,6 +63,9 @@ class Tiny(ModelSpec):
 
     def answers(self, outputs: Tensors) -> list[dict]:
         return [{"returned": bool(value)} for value in outputs["returned"][:, 0]]
+
+    def items(self, answer: dict) -> list:
+        return [answer["returned"]]
 
     def golden(self) -> list[dict]:
         return [{"price": 0}, {"price": 10**6}]

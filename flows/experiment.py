@@ -1,0 +1,77 @@
+"""An A/B test: a challenger beside the champion, for a share of the users, or unseen in their shadow."""
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
+
+from flows.publish import put_in_triton
+from tasks import gate, registry, releases, triton
+
+
+class ExperimentRefused(RuntimeError):
+    """The test must not be; what was in force before still is."""
+
+
+@flow
+def experiment(
+    model: str = "session_recommender", challenger: int | None = None, share: float = 0.1, who: str | None = None
+) -> releases.Release:
+    """Start an A/B test, change its share, or end it. The gateway follows within a second.
+
+    A user stays with a variant as long as the test runs. A changed share moves only the users it must.
+
+    Args:
+        model: Name of the model type.
+        challenger: Version that is tested against the champion; none ends the test.
+        share: Of the users, 0 to 1, that get the challenger. At 0 nobody does, but it is asked, too, and compared.
+        who: For the release log; default: the name of this run.
+
+    Returns:
+        The entry of the release log that is now in force.
+
+    Raises:
+        ExperimentRefused: nothing is live, or the gate has refused this version or never saw it.
+        ValueError: `share` is not between 0 and 1.
+        flows.publish.PublishRefused: Triton does not answer the golden requests as registered.
+        releases.ReleaseConflict: somebody else published meanwhile.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share is {share}: give the part of the users that get the challenger, 0 to 1.")
+    with triton.exclusive(model):
+        live = releases.current(model)
+        if live is None:
+            raise ExperimentRefused(f"Nothing of {model} is live: a challenger needs a champion. Run retrain first.")
+        if challenger is not None:
+            permit(registry.get(model, challenger), live)
+            put_in_triton(model, sorted({*live.versions, challenger}), challenger)
+        release = releases.append(
+            model, live.champion, reason(challenger, share), who or flow_run.get_name() or "a person, from Python",
+            after=live, challenger=challenger, share=share if challenger else 0.0, watermark=live.watermark,
+        )  # fmt: skip
+        triton.serve(model, release.versions)
+        registry.mirror(model, release.champion, release.challenger, release.previous)
+    create_markdown_artifact(key=f"ab-test-{model.replace('_', '-')}", markdown=f"# {model}\n\n{release.reason}")
+    return release
+
+
+def permit(challenger: registry.Version, live: releases.Release) -> None:
+    """Raises ExperimentRefused for a version that people must not see."""
+    name = f"{challenger.model} version {challenger.number}"
+    if challenger.number == live.champion:
+        raise ExperimentRefused(f"{name} is the champion already: name another version.")
+    if challenger.parity is None or not challenger.parity.passed:
+        raise ExperimentRefused(f"{name} has no passed parity of its ONNX file: train it again.")
+    if challenger.decision is None:
+        raise ExperimentRefused(f"{name} was never judged: run promote first.")
+    decision = gate.Decision.model_validate_json(challenger.decision)
+    if decision.outcome == "refuse":
+        raise ExperimentRefused(f"{name} was refused by the gate: {' '.join(decision.reasons)}")
+
+
+def reason(challenger: int | None, share: float) -> str:
+    """For the release log."""
+    if challenger is None:
+        return "No A/B test: all users get the champion."
+    if share == 0:
+        return f"Version {challenger} shadows the champion: it is asked, too, and never shown."
+    return f"A/B test: version {challenger} for {share:.1%} of the users."

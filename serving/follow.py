@@ -1,0 +1,93 @@
+"""Which release is in force: follows the release log, and keeps an answer that is good for everyone in hand."""
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.spec import ModelSpec
+from serving.ask import NoAnswer, NotResident, Triton
+from serving.metrics import Metrics
+from tasks import releases
+
+SECONDS = 0.5
+"""Between two looks into the log."""
+FALLBACK_SECONDS = 5.0
+"""For the one question whose answer is kept."""
+log = logging.getLogger("kreislauf.gateway")
+
+
+@dataclass
+class Followed:
+    """What is known of one model type."""
+
+    kind: ModelSpec
+    file: Path
+    """Keeps the fallback answer over a restart."""
+    release: releases.Release | None = None
+    fallback: dict | None = None
+    """Answer of some champion to `ModelSpec.fallback`."""
+    asked: int | None = None
+    """Champion that gave it."""
+    versions: set[int] = field(default_factory=set)
+    """All that ever were in force."""
+    read: bool = False
+    """Whether the log was read at all."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Followers:
+    """All model types of a gateway."""
+
+    def __init__(self, kinds: list[ModelSpec], folder: Path, triton: Triton, metrics: Metrics):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.triton, self.metrics = triton, metrics
+        self.models = {kind.name: Followed(kind, folder / f"{kind.name}.json") for kind in kinds}
+        for one in self.models.values():
+            if one.file.exists():
+                one.fallback = json.loads(one.file.read_text())
+
+    async def refresh(self, one: Followed) -> None:
+        """Read the log; a log that cannot be read leaves in force what was."""
+        name = one.kind.name
+        async with one.lock:
+            try:
+                if not one.read:
+                    past = await asyncio.to_thread(releases.history, name)
+                    one.versions.update(version for release in past for version in release.versions)
+                release = await asyncio.to_thread(releases.current, name)
+            except Exception as error:  # Whatever the storage raises, what is in force must not end.
+                self.metrics.release_errors.labels(name).inc()
+                log.warning("The release log of %s cannot be read, release %s stays: %s", name, one.release, error)
+                return
+            one.read, one.release = True, release
+            if release:
+                one.versions.update(release.versions)
+                self.metrics.release.labels(name).set(release.number)
+                if release.watermark:
+                    self.metrics.watermark.labels(name).set(release.watermark / 1000)
+
+    async def keep_fallback(self, one: Followed) -> None:
+        """Ask the champion once for what is good for everyone."""
+        release = one.release
+        if release is None or one.asked == release.champion:
+            return
+        try:
+            inputs = one.kind.tensors([one.kind.fallback])
+            outputs = await self.triton.ask(one.kind.name, release.champion, inputs, FALLBACK_SECONDS)
+        except (NoAnswer, NotResident) as error:
+            log.warning("No new fallback answer for %s: %s", one.kind.name, error)
+            return
+        one.fallback, one.asked = one.kind.answers(outputs)[0], release.champion
+        draft = one.file.with_suffix(".tmp")
+        draft.write_text(json.dumps(one.fallback))
+        draft.replace(one.file)
+
+    async def forever(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            for one in self.models.values():
+                await self.refresh(one)
+                await self.keep_fallback(one)
+            await asyncio.sleep(SECONDS)

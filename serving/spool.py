@@ -1,0 +1,72 @@
+"""Exposures and feedback on their way to the lake: segments of JSON lines in a folder that `flows/ingest.py` loads.
+
+A line is handed to the operating system before its answer leaves, so a killed gateway loses none, and nothing is held
+in memory. (A machine that loses power loses what its disk has not got yet.) A segment is `.open` while it is written,
+and `.jsonl` when it is whole; segments that a killed gateway left open are closed by the next.
+"""
+
+import fcntl
+import os
+import time
+import uuid
+from pathlib import Path
+
+import msgspec
+
+SEGMENT_BYTES = 16_000_000
+SEGMENT_SECONDS = 60.0
+"""An older segment is closed, so that the lake is not behind by more."""
+
+
+class Spool:
+    """Appends lines to the newest segment of a folder. Not safe for several threads."""
+
+    def __init__(self, folder: Path, seconds: float = SEGMENT_SECONDS):
+        self.folder, self.seconds = folder, seconds
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file, self._path, self._bytes, self._opened = -1, folder, 0, 0.0
+        self._encoder = msgspec.json.Encoder()
+        adopt(folder)
+
+    def write(self, line: msgspec.Struct) -> None:
+        """Append one line. Raises OSError when the disk does not take it; then nothing of it is there."""
+        if self._file < 0:
+            self._open()
+        data = self._encoder.encode(line) + b"\n"
+        written = os.write(self._file, data)
+        if written < len(data):
+            os.ftruncate(self._file, self._bytes)
+            raise OSError(f"{self._path}: only {written} of {len(data)} bytes were written. Is the disk full?")
+        self._bytes += written
+        if self._bytes >= SEGMENT_BYTES:
+            self.close()
+
+    def tick(self) -> None:
+        """Close the segment when it is old enough; called now and then."""
+        if self._file >= 0 and time.monotonic() - self._opened >= self.seconds:
+            self.close()
+
+    def close(self) -> None:
+        """Make the newest segment ready to be loaded; the next line opens another."""
+        if self._file >= 0:
+            self._path.rename(self._path.with_suffix(".jsonl"))
+            os.close(self._file)
+            self._file = -1
+
+    def _open(self) -> None:
+        self._path = self.folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.open"
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        # Held until the file is closed, or its process is gone.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._bytes, self._opened = 0, time.monotonic()
+
+
+def adopt(folder: Path) -> None:
+    """Close the segments whose gateway is gone; half a last line goes with them and is quarantined when loaded."""
+    for path in folder.glob("*.open"):
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            path.rename(path.with_suffix(".jsonl"))

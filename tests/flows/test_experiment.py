@@ -1,0 +1,49 @@
+"""A/B tests on the tiny model type: who may be tested, and what the release log then says."""
+
+import pytest
+
+from flows.experiment import ExperimentRefused, experiment
+from flows.ingest import ingest
+from flows.promote import promote
+from flows.publish import publish
+from flows.train import train
+from serving import split
+from tasks import registry, releases
+
+pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
+
+
+def test_a_test_starts_grows_hides_and_ends(tiny, orders):
+    with pytest.raises(ExperimentRefused, match="Nothing of tiny is live"):
+        experiment(tiny, 1)
+    ingest(orders(0, 20, threshold=50), tiny)
+    train(tiny)
+    promote(tiny, 1)
+    publish(tiny, 1)
+    with pytest.raises(ExperimentRefused, match="version 1 is the champion already"):
+        experiment(tiny, 1)
+    train(tiny, {"steps": 30})
+    with pytest.raises(ExperimentRefused, match="version 2 was never judged"):
+        experiment(tiny, 2)
+    assert promote(tiny, 2).outcome == "refuse"
+    with pytest.raises(ExperimentRefused, match="version 2 was refused by the gate"):
+        experiment(tiny, 2)
+    ingest(orders(20, 40, threshold=120), tiny)
+    assert (train(tiny).number, promote(tiny, 3).outcome) == (3, "inconclusive")
+    with pytest.raises(ValueError, match="share is 2"):
+        experiment(tiny, 3, share=2)
+    assert len(releases.history(tiny)) == 1
+
+    begun = experiment(tiny, 3, share=0.1, who="anna")
+    assert (begun.champion, begun.challenger, begun.previous, begun.share, begun.who) == (1, 3, None, 0.1, "anna")
+    assert registry.aliases(tiny) == {"champion": 1, "challenger": 3}
+    grown = experiment(tiny, 3, share=0.5)
+    users = [str(number) for number in range(1_000)]
+    before, after = ({u for u in users if split.assign(r, u)[1] == "challenger"} for r in (begun, grown))
+    assert before < after
+    assert "never shown" in experiment(tiny, 3, share=0).reason
+    ended = experiment(tiny)
+    assert (ended.challenger, ended.share, ended.champion, ended.watermark) == (None, 0, 1, begun.watermark)
+    assert registry.aliases(tiny) == {"champion": 1}
+    again = experiment(tiny, 3)
+    assert again.salt not in ("", begun.salt)

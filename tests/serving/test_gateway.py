@@ -1,0 +1,184 @@
+"""The gateway in front of a real Triton: answers, variants, fallbacks, what it keeps, and what it refuses."""
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from starlette.testclient import TestClient
+
+from deployments import processes, stack
+from serving.app import create
+from tasks.exposures import EXPOSURES, FEEDBACK, Exposure, Feedback
+from tasks.settings import settings
+
+
+def spooled(which: int, kind: type) -> list:
+    """Lines of exposures (0) or feedback (1), in the order they were written."""
+    segments = sorted(settings().spools[which].iterdir())
+    return [msgspec.json.decode(line, type=kind) for path in segments for line in path.read_bytes().splitlines()]
+
+
+def ask(gateway: TestClient, price: float = 150, **more: object) -> dict:
+    response = gateway.post("/v1/tiny/predict", json={"price": price, **more})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def metric(gateway: TestClient, start: str) -> float:
+    lines = [line for line in gateway.get("/metrics").text.splitlines() if line.startswith(start)]
+    return sum(float(line.split()[-1]) for line in lines)
+
+
+def test_the_live_version_answers_and_the_answer_is_remembered(gateway: TestClient):
+    found = ask(gateway, 150, user="anna")
+    assert (found["version"], found["variant"], found["answer"]) == (1, "champion", {"returned": True})
+    (line,) = spooled(0, Exposure)
+    assert (line.request_id, line.model, line.version, line.items) == (found["request_id"], "tiny", 1, "[true]")
+    assert line.user not in ("", "anna")
+    assert 0 < line.latency_ms < 1_000
+    assert gateway.get("/ready").status_code == gateway.get("/health").status_code == 200
+
+
+def test_feedback_is_counted_by_variant_and_kept(gateway: TestClient):
+    found = ask(gateway)
+    told = {"request_id": found["request_id"], "model": "tiny", "kind": "click", "item": True}
+    assert gateway.post("/v1/feedback", json=told).status_code == 204
+    (line,) = spooled(1, Feedback)
+    assert (line.request_id, line.version, line.variant, line.item) == (found["request_id"], 1, "champion", "true")
+    assert metric(gateway, 'kreislauf_feedback_total{kind="click",model="tiny",variant="champion",version="1"}') == 1
+
+
+def test_what_it_keeps_is_loaded_with_accounts_that_balance(gateway: TestClient, prefect_harness, mlflow_store):
+    from flows.ingest import ingest
+    from tasks import lake
+
+    ids = [ask(gateway, price, user="u")["request_id"] for price in range(5)]
+    gateway.post("/v1/feedback", json={"request_id": ids[0], "model": "tiny", "kind": "cart", "item": False})
+    gateway.app.state.gateway.exposures.close()
+    gateway.app.state.gateway.feedbacks.close()
+    shown, done = settings().spools
+    report = ingest(str(shown), table="exposures")
+    assert (report.lines_in, report.rows_kept, report.lines_rejected) == (5, 5, 0)
+    assert ingest(str(done), table="feedback").rows_kept == 1
+    joined = lake.read(EXPOSURES).join(lake.read(FEEDBACK), on="request_id")
+    assert joined["request_id"].to_list() == ids[:1]
+
+
+def test_a_new_release_is_followed_without_a_restart(gateway: TestClient, live):
+    assert ask(gateway, 150)["answer"] == {"returned": True}
+    live(2)
+    until(lambda: ask(gateway, 150)["version"] == 2)
+    assert ask(gateway, 150)["answer"] == {"returned": False}
+    assert metric(gateway, 'kreislauf_release{model="tiny"}') == 2
+
+
+def test_two_releases_between_two_looks_into_the_log_cost_no_answer(live, monkeypatch):
+    monkeypatch.setattr("serving.follow.SECONDS", 60)
+    live(1)
+    with TestClient(create(settings())) as gateway:
+        live(2)
+        live(3)
+        # Version 1 is no longer resident.
+        found = ask(gateway, 150)
+    assert (found["version"], found["variant"]) == (3, "champion")
+
+
+def test_users_keep_their_variant_and_a_share_of_them_gets_the_challenger(gateway: TestClient, live):
+    live(1, challenger=2, share=0.5)
+    until(lambda: gateway.app.state.gateway.followers.models["tiny"].release.challenger == 2)
+    first = [ask(gateway, 150, user=user)["variant"] for user in range(60)]
+    assert first == [ask(gateway, 150, user=user)["variant"] for user in range(60)]
+    assert set(first) == {"champion", "challenger"}
+    answers = {
+        found["variant"]: found["answer"]["returned"] for found in (ask(gateway, 150, user=u) for u in range(60))
+    }
+    assert answers == {"champion": True, "challenger": False}
+
+
+def test_a_challenger_without_a_share_is_asked_in_the_shadow_and_never_shown(gateway: TestClient, live):
+    live(1, challenger=2, share=0.0)
+    until(lambda: gateway.app.state.gateway.followers.models["tiny"].release.challenger == 2)
+    assert {ask(gateway, price, user=price)["version"] for price in (50, 150)} == {1}
+    until(lambda: metric(gateway, "kreislauf_shadow_overlap_count") == 2)
+    assert metric(gateway, "kreislauf_shadow_overlap_sum") == 1
+
+
+def test_a_dead_triton_is_answered_for_and_its_return_is_noticed(own_triton, gateway: TestClient, live, home: Path):
+    assert ask(gateway)["variant"] == "champion"
+    processes.stop(own_triton)
+    began = time.monotonic()
+    found = ask(gateway, 150)
+    assert time.monotonic() - began < 1
+    assert (found["variant"], found["answer"]) == ("fallback", {"returned": False})
+    assert metric(gateway, 'kreislauf_fallbacks_total{model="tiny",reason="unavailable"}') == 1
+    assert [line.variant for line in spooled(0, Exposure)] == ["champion", "fallback"]
+    with TestClient(create(settings())) as restarted:
+        assert restarted.get("/ready").status_code == 200
+        assert ask(restarted)["variant"] == "fallback"
+    again = stack.up(home, ("triton",))["triton"]
+    try:
+        assert again["grpc"] == own_triton["grpc"]
+        until(lambda: ask(gateway)["variant"] == "champion")
+    finally:
+        processes.stop(again)
+
+
+def test_a_late_answer_is_replaced_at_the_deadline(live, monkeypatch):
+    live(1)
+    monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "0")
+    with TestClient(create(settings())) as gateway:
+        assert ask(gateway)["variant"] == "fallback"
+        assert metric(gateway, 'kreislauf_fallbacks_total{model="tiny",reason="deadline"}') == 1
+
+
+def test_nothing_live_is_said(gateway: TestClient):
+    response = gateway.post("/v1/session_recommender/predict", json={"events": []})
+    assert response.status_code == 503
+    assert "run the flow retrain" in response.json()["detail"]
+    assert response.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "says"),
+    [
+        ("/v1/tiny/predict", b"{", 400, "no JSON"),
+        ("/v1/tiny/predict", b'{"price": NaN}', 400, "no JSON"),
+        ("/v1/tiny/predict", b"[" * 100_000, 400, "no JSON"),
+        ("/v1/tiny/predict", b'{"price": "\xff"}', 400, "no JSON"),
+        ("/v1/tiny/predict", b"", 400, "no JSON"),
+        ("/v1/tiny/predict", b"[1]", 422, "Send an object"),
+        ("/v1/tiny/predict", b'{"price": "dear"}', 422, '"price" must be a number'),
+        ("/v1/tiny/predict", b'{"price": 1, "user": true}', 422, "user must be"),
+        ("/v1/tiny/predict", b'{"price": 1, "user": "' + b"x" * 201 + b'"}', 422, "user must be"),
+        ("/v1/tiny/predict", b" " * 1_000_001, 413, "longer than"),
+        ("/v1/nothing/predict", b"{}", 404, "Known: session_recommender, tiny"),
+        ("/v1/feedback", b"{}", 422, "is missing or unknown"),
+        ("/v1/feedback", b'{"request_id":"a","model":"tiny","kind":"click","item":1}', 422, "send it back"),
+        ("/v1/feedback", b'{"request_id":7,"model":["tiny"],"kind":"click","item":1}', 404, "Known"),
+    ],
+)
+def test_a_bad_request_is_told_what_is_wrong(gateway: TestClient, path: str, body: bytes, status: int, says: str):
+    response = gateway.post(path, content=body)
+    assert (response.status_code, says in response.json()["detail"]) == (status, True), response.text
+    assert "Traceback" not in response.text
+    assert spooled(0, Exposure) == []
+
+
+def test_a_token_is_wanted_where_one_is_set(live, monkeypatch):
+    live(1)
+    monkeypatch.setenv("KREISLAUF_GATEWAY_TOKEN", "secret")
+    with TestClient(create(settings())) as gateway:
+        for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
+            assert gateway.post("/v1/tiny/predict", json={"price": 1}, headers=header).status_code == 401
+            assert gateway.get("/metrics", headers=header).status_code == 401
+        right = {"Authorization": "Bearer secret"}
+        assert gateway.post("/v1/tiny/predict", json={"price": 1}, headers=right).status_code == 200
+        assert gateway.get("/health").status_code == 200
+
+
+def until(condition, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.05)
