@@ -150,7 +150,7 @@ def mlflow_server(onnx: Path, home: Path):
     model = home / "mlflow-model"
     mlflow.onnx.save_model(onnx_format.load(onnx), model, pip_requirements=["onnxruntime"], save_as_external_data=False)
     port = processes.free_port()
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).parent / "mlflow", "models", "serve", "-m", model, "--env-manager", "local", "--host",
         "127.0.0.1", "--port", str(port),
     ]  # fmt: skip

@@ -1,0 +1,208 @@
+"""Does anyone notice when versions are swapped under load, or when a broken one is published?
+
+`python -m benchmarks.swap` starts Prefect, MLflow, Triton and the gateway, trains two recommenders, briefly, on a
+simulated shop and on half of it, and publishes them in turn, each time as a new version, while clients ask the gateway
+without pause. Every sixth version is broken: Triton cannot load it, or it answers otherwise than was registered;
+publish has to refuse it. A request fails if it is not answered with 200; fallbacks, after the gateway's deadline, are
+counted apart. An answer is unapproved if its version never was in the release log, or if it is not what this version's
+file answers. The last line is JSON.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import onnx
+import polars as pl
+
+from benchmarks.rollback import MODEL, PLAN, QUICK
+from benchmarks.serving import request
+from demo.shop import Plan, simulate
+from deployments import stack
+from models import spec
+from models.spec import Trained, Work
+from tasks import scoring
+
+CLIENTS = 4
+QUESTIONS = 200
+
+
+@dataclass
+class Told:
+    """One response of the gateway."""
+
+    finished: float
+    question: int
+    status: int
+    body: dict
+
+
+@dataclass
+class Crowd:
+    """Clients that ask without pause, in a thread of their own, until `stop`."""
+
+    url: str
+    questions: list[dict]
+    told: list[Told] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> "Crowd":
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._all()))
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    async def _all(self) -> None:
+        async with aiohttp.ClientSession() as session:
+            await asyncio.gather(*(self._client(session, first) for first in range(CLIENTS)))
+
+    async def _client(self, session: aiohttp.ClientSession, number: int) -> None:
+        while not self.over.is_set():
+            question = number % len(self.questions)
+            try:
+                async with session.post(self.url, json=self.questions[question]) as response:
+                    self.told.append(Told(time.time(), question, response.status, await response.json()))
+            except aiohttp.ClientError as error:
+                self.told.append(Told(time.time(), question, 0, {"detail": str(error)}))
+            number += CLIENTS
+
+
+class Shelf:
+    """Registers versions of two trainings, whole or broken."""
+
+    def __init__(self, plan: Plan, params: dict, folder: Path):
+        self.kind, self.folder = spec.load(MODEL), folder
+        self.rows = simulate(plan)
+        self.params = self.kind.Params(**params)
+        parts = (self.rows, self.rows.filter(pl.col("session") % 2 == 0))
+        self.trained = [self.kind.train(part, self.params, Work(folder / str(i))) for i, part in enumerate(parts)]
+        examples = self.kind.examples(self.rows)
+        drawn = np.random.default_rng(0).permutation(len(examples))[:QUESTIONS]
+        inputs = {name: values[drawn] for name, values in examples.inputs.items()}
+        self.questions = [
+            request({name: values[i : i + 1] for name, values in inputs.items()}) for i in range(len(drawn))
+        ]
+        self.answers = [
+            [answer["article_ids"] for answer in self.kind.answers(scoring.answer(one.onnx, inputs))]
+            for one in self.trained
+        ]
+        same = sum(a == b for a, b in zip(*self.answers, strict=True))
+        if same > len(drawn) / 2:
+            raise RuntimeError(
+                f"{same} of {len(drawn)} answers are the same in both trainings: they cannot be told apart."
+            )
+
+    def put(self, which: int, number: int, champion: int | None, fault: str = "") -> int:
+        """A version with the answers of training `which`, promoted against `champion`; its number."""
+        from flows.train import write_golden
+        from tasks import gate, registry
+
+        right, other = self.trained[which], self.trained[1 - which]
+        golden = write_golden(
+            self.kind, self.rows, (other if fault == "answers" else right).onnx, self.folder / "golden.json"
+        )
+        trained = replace(right, onnx=self.unloadable(right)) if fault == "unloadable" else right
+        lineage = registry.Lineage(
+            key=f"{number}", table="events", table_version=0, digest="0" * 64, parent=champion, start=0, holdout=number,
+            watermark=number,
+        )  # fmt: skip
+        files = {"golden": golden, "weights": right.weights, "baseline": right.onnx}
+        version = registry.register(MODEL, trained, self.params, lineage, files)
+        decision = gate.Decision(outcome="promote", reasons=["A benchmark."], metric="", champion_version=champion)
+        return registry.record_decision(version, decision).number
+
+    def unloadable(self, trained: Trained) -> Path:
+        """The same graph with an operator that no runtime knows."""
+        model = onnx.load(trained.onnx)
+        model.graph.node[-1].op_type = "NoSuchOperator"
+        path = self.folder / "unloadable.onnx"
+        onnx.save(model, path)
+        return path
+
+
+def measure(plan: Plan, params: dict, swaps: int, broken: int, home: Path, url: str) -> dict:
+    """All of it; the environment says where the servers are."""
+    from flows.publish import PublishRefused, publish
+    from tasks import releases, triton
+
+    shelf = Shelf(plan, params, home)
+    champion = publish(MODEL, shelf.put(0, 1, None)).champion
+    files, refused = {champion: 0}, 0
+    # The gateway looks into the release log twice a second.
+    time.sleep(2)
+    with Crowd(url, shelf.questions) as crowd:
+        for number in range(2, swaps + broken + 2):
+            turn, rest = divmod(number, swaps // broken + 1)
+            fault = "" if rest else ("answers", "unloadable")[turn % 2]
+            which = 1 - files[champion]
+            version = shelf.put(which, number, champion, fault)
+            try:
+                publish(MODEL, version)
+            except (PublishRefused, triton.TritonError) as error:
+                if not fault:
+                    raise
+                refused += 1
+                print(f"version {version} is refused: {str(error)[:120]}", flush=True)
+                continue
+            if fault:
+                raise RuntimeError(f"Version {version} is live, although it is broken ({fault}).")
+            champion, files[version] = version, which
+            print(f"version {version} is live", flush=True)
+        time.sleep(2)
+    return summary(crowd.told, shelf, files, [r.champion for r in releases.history(MODEL)], refused)
+
+
+def summary(told: list[Told], shelf: Shelf, files: dict[int, int], live: list[int], refused: int) -> dict:
+    """What the JSON line has."""
+    failed = [one for one in told if one.status != 200]
+    answered = [one for one in told if one.status == 200 and one.body["variant"] != "fallback"]
+    wrong = [
+        one
+        for one in answered
+        if one.body["version"] not in live
+        or one.body["answer"]["article_ids"] != shelf.answers[files[one.body["version"]]][one.question]
+    ]
+    for one in [*failed, *wrong][:5]:
+        print(f"question {one.question}: {one.status} {str(one.body)[:300]}")
+    return {
+        "swaps": len(live) - 1,
+        "broken": refused,
+        "requests": len(told),
+        "failed_requests": len(failed),
+        "fallbacks": len(told) - len(failed) - len(answered),
+        "unapproved_answers": len(wrong),
+        "versions_seen": len({one.body["version"] for one in answered}),
+    }
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.swap", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--swaps", type=int, default=50)
+    parser.add_argument("--broken", type=int, default=10)
+    told = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        try:
+            running = stack.up(home, ("prefect", "mlflow", "triton", "gateway"))
+            os.environ |= stack.client_env(home, running) | {"PREFECT_LOGGING_LEVEL": "WARNING"}
+            url = f"{running['gateway']['url']}/v1/{MODEL}/predict"
+            plan = replace(PLAN, articles=5_000, sessions_per_day=500)
+            print(json.dumps(measure(plan, QUICK, told.swaps, told.broken, home, url)))
+        finally:
+            stack.down(home)
+
+
+if __name__ == "__main__":
+    main()
