@@ -108,12 +108,13 @@ def permission(candidate: registry.Version, live: releases.Release | None) -> st
 @task(task_run_name="load-{model}-{version}")
 def put_in_triton(model: str, resident: list[int], version: int) -> None:
     """Make the versions resident and prove that `version` answers the golden requests as registered."""
+    golden = json.loads(registry.artifact(registry.get(model, version), "golden").read_text())
+    asked, expected = tensors(golden["inputs"]), tensors(golden["outputs"])
     for number in resident:
         triton.add_version(model, number, registry.onnx_file(registry.get(model, number)))
+    triton.keep_warm_up(model, asked)
     triton.serve(model, resident)
-    golden = json.loads(registry.artifact(registry.get(model, version), "golden").read_text())
-    expected = tensors(golden["outputs"])
-    differences = compare(triton.ask(model, version, tensors(golden["inputs"])), expected)
+    differences = compare(triton.ask(model, version, asked), expected)
     if differences:
         raise PublishRefused(f"{model} version {version} in Triton answers otherwise than registered: {differences}")
 

@@ -51,6 +51,19 @@ def add_version(model: str, version: int, onnx: Path) -> None:
     draft.rename(folder)
 
 
+def keep_warm_up(model: str, inputs: Tensors) -> None:
+    """Store one request, the last of `inputs`, which Triton asks a version before it may serve.
+
+    Without it the first people after a release would wait for what a runtime does only once.
+    """
+    folder = _folder(model) / "warmup"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in inputs.items():
+        draft = folder / f"{name}.tmp"
+        draft.write_bytes(np.ascontiguousarray(array[-1:]).tobytes())
+        draft.replace(folder / name)
+
+
 def remove_version(model: str, version: int) -> None:
     """Delete the folder of a version that must not be served."""
     shutil.rmtree(_folder(model) / str(version), ignore_errors=True)
@@ -90,6 +103,12 @@ def config(model: str, onnx: Path, versions: list[int]) -> str:
             name = np_to_triton_dtype(onnx_format.helper.tensor_dtype_to_np_dtype(kind.elem_type))
             dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim][1:]
             target.add(name=tensor.name, data_type=f"TYPE_{'STRING' if name == 'BYTES' else name}", dims=dims)
+    if all((onnx.parent.parent / "warmup" / tensor.name).exists() for tensor in message.input):
+        sample = message.model_warmup.add(name="a real request", batch_size=1)
+        for tensor in message.input:
+            sample.inputs[tensor.name].data_type = tensor.data_type
+            sample.inputs[tensor.name].dims.extend(tensor.dims)
+            sample.inputs[tensor.name].input_data_file = tensor.name
     from google.protobuf import text_format
 
     return text_format.MessageToString(message)

@@ -18,6 +18,16 @@ def test_the_configuration_is_read_from_the_graph(tmp_path):
     assert "dynamic_batching" in text
 
 
+def test_a_kept_request_warms_a_version_up(tmp_path, home):
+    triton.add_version("tiny", 1, write(tmp_path / "m.onnx", 1.0))
+    onnx = home / "triton" / "tiny" / "1" / "model.onnx"
+    assert "model_warmup" not in triton.config("tiny", onnx, [1])
+    triton.keep_warm_up("tiny", {"price": np.array([[3.0], [5.0]], np.float32)})
+    text = triton.config("tiny", onnx, [1])
+    assert 'input_data_file: "price"' in text.split("model_warmup")[1]
+    assert (home / "triton" / "tiny" / "warmup" / "price").read_bytes() == np.float32(5).tobytes()
+
+
 def test_a_version_is_never_overwritten(tmp_path, home):
     triton.add_version("tiny", 1, write(tmp_path / "a.onnx", 1.0))
     before = (home / "triton" / "tiny" / "1" / "model.onnx").read_bytes()
