@@ -1,5 +1,7 @@
 """Back to a version that was live before: verified in Triton, one more entry of the release log, who and why in it."""
 
+import itertools
+
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
@@ -17,6 +19,7 @@ def rollback(
     version: int | None = None,
     reason: str = "asked for by a person",
     who: str | None = None,
+    automatic: bool = False,
 ) -> releases.Release:
     """Make an earlier champion live again, after it answered its golden requests in Triton as registered.
 
@@ -29,25 +32,32 @@ def rollback(
         version: An earlier champion; default: the release log's `previous`.
         reason: Why, in a sentence, for the release log.
         who: For the release log; default: the name of this run.
+        automatic: An alert asks, no person: a version that itself came back by a rollback stays, so that alerts do
+            not swing to and fro.
 
     Returns:
         The entry of the release log that is now in force.
 
     Raises:
-        NothingToRollBackTo: nothing was live before, or that version never was.
+        NothingToRollBackTo: nothing was live before, or that version never was, or it was rolled back already.
         flows.publish.PublishRefused: Triton did not answer the golden requests as registered; nothing was changed.
         releases.ReleaseConflict: somebody else published meanwhile.
     """
-    target = choose(model, version)
+    target = choose(model, version, automatic)
     get_run_logger().info(f"Rolling {model} back to version {target}: {reason}")
     return publish(model, target, rollback=reason, who=who or flow_run.get_name() or "a person, from Python")
 
 
-def choose(model: str, version: int | None) -> int:
+def choose(model: str, version: int | None, automatic: bool = False) -> int:
     """The version to go back to. Raises NothingToRollBackTo."""
     history = releases.history(model)
     if not history:
         raise NothingToRollBackTo(f"Nothing of {model} was ever live: run retrain first.")
+    live = history[-1].champion
+    if automatic and any(a.champion == live != b.champion for a, b in itertools.pairwise(history)):
+        raise NothingToRollBackTo(
+            f"{model} version {live} was brought back already: an alert alone does not undo that."
+        )
     target = version or history[-1].previous
     champions = sorted({release.champion for release in history})
     if target is None:

@@ -12,10 +12,13 @@ MODEL_REFUSED = "kreislauf.model.refused"
 MODEL_INCONCLUSIVE = "kreislauf.model.inconclusive"
 MODEL_PUBLISHED = "kreislauf.model.published"
 MODEL_ROLLED_BACK = "kreislauf.model.rolled-back"
+KPI_FELL = "kreislauf.kpi.fell"
+ALERT = "kreislauf.alert"
+ALERT_RESOLVED = "kreislauf.alert.resolved"
 
 MODEL_EVENTS = (
     DRIFT_DETECTED, DECAY_DETECTED, MODEL_PROMOTED, MODEL_REFUSED, MODEL_INCONCLUSIVE, MODEL_PUBLISHED,
-    MODEL_ROLLED_BACK
+    MODEL_ROLLED_BACK, KPI_FELL
 )  # fmt: skip
 
 

@@ -227,7 +227,7 @@ def two_releases(tiny: str, orders) -> None:
 
 def test_a_rollback_brings_the_previous_version_back_and_says_who_and_why(tiny, orders):
     two_releases(tiny, orders)
-    back = rollback(tiny, reason="returns doubled", who="Ada")
+    back = rollback(tiny, reason="returns doubled", who="Ada", automatic=True)
     assert (back.number, back.champion, back.previous) == (3, 1, 2)
     assert (back.reason, back.who) == ("returns doubled", "Ada")
     assert answers(tiny, {"price": [[60.0]]}) == (1, [True])
@@ -236,6 +236,8 @@ def test_a_rollback_brings_the_previous_version_back_and_says_who_and_why(tiny, 
         publish(tiny)
     assert promote(tiny, 2).outcome == "promote", "it was judged against version 1"
     assert rollback(tiny, version=1) == back, "it is live already"
+    with pytest.raises(NothingToRollBackTo, match="version 1 was brought back already: an alert alone"):
+        rollback(tiny, automatic=True)
     again = rollback(tiny)
     assert (again.number, again.champion, again.previous) == (4, 2, 1)
     assert answers(tiny, {"price": [[60.0]]}) == (2, [False])

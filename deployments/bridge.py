@@ -1,0 +1,108 @@
+"""Alertmanager's webhook into Prefect's events: `python -m deployments.bridge`, on loopback.
+
+An alert becomes the event that its label `event` names, `kreislauf.alert` by default, and once more
+`kreislauf.alert.resolved` when it is over. The same alert sent again is the same event, by its id, and is sent on once.
+What Prefect does not take is answered with 503, and Alertmanager sends it again. KREISLAUF_BRIDGE_TOKEN, which
+Alertmanager has to bring as `Authorization: Bearer ...`, must be set.
+"""
+
+import argparse
+import hmac
+import os
+import sys
+import uuid
+from collections import OrderedDict
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request
+from prefect.client.orchestration import get_client
+from pydantic import AwareDatetime, BaseModel
+
+from tasks import events
+
+REMEMBERED = 10_000
+NAMES = {events.KPI_FELL, events.ALERT}
+
+
+class Alert(BaseModel):
+    """One alert of Alertmanager's webhook, version 4."""
+
+    status: str
+    labels: dict[str, str]
+    annotations: dict[str, str] = {}
+    startsAt: AwareDatetime
+    endsAt: AwareDatetime
+    fingerprint: str
+
+
+class Webhook(BaseModel):
+    """What Alertmanager posts."""
+
+    alerts: list[Alert]
+
+
+def as_event(alert: Alert) -> dict[str, Any]:
+    """An alert as Prefect wants its events. A name that an alert must not send becomes `kreislauf.alert`."""
+    resolved, wanted = alert.status == "resolved", alert.labels.get("event", events.ALERT)
+    name = events.ALERT_RESOLVED if resolved else wanted if wanted in NAMES else events.ALERT
+    model, title = alert.labels.get("model"), alert.labels.get("alertname", "unnamed")
+    resource = f"kreislauf.model.{model}" if model else f"kreislauf.alert.{title}"
+    told = f"{alert.fingerprint} {alert.startsAt.isoformat()} {name}"
+    return {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, told)),
+        "occurred": (alert.endsAt if resolved else alert.startsAt).isoformat(),
+        "event": name,
+        "resource": {"prefect.resource.id": resource, "prefect.resource.name": model or title},
+        "payload": {
+            "model": model,
+            "reason": alert.annotations.get("summary", title),
+            "alert": title,
+            "labels": alert.labels,
+        },
+    }
+
+
+def create(token: str) -> FastAPI:
+    """The bridge. Raises ValueError without a token."""
+    if not token:
+        raise ValueError("Set KREISLAUF_BRIDGE_TOKEN, and the same as Alertmanager's credentials.")
+    app = FastAPI(title="Alertmanager to Prefect", docs_url=None, redoc_url=None, openapi_url=None)
+    sent: OrderedDict[str, None] = OrderedDict()
+
+    @app.post("/alerts", status_code=204)
+    async def alerts(webhook: Webhook, request: Request) -> None:
+        given = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(given, f"Bearer {token}".encode()):
+            raise HTTPException(401, "Send the bridge's token: Authorization: Bearer ...")
+        new = {event["id"]: event for event in map(as_event, webhook.alerts) if event["id"] not in sent}
+        if not new:
+            return
+        try:
+            async with get_client() as client:
+                response = await client.request("POST", "/events", json=list(new.values()))
+                response.raise_for_status()
+        except httpx.HTTPError as error:
+            raise HTTPException(503, "Prefect did not take the events; send them again.") from error
+        sent.update(dict.fromkeys(new))
+        while len(sent) > REMEMBERED:
+            sent.popitem(last=False)
+
+    return app
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.bridge", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--port", type=int, default=8090)
+    arguments = parser.parse_args()
+    try:
+        app = create(os.environ.get("KREISLAUF_BRIDGE_TOKEN", ""))
+    except ValueError as error:
+        sys.exit(str(error))
+    uvicorn.run(app, host="127.0.0.1", port=arguments.port, access_log=False)
+
+
+if __name__ == "__main__":
+    main()
