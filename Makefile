@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip install -q
 LINKS := $(addprefix --find-links ,$(wildcard $(PIP_FIND_LINKS)))
 BACKEND := $(addprefix --torch-backend ,$(TORCH_BACKEND))
 
-.PHONY: help setup demo up down status deploy adopt explore test test-long lint format lock
+.PHONY: help setup demo up down status deploy adopt explore test test-system test-long lint format lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,11 @@ explore: setup ## Draw what is in the lake, what was rejected and why, what is s
 
 test: lint ## Run all tests; needs nothing but Python and pip
 	@$(BIN)/python -m pytest
+
+test-system: setup ## Install Debian's Prometheus and Alertmanager, and run what needs them
+	@command -v promtool amtool >/dev/null || (apt-get update -qq && \
+		apt-get install -qq -y --no-install-recommends prometheus prometheus-alertmanager)
+	@$(BIN)/python -m pytest -n 0 -m system
 
 test-long: setup ## Run the kill and race loops, about half an hour
 	@$(BIN)/python -m pytest -m long

@@ -1,9 +1,12 @@
 """A gateway in front of a real Triton that serves two versions of the tiny model type."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from deployments import processes, stack
@@ -37,6 +40,21 @@ def live(request: pytest.FixtureRequest, tiny: str, tmp_path: Path) -> Callable[
         return release
 
     return put
+
+
+@pytest.fixture
+def listening(live) -> Iterator[str]:
+    """Address of a gateway that listens, a challenger in its shadow."""
+    live(1, challenger=2, share=0.0)
+    port = processes.free_port()
+    server = uvicorn.Server(uvicorn.Config(create(settings()), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture

@@ -1,0 +1,3 @@
+"""The gateway's fixtures."""
+
+from tests.serving.conftest import listening, live  # noqa: F401
