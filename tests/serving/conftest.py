@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,9 @@ def live(request: pytest.FixtureRequest, tiny: str, tmp_path: Path) -> Callable[
     return put
 
 
-@pytest.fixture
-def listening(live) -> Iterator[str]:
-    """Address of a gateway that listens, a challenger in its shadow."""
-    live(1, challenger=2, share=0.0)
+@contextmanager
+def running() -> Iterator[str]:
+    """Address of a gateway that listens."""
     port = processes.free_port()
     server = uvicorn.Server(uvicorn.Config(create(settings()), port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
@@ -55,6 +55,14 @@ def listening(live) -> Iterator[str]:
     yield f"127.0.0.1:{port}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture
+def listening(live) -> Iterator[str]:
+    """Address of a gateway that listens, a challenger in its shadow."""
+    live(1, challenger=2, share=0.0)
+    with running() as address:
+        yield address
 
 
 @pytest.fixture
