@@ -87,7 +87,7 @@ class Followers:
     async def forever(self) -> None:
         """Follow until cancelled."""
         while True:
+            await asyncio.sleep(SECONDS)
             for one in self.models.values():
                 await self.refresh(one)
                 await self.keep_fallback(one)
-            await asyncio.sleep(SECONDS)

@@ -16,6 +16,7 @@ import pytest
 from matplotlib.image import imread
 
 from flows.ingest import load_file
+from models.session_recommender.schema import EVENTS
 from notebooks import suspects
 from tests.conftest import ROOT, write_sessions
 
@@ -67,7 +68,7 @@ def ingest(rows: list[tuple[int, int, int, str]], folder: Path, dirty: Sequence[
         if part.height:
             path = write_sessions(part, folder / f"{name} $^$.jsonl")
             path.write_bytes(path.read_bytes() + b"\n".join(lines))
-            load_file.fn(str(path), "session_recommender", 1.0)
+            load_file.fn(str(path), EVENTS, 1.0)
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -170,7 +171,7 @@ def test_it_says_what_to_do_without_a_lake(home: Path, tmp_path: Path):
 
 def test_it_says_so_if_every_line_was_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "bad.jsonl").write_bytes(b"\n".join(DIRTY))
-    load_file.fn(str(tmp_path / "bad.jsonl"), "session_recommender", 1.0)
+    load_file.fn(str(tmp_path / "bad.jsonl"), EVENTS, 1.0)
     with pytest.raises(SystemExit, match=r"no rows: all lines were rejected. Invalid enum value 'views'"):
         run_here(tmp_path / "out", monkeypatch)
 

@@ -21,7 +21,8 @@ from deployments import processes, stack
 from tests.conftest import write_sessions
 
 MODEL = "session_recommender"
-PLAN = Plan(days=24, sessions_per_day=900, articles=400, change_day=8)
+# A day's sessions are enough to show that a model is as good as the table.
+PLAN = Plan(days=10, sessions_per_day=2600, articles=400, change_day=3)
 QUICK = {"epochs": 1, "ranker_epochs": 1}
 
 
@@ -110,7 +111,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     patch.setenv("TMPDIR", str(scratch))
     try:
         shop = Stack(home, stack.up(home))
-        shop.ingest(0, 8)
+        shop.ingest(0, 3)
         shop.hurry()
         shop.python(f"from flows.retrain import retrain; assert retrain(params={QUICK}).release == 1")
         yield shop
@@ -120,7 +121,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def test_a_burst_of_ten_events_starts_one_training_and_triton_answers_with_its_version(loop: Stack):
-    loop.ingest(8, 15)
+    loop.ingest(3, 6)
     loop.emit_drift(times=10)
     until(loop.retrainings, 60, "the automation starts a retraining")
     until(lambda: all(r["state_type"] == "COMPLETED" for r in loop.retrainings()), 240, "the retraining completes")
@@ -135,14 +136,14 @@ def test_a_burst_of_ten_events_starts_one_training_and_triton_answers_with_its_v
 
 
 def test_kill_9_of_the_flow_alone_is_made_good_by_its_worker(loop: Stack):
-    loop.ingest(15, 20)
+    loop.ingest(6, 8)
     run = until_training(loop)
     kill(worker(loop).children(recursive=True))
     until_made_good(loop, run)
 
 
 def test_kill_9_of_worker_and_flow_during_training_is_made_good_by_a_new_worker(loop: Stack):
-    loop.ingest(20, 24)
+    loop.ingest(8, 10)
     run = until_training(loop)
     kill([worker(loop), *worker(loop).children(recursive=True)])
     loop.running["worker"] = stack.start_worker(loop.home, loop.running)
