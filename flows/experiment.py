@@ -59,7 +59,7 @@ def permit(challenger: registry.Version, live: releases.Release) -> None:
     name = f"{challenger.model} version {challenger.number}"
     if challenger.number == live.champion:
         raise ExperimentRefused(f"{name} is the champion already: name another version.")
-    if challenger.parity is None or not challenger.parity.passed:
+    if not challenger.proven:
         raise ExperimentRefused(f"{name} has no passed parity of its ONNX file: train it again.")
     if challenger.decision is None:
         raise ExperimentRefused(f"{name} was never judged: run promote first.")

@@ -156,7 +156,11 @@ def page(
         ["slice", "", "groups", "challenger minus champion"],
         [(part.by, part.value, part.groups, part.gain) for part in decision.slices],
     )
-    proven = f"it was compared with the module on {parity.inputs} inputs" if parity else "its parity is not known"
+    proven = (
+        f"it was compared with the module on {parity.inputs} inputs in batches of 1 to {parity.largest_batch}"
+        if parity
+        else "its parity is not known"
+    )
     sections = [
         f"# {name}: {decision.outcome}",
         " ".join(decision.reasons),

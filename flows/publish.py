@@ -92,7 +92,7 @@ def permission(candidate: registry.Version, live: releases.Release | None) -> st
     name = f"{candidate.model} version {candidate.number}"
     if candidate.number in {release.champion for release in releases.history(candidate.model)}:
         raise PublishRefused(f"{name} was live before and was replaced: bring it back with the flow rollback.")
-    if candidate.parity is None or not candidate.parity.passed:
+    if not candidate.proven:
         raise PublishRefused(f"{name} has no passed parity of its ONNX file: train it again.")
     if candidate.decision is None:
         raise PublishRefused(f"{name} was never judged: run promote first.")

@@ -26,6 +26,8 @@ from pydantic import BaseModel, Field
 import models
 
 Tensors = dict[str, np.ndarray]
+MAX_BATCH = 64
+"""Requests that a server hands to a file at a time at most; parity covers every size up to it."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,7 @@ class Parity(BaseModel):
     """How far the ONNX file's answers are from the module's that it was exported from."""
 
     inputs: int = Field(description="Real inputs compared.")
+    largest_batch: int = Field(0, description="Batches of every size up to this one were asked.")
     min_overlap: float = Field(description="Worst share of equal answers in one example; ties may swap.")
     max_difference: float = Field(
         description="Largest difference of two scores at the same position, relative above 1."

@@ -33,7 +33,7 @@ class Triton:
         self._client = InferenceServerClient(url, channel_args=[*backoff, ("grpc.max_receive_message_length", -1)])
 
     async def ask(self, model: str, version: int, inputs: Tensors, seconds: float) -> Tensors:
-        """Answers of exactly this version, by output name. Raises NotResident, TooLate or NoAnswer."""
+        """Answers of exactly this version, by output name. Raises NotResident, TooLate or NoAnswer, also for NaN."""
         from tritonclient.grpc import InferInput
         from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
@@ -46,7 +46,11 @@ class Triton:
             result = await self._client.infer(model, tensors, str(version), client_timeout=seconds)
         except InferenceServerException as error:
             raise _kind(error)(f"Triton at {self.url}, {model} version {version}: {error.message()}") from error
-        return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+        outputs = {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+        for name, values in outputs.items():
+            if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+                raise NoAnswer(f"{model} version {version}: output {name} holds NaN or infinity")
+        return outputs
 
     async def close(self) -> None:
         """End the channel."""

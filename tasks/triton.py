@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from models.spec import Tensors
+from models.spec import MAX_BATCH, Tensors
 from tasks.settings import settings
 
-MAX_BATCH = 256
 DEADLINE_SECONDS = 60.0
 LOAD_SECONDS = 120.0
 

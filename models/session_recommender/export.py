@@ -12,11 +12,12 @@ from onnxscript.optimizer import optimize
 from models.session_recommender.features import INPUTS, LENGTH, PADDING, Catalogue
 from models.session_recommender.module import Scorer
 from models.session_recommender.quiet import quiet
-from models.spec import Parity
+from models.spec import MAX_BATCH, Parity
 
 OPSET = 20
 TOLERANCE = 1e-5
 """Of scores, relative: float32 sums of a few hundred terms in another order differ by about 1e-6."""
+SIZES = range(1, MAX_BATCH + 1)
 OVERLAP = 0.95
 """One of 20 answers may differ: a tie at rank 20."""
 
@@ -76,27 +77,37 @@ def _with_vocabulary(model: onnx.ModelProto, catalogue: Catalogue) -> onnx.Model
 
 def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: list[np.ndarray]) -> Parity:
     """Compares module and file on `inputs`, raw ids, kinds and times, int64 (n, 20) each, and on sessions of no, one
-    and 20 events, in several batches."""
+    and 20 events, in batches of every size that a server may make."""
     inputs = [np.concatenate([_edges(values), values]) for values in inputs]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    overlaps, differences, start, n = [], [], 0, len(inputs[0])
-    for size in (1, 2, 7, *[256] * n):
-        batch = [values[start : start + size] for values in inputs]
-        if not len(batch[0]):
-            break
-        answers, scores = session.run(["answers", "scores"], dict(zip(INPUTS, batch, strict=True)))
-        with torch.inference_mode():
-            best, expected = scorer(*map(torch.from_numpy, (catalogue.rows(batch[0]), *batch[1:])))
-        ids = catalogue.raw()[best.numpy()]
-        overlaps.append((ids[:, :, None] == answers[:, None, :]).any(2).mean(1).min())
-        size_of = np.maximum(np.abs(expected.numpy()), 1)
-        differences.append((np.abs(scores - expected.numpy()) / size_of).max())
+    ids, expected = _module_answers(scorer, catalogue, inputs)
+    overlaps, differences, start, n = [], [], 0, len(ids)
+    # These are 2,080 rows; more inputs follow in the largest batches.
+    more = max(0, -(-(n - sum(SIZES)) // MAX_BATCH))
+    for size in [*SIZES, *[MAX_BATCH] * more]:
+        rows = np.arange(start, start + size) % n
+        answers, scores = session.run(
+            ["answers", "scores"], {name: values[rows] for name, values in zip(INPUTS, inputs, strict=True)}
+        )
+        overlaps.append((ids[rows, :, None] == answers[:, None, :]).any(2).mean(1).min())
+        differences.append((np.abs(scores - expected[rows]) / np.maximum(np.abs(expected[rows]), 1)).max())
         start += size
     overlap, difference = float(min(overlaps)), float(max(differences))
     passed = overlap >= OVERLAP and difference <= TOLERANCE
-    return Parity(inputs=n, min_overlap=overlap, max_difference=difference, passed=passed)
+    return Parity(inputs=n, largest_batch=MAX_BATCH, min_overlap=overlap, max_difference=difference, passed=passed)
+
+
+def _module_answers(scorer: Scorer, catalogue: Catalogue, inputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Raw ids and scores by the module, (n, 20) each."""
+    parts = []
+    for start in range(0, len(inputs[0]), MAX_BATCH):
+        articles, *others = (values[start : start + MAX_BATCH] for values in inputs)
+        with torch.inference_mode():
+            parts.append(scorer(*map(torch.from_numpy, (catalogue.rows(articles), *others))))
+    best, scores = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+    return catalogue.raw()[best], scores
 
 
 def _edges(values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.spec import Parity, Trained
+from models.spec import MAX_BATCH, Parity, Trained
 from tasks.registry import runs
 from tasks.registry.runs import Lineage, RegistryError
 from tasks.settings import settings
@@ -36,6 +36,11 @@ class Version(BaseModel):
     parity: Parity | None = None
     decision: str | None = Field(None, description="JSON of the gate's decision.")
     closed: bool = Field(False, description="Judged, and live if promoted: nothing is left to do with it.")
+
+    @property
+    def proven(self) -> bool:
+        """Whether the ONNX file answered as the module did, at every batch size that Triton may make."""
+        return self.parity is not None and self.parity.passed and self.parity.largest_batch >= MAX_BATCH
 
 
 def find(model: str, key: str) -> Version | None:

@@ -14,7 +14,7 @@ import polars as pl
 from models.tiny import Tiny
 from pydantic import BaseModel, Field
 
-from models.spec import Parity, Search, Trained, Work
+from models.spec import MAX_BATCH, Parity, Search, Trained, Work
 
 
 class Params(BaseModel, extra="forbid"):
@@ -42,7 +42,7 @@ class Fussy(Tiny):
             os.kill(os.getpid(), signal.SIGKILL)
         while (marks / f"hang-{number}").exists():
             time.sleep(0.1)
-        parity = Parity(inputs=len(rows), min_overlap=1.0, max_difference=0.0, passed=True)
+        parity = Parity(inputs=len(rows), largest_batch=MAX_BATCH, min_overlap=1.0, max_difference=0.0, passed=True)
         return Trained(work.folder / "model.onnx", work.folder / "weights", parity, validation, {})
 
 

@@ -92,6 +92,7 @@ def test_answers_do_not_depend_on_the_batch(kind: spec.ModelSpec, rows, trained)
 def test_parity_was_measured_on_hundreds_of_inputs_and_passed(trained):
     assert trained.parity.passed
     assert trained.parity.inputs >= 500
+    assert trained.parity.largest_batch == spec.MAX_BATCH
 
 
 def test_the_baseline_takes_the_same_requests_and_gives_the_same_kind_of_answers(kind, rows, trained, tmp_path):

@@ -12,7 +12,7 @@ import pandera.polars as pa
 import polars as pl
 from pydantic import BaseModel, Field
 
-from models.spec import Examples, ModelSpec, Parity, Policy, Table, Tensors, Trained, Work
+from models.spec import MAX_BATCH, Examples, ModelSpec, Parity, Policy, Table, Tensors, Trained, Work
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -83,7 +83,7 @@ class Tiny(ModelSpec):
         weights = work.folder / "weights.safetensors"
         save_file({"threshold": np.array([threshold])}, weights)
         accuracy = float(((price > threshold) == returned).mean())
-        parity = Parity(inputs=len(rows), min_overlap=1.0, max_difference=0.0, passed=True)
+        parity = Parity(inputs=len(rows), largest_batch=MAX_BATCH, min_overlap=1.0, max_difference=0.0, passed=True)
         return Trained(path, weights, parity, accuracy, {"accuracy": accuracy}, [("accuracy", 0, accuracy)])
 
     def baseline(self, rows: pl.DataFrame, folder: Path) -> Path:

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -130,6 +131,14 @@ def test_a_late_answer_is_replaced_at_the_deadline(live, monkeypatch):
     with TestClient(create(settings())) as gateway:
         assert ask(gateway)["variant"] == "fallback"
         assert metric(gateway, 'kreislauf_fallbacks_total{model="tiny",reason="deadline"}') == 1
+
+
+def test_an_answer_of_nan_is_replaced(live, monkeypatch):
+    live(1)
+    with TestClient(create(settings())) as gateway:
+        monkeypatch.setattr("tritonclient.grpc.InferResult.as_numpy", lambda *_: np.array([[np.nan]], np.float32))
+        assert ask(gateway)["variant"] == "fallback"
+        assert metric(gateway, 'kreislauf_fallbacks_total{model="tiny",reason="unavailable"}') == 1
 
 
 def test_nothing_live_is_said(gateway: TestClient):

@@ -10,7 +10,7 @@ from models.spec import Parity, Trained
 from tasks import registry, scoring
 from tests.models.tiny import Params, write
 
-PARITY = Parity(inputs=500, min_overlap=1, max_difference=0, passed=True)
+PARITY = Parity(inputs=500, largest_batch=64, min_overlap=1, max_difference=0, passed=True)
 
 
 def lineage(key: str, parent: int | None = None) -> registry.Lineage:
