@@ -131,7 +131,7 @@ def bare_loop(task: Stamped, batches: Batches) -> None:
     made = task.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     for step, batch in enumerate(batches):
-        torch.manual_seed((task.seed * 1_000_003 + step) * 1_009)
+        torch.default_generator.manual_seed((task.seed * 1_000_003 + step) * 1_009)
         task.loss(batch).backward()
         optimizer.step()
         schedule.step()

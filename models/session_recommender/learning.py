@@ -52,11 +52,18 @@ class Task(lightning.LightningModule):
 
     def training_step(self, batch: Any, step: int) -> Tensor:
         """Whatever is drawn in a step depends on its number alone: a resumed training repeats it."""
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1_009 + self.global_rank)
+        number = (self.seed * 1_000_003 + self.global_step) * 1_009 + self.global_rank
+        # Without a GPU, torch.manual_seed remembers every call, with its stack, until there is one.
+        (torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed)(number)
         loss = self.loss(batch)
         if self.global_step % LOG_EVERY == 0:
             self.curves.append(("train_loss", self.global_step, float(loss.detach())))
         return loss
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Gives the gradients' memory back before the next forward pass wants some; Lightning does it after."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
 
     def on_validation_epoch_end(self) -> None:
         """Remembers the best epoch; every process sees the whole validation, so all agree."""
