@@ -5,14 +5,17 @@ and serves the same file four ways on loopback: onnxruntime in this process, Tri
 and MLflow's model server, which a user might pick instead. The same sessions are sent, one each, by 1, 4 and 16
 clients, each asking again when it is answered. The contenders take turns, so that all have the same neighbours on the
 machine; client and servers share its cores. Each number is the median over the rounds. The last line is JSON, times in
-ms. The gateway's deadline is off, so that it does what the others do.
+ms. The gateway's deadline is off, so that it does what the others do. `--perf-analyzer PATH` lets NVIDIA's own client
+measure the same Triton afterwards (`pip install tritonclient[grpc]==2.51.0` in another environment brings one).
 """
 
 import argparse
 import asyncio
 import contextlib
+import csv
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -164,7 +167,32 @@ def mlflow_server(onnx: Path, home: Path):
         processes.stop(record)
 
 
-def measure(plan: Plan, params: dict, rounds: int, seconds: float, home: Path) -> dict:
+def perf_analyzer(program: Path, url: str, asked: Questions, folder: Path) -> dict[int, list[float]]:
+    """`{concurrency: [p50, p99, per second]}` of Triton alone, as NVIDIA's client sees it. Raises RuntimeError."""
+    told = folder / "questions.json"
+    rows = [{name: values.ravel().tolist() for name, values in tensors.items()} for tensors in asked.inputs]
+    told.write_text(json.dumps({"data": rows}))
+    found = {}
+    for concurrency in CONCURRENCY:
+        table = folder / f"perf-{concurrency}.csv"
+        command = [
+            program, "-m", MODEL, "-x", "1", "-u", url, "-i", "grpc", "--input-data", told, "-f", table,
+            "--concurrency-range", concurrency, "--measurement-interval", 3000, "-s", 50, "-r", 10,
+        ]  # fmt: skip
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+        # It has ended with 0 and without a table.
+        if not table.exists():
+            raise RuntimeError(f"perf_analyzer measured nothing:\n{done.stdout}{done.stderr}")
+        (row,) = csv.DictReader(table.open())
+        found[concurrency] = [float(row[f"{p} latency"]) / 1000 for p in ("p50", "p99")]
+        found[concurrency].append(float(row["Inferences/Second"]))
+        print(f"{concurrency:3d}  perf_analyzer p50 {found[concurrency][0]:6.2f}", flush=True)
+    return found
+
+
+def measure(
+    plan: Plan, params: dict, rounds: int, seconds: float, home: Path, nvidia: Path | None = None
+) -> dict[str, float]:
     """All of it, in `home`."""
     asked = Questions(plan, params, home, 2_000)
     os.environ |= {"KREISLAUF_HOME": str(home), "KREISLAUF_DEADLINE_MS": "60000"}
@@ -176,6 +204,8 @@ def measure(plan: Plan, params: dict, rounds: int, seconds: float, home: Path) -
         running = stack.up(home, ("triton", "gateway"))
         with mlflow_server(asked.onnx, home) as mlflow:
             found = asyncio.run(compare(asked, running, mlflow, rounds, seconds))
+        if nvidia:
+            found["perf_analyzer"] = perf_analyzer(nvidia, running["triton"]["grpc"], asked, home)
     finally:
         stack.down(home)
     first, busy = ({name: result[c] for name, result in found.items()} for c in (CONCURRENCY[0], CONCURRENCY[-1]))
@@ -197,9 +227,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3, help="of each contender in a round")
+    parser.add_argument("--perf-analyzer", type=Path, help="NVIDIA's client, to ask the same Triton")
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(PLAN, QUICK, told.rounds, told.seconds, Path(folder))))
+        print(json.dumps(measure(PLAN, QUICK, told.rounds, told.seconds, Path(folder), told.perf_analyzer)))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,10 @@ def create(token: str) -> FastAPI:
     app = FastAPI(title="Alertmanager to Prefect", docs_url=None, redoc_url=None, openapi_url=None)
     sent: OrderedDict[str, None] = OrderedDict()
 
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "alive"}
+
     @app.post("/alerts", status_code=204)
     async def alerts(webhook: Webhook, request: Request) -> None:
         given = request.headers.get("authorization", "").encode()

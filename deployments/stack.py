@@ -13,6 +13,8 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
+import fsspec
+
 from deployments import processes
 from tasks.settings import settings
 
@@ -127,17 +129,19 @@ def start_mlflow(home: Path, _: dict) -> dict:
 
 
 def start_triton(home: Path, _: dict) -> dict:
-    """The real Triton, out of its wheel, in its own environment; loads what the repository holds."""
+    """The real Triton, out of its wheel, in its own environment; loads what the repository holds.
+
+    That is in `home`, or where `KREISLAUF_TRITON_REPOSITORY` says, if that is on S3.
+    """
     before = processes.read(home).get("triton", {})
     http, grpc, metrics = (processes.free_port(before.get(name, "")) for name in ("url", "grpc", "metrics"))
-    repository = home / "triton"
-    repository.mkdir(parents=True, exist_ok=True)
+    repository, models = _triton_repository(home)
     site = triton_environment() / "lib/python3.11/site-packages"
     command: list[str | Path] = [
         site / "pytriton/tritonserver/bin/tritonserver",
         f"--model-repository={repository}", f"--backend-directory={_triton_backends(home, site)}",
         "--model-control-mode=explicit", "--exit-on-error=false", "--strict-readiness=false", "--exit-timeout-secs=3",
-        *(f"--load-model={folder.parent.name}" for folder in sorted(repository.glob("*/config.pbtxt"))),
+        *(f"--load-model={model}" for model in models),
         "--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--metrics-address=127.0.0.1",
         f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}",
     ]  # fmt: skip
@@ -151,6 +155,20 @@ def start_triton(home: Path, _: dict) -> dict:
     record = processes.spawn("triton", command, home, env)
     urls = {"url": url, "grpc": f"127.0.0.1:{grpc}", "metrics": f"http://127.0.0.1:{metrics}/metrics"}
     return {**record, **urls, "probe": f"{url}/v2/health/live"}
+
+
+def _triton_repository(home: Path) -> tuple[str, list[str]]:
+    """Address of the repository as Triton wants it, and the models in it."""
+    told = settings().triton_repository
+    repository = told if told.startswith("s3://") else str(home / "triton")
+    fs, root = fsspec.core.url_to_fs(repository)
+    fs.makedirs(root, exist_ok=True)
+    models = sorted(path.split("/")[-2] for path in fs.glob(f"{root}/*/config.pbtxt"))
+    if repository.startswith("s3://"):
+        # Triton takes a prefix without objects for a mistake, and wants the server's address inside its own.
+        fs.pipe_file(f"{root.rstrip('/')}/.keep", b"Kreislauf")
+        repository = "/".join(filter(None, ["s3:/", os.environ.get("AWS_ENDPOINT_URL"), root]))
+    return repository, models
 
 
 def start_gateway(home: Path, running: dict) -> dict:

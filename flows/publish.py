@@ -72,6 +72,8 @@ def newest_promoted(model: str) -> registry.Version:
 def go_live(candidate: registry.Version, live: releases.Release | None, reason: str, who: str) -> releases.Release:
     """Verify `candidate` in Triton, then write the release; on failure Triton serves what it served before."""
     resident = live.versions if live else []
+    if live and live.challenger:
+        reason += f" The A/B test of version {live.challenger} against version {live.champion} ends."
     try:
         put_in_triton(candidate.model, sorted({*resident, candidate.number}), candidate.number)
         release = releases.append(

@@ -5,7 +5,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from models import spec
-from tasks import registry
+from tasks import exposures, registry
 from tasks.lake import delta, quarantine
 
 
@@ -23,7 +23,9 @@ class Tidied(BaseModel):
 
 @flow
 def tidy(retention_hours: int = 168) -> list[Tidied]:
-    """Compact and vacuum the tables of all model types and the quarantine. Safe beside loads, streams and trainings.
+    """Compact and vacuum the tables of all model types and of the gateway, and the quarantine.
+
+    Safe beside loads, streams and trainings.
 
     Every version that a registered model was trained from stays readable. Of the others, those that are younger than
     the retention do. Files that killed loads have left are swept when they are older than that.
@@ -38,12 +40,12 @@ def tidy(retention_hours: int = 168) -> list[Tidied]:
         registry.RegistryError: MLflow does not answer; then nothing is swept.
     """
     needed = versions_of_models()
-    for name in spec.names():
-        quarantine.settle(spec.load(name).table)
-    tables = [table for table in [*needed, quarantine.REJECTS] if delta.find(table)]
-    done = [tidy_table(table, retention_hours, needed.get(table, [])) for table in tables]
-    for table in done:
-        get_run_logger().info(f"{table.table}: {table.merged} files fewer, {table.swept} files swept")
+    for table in [*(spec.load(name).table for name in spec.names()), *exposures.TABLES.values()]:
+        quarantine.settle(table)
+    names = [name for name in [*needed, *exposures.TABLES, quarantine.REJECTS] if delta.find(name)]
+    done = [tidy_table(name, retention_hours, needed.get(name, [])) for name in names]
+    for tidied in done:
+        get_run_logger().info(f"{tidied.table}: {tidied.merged} files fewer, {tidied.swept} files swept")
     return done
 
 

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     """JSON object of `lightning.Trainer` arguments that say where a training runs, such as
     `{"accelerator": "gpu", "devices": 4, "strategy": "ddp_spawn", "precision": "bf16-mixed"}`."""
     triton_repository: str = ""
-    """Folder of Triton's model repository, as this process sees it."""
+    """Folder or s3:// prefix of Triton's model repository, as this process sees it."""
     triton_url: str = ""
     """host:port of Triton's gRPC endpoint; default: the one that `make up` recorded."""
     kafka: str = ""

@@ -4,11 +4,12 @@ A load status is never trusted (Triton has answered 200 for a failed load): who 
 """
 
 import fcntl
-import shutil
+import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import fsspec
 import numpy as np
 
 from models.spec import MAX_BATCH, Tensors
@@ -24,8 +25,12 @@ class TritonError(RuntimeError):
 
 @contextmanager
 def exclusive(model: str) -> Iterator[None]:
-    """Hold off every other publisher of this model repository; the lock ends with the process."""
-    folder = _folder(model)
+    """Hold off every other publisher of this model repository; the lock ends with the process.
+
+    A repository on S3 holds off those on this machine; between machines the release log decides alone.
+    """
+    fs, path = _folder(model)
+    folder = Path(path) if _is_local(fs) else settings().home / "locks" / model
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -37,17 +42,12 @@ def add_version(model: str, version: int, onnx: Path) -> None:
 
     Raises TritonError when another file is there under this number.
     """
-    folder = _folder(model) / str(version)
-    if folder.exists():
-        if (folder / "model.onnx").read_bytes() != onnx.read_bytes():
-            raise TritonError(f"{folder} holds another file than {model} version {version}: remove that folder.")
-        return
-    # Triton ignores folders whose name is no number.
-    draft = folder.with_name(f"tmp_{version}")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    shutil.copyfile(onnx, draft / "model.onnx")
-    draft.rename(folder)
+    fs, folder = _folder(model)
+    path, content = f"{folder}/{version}/model.onnx", onnx.read_bytes()
+    if not fs.exists(path):
+        _write(fs, path, content)
+    elif fs.cat_file(path) != content:
+        raise TritonError(f"{path} holds another file than {model} version {version}: remove its folder.")
 
 
 def keep_warm_up(model: str, inputs: Tensors) -> None:
@@ -55,43 +55,50 @@ def keep_warm_up(model: str, inputs: Tensors) -> None:
 
     Without it the first people after a release would wait for what a runtime does only once.
     """
-    folder = _folder(model) / "warmup"
-    folder.mkdir(parents=True, exist_ok=True)
+    fs, folder = _folder(model)
     for name, array in inputs.items():
-        draft = folder / f"{name}.tmp"
-        draft.write_bytes(np.ascontiguousarray(array[-1:]).tobytes())
-        draft.replace(folder / name)
+        _write(fs, f"{folder}/warmup/{name}", np.ascontiguousarray(array[-1:]).tobytes())
 
 
 def remove_version(model: str, version: int) -> None:
     """Delete the folder of a version that must not be served."""
-    shutil.rmtree(_folder(model) / str(version), ignore_errors=True)
+    fs, folder = _folder(model)
+    if fs.exists(f"{folder}/{version}"):
+        fs.rm(f"{folder}/{version}", recursive=True)
 
 
 def serve(model: str, versions: list[int]) -> None:
-    """Make exactly `versions` resident. Raises TritonError with Triton's words; what was resident then stays."""
-    newest = _folder(model) / str(max(versions)) / "model.onnx"
-    draft = _folder(model) / "config.pbtxt.tmp"
-    draft.write_text(config(model, newest, versions))
-    draft.replace(_folder(model) / "config.pbtxt")
+    """Make exactly `versions` resident, and delete the folders of all others, which the registry has, too.
+
+    Raises TritonError with Triton's words; what was resident then stays.
+    """
+    fs, folder = _folder(model)
+    newest = fs.cat_file(f"{folder}/{max(versions)}/model.onnx")
+    warm = {posixpath.basename(path) for path in fs.find(f"{folder}/warmup")}
+    _write(fs, f"{folder}/config.pbtxt", config(model, newest, versions, warm).encode())
     with _client(f"load {model}, versions {versions}") as client:
         client.load_model(model, client_timeout=LOAD_SECONDS)
+    for name in map(posixpath.basename, fs.ls(folder, detail=False)):
+        if name.isdigit() and int(name) not in versions:
+            remove_version(model, int(name))
 
 
 def unload(model: str) -> None:
     """Take the model out of memory: for a first version that turned out bad, when nothing was live before."""
-    (_folder(model) / "config.pbtxt").unlink(missing_ok=True)
+    fs, folder = _folder(model)
+    if fs.exists(f"{folder}/config.pbtxt"):
+        fs.rm_file(f"{folder}/config.pbtxt")
     with _client(f"unload {model}") as client:
         client.unload_model(model)
 
 
-def config(model: str, onnx: Path, versions: list[int]) -> str:
-    """Text of config.pbtxt: names, types and shapes read from the graph."""
+def config(model: str, onnx: bytes, versions: list[int], warm: set[str]) -> str:
+    """Text of config.pbtxt: names, types and shapes read from the graph; `warm` are the inputs of the kept request."""
     import onnx as onnx_format
     from tritonclient.grpc import model_config_pb2
     from tritonclient.utils import np_to_triton_dtype
 
-    graph = onnx_format.load(onnx, load_external_data=False).graph
+    graph = onnx_format.load_from_string(onnx).graph
     message = model_config_pb2.ModelConfig(name=model, backend="onnxruntime", max_batch_size=MAX_BATCH)
     message.version_policy.specific.versions.extend(versions)
     message.dynamic_batching.SetInParent()
@@ -102,7 +109,7 @@ def config(model: str, onnx: Path, versions: list[int]) -> str:
             name = np_to_triton_dtype(onnx_format.helper.tensor_dtype_to_np_dtype(kind.elem_type))
             dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim][1:]
             target.add(name=tensor.name, data_type=f"TYPE_{'STRING' if name == 'BYTES' else name}", dims=dims)
-    if all((onnx.parent.parent / "warmup" / tensor.name).exists() for tensor in message.input):
+    if warm.issuperset(tensor.name for tensor in message.input):
         sample = message.model_warmup.add(name="a real request", batch_size=1)
         for tensor in message.input:
             sample.inputs[tensor.name].data_type = tensor.data_type
@@ -153,5 +160,22 @@ def _client(what: str) -> Iterator:
         raise TritonError(f"Triton at {url} did not {what}: {error.message()}") from error
 
 
-def _folder(model: str) -> Path:
-    return Path(settings().triton_repository) / model
+def _folder(model: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    fs, root = fsspec.core.url_to_fs(settings().triton_repository)
+    fs.invalidate_cache()
+    return fs, f"{root.rstrip('/')}/{model}"
+
+
+def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    return "file" in fs.protocol
+
+
+def _write(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
+    """The whole of it at once, on disk as on S3."""
+    if not _is_local(fs):
+        fs.pipe_file(path, content)
+        return
+    draft = Path(f"{path}.tmp")
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    draft.write_bytes(content)
+    draft.replace(path)

@@ -43,7 +43,7 @@ def allowed(path: Path) -> str:
         inner = path.relative_to(ROOT / "tasks").parts[0] if path.parent != ROOT / "tasks" else "events"
         return rf"models\.spec.*|tasks\.(settings|events|{inner}).*|(models|tasks)$"
     if folder == "flows":
-        calls = r"|flows\..*" if name in ("retrain", "rollback", "experiment", "backfill") else ""
+        calls = r"|flows\..*" if name in ("retrain", "rollback", "experiment", "collect", "backfill") else ""
         return rf"tasks.*|models\.spec.*{calls}"
     return r"serving.*|models\.spec.*|tasks\.(settings|releases|triton|exposures).*"
 

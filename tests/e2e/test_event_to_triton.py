@@ -64,8 +64,12 @@ class Stack:
         )
 
     def retrainings(self) -> list[dict]:
+        """See `runs`."""
+        return self.runs("retrain")
+
+    def runs(self, deployment: str) -> list[dict]:
         """Runs of the deployment that were not created by its schedule, oldest first."""
-        wanted = {"deployments": {"name": {"any_": ["retrain"]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        wanted = {"deployments": {"name": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_ASC"}
         runs = httpx.post(f"{self.running['prefect']['api']}/flow_runs/filter", json=wanted).raise_for_status().json()
         return [run for run in runs if not run["auto_scheduled"]]
 
@@ -154,6 +158,21 @@ def test_kill_9_of_worker_and_flow_during_training_is_made_good_by_a_new_worker(
     assert len(facts["releases"]) == len(set(facts["releases"])), "no version is published twice"
     assert facts["answered_by"] == facts["releases"][-1]
     assert facts["running"] == 0, "no MLflow run is left open"
+
+
+def test_clicks_that_fall_bring_the_previous_version_back_once(loop: Stack):
+    before = loop.facts()["releases"]
+    fell = f"from tasks import events; import time; events.emit_model_event(events.KPI_FELL, {MODEL!r}, 'Clicks fell.')"
+    loop.python(f"{fell}; time.sleep(3)")
+    until(lambda: loop.runs("rollback"), 60, "the automation starts a rollback")
+    until(lambda: loop.runs("rollback")[0]["state_type"] == "COMPLETED", 120, "the rollback completes")
+    facts = loop.facts()
+    assert facts["releases"] == [*before, before[-2]]
+    assert facts["answered_by"] == before[-2]
+    loop.python(f"{fell}; time.sleep(3)")
+    until(lambda: len(loop.runs("rollback")) == 2, 60, "the automation starts another")
+    until(lambda: loop.runs("rollback")[1]["state_type"] == "FAILED", 120, "an alert alone does not undo a rollback")
+    assert loop.facts()["releases"] == facts["releases"]
 
 
 def worker(loop: Stack) -> psutil.Process:

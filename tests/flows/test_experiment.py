@@ -47,3 +47,8 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders):
     assert registry.aliases(tiny) == {"champion": 1}
     again = experiment(tiny, 3)
     assert again.salt not in ("", begun.salt)
+    ingest(orders(40, 70, threshold=120), tiny)
+    assert (train(tiny).number, promote(tiny, 4).outcome) == (4, "promote")
+    published = publish(tiny, 4)
+    assert (published.champion, published.challenger, published.previous) == (4, None, 1)
+    assert published.reason.endswith("The A/B test of version 3 against version 1 ends.")

@@ -1,10 +1,15 @@
 """The gateway in front of a real Triton: answers, variants, fallbacks, what it keeps, and what it refuses."""
 
+import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import msgspec
 import numpy as np
+import psutil
 import pytest
 from starlette.testclient import TestClient
 
@@ -12,6 +17,7 @@ from deployments import processes, stack
 from serving.app import create
 from tasks.exposures import EXPOSURES, FEEDBACK, Exposure, Feedback
 from tasks.settings import settings
+from tests.serving.conftest import running
 
 
 def spooled(which: int, kind: type) -> list:
@@ -51,19 +57,34 @@ def test_feedback_is_counted_by_variant_and_kept(gateway: TestClient):
 
 
 def test_what_it_keeps_is_loaded_with_accounts_that_balance(gateway: TestClient, prefect_harness, mlflow_store):
-    from flows.ingest import ingest
+    from flows.collect import collect
     from tasks import lake
 
     ids = [ask(gateway, price, user="u")["request_id"] for price in range(5)]
     gateway.post("/v1/feedback", json={"request_id": ids[0], "model": "tiny", "kind": "cart", "item": False})
+    assert collect() == {}, "open segments are left alone"
     gateway.app.state.gateway.exposures.close()
     gateway.app.state.gateway.feedbacks.close()
-    shown, done = settings().spools
-    report = ingest(str(shown), table="exposures")
-    assert (report.lines_in, report.rows_kept, report.lines_rejected) == (5, 5, 0)
-    assert ingest(str(done), table="feedback").rows_kept == 1
+    ask(gateway)
+    done = collect()
+    assert (done["exposures"].lines_in, done["exposures"].rows_kept, done["exposures"].lines_rejected) == (5, 5, 0)
+    assert done["feedback"].rows_kept == 1
     joined = lake.read(EXPOSURES).join(lake.read(FEEDBACK), on="request_id")
     assert joined["request_id"].to_list() == ids[:1]
+    assert len(spooled(0, Exposure)) == 1, "what is loaded is off the disk, what is open is not"
+    assert collect() == {}
+
+
+def test_a_torn_line_is_kept_aside_and_stops_nothing(gateway: TestClient, prefect_harness, mlflow_store):
+    from flows.collect import collect
+    from tasks import lake
+
+    folder = settings().spools[0]
+    (folder / "1-killed.jsonl").write_bytes(b'{"request_id": "torn')
+    done = collect()
+    assert (done["exposures"].lines_in, done["exposures"].lines_rejected) == (1, 1)
+    assert lake.rejects(EXPOSURES)["raw"].to_list() == [b'{"request_id": "torn']
+    assert not list(folder.glob("*.jsonl"))
 
 
 def test_a_new_release_is_followed_without_a_restart(gateway: TestClient, live):
@@ -123,6 +144,46 @@ def test_a_dead_triton_is_answered_for_and_its_return_is_noticed(own_triton, gat
         until(lambda: ask(gateway)["variant"] == "champion")
     finally:
         processes.stop(again)
+
+
+def test_triton_killed_under_load_costs_no_answer_and_no_exposure(own_triton, live, home: Path, monkeypatch):
+    monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "500")
+    live(1)
+    told: list[tuple[float, httpx.Response]] = []
+    over = threading.Event()
+
+    def client() -> None:
+        with httpx.Client(timeout=30) as http:
+            while not over.is_set():
+                began = time.monotonic()
+                response = http.post(f"http://{address}/v1/tiny/predict", json={"price": 150, "user": "anna"})
+                told.append((time.monotonic() - began, response))
+
+    def count(variant: str) -> int:
+        return sum(response.json().get("variant") == variant for _, response in list(told))
+
+    with running() as address, ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(client) for _ in range(8)]
+        try:
+            until(lambda: count("champion") > 50)
+            psutil.Process(own_triton["pid"]).kill()
+            until(lambda: count("fallback") > 50)
+            again = stack.up(home, ("triton",))["triton"]
+            try:
+                before = count("champion")
+                until(lambda: count("champion") > before + 50, seconds=60)
+            finally:
+                processes.stop(again)
+        finally:
+            over.set()
+        for done in clients:
+            done.result()
+    assert {response.status_code for _, response in told} == {200}
+    # Half a second of deadline; the rest is eight clients and a server on a busy machine.
+    assert max(seconds for seconds, _ in told) < 3
+    assert Counter(line.request_id for line in spooled(0, Exposure)) == Counter(
+        response.json()["request_id"] for _, response in told
+    )
 
 
 def test_a_late_answer_is_replaced_at_the_deadline(live, monkeypatch):

@@ -2,12 +2,15 @@
 
 import json
 import os
-import shutil
+import re
 import subprocess
+import sys
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -16,6 +19,7 @@ import yaml
 
 from deployments import dashboards, processes
 from tests.conftest import ROOT
+from tests.test_bridge import seen
 
 pytestmark = pytest.mark.system
 RULES = ROOT / "deployments" / "prometheus"
@@ -43,27 +47,72 @@ def test_every_alert_has_a_test():
     assert fired == alerts
 
 
-@pytest.fixture
-def prometheus(listening: str, triton: dict, tmp_path: Path) -> Iterator[str]:
-    """Address of a Prometheus that scrapes the gateway and Triton every second, with our rules."""
+@contextmanager
+def running(folder: Path, targets: dict[str, str], alertmanager: str = "127.0.0.1:1") -> Iterator[str]:
+    """Address of a Prometheus that scrapes these targets, by job, every second, with our rules, none of which waits."""
     config = yaml.safe_load((RULES / "prometheus.yaml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    targets = {"gateway": listening, "triton": urllib.parse.urlparse(triton["metrics"]).netloc}
+    config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
     for job in config["scrape_configs"]:
         job["static_configs"][0]["targets"] = [targets[job["job_name"]]]
-    shutil.copy(RULES / "alerts.yaml", tmp_path)
-    (tmp_path / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    port = processes.free_port()
+    rules = re.sub(r"for: \d+[mh]", "for: 0s", (RULES / "alerts.yaml").read_text())
+    (folder / "alerts.yaml").write_text(rules)
+    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+    address = f"127.0.0.1:{processes.free_port()}"
     command = [
-        "prometheus", f"--config.file={tmp_path / 'prometheus.yaml'}", f"--storage.tsdb.path={tmp_path / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
+        "prometheus", f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}",
     ]  # fmt: skip
-    record = processes.spawn("prometheus", command, tmp_path, os.environ)
+    with started("prometheus", command, folder, f"http://{address}/-/ready"):
+        yield f"http://{address}"
+
+
+@contextmanager
+def started(name: str, command: list[str], folder: Path, probe: str, **env: str) -> Iterator[None]:
+    """A server process, until it is no longer wanted."""
+    record = processes.spawn(name, command, folder, os.environ | env)
     try:
-        processes.wait(record, f"http://127.0.0.1:{port}/-/ready", 60)
-        yield f"http://127.0.0.1:{port}"
+        processes.wait(record, probe, 60)
+        yield
     finally:
         processes.stop(record)
+
+
+@pytest.fixture
+def prometheus(listening: str, triton: dict, tmp_path: Path) -> Iterator[str]:
+    """Address of a Prometheus that scrapes a gateway and Triton."""
+    targets = {"gateway": listening, "triton": urllib.parse.urlparse(triton["metrics"]).netloc}
+    with running(tmp_path, targets) as address:
+        yield address
+
+
+def test_an_alert_of_prometheus_goes_through_alertmanager_and_the_bridge_to_prefect(prefect_harness, tmp_path: Path):
+    from prefect.settings import PREFECT_API_URL
+
+    since, bridge, manager = datetime.now(UTC), processes.free_port(), f"127.0.0.1:{processes.free_port()}"
+    (tmp_path / "bridge-token").write_text("secret")
+    told = (
+        (RULES / "alertmanager.yaml")
+        .read_text()
+        .replace("8090", str(bridge))
+        .replace("group_wait: 5s", "group_wait: 0s")
+    )
+    (tmp_path / "alertmanager.yaml").write_text(told)
+    command = [
+        "prometheus-alertmanager", f"--config.file={tmp_path / 'alertmanager.yaml'}",
+        f"--storage.path={tmp_path / 'alerts'}", f"--web.listen-address={manager}", "--cluster.listen-address=",
+    ]  # fmt: skip
+    env = {"KREISLAUF_BRIDGE_TOKEN": "secret", "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PYTHONPATH": str(ROOT)}
+    gone = {"gateway": "127.0.0.1:1", "triton": "127.0.0.1:1"}
+    with (
+        started("bridge", [sys.executable, "-m", "deployments.bridge", "--port", str(bridge)], tmp_path,
+                f"http://127.0.0.1:{bridge}/health", **env),
+        started("alertmanager", command, tmp_path, f"http://{manager}/-/ready"),
+        running(tmp_path, gone, manager),
+    ):  # fmt: skip
+        (event,) = seen("kreislauf.alert", since)
+    assert event.resource["prefect.resource.id"] == "kreislauf.alert.GatewayDown"
+    assert "127.0.0.1:1 cannot be reached" in event.payload["reason"]
 
 
 def query(prometheus: str, expression: str) -> list:
