@@ -1,5 +1,6 @@
 """How the two networks are trained with Lightning: batches, steps, checkpoints; the same on one process and on many."""
 
+import atexit
 import copy
 import json
 import os
@@ -251,6 +252,8 @@ class Progress(Callback):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Tells the batches which share of each is this process's."""
         self.batches.rank, self.batches.processes = trainer.global_rank, trainer.world_size
+        if trainer.world_size > 1:
+            atexit.register(part)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -281,6 +284,12 @@ class Progress(Callback):
         """Leaves what `fit` reads, which may be another process."""
         if trainer.is_global_zero:
             write(self.folder, pl_module, validated=bool(trainer.val_dataloaders))
+
+
+def part() -> None:
+    """End the threads that connect the processes: one that still runs when its process exits may abort it."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def write(folder: Path, task: Any, validated: bool) -> None:
