@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import polars as pl
 import psutil
 import pytest
 
@@ -24,6 +25,8 @@ MODEL = "session_recommender"
 # A day's sessions are enough to show that a model is as good as the table.
 PLAN = Plan(days=10, sessions_per_day=2600, articles=400, change_day=3)
 QUICK = {"epochs": 1, "ranker_epochs": 1}
+PATIENCE = 1200
+"""Seconds after which something will not happen any more, also on a machine that is ten times slower than usual."""
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Stack:
 
     home: Path
     running: dict[str, dict]
+    events: pl.DataFrame
 
     def python(self, code: str) -> str:
         """Run `code` beside the stack; its last line of output."""
@@ -42,9 +46,9 @@ class Stack:
 
     def ingest(self, first: int, last: int) -> None:
         """Days [first, last) of the shop."""
-        time_of = simulate(PLAN)
-        days = (time_of["ts"] - START_MS) // DAY_MS
-        source = write_sessions(time_of.filter((days >= first) & (days < last)), self.home / "raw" / f"{first}.jsonl")
+        days = (self.events["ts"] - START_MS) // DAY_MS
+        chosen = self.events.filter((days >= first) & (days < last))
+        source = write_sessions(chosen, self.home / "raw" / f"{first}.jsonl")
         self.python(f"from flows.ingest import ingest; ingest({str(source)!r})")
 
     def hurry(self) -> None:
@@ -99,10 +103,10 @@ class Stack:
         )
 
 
-def until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
+def until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        assert time.monotonic() < end, f"{what}: not within {PATIENCE} s"
         time.sleep(0.5)
 
 
@@ -114,7 +118,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     patch = pytest.MonkeyPatch()
     patch.setenv("TMPDIR", str(scratch))
     try:
-        shop = Stack(home, stack.up(home))
+        shop = Stack(home, stack.up(home), simulate(PLAN))
         shop.ingest(0, 3)
         shop.hurry()
         shop.python(f"from flows.retrain import retrain; assert retrain(params={QUICK}).release == 1")
@@ -127,8 +131,8 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def test_a_burst_of_ten_events_starts_one_training_and_triton_answers_with_its_version(loop: Stack):
     loop.ingest(3, 6)
     loop.emit_drift(times=10)
-    until(loop.retrainings, 60, "the automation starts a retraining")
-    until(lambda: all(r["state_type"] == "COMPLETED" for r in loop.retrainings()), 240, "the retraining completes")
+    until(loop.retrainings, "the automation starts a retraining")
+    until(lambda: all(r["state_type"] == "COMPLETED" for r in loop.retrainings()), "the retraining completes")
     time.sleep(12)
     assert [r["state_type"] for r in loop.retrainings()] == ["COMPLETED"], "one event window, one run"
     facts = loop.facts()
@@ -164,14 +168,14 @@ def test_clicks_that_fall_bring_the_previous_version_back_once(loop: Stack):
     before = loop.facts()["releases"]
     fell = f"from tasks import events; import time; events.emit_model_event(events.KPI_FELL, {MODEL!r}, 'Clicks fell.')"
     loop.python(f"{fell}; time.sleep(3)")
-    until(lambda: loop.runs("rollback"), 60, "the automation starts a rollback")
-    until(lambda: loop.runs("rollback")[0]["state_type"] == "COMPLETED", 120, "the rollback completes")
+    until(lambda: loop.runs("rollback"), "the automation starts a rollback")
+    until(lambda: loop.runs("rollback")[0]["state_type"] == "COMPLETED", "the rollback completes")
     facts = loop.facts()
     assert facts["releases"] == [*before, before[-2]]
     assert facts["answered_by"] == before[-2]
     loop.python(f"{fell}; time.sleep(3)")
-    until(lambda: len(loop.runs("rollback")) == 2, 60, "the automation starts another")
-    until(lambda: loop.runs("rollback")[1]["state_type"] == "FAILED", 120, "an alert alone does not undo a rollback")
+    until(lambda: len(loop.runs("rollback")) == 2, "the automation starts another")
+    until(lambda: loop.runs("rollback")[1]["state_type"] == "FAILED", "an alert alone does not undo a rollback")
     assert loop.facts()["releases"] == facts["releases"]
 
 
@@ -195,7 +199,7 @@ def until_made_good(loop: Stack, run: str) -> None:
         states = {r["id"]: r["state_type"] for r in loop.retrainings()}
         return states[run] == "COMPLETED" and set(states.values()) == {"COMPLETED"}
 
-    until(finished, 400, "the same run completes without a person")
+    until(finished, "the same run completes without a person")
 
 
 def until_training(loop: Stack) -> str:
@@ -208,6 +212,6 @@ def until_training(loop: Stack) -> str:
     def fitting() -> list[dict]:
         return httpx.post(url, json={"task_runs": begun}).raise_for_status().json()
 
-    until(fitting, 120, "a training begins")
+    until(fitting, "a training begins")
     time.sleep(3)
     return loop.retrainings()[-1]["id"]
