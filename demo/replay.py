@@ -88,7 +88,7 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
     ingest(str(file), MODEL)
     since, newest = datetime.now(UTC), registry.versions(MODEL)[0].number
     finding = monitor(MODEL, window_days=period_days)
-    trigger = "event" if finding.drifted or finding.decayed else "schedule"
+    trigger = "event" if finding.verdict == "world changed" else "schedule"
     if trigger == "schedule":
         run_deployment("retrain/retrain", parameters={"model": MODEL, "reason": "weekly schedule"}, timeout=0)
     story = wait_for_retraining(since, newest)

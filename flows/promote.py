@@ -70,7 +70,7 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
     """Let challenger, champion and trivial baseline answer the challenger's hold-out, and decide."""
     kind, version = spec.load(model), registry.get(model, challenger)
     lineage = version.lineage
-    whole = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest)
+    whole = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without)
     trained_on = whole.filter(pl.col(kind.table.time) < lineage.holdout)
     rows = split.started(whole, kind.table, lineage.holdout, lineage.watermark)
     examples = kind.examples(rows)
@@ -133,7 +133,7 @@ def describe(model: str, number: int, decision: gate.Decision) -> str:
 def drifted(kind: spec.ModelSpec, lineage: registry.Lineage) -> dict[str, float]:
     """How far each column of the hold-out is from the same stretch of time before it, both as they would have been seen
     by a model that learnt from all before; empty if there is no such stretch."""
-    rows = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest)
+    rows = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without)
     stretch = lineage.watermark - lineage.holdout + 1
 
     def seen(start: int) -> pl.DataFrame:

@@ -59,7 +59,8 @@ def train(model: str = "session_recommender", params: dict[str, Any] | None = No
 def plan(kind: spec.ModelSpec, params: BaseModel) -> registry.Lineage:
     """What the next training learns from, and which version it starts from."""
     version = lake.version(kind.table)
-    rows = lake.read(kind.table, version)
+    without = lake.distrusted(kind.table.name)
+    rows = lake.read(kind.table, version, without=without)
     at = split.cut(rows, kind.table, version, kind.policy)
     live = releases.current(kind.name)
     parent = live.champion if live else None
@@ -69,7 +70,9 @@ def plan(kind: spec.ModelSpec, params: BaseModel) -> registry.Lineage:
     digest = lake.digest(rows)
     inputs = [kind.name, params.model_dump(mode="json"), at.holdout, digest, parent, spec.code_digest(kind)]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    return registry.Lineage(key=key, table=kind.table.name, parent=parent, digest=digest, **at.model_dump())
+    return registry.Lineage(
+        key=key, table=kind.table.name, parent=parent, digest=digest, without=without, **at.model_dump()
+    )
 
 
 @task(task_run_name="fit-{model}")
@@ -79,7 +82,7 @@ def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> regist
     A run that was killed is continued by the next one with the same lineage, from its last checkpoint.
     """
     kind = spec.load(model)
-    rows = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest)
+    rows = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without)
     rows = rows.filter(pl.col(kind.table.time) < lineage.holdout)
     parent = registry.artifact(registry.get(model, lineage.parent), "weights") if lineage.parent else None
     settled = kind.Params.model_validate(params)

@@ -119,7 +119,8 @@ def continued(kind: spec.ModelSpec, key: str) -> tuple[studies.Study, pl.DataFra
     if study is None:
         return None
     try:
-        rows = lake.rebuild(kind.table, study.lineage.table_version, study.lineage.watermark, study.lineage.digest)
+        seen = study.lineage
+        rows = lake.rebuild(kind.table, seen.table_version, seen.watermark, seen.digest, seen.without)
     except lake.LakeUnreachable:
         raise
     except lake.LakeError as error:
@@ -133,9 +134,10 @@ def continued(kind: spec.ModelSpec, key: str) -> tuple[studies.Study, pl.DataFra
 def begun(kind: spec.ModelSpec, key: str, fixed: dict[str, Any]) -> tuple[studies.Study, pl.DataFrame]:
     """A search on the rows that a training would see today; the same rows give the same study."""
     version = lake.version(kind.table)
-    rows = lake.read(kind.table, version)
-    at = split.cut(rows, kind.table, version, kind.policy)
-    lineage = registry.Lineage(key=key, table=kind.table.name, digest=lake.digest(rows), **at.model_dump())
+    without = lake.distrusted(kind.table.name)
+    rows = lake.read(kind.table, version, without=without)
+    at = split.cut(rows, kind.table, version, kind.policy).model_dump()
+    lineage = registry.Lineage(key=key, table=kind.table.name, digest=lake.digest(rows), without=without, **at)
     return studies.start(kind.name, digest(key, lineage.digest, lineage.holdout)[:12], lineage, fixed), rows
 
 

@@ -248,6 +248,8 @@ class ModelSpec(ABC):
     policy: ClassVar[Policy] = Policy()
     metric: ClassVar[str]
     """Name of what `score` returns, such as `recall@20`."""
+    mix: ClassVar[tuple[str, ...]] = ()
+    """Columns of `slices` that say what was asked, and nothing about the right answer."""
     fallback: ClassVar[dict]
     """Request whose answer is good for everyone: what is given when the model cannot be asked."""
 

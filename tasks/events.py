@@ -7,6 +7,7 @@ from prefect.events import Event, emit_event
 DRIFT_DETECTED = "kreislauf.drift.detected"
 DECAY_DETECTED = "kreislauf.decay.detected"
 DATA_REJECTED = "kreislauf.data.rejected"
+DATA_BROKEN = "kreislauf.data.broken"
 MODEL_PROMOTED = "kreislauf.model.promoted"
 MODEL_REFUSED = "kreislauf.model.refused"
 MODEL_INCONCLUSIVE = "kreislauf.model.inconclusive"

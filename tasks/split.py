@@ -81,5 +81,20 @@ def started(rows: pl.DataFrame, table: Table, start: int, end: int) -> pl.DataFr
     return rows.filter((time.min().over(table.group) >= start) & (time <= end))
 
 
+def some(rows: pl.DataFrame, table: Table, amount: int) -> pl.DataFrame:
+    """Whole groups drawn at random, always the same ones, with `amount` rows at most."""
+    if rows.height <= amount:
+        return rows
+    counts = rows.group_by(table.group).len().sort(table.group).sample(fraction=1.0, shuffle=True, seed=0)
+    kept = counts.filter(pl.col("len").cum_sum() <= amount)
+    return rows.join(kept.select(table.group), on=table.group, how="semi", maintain_order="left")
+
+
+def halves(rows: pl.DataFrame, table: Table) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Every other group: both halves have seen the same times."""
+    odd = pl.col(table.group).rank("dense") % 2 == 1
+    return rows.filter(odd), rows.filter(~odd)
+
+
 def _starts(rows: pl.DataFrame, table: Table) -> pl.Series:
     return rows.group_by(table.group).agg(pl.col(table.time).min())[table.time]

@@ -60,6 +60,7 @@ class SessionRecommender(ModelSpec):
     table = EVENTS
     Params = Params
     metric = "recall@20"
+    mix = ("session_length", "event_type")
     # No event yet: what is popular now.
     fallback: ClassVar[dict] = {"events": []}
     # Real pairs of models differ by .09 to .16 (benchmarks/gate.py), so a day of a middling shop is enough to judge.

@@ -9,7 +9,7 @@ import polars as pl
 from models.spec import Raw, Table
 from tasks.lake import delta, quarantine, staging
 from tasks.lake.accounts import Accounts, Counts, Reason, total
-from tasks.lake.book import note, noted
+from tasks.lake.book import distrust, distrusted, note, noted
 from tasks.lake.delta import LakeError, LakeUnreachable
 from tasks.lake.landing import Origin, Overtaken, Progress, as_rows, land
 from tasks.lake.quarantine import rejects, settle
@@ -17,7 +17,7 @@ from tasks.lake.staging import DATE, FEW, Intake, TooManyRejects, date_of
 
 __all__ = [
     "FEW", "Accounts", "Counts", "LakeError", "LakeUnreachable", "Origin", "Overtaken", "Progress", "Reason",
-    "TooManyRejects", "note", "noted", "rejects", "settle", "total",
+    "TooManyRejects", "distrust", "distrusted", "note", "noted", "rejects", "settle", "total",
 ]  # fmt: skip
 
 
@@ -111,9 +111,16 @@ def version(table: Table) -> int:
     return delta.at(table.name, None).version()
 
 
-def read(table: Table, version: int | None = None, start: int | None = None, end: int | None = None) -> pl.DataFrame:
+def read(
+    table: Table,
+    version: int | None = None,
+    start: int | None = None,
+    end: int | None = None,
+    without: Sequence[tuple[int, int]] = (),
+) -> pl.DataFrame:
     """Rows with `start` <= time < `end` (ms since 1970 UTC), sorted by group and time, at a version (newest: None).
 
+    Groups with a row in one of the stretches `without` (both ends inclusive), as `distrusted` gives them, are left out.
     Columns that the table did not have at that version are null. Raises LakeError if there is no such version.
     """
     rows = pl.scan_delta(delta.at(table.name, version))
@@ -127,15 +134,19 @@ def read(table: Table, version: int | None = None, start: int | None = None, end
     except pl.exceptions.InvalidOperationError as error:
         what = str(error).splitlines()[0]
         raise LakeError(f"Table {table.name} holds values that this model type does not know: {what}.") from error
+    for first, last in without:
+        found = found.filter(~pl.col(table.time).is_between(first, last).any().over(table.group))
     return found.sort(list(dict.fromkeys((table.group, table.time, *table.key))))
 
 
-def rebuild(table: Table, version: int, watermark: int, expected: str) -> pl.DataFrame:
-    """The rows up to `watermark` at a version, bit for bit the same as when their digest was taken.
+def rebuild(
+    table: Table, version: int, watermark: int, expected: str, without: Sequence[tuple[int, int]] = ()
+) -> pl.DataFrame:
+    """The rows up to `watermark` at a version but `without`, bit for bit the same as when their digest was taken.
 
     Raises LakeError if they are not, or are not there any more.
     """
-    rows = read(table, version, end=watermark + 1)
+    rows = read(table, version, end=watermark + 1, without=without)
     if (found := digest(rows)) != expected:
         raise LakeError(
             f"Version {version} of table {table.name} up to {watermark} has the digest {found[:12]} and not "

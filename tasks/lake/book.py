@@ -6,6 +6,8 @@ from deltalake.exceptions import CommitFailedError
 
 from tasks.lake import delta
 
+DISTRUSTED = "distrusted"
+
 
 def note(name: str, key: str, row: pl.DataFrame) -> None:
     """Append `row` to the table `name`, unless that was done with this `key` before; makes the table if need be.
@@ -42,3 +44,16 @@ def noted(name: str) -> pl.DataFrame:
         return pl.DataFrame()
     with delta.answering(name):
         return pl.scan_delta(found).collect()
+
+
+def distrust(table: str, start: int, end: int, reason: str) -> None:
+    """Leave the rows of `table` from `start` to `end` (ms since 1970 UTC, inclusive) out of what models learn from and
+    are judged by. They stay in the table."""
+    row = {"table": table, "start": start, "end": end, "reason": reason}
+    note(DISTRUSTED, f"{table}/{start}/{end}", pl.DataFrame([row]))
+
+
+def distrusted(table: str) -> list[tuple[int, int]]:
+    """Start and end of each stretch of time that is left out, in their order."""
+    found = noted(DISTRUSTED)
+    return [] if found.is_empty() else sorted(found.filter(pl.col("table") == table).select("start", "end").rows())

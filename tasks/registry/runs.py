@@ -33,6 +33,7 @@ class Lineage(BaseModel):
     groups: int = Field(0, description="Groups that started in the hold-out; 0 if it was not counted.")
     digest: str = Field(description="SHA-256 of the rows up to the watermark, those of the hold-out too.")
     parent: int | None = Field(None, description="Version whose weights it started from.")
+    without: list[tuple[int, int]] = Field([], description="Stretches of time that were distrusted and left out.")
 
 
 def client():

@@ -49,3 +49,19 @@ def test_training_and_hold_out_share_no_session_and_no_event():
 def test_too_little_history_is_said_plainly():
     with pytest.raises(ValueError, match=r"events is too small to judge a model.*policy needs 2404"):
         split.cut(shop(days=4, per_day=100), EVENTS, 0, Policy())
+
+
+def test_halves_share_no_session_and_see_the_same_times():
+    one, other = split.halves(shop(days=4, per_day=10), EVENTS)
+    assert not set(one["session"]) & set(other["session"])
+    assert one.height == other.height == 60
+    assert abs(one["ts"].mean() - other["ts"].mean()) < DAY / 5
+
+
+def test_some_are_whole_sessions_and_always_the_same():
+    rows = shop(days=4, per_day=10)
+    found = split.some(rows, EVENTS, 50)
+    assert found.height == 48
+    assert found.equals(split.some(rows, EVENTS, 50))
+    assert found.group_by("session").len()["len"].to_list() == [3] * 16
+    assert split.some(rows, EVENTS, 1_000).equals(rows)
