@@ -19,7 +19,10 @@ def answer(onnx: Path, inputs: Tensors, batch: int = BATCH) -> Tensors:
     """Run `onnx` over all rows of `inputs`, `batch` at a time; returns its outputs by name, in the same order."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    # Threads that wait for work by spinning take the cores from whoever else has some.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     wanted = [tensor.name for tensor in session.get_inputs()]
     rows = len(inputs[wanted[0]])

@@ -6,15 +6,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from onnxscript.optimizer import optimize
 
 from models.session_recommender.features import INPUTS, LENGTH, PADDING, Catalogue
 from models.session_recommender.module import Scorer
 from models.session_recommender.quiet import quiet
+from models.session_recommender.vocabulary import OPSET, with_vocabulary
 from models.spec import MAX_BATCH, Parity
 
-OPSET = 20
 TOLERANCE = 1e-5
 """Of scores, relative: float32 sums of a few hundred terms in another order differ by about 1e-6."""
 SIZES = range(1, MAX_BATCH + 1)
@@ -42,37 +41,10 @@ def export(scorer: Scorer, catalogue: Catalogue, path: Path) -> Path:
         assert program is not None
         # By default there are more passes, which take four times as long and leave hardly less.
         optimize(program.model, num_iterations=1, onnx_shape_inference=False)
-    model = _with_vocabulary(program.model_proto, catalogue)
+    model = with_vocabulary(program.model_proto, catalogue)
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
-
-
-def _with_vocabulary(model: onnx.ModelProto, catalogue: Catalogue) -> onnx.ModelProto:
-    """Puts raw id -> row before the graph and row -> raw id after it."""
-    graph = model.graph
-    encode = helper.make_node(
-        "LabelEncoder",
-        ["article_ids"],
-        ["rows"],
-        domain="ai.onnx.ml",
-        keys_tensor=numpy_helper.from_array(catalogue.raw()[: len(catalogue.ids)], "keys"),
-        values_tensor=numpy_helper.from_array(np.arange(len(catalogue.ids)), "values"),
-        default_tensor=numpy_helper.from_array(np.array([catalogue.nothing]), "default"),
-    )
-    decode = helper.make_node("Gather", ["raw", "best"], ["answers"])
-    nodes = [encode, *graph.node, decode]
-    graph.ClearField("node")
-    graph.node.extend(nodes)
-    graph.initializer.append(numpy_helper.from_array(catalogue.raw(), "raw"))
-    graph.ClearField("input")
-    graph.input.extend(helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", LENGTH]) for name in INPUTS)
-    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", LENGTH])
-    answers = helper.make_tensor_value_info("answers", TensorProto.INT64, ["batch", LENGTH])
-    graph.ClearField("output")
-    graph.output.extend([answers, scores])
-    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 4))
-    return model
 
 
 def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: list[np.ndarray]) -> Parity:

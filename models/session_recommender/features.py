@@ -20,6 +20,12 @@ NEIGHBOURS = 64
 """Articles that are remembered for each article."""
 DISTANCE = 10
 """Two events of a session that are further apart do not count as seen together."""
+CREDIT = (0.6, 0.9)
+"""How much less an event counts than the next one: for its neighbours, and for itself as an answer."""
+FLOOR = 1e-3
+"""Co-visitation below this hardly counts: its logarithm is what is added."""
+NEVER = -1e9
+"""Score of a row that is no article."""
 DAY_MS = 86_400_000
 
 

@@ -11,19 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.session_recommender.features import ARTICLES, LENGTH, NEIGHBOURS, PAIRS, Covisitation
+from models.session_recommender.features import (
+    ARTICLES,
+    CREDIT,
+    FLOOR,
+    LENGTH,
+    NEIGHBOURS,
+    NEVER,
+    PAIRS,
+    Covisitation,
+)  # fmt: skip
 from models.session_recommender.schema import EVENT_TYPES
 
 SCALE = 1 / 0.07
 """Of cosines, before the softmax: the temperature of CORE."""
-CREDIT = (0.6, 0.9)
-"""How much less an event counts than the next one: for its neighbours, and for itself as an answer."""
-FLOOR = 1e-3
-"""Co-visitation below this hardly counts: its logarithm is what is added."""
 COSINE = 0.2
 """Of the encoder's score, beside the table's, where candidates are chosen."""
-NEVER = -1e9
-"""Score of a row that is no article."""
 CANDIDATES = 128
 """Articles that the ranker orders."""
 PAUSES = 16
