@@ -34,7 +34,8 @@ from benchmarks.knn import Neighbours
 from models.session_recommender import SPEC, metrics, training
 from models.session_recommender.features import LENGTH, PADDING, Catalogue, covisit, events
 from models.spec import Examples, Tensors, Work
-from tasks import gate, scoring
+from tasks import scoring
+from tasks.intervals import interval
 
 SEEDS = 3
 RANDOM_START = "vectors start at random"
@@ -135,7 +136,7 @@ def fewer_bits(onnx: Path, test: Examples, folder: Path) -> dict[str, dict]:
     for name, path in precision.variants(onnx, folder).items():
         answers = scoring.answer(path, test.inputs)["answers"]
         recalls[name] = metrics.recall(answers, test.labels)
-        gain = gate.interval(recalls[name] - recalls["float32"], test.groups, SPEC.policy.confidence)
+        gain = interval(recalls[name] - recalls["float32"], test.groups, SPEC.policy.confidence)
         size = round(path.stat().st_size / 1e6, 1)
         found[name] = quality(answers, test) | {"size_mb": size, "p50_ms": p50(path, test.inputs), "gain": str(gain)}
     return found

@@ -43,22 +43,23 @@ class Shop:
         self.plan, self.rng = plan, np.random.default_rng(plan.seed)
         self.ids = self.rng.choice(np.arange(10**6, 10**6 + 10 * plan.articles), plan.articles, replace=False)
         self.fresh_id = 2 * 10**7
-        self.style = self._styles(plan.articles)
-        self.appeal = self._appeals(plan.articles)
-        self.next = np.stack([self._relations(slot) for slot in range(plan.articles)])
+        self.style = self.styles(plan.articles)
+        self.appeal = self.appeals(plan.articles)
+        self.next = np.stack([self.relations(slot) for slot in range(plan.articles)])
 
     def day(self, number: int) -> list[tuple[int, list[int]]]:
         """Sessions of a day: start in ms since 1970 UTC, and article ids in order. Advances the assortment."""
         if number == self.plan.change_day:
-            self._replace(self.plan.changed, rewire=True)
+            self.replace(self.plan.changed, rewire=True)
         elif number % 7 == 0:
-            self._replace(self.plan.weekly_churn, rewire=False)
+            self.replace(self.plan.weekly_churn, rewire=False)
         count = self.plan.sessions_per_day
         starts = START_MS + number * DAY_MS + np.sort(self.rng.integers(DAY_MS - 3_600_000, size=count))
-        return [(int(start), self._session()) for start in starts]
+        return [(int(start), self.session()) for start in starts]
 
-    def _session(self) -> list[int]:
-        liking = np.exp(FOCUS * self.style @ self._styles(1)[0] + self.appeal).cumsum()
+    def session(self) -> list[int]:
+        """Article ids of one visit, in order."""
+        liking = np.exp(FOCUS * self.style @ self.styles(1)[0] + self.appeal).cumsum()
         length = min(2 + self.rng.geometric(0.28), 30)
         looked_at = np.searchsorted(liking, self.rng.random(length) * liking[-1])
         seen = [looked_at[0]]
@@ -74,24 +75,29 @@ class Shop:
             seen.append(following)
         return self.ids[seen].tolist()
 
-    def _styles(self, count: int) -> np.ndarray:
+    def styles(self, count: int) -> np.ndarray:
+        """Places of so many articles, or tastes of so many visitors: (count, STYLES)."""
         drawn = self.rng.normal(size=(count, STYLES))
         return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
-    def _appeals(self, count: int) -> np.ndarray:
+    def appeals(self, count: int) -> np.ndarray:
+        """How popular so many articles are, as logarithms: (count,)."""
         return self.rng.normal(0, 1, count)
 
-    def _relations(self, slot: int) -> np.ndarray:
+    def relations(self, slot: int) -> np.ndarray:
+        """Slots of the articles that visitors go to next from `slot`: (NEXT,)."""
         near = np.argpartition(-self.style @ self.style[slot], 30)[:30]
         return self.rng.choice(near, NEXT)
 
-    def _replace(self, share: float, rewire: bool) -> None:
+    def replace(self, share: float, rewire: bool) -> None:
+        """New articles take the place of a share of the old ones; `rewire`: visitors also go other ways from all
+        others."""
         slots = self.rng.choice(self.plan.articles, int(share * self.plan.articles), replace=False)
         self.ids[slots] = np.arange(self.fresh_id, self.fresh_id + len(slots))
         self.fresh_id += len(slots)
-        self.style[slots], self.appeal[slots] = self._styles(len(slots)), self._appeals(len(slots))
+        self.style[slots], self.appeal[slots] = self.styles(len(slots)), self.appeals(len(slots))
         for slot in range(self.plan.articles) if rewire else slots:
-            self.next[slot] = self._relations(slot)
+            self.next[slot] = self.relations(slot)
 
 
 def simulate(plan: Plan | None = None) -> pl.DataFrame:

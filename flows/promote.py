@@ -71,10 +71,10 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
     kind, version = spec.load(model), registry.get(model, challenger)
     lineage = version.lineage
     whole = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without)
-    trained_on = whole.filter(pl.col(kind.table.time) < lineage.holdout)
+    known = pl.read_parquet(registry.artifact(version, "known"))
     rows = split.started(whole, kind.table, lineage.holdout, lineage.watermark)
     examples = kind.examples(rows)
-    by = {column.name: column.cast(pl.String).to_numpy() for column in kind.slices(rows, trained_on)}
+    by = {column.name: column.cast(pl.String).to_numpy() for column in kind.slices(rows, known)}
     holdout = gate.Holdout(examples.digest(), lineage.holdout, examples.groups, by)
 
     def score(onnx: Path, trained_until: int, number: int | None = None) -> gate.Scores:
@@ -87,7 +87,7 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
             onnx=registry.sha256(onnx),
             version=number,
             cost=gate.Cost(
-                scoring.p95(onnx, examples.inputs), onnx.stat().st_size / 1e6, kind.coverage(outputs, trained_on)
+                scoring.p95(onnx, examples.inputs), onnx.stat().st_size / 1e6, kind.coverage(outputs, known)
             ),
             probabilities=kind.probabilities(outputs),
         )
@@ -138,7 +138,8 @@ def drifted(kind: spec.ModelSpec, lineage: registry.Lineage) -> dict[str, float]
 
     def seen(start: int) -> pl.DataFrame:
         part = split.started(rows, kind.table, start, start + stretch - 1)
-        return kind.monitored(part, rows.filter(pl.col(kind.table.time) < start))
+        known = kind.known(rows.lazy().filter(pl.col(kind.table.time) < start)).collect()
+        return kind.monitored(part.lazy(), known).collect()
 
     if lineage.holdout - stretch <= lineage.start:
         return {}

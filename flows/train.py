@@ -18,6 +18,8 @@ from tasks.progress import Progress
 from tasks.settings import settings
 
 GOLDEN_EXAMPLES = 64
+HOLDOUT_ROWS = 50_000
+"""Of the hold-out, in whole groups, that are kept with the version."""
 ABANDONED_DAYS = 7
 """Of the wall clock: this is about disk space, not about data."""
 
@@ -82,8 +84,8 @@ def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> regist
     A run that was killed is continued by the next one with the same lineage, from its last checkpoint.
     """
     kind = spec.load(model)
-    rows = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without)
-    rows = rows.filter(pl.col(kind.table.time) < lineage.holdout)
+    whole = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without)
+    rows = whole.filter(pl.col(kind.table.time) < lineage.holdout)
     parent = registry.artifact(registry.get(model, lineage.parent), "weights") if lineage.parent else None
     settled = kind.Params.model_validate(params)
     folder = Path(settings().training) / model / lineage.key
@@ -93,11 +95,21 @@ def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> regist
     files = {
         "weights": trained.weights,
         "baseline": kind.baseline(rows, folder),
+        **write_watch(kind, rows, split.started(whole, kind.table, lineage.holdout, lineage.watermark), folder),
         "golden": write_golden(kind, rows, trained.onnx, folder / "golden.json"),
     }
     version = registry.register(model, trained, settled, lineage, files)
     sweep(folder)
     return version
+
+
+def write_watch(kind: spec.ModelSpec, rows: pl.DataFrame, holdout: pl.DataFrame, folder: Path) -> dict[str, Path]:
+    """Store what whoever watches the version needs beside it: what is known of the rows that it learnt from, and a
+    sample of its hold-out."""
+    files = {"known": folder / "known.parquet", "holdout": folder / "holdout.parquet"}
+    kind.known(rows.lazy()).collect().write_parquet(files["known"])
+    split.some(holdout, kind.table, HOLDOUT_ROWS).write_parquet(files["holdout"])
+    return files
 
 
 def sweep(folder: Path) -> None:

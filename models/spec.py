@@ -261,14 +261,20 @@ class ModelSpec(ABC):
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
         """Metric of each example, float64 of shape (n,), higher is better. `outputs` is what the ONNX file answered."""
 
-    def slices(self, rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
+    def known(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """All that `slices`, `coverage` and `monitored` have to know of the rows that a version learnt from. It is kept
+        beside the version, so it must not grow with the rows. By default nothing."""
+        return pl.LazyFrame()
+
+    def slices(self, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
         """What kind each of `examples(rows)` is, a row for each in the same order: no column may hide a collapse.
 
-        `trained_on` are the rows that the challenger learnt from. By default nothing is told apart.
+        `known` is what the method of that name says of the rows that the version learnt from. By default nothing is
+        told apart.
         """
         return pl.DataFrame()
 
-    def coverage(self, outputs: Tensors, trained_on: pl.DataFrame) -> float | None:
+    def coverage(self, outputs: Tensors, known: pl.DataFrame) -> float | None:
         """Share of all answers there could be that somebody got, 0 to 1; None where that means nothing."""
         return None
 
@@ -293,8 +299,9 @@ class ModelSpec(ABC):
         """Requests, edge cases among them, that every version must be able to answer."""
 
     @abstractmethod
-    def monitored(self, rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
-        """Columns to watch for drift, one row per group; `trained_on` are the rows that the champion learnt from."""
+    def monitored(self, rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
+        """Numbers and Booleans whose means are watched for drift, a row for each of `rows`, without looking at any
+        other row: a window of any size streams through. `known` is as in `slices`."""
 
     @abstractmethod
     def train(self, rows: pl.DataFrame, params: Any, work: Work) -> Trained:

@@ -10,8 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.spec import Policy
+from tasks.intervals import Interval, intervals
 
-RESAMPLES = 2_000
 BINS = 10
 """Of probabilities, where calibration is measured."""
 
@@ -60,19 +60,6 @@ class Scores:
     cost: Cost | None = None
     probabilities: np.ndarray | None = None
     """How sure the model was that its answer is right, shape (n,), where it says so."""
-
-
-class Interval(BaseModel):
-    """A mean and its bootstrap interval."""
-
-    model_config = ConfigDict(frozen=True)
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
 
 class Slice(BaseModel):
@@ -187,26 +174,6 @@ def measure(scores: dict[str, Scores], policy: Policy) -> dict:
     parts = slices(differences["gain"], challenger.holdout, policy) if champion else []
     costs = {name: one.cost for name, one in scores.items() if one.cost is not None}
     return means | found | {"slices": parts, "costs": costs}
-
-
-def interval(values: np.ndarray, groups: np.ndarray, confidence: float) -> Interval:
-    """Mean of `values` (n,) with its interval; `groups` (n,) are resampled whole."""
-    return intervals([values], groups, confidence)[0]
-
-
-def intervals(values: list[np.ndarray], groups: np.ndarray, confidence: float) -> list[Interval]:
-    """The same for several `values`, from the same resamples."""
-    _, index = np.unique(groups, return_inverse=True)
-    sums, counts = np.stack([np.bincount(index, each) for each in values]), np.bincount(index)
-    rng, n = np.random.default_rng(0), len(counts)
-    means = np.empty((RESAMPLES, len(values)))
-    for i in range(RESAMPLES):
-        times = np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
-        means[i] = sums @ times / (counts @ times)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return [
-        Interval(mean=float(v.mean()), low=float(a), high=float(b)) for v, a, b in zip(values, low, high, strict=True)
-    ]
 
 
 def slices(difference: np.ndarray, holdout: Holdout, policy: Policy) -> list[Slice]:

@@ -41,7 +41,7 @@ def allowed(path: Path) -> str:
     if folder == "tasks":
         # A folder in tasks is one outside system or decision in several files, which may know each other.
         inner = path.relative_to(ROOT / "tasks").parts[0] if path.parent != ROOT / "tasks" else "events"
-        return rf"models\.spec.*|tasks\.(settings|events|{inner}).*|(models|tasks)$"
+        return rf"models\.spec.*|tasks\.(settings|events|split|scoring|intervals|{inner}).*|(models|tasks)$"
     if folder == "flows":
         calls = r"|flows\..*" if name in ("retrain", "rollback", "experiment", "collect", "backfill") else ""
         return rf"tasks.*|models\.spec.*{calls}"

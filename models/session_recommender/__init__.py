@@ -78,13 +78,17 @@ class SessionRecommender(ModelSpec):
         """Recall@20: 1 where the article that came next is among the answers."""
         return metrics.recall(outputs["answers"], examples.labels)
 
-    def slices(self, rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
-        """By session length, age of the label's article, repeat or new, and type; see `metrics.slices`."""
-        return metrics.slices(rows, trained_on)
+    def known(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """For each article how many events it had, `seen`, and when the first of them was, `ts`; sorted by `aid`."""
+        return rows.group_by("aid").agg(pl.col("ts").min(), seen=pl.len()).sort("aid")
 
-    def coverage(self, outputs: Tensors, trained_on: pl.DataFrame) -> float:
+    def slices(self, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+        """By session length, age of the label's article, repeat or new, and type; see `metrics.slices`."""
+        return metrics.slices(rows, known)
+
+    def coverage(self, outputs: Tensors, known: pl.DataFrame) -> float:
         """Share of the articles that training saw."""
-        return metrics.coverage(outputs["answers"], trained_on["aid"].n_unique())
+        return metrics.coverage(outputs["answers"], known.height)
 
     def tensors(self, requests: list[dict]) -> Tensors:
         """Requests `{"events": [{"aid": 7, "type": "clicks", "ts": 1661724000278}, ...]}`, oldest event first.
@@ -115,26 +119,15 @@ class SessionRecommender(ModelSpec):
         sessions = [[], [2**62], [1], [1, 1, 1], [1, 2, 1], list(range(1, 21)), list(range(1, 60)), [1, 2**62, 2, 0]]
         return [{"events": [{"aid": aid} for aid in session]} for session in sessions]
 
-    def monitored(self, rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
-        """One row per session, in the order of their ids.
-
-        `length` events; `unseen_share` of its events with an article that training never saw; `popularity`, the mean
-        of log(1 + events in training) over its events; `carts_share` and `orders_share` of its events.
-        """
-        counts = trained_on.group_by("aid").len("seen")
-        return (
-            rows.join(counts, on="aid", how="left", maintain_order="left")
-            .with_columns(pl.col("seen").fill_null(0))
-            .group_by("session")
-            .agg(
-                length=pl.len().cast(pl.Int64),
-                unseen_share=(pl.col("seen") == 0).mean(),
-                popularity=pl.col("seen").log1p().mean(),
-                carts_share=(pl.col("type") == "carts").mean(),
-                orders_share=(pl.col("type") == "orders").mean(),
-            )
-            .sort("session")
-            .drop("session")
+    def monitored(self, rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
+        """`unseen`: an article that training never saw; `popularity`: log(1 + its events in training); `carts` and
+        `orders`: the type of the event."""
+        popularity = known.lazy().select("aid", popularity=pl.col("seen").log1p())
+        return rows.join(popularity, on="aid", how="left").select(
+            unseen=pl.col("popularity").is_null(),
+            popularity=pl.col("popularity").fill_null(0),
+            carts=pl.col("type") == "carts",
+            orders=pl.col("type") == "orders",
         )
 
     def train(self, rows: pl.DataFrame, params: Any, work: Work) -> Trained:

@@ -83,7 +83,8 @@ def slices(rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
     article_age_days (Enum of `AGES`), from the label's first event in `trained_on` to the label's own time; repeat,
     `repeat` if the session had the label's article before, however long ago, else `new`; event_type, the label's.
 
-    Both frames have the columns of the table events; `type` may be text. No age is above what `trained_on` covers.
+    `rows` has the columns of the table events, of which `type` may be text. Of `trained_on` only aid and ts count, and
+    of those each article's first; no age is above what it covers.
     """
     first = trained_on.group_by("aid").agg(first=pl.col("ts").min())
     count = pl.int_range(pl.len(), dtype=pl.Int64)

@@ -9,7 +9,14 @@ from tasks.drift.limits import Signal
 
 Verdict = Literal["quiet", "world changed", "data broken", "season or mix", "not enough data"]
 TOO_OFTEN = 5.0
-"""So many times as frequent as usual, an answer is a placeholder rather than a fashion."""
+"""So many times as frequent as the most frequent right answer usually is, one is no fashion but a placeholder."""
+NEW = 0.05
+"""New is a right answer that the hold-out has less than this share as often as the window."""
+NEW_TOO_OFTEN, NEW_ALONE = 0.5, 0.5
+"""A new one is a placeholder if it is so many times as frequent as the most frequent one usually is, and has this share
+of all that is new: assortments change in many articles."""
+MENDED = 1 / 3
+"""Of what the live model lost: if learning anew brings back less, there is less to learn."""
 GONE = 0.2
 """With less than this share of its usual quality in a part of the window, the model knows nothing of what it sees."""
 
@@ -22,9 +29,13 @@ class Quality(BaseModel):
 
     live: Signal = Field(description="The champion.")
     fresh: Signal = Field(description="A trivial baseline that learnt from half of the window, on the other half.")
+    late: Signal = Field(description="The same in the later half of the window.")
     gain: float = Field(description="What the trivial baseline gains by learning anew, window included.")
     gain_low: float = Field(description="Lower end of its interval.")
     worst_part: float = Field(description="Of the champion, in the worst part of the window, as a share of its usual.")
+    newcomer: tuple[float, float] = Field(
+        description="Share of the right answers that the most frequent new one has, and that all new ones have."
+    )
 
 
 class Diagnosis(BaseModel):
@@ -58,26 +69,41 @@ def diagnose(data: Mapping[str, Signal], quality: Quality, worth: float) -> Diag
 def faults(data: Mapping[str, Signal], quality: Quality) -> list[str]:
     """Signs that what was recorded is not what happened."""
     found = []
-    top = data.get("top_label")
-    if top and top.off > 1 and top.value > TOO_OFTEN * top.usual:
+    if told := placeholder(data.get("top_label"), *quality.newcomer):
+        found.append(told)
+    fresh, late, live = quality.fresh, quality.late, quality.live
+    if quality.worst_part < GONE:
         found.append(
-            f"One right answer is {top.value / top.usual:.0f} times as frequent as the most frequent one usually is: "
-            "a placeholder?"
-        )
-    fresh, live = quality.fresh, quality.live
-    if quality.worst_part < GONE and not fresh.off < -1:
-        found.append(
-            f"In a part of the window the live model reaches {quality.worst_part:.0%} of its usual quality, though a "
-            "baseline that knows the window does well: ids seem to have got another meaning."
+            f"In a part of the window the live model reaches {quality.worst_part:.0%} of its usual quality: it knows "
+            "next to nothing of what it is asked about, as if ids had got another meaning."
         )
     lost = max(live.usual - live.value, 0.0)
-    if fresh.off < -1 and quality.gain < lost / 2:
+    if fell(fresh, late) and quality.gain < lost * MENDED:
         found.append(
             f"The live model lost {lost:.4f}, and a trivial baseline that knows the window falls with it "
-            f"({fresh.value:.4f}, usually {fresh.usual:.4f} ± {fresh.limit:.4f}): there is less to learn from it. "
+            f"({fresh.value:.4f}, usually {fresh.usual:.4f} ± {fresh.limit:.4f}; in its later half {late.value:.4f}, "
+            f"usually {late.usual:.4f} ± {late.limit:.4f}): there is less to learn from it. "
             f"Learning anew would bring {quality.gain:+.4f}."
         )
     return found
+
+
+def fell(fresh: Signal, late: Signal) -> bool:
+    """Whether there is less to learn from the window, to its end. A change in the middle makes two worlds of a window,
+    of which half of it teaches less than of one; its later half, which is half as much, then says that it is over."""
+    return fresh.off < -1 and late.off < -0.5
+
+
+def placeholder(top: Signal | None, new: float, all_new: float) -> str:
+    """Whether one right answer is so frequent that it stands for something else; empty if none is."""
+    if top is None:
+        return ""
+    if top.off > 1 and top.value > TOO_OFTEN * top.usual:
+        times = f"{top.value / top.usual:.0f} times as frequent as the most frequent one usually is"
+        return f"One right answer is {times}: a placeholder?"
+    if new > NEW_TOO_OFTEN * top.usual and new > NEW_ALONE * all_new:
+        return f"One new answer is {new:.1%} of all right answers, and most of what is new: a placeholder?"
+    return ""
 
 
 def staleness(quality: Quality, worth: float) -> list[str]:
@@ -87,10 +113,12 @@ def staleness(quality: Quality, worth: float) -> list[str]:
         found.append(
             f"Learning anew makes a trivial baseline better by {quality.gain:.4f} (at least {quality.gain_low:.4f})."
         )
-    if live.off < -1 and live.usual - live.value >= worth and not fresh.off < -1:
+    late = quality.late
+    if live.off < -1 and live.usual - live.value >= worth and not fell(fresh, late):
+        known = max(fresh, late, key=lambda signal: signal.off)
         found.append(
             f"The live model alone has fallen: it reaches {live.value:.4f} and reached {live.usual:.4f} ± "
-            f"{live.limit:.4f}; a baseline that knows the window is as good as ever ({fresh.value:.4f}, "
-            f"usually {fresh.usual:.4f})."
+            f"{live.limit:.4f}; a baseline that knows the window is as good as ever ({known.value:.4f}, "
+            f"usually {known.usual:.4f})."
         )
     return found

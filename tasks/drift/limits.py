@@ -66,8 +66,10 @@ def factor(windows: int, signals: int) -> float:
 
 
 def signals(values: Mapping[str, float], before: Mapping[str, Sequence[float]]) -> dict[str, Signal]:
-    """Each of `values` beside what it was in the windows `before`; those with fewer than `LEAST` are left out."""
-    found = {name: np.asarray(before.get(name, ())) for name in values}
+    """Each of `values` beside what it was in the windows `before`; those with fewer than `LEAST` are left out, and
+    those that are not defined."""
+    past = {name: np.asarray(before.get(name, ())) for name, value in values.items() if np.isfinite(value)}
+    found = {name: known[np.isfinite(known)] for name, known in past.items()}
     found = {name: past for name, past in found.items() if len(past) >= LEAST}
     return {
         name: Signal(

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import polars as pl
@@ -111,6 +112,44 @@ def version(table: Table) -> int:
     return delta.at(table.name, None).version()
 
 
+def scan(
+    table: Table,
+    version: int | None = None,
+    start: int | None = None,
+    end: int | None = None,
+    without: Sequence[tuple[int, int]] = (),
+) -> pl.LazyFrame:
+    """Rows with `start` <= time < `end` (ms since 1970 UTC), in any order, at a version (newest: None).
+
+    Groups with a row in one of the stretches `without` (both ends inclusive), as `distrusted` gives them, are left out.
+    Columns that the table did not have at that version are null. Raises LakeError if there is no such version; collect
+    under `reading`, for what the storage and the values may raise.
+    """
+    rows = pl.scan_delta(delta.at(table.name, version))
+    if start is not None:
+        rows = rows.filter(pl.col(table.time) >= start, pl.col(DATE) >= date_of(pl.lit(start)))
+    if end is not None:
+        rows = rows.filter(pl.col(table.time) < end, pl.col(DATE) <= date_of(pl.lit(end)))
+    rows = as_rows(table, rows)
+    touched = [
+        rows.filter(pl.col(table.time).is_between(first, last)).select(table.group)
+        for first, last in without
+        if (start is None or last >= start) and (end is None or first < end)
+    ]
+    return rows.join(pl.concat(touched), on=table.group, how="anti") if touched else rows
+
+
+@contextmanager
+def reading(table: Table) -> Iterator[None]:
+    """What goes wrong while rows of `scan` are collected becomes LakeError or LakeUnreachable."""
+    try:
+        with delta.answering(table.name):
+            yield
+    except pl.exceptions.InvalidOperationError as error:
+        what = str(error).splitlines()[0]
+        raise LakeError(f"Table {table.name} holds values that this model type does not know: {what}.") from error
+
+
 def read(
     table: Table,
     version: int | None = None,
@@ -118,25 +157,21 @@ def read(
     end: int | None = None,
     without: Sequence[tuple[int, int]] = (),
 ) -> pl.DataFrame:
-    """Rows with `start` <= time < `end` (ms since 1970 UTC), sorted by group and time, at a version (newest: None).
+    """The rows of `scan`, sorted by group and time."""
+    with reading(table):
+        found = scan(table, version, start, end, without).collect()
+    return ordered(table, found)
 
-    Groups with a row in one of the stretches `without` (both ends inclusive), as `distrusted` gives them, are left out.
-    Columns that the table did not have at that version are null. Raises LakeError if there is no such version.
-    """
-    rows = pl.scan_delta(delta.at(table.name, version))
-    if start is not None:
-        rows = rows.filter(pl.col(table.time) >= start, pl.col(DATE) >= date_of(pl.lit(start)))
-    if end is not None:
-        rows = rows.filter(pl.col(table.time) < end, pl.col(DATE) <= date_of(pl.lit(end)))
-    try:
-        with delta.answering(table.name):
-            found = as_rows(table, rows).collect()
-    except pl.exceptions.InvalidOperationError as error:
-        what = str(error).splitlines()[0]
-        raise LakeError(f"Table {table.name} holds values that this model type does not know: {what}.") from error
-    for first, last in without:
-        found = found.filter(~pl.col(table.time).is_between(first, last).any().over(table.group))
-    return found.sort(list(dict.fromkeys((table.group, table.time, *table.key))))
+
+def ordered(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows in the one order that they have everywhere."""
+    return rows.sort(list(dict.fromkeys((table.group, table.time, *table.key))))
+
+
+def heights(table: Table) -> pl.DataFrame:
+    """Rows of each date, oldest first: columns date, rows; from the files' statistics, without reading them."""
+    files = delta.files(delta.at(table.name, None))
+    return files.group_by(date=pl.col(f"partition.{DATE}")).agg(rows=pl.col("num_records").sum()).sort("date")
 
 
 def rebuild(

@@ -125,7 +125,10 @@ def onnx_file(version: Version) -> Path:
 
 
 def artifact(version: Version, name: str) -> Path:
-    """The file that was registered as `name` beside the version, as a local file, checked like the contract."""
+    """The file that was registered as `name` beside the version, as a local file, checked like the contract.
+
+    Raises RegistryError if there is none of this name, or if it was changed.
+    """
     return _fetched(version, name, f"runs:/{version.run_id}/{name}")
 
 
@@ -178,7 +181,12 @@ def _fetched(version: Version, name: str, uri: str) -> Path:
     """The file `name` of a version, cached under its digest: found there, it is the right one, however it came."""
     import mlflow
 
-    digest = version.digests[name]
+    digest = version.digests.get(name)
+    if digest is None:
+        raise RegistryError(
+            f"{version.model} version {version.number} has no file {name}: it was registered by an earlier Kreislauf. "
+            "Train another version."
+        )
     cache = settings().home / "cache"
     path = cache / digest / name
     if path.exists() and sha256(path) == digest:

@@ -90,7 +90,7 @@ def card_of(model: str, number: int) -> str:
 
 
 def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monkeypatch):
-    ingest(orders(0, 20, threshold=50), tiny)
+    ingest(orders(0, 20, threshold=100), tiny)
     retrain(tiny)
     # Nearly every order is said to be sent back: neither the model nor a baseline that knows the window is right then.
     ingest(orders(20, 25, threshold=5), tiny)
@@ -102,7 +102,7 @@ def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monke
     assert lake.distrusted(table.name) == [(finding.start, finding.end)]
     assert monitor(tiny).verdict == "not enough data", "the window is looked at once"
 
-    ingest(orders(25, 30, threshold=50), tiny)
+    ingest(orders(25, 30, threshold=100), tiny)
     assert monitor(tiny).verdict == "quiet"
     version = train(tiny)
     assert version.lineage.without == [(finding.start, finding.end)]

@@ -110,10 +110,14 @@ def test_training_is_repeatable_and_starts_warm_from_its_own_weights(kind, rows,
     assert warm.curves != trained.curves
 
 
-def test_monitored_columns_are_one_row_per_group_and_never_the_group_itself(kind: spec.ModelSpec, rows):
-    watched = kind.monitored(rows, rows)
-    assert len(watched) == rows[kind.table.group].n_unique()
+def test_monitored_columns_are_numbers_for_each_row_and_never_the_group_itself(kind: spec.ModelSpec, rows):
+    known = kind.known(rows.lazy()).collect()
+    watched = kind.monitored(rows.lazy(), known).collect()
+    assert len(watched) == len(rows)
     assert kind.table.group not in watched.columns
+    assert all(dtype.is_numeric() or dtype == pl.Boolean for dtype in watched.dtypes)
+    halves = [kind.monitored(part.lazy(), known).collect() for part in (rows[:50], rows[50:])]
+    assert pl.concat(halves).equals(watched), "no row may depend on the others"
     assert watched.null_count().sum_horizontal().item() == 0
 
 

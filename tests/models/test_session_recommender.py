@@ -462,12 +462,19 @@ def test_monitored_columns_by_hand():
         {"session": [5, 5, 9], "aid": [1, 2, 1], "ts": [START] * 3, "type": ["clicks", "carts", "orders"]}
     )
     old = pl.DataFrame({"session": [1, 2], "aid": [1, 1], "ts": [START] * 2, "type": ["clicks"] * 2})
-    found = SPEC.monitored(new, old).to_dict(as_series=False)
-    assert "session" not in found
-    assert found["length"] == [2, 1]
-    assert found["unseen_share"] == [0.5, 0]
-    assert found["popularity"] == pytest.approx([np.log(3) / 2, np.log(3)])
-    assert (found["carts_share"], found["orders_share"]) == ([0.5, 0], [0, 1])
+    known = SPEC.known(old.lazy()).collect()
+    assert known.to_dict(as_series=False) == {"aid": [1], "ts": [START], "seen": [2]}
+    found = SPEC.monitored(new.lazy(), known).collect().to_dict(as_series=False)
+    assert set(found) == {"unseen", "popularity", "carts", "orders"}
+    assert found["unseen"] == [False, True, False]
+    assert found["popularity"] == pytest.approx([np.log(3), 0, np.log(3)])
+    assert (found["carts"], found["orders"]) == ([False, True, False], [False, False, True])
+
+
+def test_what_is_known_is_enough_for_slices_and_coverage(rows):
+    known = SPEC.known(rows.lazy()).collect()
+    assert SPEC.slices(rows, known).equals(SPEC.slices(rows, rows))
+    assert known.height == rows["aid"].n_unique()
 
 
 def test_nothing_to_learn_is_refused(rows, tmp_path):

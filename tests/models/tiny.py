@@ -70,8 +70,11 @@ class Tiny(ModelSpec):
     def golden(self) -> list[dict]:
         return [{"price": 0}, {"price": 10**6}]
 
-    def monitored(self, rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
-        return rows.select("price", known=pl.col("price") <= trained_on["price"].max())
+    def known(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        return rows.select(pl.col("price").max())
+
+    def monitored(self, rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
+        return rows.select("price", dear=pl.col("price") > known["price"].item())
 
     def train(self, rows: pl.DataFrame, params: Any, work: Work) -> Trained:
         from safetensors.numpy import save_file

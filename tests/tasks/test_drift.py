@@ -2,9 +2,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from models.session_recommender import SPEC
+from models.session_recommender.schema import EVENT_TYPES
 from tasks import drift
+from tasks.drift import calibration, window
 from tasks.drift.diagnosis import Quality, diagnose
 from tasks.drift.limits import FALSE_ALARMS, Signal, at_mix, signals
+from tasks.drift.view import newcomer, worst_part
 
 
 def frame(rows: int, shift: float, seed: int) -> pl.DataFrame:
@@ -62,27 +66,115 @@ def signal(name: str, value: float, usual: float, limit: float) -> Signal:
     return Signal(name=name, value=value, usual=usual, limit=limit, windows=8)
 
 
+CALM = {"live": 0.50, "fresh": 0.40, "late": 0.40, "gain": 0.002, "worst": 0.9, "top": 0.01, "new": (0.001, 0.1)}
+
+
 @pytest.mark.parametrize(
-    ("live", "fresh", "gain", "worst", "top", "volume", "verdict"),
-    [
-        (0.50, 0.40, 0.002, 0.9, 0.01, 6.0, "quiet"),
-        (0.30, 0.40, 0.002, 0.5, 0.01, 6.0, "world changed"),  # only the live model fell
-        (0.48, 0.40, 0.030, 0.9, 0.01, 6.0, "world changed"),  # learning anew is worth it
-        (0.48, 0.40, 0.009, 0.9, 0.01, 6.0, "quiet"),  # it is not
-        (0.30, 0.20, 0.010, 0.5, 0.01, 6.0, "data broken"),  # both fell, and learning does not help
-        (0.30, 0.30, 0.150, 0.5, 0.01, 6.0, "world changed"),  # both fell, and learning helps
-        (0.20, 0.40, 0.300, 0.0, 0.01, 6.0, "data broken"),  # all ids are new
-        (0.50, 0.40, 0.030, 0.9, 0.10, 6.0, "data broken"),  # a placeholder
-        (0.50, 0.40, 0.030, 0.9, 0.03, 6.0, "world changed"),  # a fashion
-        (0.50, 0.40, 0.000, 0.9, 0.01, 5.0, "season or mix"),
-    ],
+    ("seen", "verdict"),
+    {
+        "nothing": ({}, "quiet"),
+        "only the live model fell": ({"live": 0.30, "worst": 0.5}, "world changed"),
+        "learning anew is worth it": ({"live": 0.48, "gain": 0.030}, "world changed"),
+        "it is not": ({"live": 0.48, "gain": 0.009}, "quiet"),
+        "all fell, and learning does not help": ({"live": 0.3, "fresh": 0.2, "late": 0.2, "gain": 0.01}, "data broken"),
+        "all fell, and learning helps": ({"live": 0.3, "fresh": 0.3, "late": 0.3, "gain": 0.15}, "world changed"),
+        "two worlds in one window": ({"live": 0.3, "fresh": 0.3, "gain": 0.01}, "world changed"),
+        "ids mean something else": ({"live": 0.2, "gain": 0.3, "worst": 0.0}, "data broken"),
+        "a placeholder": ({"top": 0.10, "gain": 0.03}, "data broken"),
+        "a fashion": ({"top": 0.03, "gain": 0.03}, "world changed"),
+        "a new placeholder": ({"new": (0.009, 0.012), "gain": 0.03}, "data broken"),
+        "a new assortment": ({"new": (0.009, 0.300), "gain": 0.03}, "world changed"),
+        "fewer visitors": ({"volume": 5.0}, "season or mix"),
+    }.values(),
 )
-def test_each_pattern_has_its_diagnosis(live, fresh, gain, worst, top, volume, verdict):
+def test_each_pattern_has_its_diagnosis(seen, verdict):
+    s = CALM | {"volume": 6.0} | seen
     quality = Quality(
-        live=signal("recall@20", live, 0.5, 0.05), fresh=signal("fresh", fresh, 0.4, 0.05),
-        gain=gain, gain_low=gain - 0.001, worst_part=worst,
+        live=signal("recall@20", s["live"], 0.5, 0.05), fresh=signal("fresh", s["fresh"], 0.4, 0.05),
+        late=signal("late", s["late"], 0.4, 0.05), gain=s["gain"], gain_low=s["gain"] - 0.001,
+        worst_part=s["worst"], newcomer=s["new"],
     )  # fmt: skip
-    data = {"top_label": signal("top_label", top, 0.01, 0.005), "volume": signal("volume", volume, 6.0, 0.1)}
+    data = {"top_label": signal("top_label", s["top"], 0.01, 0.005), "volume": signal("volume", s["volume"], 6.0, 0.1)}
     found = diagnose(data, quality, worth=0.01)
     assert found.verdict == verdict
     assert all(sentence.endswith((".", "?")) for sentence in found.evidence)
+
+
+def test_what_is_not_defined_is_no_signal():
+    past = {"late": [0.4, 0.41, 0.39, 0.4, float("nan"), 0.4], "fresh": [0.4] * 6}
+    found = signals({"late": 0.4, "fresh": float("nan")}, past)
+    assert list(found) == ["late"]
+    assert found["late"].windows == 5
+
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+
+
+def visits(days: int, a_day: int = 240, first: int = 0) -> pl.DataFrame:
+    """Sessions of two clicks, evenly over some days; a session's articles are its number and the next."""
+    number = np.arange(first, first + days * a_day)
+    return pl.DataFrame(
+        {
+            "session": np.repeat(number, 2),
+            "aid": np.stack([number % 50, (number + 1) % 50], 1).ravel(),
+            "ts": np.stack([START + number * DAY // a_day, START + number * DAY // a_day + 1000], 1).ravel(),
+            "type": pl.repeat("clicks", 2 * len(number), eager=True, dtype=pl.Enum(EVENT_TYPES)),
+        }
+    )
+
+
+START = 1_767_225_600_000
+
+
+def test_a_window_is_counted_whole_and_sampled_in_whole_groups(monkeypatch):
+    monkeypatch.setattr(window, "SAMPLE_ROWS", 300)
+    rows = visits(4)
+    known = SPEC.known(rows.filter(pl.col("aid") < 40).lazy()).collect()
+    found = window.look(SPEC, rows.lazy(), known, START + DAY, START + 3 * DAY - 1, height=960)
+    assert found.groups == 480
+    assert found.values["rows_per_group"] == 2
+    assert found.values["volume"] == pytest.approx(np.log(240))
+    assert found.values["unseen"] == pytest.approx(0.2, abs=0.01)
+    assert 0 < found.sample.height < 600
+    assert found.sample.group_by("session").len()["len"].unique().to_list() == [2]
+    assert found.sample["ts"].is_between(START + DAY, START + 3 * DAY - 1).all()
+
+
+def test_a_group_that_began_before_the_window_is_not_in_its_sample():
+    rows = visits(2).with_columns(session=pl.when(pl.col("session") == 240).then(239).otherwise("session"))
+    found = window.look(SPEC, rows.lazy(), SPEC.known(rows.lazy()).collect(), START + DAY, START + 2 * DAY - 1, 480)
+    assert found.groups == 240
+    assert set(found.sample["session"]) == set(range(241, 480))
+
+
+def test_silence_is_told_and_what_was_left_out_is_none():
+    rows = visits(4).filter(~pl.col("ts").is_between(START + DAY, START + DAY + 10 * HOUR - 1))
+    known = SPEC.known(rows.lazy()).collect()
+    gap = (START + DAY, START + DAY + 10 * HOUR - 1)
+    for without, hours, volume in (((), 10, 1 - 10 / 96), ((gap,), 3, 1)):
+        found = window.look(SPEC, rows.lazy(), known, START, START + 4 * DAY - 1, 1920, without)
+        assert found.values["silence"] == hours
+        assert found.values["volume"] == pytest.approx(np.log(240 * volume))
+
+
+def test_the_newest_rows_are_read_from_as_few_days_as_have_enough(monkeypatch):
+    monkeypatch.setattr(calibration, "LEARN_ROWS", 1_000)
+    rows = visits(30)
+    found = calibration.newest(SPEC, calibration.Rows.of(SPEC.table, rows), START, START + 30 * DAY - 1)
+    assert found["ts"].min() >= START + 26 * DAY
+    assert 500 < found.height <= 1_920
+    assert calibration.newest(SPEC, calibration.Rows.of(SPEC.table, rows[:400]), START, START + DAY).height == 400
+
+
+def test_the_worst_part_of_a_window_is_found_in_the_order_in_which_groups_began():
+    groups = np.arange(400)[::-1]
+    assert worst_part(np.r_[np.zeros(50), np.ones(350)], np.sort(groups), groups) == pytest.approx(0.0)
+    assert worst_part(np.ones(10), np.arange(10), np.arange(10)) == 1.0, "a part of few groups says nothing"
+
+
+def test_a_newcomer_is_what_the_hold_out_did_not_have():
+    then = np.array([1] * 50 + [2] * 50)
+    assert newcomer(np.array([1] * 45 + [2] * 45 + [0] * 10), then) == (0.1, 0.1)
+    assert newcomer(np.array([1, 1, 3, 4]), then) == (0.25, 0.5)
+    assert newcomer(np.array([[True], [False]]), np.array([[True], [False]])) == (0.0, 0.0)

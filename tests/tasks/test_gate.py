@@ -7,7 +7,8 @@ import pytest
 
 from models.spec import Policy
 from tasks import gate, split
-from tasks.gate import Cost, Decision, Holdout, Scores, decide, interval, slices
+from tasks.gate import Cost, Decision, Holdout, Scores, decide, slices
+from tasks.intervals import interval
 
 POLICY = Policy()
 GROUPS = np.repeat(np.arange(3000), 4)

@@ -1,0 +1,202 @@
+"""How often is the monitor right? On shops in which one known thing happens, and on real sessions in which nothing
+does.
+
+`python -m benchmarks.monitoring --data path/to/diginetica` simulates SEEDS shops (benchmarks/worlds.py says what can
+happen and what the right answer is). In each, QUIET windows pass without any change, and, in other futures of the same
+shop, WINDOWS windows for each kind of change, which begins a quarter into the first of them and stays. Each window is
+diagnosed by the flow's own code, with limits learnt from the shop's own past. A false alarm is any verdict but `quiet`
+in a window without change; a change is detected if one of its windows has another verdict than `quiet`, and the
+diagnosis is right if the first of these is the one fixed in advance. On real sessions, drawn in random order so that
+nothing changes, windows pass in the same way. Evidently compares the same windows with the hold-out, with its defaults.
+
+The champion is the co-visitation table, whose file is asked as any other, so that SEEDS trainings are not needed. The
+last line is JSON; `detected` and `diagnosis_right` are those of the worst kind.
+"""
+
+import argparse
+import json
+import tempfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from benchmarks import worlds
+from models.session_recommender import SPEC
+from tasks import scoring, split
+from tasks.drift import calibration
+from tasks.drift.calibration import Rows
+from tasks.drift.view import View
+from tasks.drift.window import DAY_MS, Window
+from tasks.intervals import interval
+
+SEEDS, QUIET, WINDOWS = 20, 12, 2
+WINDOW, HOLDOUT, HISTORY = 4, 4, 132
+"""Days."""
+ARTICLES, SESSIONS = 500, 300
+"""Of a shop; sessions a day."""
+REAL_WINDOWS = 100
+PROCESSES = 2
+EVIDENTLY_ROWS = 5_000
+Told = tuple[str, str, bool]
+"""Kind, verdict, and whether Evidently said that something drifted."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A champion, and what is usual for it."""
+
+    view: View
+    past: dict[str, list[float]]
+    reference: pl.DataFrame
+    """The hold-out as Evidently is given it."""
+
+    @classmethod
+    def start(cls, rows: pl.DataFrame, holdout: int, length: int, folder: Path) -> "Watch":
+        """A table that learnt from `rows` before `holdout`, and was judged by the others; windows are `length` ms
+        long."""
+        time = pl.col(SPEC.table.time)
+        last = int(rows[SPEC.table.time].max())  # type: ignore[arg-type]
+        learnt, judged = rows.filter(time < holdout), split.started(rows, SPEC.table, holdout, last)
+        onnx = SPEC.baseline(learnt, folder)
+        examples = SPEC.examples(judged)
+        scores = SPEC.score(examples, scoring.answer(onnx, examples.inputs))
+        reference = interval(scores, examples.groups, SPEC.policy.confidence)
+        view = View(SPEC, onnx, onnx, SPEC.known(learnt.lazy()).collect(), judged, reference)
+        first = int(learnt[SPEC.table.time].min())  # type: ignore[arg-type]
+        measured = [
+            values
+            for _, values in calibration.usual_windows(view, Rows.of(SPEC.table, learnt), first, holdout - 1, length)
+        ]
+        past = {name: [values[name] for values in measured] for name in measured[0]}
+        return cls(view, past, for_evidently(judged))
+
+    def look(self, rows: pl.DataFrame, start: int, end: int) -> tuple[str, bool]:
+        """The verdict on a window (ms, inclusive), and whether Evidently says that something drifted."""
+        source = Rows.of(SPEC.table, rows)
+        window = calibration.window(self.view, source, self.view.known, start, end)
+        before = calibration.newest(SPEC, source, int(rows[SPEC.table.time].min()), start - 1)  # type: ignore[arg-type]
+        examined = self.view.examine(window, before, self.past, SPEC.policy.decay)
+        return examined.diagnosis.verdict, drifted(window, self.reference)
+
+
+def for_evidently(rows: pl.DataFrame) -> pl.DataFrame:
+    """What its user would give: the events as they are, and how long their sessions were."""
+    told = rows.select(pl.col("aid").cast(pl.String), pl.col("type").cast(pl.String), length=pl.len().over("session"))
+    return told.sample(min(EVIDENTLY_ROWS, told.height), seed=0)
+
+
+def drifted(window: Window, reference: pl.DataFrame) -> bool:
+    """Whether Evidently's preset, with its defaults, says that a column drifted."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
+
+    about = DataDefinition(numerical_columns=["length"], categorical_columns=["aid", "type"])
+    now, then = (
+        Dataset.from_pandas(frame.to_pandas(), data_definition=about)
+        for frame in (for_evidently(window.sample), reference)
+    )
+    report = Report([DataDriftPreset()], include_tests=True).run(now, then)
+    return any(test.status.name == "FAIL" for test in report.tests_results)
+
+
+def one_shop(seed: int) -> list[Told]:
+    """Every window of a shop, in their order."""
+    rng = np.random.default_rng(seed)
+    shop = worlds.shop(seed, ARTICLES, SESSIONS)
+    history = worlds.days(shop, 0, HISTORY, rng)
+    told: list[Told] = []
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Watch.start(history, worlds.at(HISTORY - HOLDOUT), WINDOW * DAY_MS, Path(folder))
+        for number, (name, kind) in enumerate(worlds.KINDS.items()):
+            count = WINDOWS if name != "none" else QUIET
+            days = (HISTORY, HISTORY + WINDOW // 4, HISTORY + count * WINDOW)
+            rows = pl.concat([history, worlds.future(shop, kind, *days, np.random.default_rng([seed, number]))])
+            for i in range(count):
+                start = worlds.at(HISTORY + i * WINDOW)
+                now = rows.filter(pl.col("ts") < start + WINDOW * DAY_MS)
+                told.append((name, *watch.look(now, start, start + WINDOW * DAY_MS - 1)))
+    return told
+
+
+def real(rows: pl.DataFrame, windows: int, seed: int = 0) -> list[Told]:
+    """Windows of real sessions in random order; two fifths of them are the history."""
+    starts = rows.group_by("session").agg(start=pl.col("ts").min()).sort("session")
+    shuffled = starts.with_columns(moved=pl.col("start").shuffle(seed))
+    rows = rows.join(shuffled, on="session").with_columns(ts=pl.col("ts") - pl.col("start") + pl.col("moved"))
+    rows = rows.select(SPEC.table.dtypes).sort("session", "ts", "aid", "type")
+    first, last = int(rows["ts"].min()), int(rows["ts"].max())  # type: ignore[arg-type]
+    until = first + int(0.4 * (last - first))
+    length = (last - until) // windows
+    told: list[Told] = []
+    with tempfile.TemporaryDirectory() as folder:
+        watch = Watch.start(rows.filter(pl.col("ts") < until), until - 2 * DAY_MS, length, Path(folder))
+        for i in range(windows):
+            start = until + i * length
+            seen = rows.filter(pl.col("ts") < start + length)
+            told.append(("real", *watch.look(seen, start, start + length - 1)))
+    return told
+
+
+def judged(told: list[Told], name: str, windows: int) -> tuple[float, float]:
+    """Share of the changes of a kind that were detected, and whose first alarm was the right one."""
+    runs = [verdicts for verdicts in zip(*[iter([t[1] for t in told if t[0] == name])] * windows, strict=True)]
+    first = [next((v for v in verdicts if v != "quiet"), "quiet") for verdicts in runs]
+    return float(np.mean([v != "quiet" for v in first])), float(
+        np.mean([v == worlds.KINDS[name].verdict for v in first])
+    )
+
+
+def summary(told: list[Told], windows: int) -> dict:
+    """The JSON line."""
+    kinds = [name for name in worlds.KINDS if name != "none"]
+    by_kind = {name: judged(told, name, windows) for name in kinds}
+    quiet = [t for t in told if t[0] in ("none", "real")]
+    real = [t for t in quiet if t[0] == "real"]
+
+    def per_100(found: list[Told]) -> float:
+        return round(100 * float(np.mean([t[1] != "quiet" for t in found])), 2) if found else float("nan")
+
+    return {
+        "false_alarms_per_100": per_100(quiet),
+        "detected": min(found for found, _ in by_kind.values()),
+        "diagnosis_right": min(right for _, right in by_kind.values()),
+        "evidently_false_alarms_per_100": round(100 * float(np.mean([t[2] for t in quiet])), 2),
+        "windows_without_change": len(quiet),
+        "real_windows": len(real),
+        "real_false_alarms_per_100": per_100(real) if real else None,
+        "evidently_detected": {n: round(float(np.mean([t[2] for t in told if t[0] == n])), 2) for n in kinds},
+        "by_kind": {name: {"detected": found, "right": right} for name, (found, right) in by_kind.items()},
+    }
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.monitoring", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of Diginetica's sessions.jsonl.gz")
+    data = parser.parse_args().data
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        jobs = [pool.submit(one_shop, seed) for seed in range(SEEDS)]
+        if data:
+            jobs.append(pool.submit(real, read(data), REAL_WINDOWS))
+        told = []
+        for number, job in enumerate(jobs):
+            told += job.result()
+            verdicts = Counter(t[:2] for t in job.result())
+            print(number, ", ".join(f"{name}: {v} {n}" for (name, v), n in verdicts.items()), flush=True)
+    print(json.dumps(summary(told, WINDOWS)))
+
+
+def read(data: Path) -> pl.DataFrame:
+    """Rows of Diginetica's sessions."""
+    from tasks import source
+    from tasks.lake.validate import judge
+
+    return judge(SPEC.table, list(source.open_file(str(data / "sessions.jsonl.gz"), SPEC.table.line).chunks())).rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What is usual: a version's signals in windows in which nothing was wrong, from before its hold-out."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from models.spec import ModelSpec, Table
+from tasks.drift.limits import LEAST
+from tasks.drift.view import LEARN_SHARE, PART_GROUPS, View
+from tasks.drift.window import DAY_MS, SAMPLE_ROWS, Window, look
+
+CELLS = 16
+"""Windows from which limits are learnt, at most."""
+LEARN_ROWS = 1_000_000
+"""Newest rows, about, from which a baseline learns anew."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a table that can be trusted."""
+
+    between: Callable[[int | None, int], tuple[pl.LazyFrame, int]]
+    """Those from a time (None: all) to another, ms since 1970 UTC, inclusive; and about how many they are."""
+    without: Sequence[tuple[int, int]] = ()
+    """Stretches of time, ms, both ends inclusive, whose rows were left out."""
+
+    @classmethod
+    def of(cls, table: Table, rows: pl.DataFrame) -> "Rows":
+        """Rows in memory, all of which can be trusted."""
+
+        def between(first: int | None, last: int) -> tuple[pl.LazyFrame, int]:
+            time = pl.col(table.time)
+            found = rows.filter(time <= last if first is None else time.is_between(first, last))
+            return found.lazy(), found.height
+
+        return cls(between)
+
+
+def window(view: View, rows: Rows, known: pl.DataFrame, start: int, end: int) -> Window:
+    """The window from `start` to `end`, ms since 1970 UTC, inclusive."""
+    found, height = rows.between(start - DAY_MS, end)
+    return look(view.kind, found, known, start, end, height, rows.without)
+
+
+def usual_windows(view: View, rows: Rows, first: int, last: int, length: int) -> Iterator[tuple[Window, dict]]:
+    """Windows in the newer half of what the version learnt from, from `first` to `last` (ms, inclusive), and what was
+    measured in them, with `rows`, those of the sample. They are `length` ms long, or shorter, down to a day, if there
+    were fewer than `CELLS`: shorter ones vary more, so that limits are too wide and not too narrow, and few windows
+    would make them wider still."""
+    half = (last + 1 - first) // 2
+    count = min(CELLS, max(LEAST + 1, half // min(length, DAY_MS)))
+    step = min(length, half // count)
+    amount = learns(rows.between(last + 1 - step * count, last)[1] // count)
+    for start in [last + 1 - step * (count - i) for i in range(count)]:
+        known = view.kind.known(rows.between(None, start - 1)[0]).collect(engine="streaming")
+        cell = window(view, rows, known, start, start + step - 1)
+        if cell.sample[view.kind.table.group].n_unique() >= PART_GROUPS:
+            yield cell, view.measure(cell, known, amount) | {"rows": float(cell.sample.height)}
+
+
+def learns(height: float) -> int:
+    """From how many rows of a window a fresh baseline learns, if a usual one has `height`."""
+    return int(LEARN_SHARE * min(height, SAMPLE_ROWS))
+
+
+def newest(kind: ModelSpec, rows: Rows, first: int, last: int) -> pl.DataFrame:
+    """The newest rows until `last` (ms, inclusive), in whole groups: all of them back to `first`, or about
+    `LEARN_ROWS`, of days as few as have so many."""
+    days = 1
+    while (start := last + 1 - days * DAY_MS) > first and rows.between(start, last)[1] < LEARN_ROWS:
+        days *= 2
+    found, height = rows.between(max(start, first), last)
+    table, thin = kind.table, max(1, round(height / LEARN_ROWS))
+    drawn = found.filter(pl.col(table.group).hash(0) % thin == 0).collect(engine="streaming")
+    return drawn.sort(list(dict.fromkeys((table.group, table.time, *table.key))))
+
+
+def octave(length: int) -> int:
+    """Which windows are about as long as one of `length` ms: their logarithm to base 2, rounded."""
+    return round(math.log2(length))

@@ -1,0 +1,220 @@
+"""How a version sees a window: what it answers there, and what a trivial baseline makes of it. Gives the diagnosis."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+import polars as pl
+
+from models.spec import Examples, ModelSpec, Table
+from tasks import scoring, split
+from tasks.drift.diagnosis import NEW, Diagnosis, Quality, diagnose
+from tasks.drift.limits import Signal, at_mix, shares, signals
+from tasks.drift.window import Window
+from tasks.intervals import Interval, interval
+
+PARTS = 8
+"""Of a window, one after the other: a fault that began late is seen in the last of them."""
+PART_GROUPS = 30
+"""A part or a slice with fewer groups says nothing."""
+LEARN_SHARE = 0.2
+"""Of a usual window's rows: what a fresh baseline learns from, equally much in each window, small ones too."""
+CONFIDENCE = 0.99
+SHOWN = 1_000
+"""Answers, drawn evenly from the window, that are looked at as answers; always as many, because coverage grows."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A window, looked at."""
+
+    diagnosis: Diagnosis
+    values: dict[str, float]
+    """What `View.measure` found, the live quality under the metric's name, and the gain."""
+    signals: list[Signal]
+    realised: Interval
+    gain: Interval
+    slices: pl.DataFrame
+    """Columns slice, value, groups, live, low, high, reference, baseline: the metric of the version in each slice of
+    the window with its interval, in the same slice of its hold-out, and of its trivial baseline in the window."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A version, with what is kept beside it."""
+
+    kind: ModelSpec
+    onnx: Path
+    baseline: Path
+    """Its trivial baseline, as it was when the version was trained."""
+    known: pl.DataFrame
+    """`ModelSpec.known` of what it learnt from."""
+    holdout: pl.DataFrame
+    """Rows of its hold-out."""
+    reference: Interval
+    """What it reached there."""
+
+    @cached_property
+    def mix(self) -> dict[str, float]:
+        """Share of each kind of request in the hold-out; all windows are compared at this mix."""
+        return shares(self.kinds(self.holdout, self.known))
+
+    def kinds(self, rows: pl.DataFrame, known: pl.DataFrame) -> np.ndarray:
+        """What was asked in each of `kind.examples(rows)`: strings (n,), all the same where nothing is told apart."""
+        if not self.kind.mix:
+            return np.full(len(self.kind.examples(rows)), "")
+        asked = self.kind.slices(rows, known).select(pl.concat_str(self.kind.mix, separator=" "))
+        return asked.to_series().to_numpy()
+
+    def measure(self, window: Window, known: pl.DataFrame, amount: int) -> dict[str, float]:
+        """Each signal of a window but the live quality, by name: those of `Window.values`; `top_label`, share of the
+        most frequent right answer; `top_answer`, share of the most frequent first item of the version's answers, and
+        `coverage`, how many answers it gives at all; and `fresh` and `late`, the quality of a baseline
+        that learnt from `amount` rows of one half of the groups of the window, or of its later half, on the other half.
+        `known` is what is known of the rows before the window."""
+        asked = self.kind.examples(window.sample)
+        began = pl.col(self.kind.table.time).min().over(self.kind.table.group)
+        late = window.sample.filter(began >= (window.start + window.end) // 2)
+        return (
+            window.values
+            | {"top_label": share(asked.labels, frequent(asked.labels))}
+            | self.shown(asked)
+            | {"fresh": self.fresh(window.sample, known, amount), "late": self.fresh(late, known, amount)}
+        )
+
+    def fresh(self, rows: pl.DataFrame, known: pl.DataFrame, amount: int) -> float:
+        """The quality of a baseline that learnt from `amount` of `rows`, out of every other group, on the other
+        groups."""
+        one, other = split.halves(rows, self.kind.table)
+        if one.is_empty() or other.is_empty():
+            return float("nan")
+        scores = scoring.baseline_scores(self.kind, split.some(one, self.kind.table, amount), self.kind.examples(other))
+        return at_mix(scores, self.kinds(other, known), self.mix)
+
+    def shown(self, asked: Examples) -> dict[str, float]:
+        """Signals of what the version answers."""
+        drawn = np.unique(np.linspace(0, len(asked) - 1, SHOWN).astype(int))
+        outputs = scoring.answer(self.onnx, asked.take(drawn).inputs)
+        first = np.array([repr(self.kind.items(answer)[:1]) for answer in self.kind.answers(outputs)])
+        covered = self.kind.coverage(outputs, self.known)
+        top = {"top_answer": share(first, frequent(first))}
+        return top if covered is None else top | {"coverage": covered}
+
+    def examine(
+        self, window: Window, before: pl.DataFrame, past: Mapping[str, Sequence[float]], worth: float
+    ) -> Examined:
+        """Diagnose a window.
+
+        Args:
+            window: Of the version's table, after its hold-out.
+            before: Rows before the window, from which a baseline learns together with half of the window.
+            past: Each signal in windows in which nothing was wrong, and `rows`, those of their samples.
+            worth: Smallest gain of the metric that is worth a training.
+        """
+        kind, rows = self.kind, window.sample
+        values = self.measure(window, self.known, int(LEARN_SHARE * np.median(past["rows"])))
+        beside = signals(values, past)
+        asked = kind.examples(rows)
+        live, old = (kind.score(asked, scoring.answer(file, asked.inputs)) for file in (self.onnx, self.baseline))
+        gain = self.gain(rows, before, asked, old)
+        said = self.live(at_mix(live, self.kinds(rows, self.known), self.mix), beside["fresh"])
+        quality = Quality(
+            live=said, fresh=beside.pop("fresh"), late=beside.pop("late"), gain=gain.mean, gain_low=gain.low,
+            worst_part=worst_part(live, asked.groups, in_order(rows, kind.table)) / max(self.reference.mean, 1e-9),
+            newcomer=newcomer(asked.labels, kind.examples(self.holdout).labels),
+        )  # fmt: skip
+        return Examined(
+            diagnosis=diagnose(beside, quality, worth),
+            values=values | {kind.metric: said.value, "gain": gain.mean},
+            signals=[said, quality.fresh, quality.late, *beside.values()],
+            realised=interval(live, asked.groups, kind.policy.confidence),
+            gain=gain,
+            slices=self.slices(rows, asked, live, old),
+        )
+
+    def live(self, value: float, fresh: Signal) -> Signal:
+        """The live quality as a signal: it varies between windows as a fresh baseline's does, and what it is compared
+        with, the reference, is known to its own error only."""
+        reference = self.reference
+        error = (reference.high - reference.low) / 2 / NormalDist().inv_cdf((1 + self.kind.policy.confidence) / 2)
+        limit = float(np.hypot(fresh.limit, 3 * error))
+        return Signal(name=self.kind.metric, value=value, usual=reference.mean, limit=limit, windows=fresh.windows)
+
+    def gain(self, rows: pl.DataFrame, before: pl.DataFrame, asked: Examples, old: np.ndarray) -> Interval:
+        """What the trivial baseline gains by learning anew, on the half of the window that it does not learn from;
+        `old` (n,) are the scores of the one that was registered, for all of `asked`."""
+        one, other = split.halves(rows, self.kind.table)
+        held = np.isin(asked.groups, other[self.kind.table.group].unique().to_numpy())
+        anew = scoring.baseline_scores(self.kind, pl.concat([before, one]), asked.take(held))
+        return interval(anew - old[held], asked.groups[held], CONFIDENCE)
+
+    @cached_property
+    def then(self) -> np.ndarray:
+        """The metric of each example of the hold-out."""
+        examples = self.kind.examples(self.holdout)
+        return self.kind.score(examples, scoring.answer(self.onnx, examples.inputs))
+
+    def slices(self, rows: pl.DataFrame, asked: Examples, live: np.ndarray, old: np.ndarray) -> pl.DataFrame:
+        """See `Examined.slices`."""
+        now_by, then_by = self.kind.slices(rows, self.known), self.kind.slices(self.holdout, self.known)
+        found = []
+        for column in now_by:
+            for value in column.unique().sort():
+                inside, before = ((by[column.name] == value).to_numpy() for by in (now_by, then_by))
+                groups = asked.groups[inside]
+                if (count := len(np.unique(groups))) >= PART_GROUPS:
+                    told = interval(live[inside], groups, self.kind.policy.confidence)
+                    once = float(self.then[before].mean()) if before.any() else None
+                    row = (
+                        column.name,
+                        str(value),
+                        count,
+                        told.mean,
+                        told.low,
+                        told.high,
+                        once,
+                        float(old[inside].mean()),
+                    )
+                    found.append(row)
+        names = ["slice", "value", "groups", "live", "low", "high", "reference", "baseline"]
+        return pl.DataFrame(found, names, orient="row")
+
+
+def frequent(values: np.ndarray) -> np.ndarray:
+    """The most frequent of `values` (n, ...)."""
+    found, counts = np.unique(values, axis=0, return_counts=True)
+    return found[counts.argmax()]
+
+
+def share(values: np.ndarray, wanted: np.ndarray) -> float:
+    """Share of `values` (n, ...) that are `wanted`."""
+    return float((values == wanted).reshape(len(values), -1).all(1).mean()) if len(values) else 0.0
+
+
+def newcomer(now: np.ndarray, then: np.ndarray) -> tuple[float, float]:
+    """Share of the most frequent new value in `now` (n, ...), and of all new ones. New is what `then` (m, ...) has less
+    than `NEW` as often."""
+    values, index, counts = np.unique(np.concatenate([now, then]), axis=0, return_inverse=True, return_counts=True)
+    shares = np.bincount(index.ravel()[: len(now)], minlength=len(values)) / len(now)
+    before = (counts - np.bincount(index.ravel()[: len(now)], minlength=len(values))) / max(len(then), 1)
+    new = shares[before < NEW * shares]
+    return float(new.max(initial=0)), float(new.sum())
+
+
+def in_order(rows: pl.DataFrame, table: Table) -> np.ndarray:
+    """Groups in the order in which they began."""
+    began = rows.group_by(table.group).agg(pl.col(table.time).min())
+    return began.sort(table.time, table.group)[table.group].to_numpy()
+
+
+def worst_part(scores: np.ndarray, groups: np.ndarray, began: np.ndarray) -> float:
+    """Smallest mean of `scores` (n,), of examples of `groups` (n,), in `PARTS` stretches of the window; `began` (m,)
+    are its groups in the order in which they began."""
+    parts = np.array_split(began[np.isin(began, groups)], PARTS)
+    return min(
+        (float(scores[np.isin(groups, part)].mean()) for part in parts if len(part) >= PART_GROUPS),
+        default=float(scores.mean()),
+    )
