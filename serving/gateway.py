@@ -82,8 +82,11 @@ class Gateway:
         """Old segments are closed even when nobody asks."""
         while True:
             await asyncio.sleep(1)
-            self.exposures.tick()
-            self.feedbacks.tick()
+            for spool in (self.exposures, self.feedbacks):
+                try:
+                    spool.tick()
+                except OSError as error:
+                    log.error("A segment cannot be closed, the next start does: %s", error)
 
     def ready(self) -> dict[str, str]:
         """What is wrong with each model type that cannot be answered for; empty when all can."""

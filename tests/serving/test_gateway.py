@@ -87,6 +87,18 @@ def test_a_torn_line_is_kept_aside_and_stops_nothing(gateway: TestClient, prefec
     assert not list(folder.glob("*.jsonl"))
 
 
+def test_segments_are_closed_again_when_their_folder_is_back(gateway: TestClient):
+    inner = gateway.app.state.gateway
+    inner.exposures.seconds = 0
+    ask(gateway)
+    folder = settings().spools[0]
+    folder.rename(folder.with_name("gone"))
+    until(lambda: inner.exposures._file < 0)
+    folder.mkdir()
+    ask(gateway)
+    until(lambda: list(folder.glob("*.jsonl")))
+
+
 def test_a_new_release_is_followed_without_a_restart(gateway: TestClient, live):
     assert ask(gateway, 150)["answer"] == {"returned": True}
     live(2)
