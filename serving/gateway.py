@@ -133,17 +133,22 @@ class Gateway:
             raise Refused(503, f"Nothing of {one.kind.name} is live yet: run the flow retrain.")
         for attempt in (1, 2):
             version, variant = split.assign(one.release, user)
-            left = self.deadline - (time.perf_counter() - began)
             try:
-                outputs = await self.triton.ask(one.kind.name, version, inputs, left)
+                outputs = await self.triton.ask(one.kind.name, version, inputs, self.left(began))
                 return Answer(version, variant, one.kind.answers(outputs)[0])
             except NotResident:
                 # Two releases may have passed since the log was last read.
                 if attempt == 1:
-                    await self.followers.refresh(one)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self.left(began)):
+                            await self.followers.refresh(one)
             except NoAnswer as error:
                 return self.fall_back(one, "deadline" if isinstance(error, TooLate) else "unavailable", error)
         return self.fall_back(one, "unavailable", NoAnswer(f"version {version} is not resident"))
+
+    def left(self, began: float) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - (time.perf_counter() - began)
 
     def fall_back(self, one: Followed, reason: str, error: Exception) -> Answer:
         """What is good for everyone. Raises Refused if no version ever said what that is."""

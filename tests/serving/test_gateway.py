@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from deployments import processes, stack
 from serving.app import create
+from tasks import releases
 from tasks.exposures import EXPOSURES, FEEDBACK, Exposure, Feedback
 from tasks.settings import settings
 from tests.serving.conftest import running
@@ -117,6 +118,42 @@ def test_two_releases_between_two_looks_into_the_log_cost_no_answer(live, monkey
         # Version 1 is no longer resident.
         found = ask(gateway, 150)
     assert (found["version"], found["variant"]) == (3, "champion")
+
+
+def test_a_slow_release_log_does_not_delay_an_answer(live, monkeypatch):
+    monkeypatch.setattr("serving.follow.SECONDS", 60)
+    monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "500")
+    live(1)
+    with TestClient(create(settings())) as gateway:
+        live(2)
+        live(3)
+        current = releases.current
+        monkeypatch.setattr("tasks.releases.current", lambda name: time.sleep(4) or current(name))
+        began = time.monotonic()
+        assert ask(gateway)["variant"] == "fallback"
+        assert time.monotonic() - began < 2
+
+
+def test_a_release_log_that_is_gone_leaves_in_force_what_was(gateway: TestClient, home: Path):
+    (home / "releases").rename(home / "unmounted")
+    until(lambda: metric(gateway, 'kreislauf_release_errors_total{model="tiny"}') > 0)
+    assert ask(gateway)["variant"] == "champion"
+
+
+def test_releases_are_followed_although_no_fallback_can_be_stored(gateway: TestClient, live, home: Path):
+    (home / "gateway" / "tiny.tmp").mkdir()
+    live(2)
+    until(lambda: gateway.app.state.gateway.followers.models["tiny"].asked == 2)
+    live(3)
+    until(lambda: metric(gateway, 'kreislauf_release{model="tiny"}') == 3)
+
+
+def test_half_a_stored_fallback_does_not_keep_a_gateway_from_starting(live, home: Path):
+    live(1)
+    (home / "gateway").mkdir(parents=True)
+    (home / "gateway" / "tiny.json").write_text('{"return')
+    with TestClient(create(settings())) as gateway:
+        assert gateway.get("/ready").status_code == 200
 
 
 def test_users_keep_their_variant_and_a_share_of_them_gets_the_challenger(gateway: TestClient, live):
