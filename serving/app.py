@@ -20,9 +20,11 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
+from serving.connections import Connection
 from serving.gateway import Gateway, Refused
 from tasks.settings import Settings, settings
 
+HEAD_BYTES = 65_536
 BODY_BYTES = 1_000_000
 BODY_SECONDS = 10.0
 IN_FLIGHT = 256
@@ -159,6 +161,14 @@ def problem(status: int, detail: str) -> Response:
     return JSONResponse({"detail": detail}, status, {"Retry-After": "1"} if status == 503 else None)
 
 
+def listen(told: Settings, host: str, port: int) -> uvicorn.Config:
+    """How the application is served."""
+    return uvicorn.Config(
+        create(told), host=host, port=port, access_log=False, timeout_graceful_shutdown=10, server_header=False,
+        http=Connection, h11_max_incomplete_event_size=HEAD_BYTES, ws="none",
+    )  # fmt: skip
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`."""
     try:
@@ -176,10 +186,7 @@ def main() -> None:
     if not is_loopback(arguments.host) and not told.gateway_token:
         sys.exit(f"{arguments.host} can be reached from outside: set KREISLAUF_GATEWAY_TOKEN, or bind to 127.0.0.1.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    uvicorn.run(
-        create(told), host=arguments.host, port=arguments.port, access_log=False, timeout_graceful_shutdown=10,
-        server_header=False, h11_max_incomplete_event_size=65_536,
-    )  # fmt: skip
+    uvicorn.Server(listen(told, arguments.host, arguments.port)).run()
 
 
 if __name__ == "__main__":
