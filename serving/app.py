@@ -74,6 +74,7 @@ def create(told: Settings) -> FastAPI:
     ):
         app.add_api_route(path, endpoint, methods=["POST"], openapi_extra={"requestBody": OBJECT}, **extra)
     app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(RecursionError, too_deep)
     app.add_middleware(Guard, token=told.gateway_token)
     return app
 
@@ -154,6 +155,11 @@ async def refused(request: Request, error: Exception) -> Response:
     """See Refused."""
     assert isinstance(error, Refused)
     return problem(error.status, error.detail)
+
+
+async def too_deep(request: Request, error: Exception) -> Response:
+    """What can just be parsed may be nested too deeply for a model type, or to be written down."""
+    return problem(422, "The JSON is nested too deeply.")
 
 
 def problem(status: int, detail: str) -> Response:

@@ -101,9 +101,8 @@ class Gateway:
     async def predict(self, model: str, body: bytes) -> dict:
         """One answer. Raises Refused."""
         began = time.perf_counter()
-        one, request = self.followed(model), parse(body)
-        user = read_user(request)
-        inputs = self.tensors(one, request)
+        one = self.followed(model)
+        user, inputs = self.understand(one, body)
         found = await self.answer(one, inputs, user or uuid.uuid4().hex, began)
         items = one.kind.items(found.answer)
         request_id = f"{uuid.uuid4().hex}.{found.variant}.{found.version}"
@@ -224,10 +223,15 @@ class Gateway:
             )
         return one
 
-    def tensors(self, one: Followed, request: dict) -> Tensors:
-        """Raises Refused with the model type's own words."""
+    def understand(self, one: Followed, body: bytes) -> tuple[str | None, Tensors]:
+        """User and tensors; the parsed JSON, which can be twenty times the body, is not kept while Triton is asked.
+
+        Raises Refused with the model type's own words.
+        """
+        request = parse(body)
+        user = read_user(request)
         try:
-            return one.kind.tensors([request])
+            return user, one.kind.tensors([request])
         except ValueError as error:
             raise Refused(422, str(error)[:1_000]) from error
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -283,6 +284,36 @@ def test_a_bad_request_is_told_what_is_wrong(gateway: TestClient, path: str, bod
     assert (response.status_code, says in response.json()["detail"]) == (status, True), response.text
     assert "Traceback" not in response.text
     assert spooled(0, Exposure) == []
+
+
+def test_no_depth_of_nesting_is_an_error_of_the_server(gateway: TestClient):
+    told = b'{"request_id":"%s","model":"tiny","kind":"click","item":' % ask(gateway)["request_id"].encode()
+    found = {
+        gateway.post("/v1/feedback", content=told + b"[" * depth + b"]" * depth + b"}").status_code
+        for depth in range(900, 1000)
+    }
+    assert found == {400, 422}
+
+
+def test_a_parsed_request_is_not_kept_while_triton_is_asked(gateway: TestClient, monkeypatch):
+    class Parsed(dict):
+        pass
+
+    known: list[weakref.ref] = []
+
+    def parse(body: bytes) -> dict:
+        found = Parsed(msgspec.json.decode(body))
+        known.append(weakref.ref(found))
+        return found
+
+    async def asked(*_: object) -> dict:
+        assert known[0]() is None
+        return {"returned": np.array([[True]])}
+
+    monkeypatch.setattr("serving.gateway.parse", parse)
+    monkeypatch.setattr(gateway.app.state.gateway.triton, "ask", asked)
+    ask(gateway)
+    assert len(known) == 1
 
 
 def test_a_token_is_wanted_where_one_is_set(live, monkeypatch):
