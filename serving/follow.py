@@ -68,6 +68,7 @@ class Followers:
             if release:
                 one.versions.update(release.versions)
                 self.metrics.release.labels(name).set(release.number)
+                self.metrics.champion.labels(name).set(release.champion)
                 if release.watermark:
                     self.metrics.watermark.labels(name).set(release.watermark / 1000)
 

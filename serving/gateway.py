@@ -59,6 +59,7 @@ class Gateway:
         kinds = [spec.load(name) for name in spec.names()]
         self.followers = Followers(kinds, settings.home / "gateway", self.triton, self.metrics)
         self.exposures, self.feedbacks = (Spool(folder) for folder in settings.spools)
+        self.metrics.start([kind.name for kind in kinds], [folder.name for folder in settings.spools])
         self.shadows: set[asyncio.Task] = set()
 
     async def start(self) -> None:
@@ -109,6 +110,8 @@ class Gateway:
         seconds = time.perf_counter() - began
         served = (model, str(found.version), found.variant)
         self.metrics.requests.labels(*served).inc()
+        for kind in KINDS:
+            self.metrics.feedback.labels(*served, kind)
         self.metrics.latency.labels(*served).observe(seconds)
         self.metrics.items.labels(*served).observe(len(items))
         if found.reason:

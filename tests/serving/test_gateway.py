@@ -58,6 +58,18 @@ def test_feedback_is_counted_by_variant_and_kept(gateway: TestClient):
     assert metric(gateway, 'kreislauf_feedback_total{kind="click",model="tiny",variant="champion",version="1"}') == 1
 
 
+def test_counters_are_there_before_they_count(gateway: TestClient):
+    ask(gateway)
+    told = gateway.get("/metrics").text
+    for line in (
+        'kreislauf_feedback_total{kind="order",model="tiny",variant="champion",version="1"} 0.0',
+        'kreislauf_fallbacks_total{model="tiny",reason="deadline"} 0.0',
+        'kreislauf_release_errors_total{model="tiny"} 0.0',
+        'kreislauf_lost_lines_total{table="feedback"} 0.0',
+    ):
+        assert line in told
+
+
 def test_what_it_keeps_is_loaded_with_accounts_that_balance(gateway: TestClient, prefect_harness, mlflow_store):
     from flows.collect import collect
     from tasks import lake
@@ -107,7 +119,7 @@ def test_a_new_release_is_followed_without_a_restart(gateway: TestClient, live):
     live(2)
     until(lambda: ask(gateway, 150)["version"] == 2)
     assert ask(gateway, 150)["answer"] == {"returned": False}
-    assert metric(gateway, 'kreislauf_release{model="tiny"}') == 2
+    assert metric(gateway, 'kreislauf_release{model="tiny"}') == metric(gateway, "kreislauf_champion") == 2
 
 
 def test_two_releases_between_two_looks_into_the_log_cost_no_answer(live, monkeypatch):
