@@ -24,6 +24,9 @@ def collect() -> dict[str, IngestReport]:
     """
     done = {}
     for table, folder in zip(exposures.TABLES, settings().spools, strict=True):
+        for empty in [path for path in folder.glob("*.jsonl") if not path.stat().st_size]:
+            # Of a gateway that was killed, or whose disk was full, before the first line: ingest refuses empty files.
+            empty.unlink()
         if any(folder.glob("*.jsonl")):
             done[table] = ingest(str(folder), table=table, max_reject_share=1)
             for file in done[table].files:

@@ -4,7 +4,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows.publish import put_in_triton
+from flows.publish import put_in_triton, restored
 from tasks import gate, registry, releases, triton
 
 
@@ -41,17 +41,27 @@ def experiment(
         live = releases.current(model)
         if live is None:
             raise ExperimentRefused(f"Nothing of {model} is live: a challenger needs a champion. Run retrain first.")
-        if challenger is not None:
-            permit(registry.get(model, challenger), live)
-            put_in_triton(model, sorted({*live.versions, challenger}), challenger)
-        release = releases.append(
-            model, live.champion, reason(challenger, share), who or flow_run.get_name() or "a person, from Python",
-            after=live, challenger=challenger, share=share if challenger else 0.0, watermark=live.watermark,
-        )  # fmt: skip
+        who = who or flow_run.get_name() or "a person, from Python"
+        if challenger is None:
+            release = releases.append(model, live.champion, reason(None, 0), who, live, watermark=live.watermark)
+        else:
+            release = begin(registry.get(model, challenger), live, share, who)
         triton.serve(model, release.versions)
         registry.mirror(model, release.champion, release.challenger, release.previous)
     create_markdown_artifact(key=f"ab-test-{model.replace('_', '-')}", markdown=f"# {model}\n\n{release.reason}")
     return release
+
+
+def begin(challenger: registry.Version, live: releases.Release, share: float, who: str) -> releases.Release:
+    """Verify the challenger in Triton, then write the release; on failure Triton serves what it served before."""
+    permit(challenger, live)
+    model, number = challenger.model, challenger.number
+    with restored(challenger):
+        put_in_triton(model, sorted({*live.versions, number}), number)
+        return releases.append(
+            model, live.champion, reason(number, share), who, live, challenger=number, share=share,
+            watermark=live.watermark,
+        )  # fmt: skip
 
 
 def permit(challenger: registry.Version, live: releases.Release) -> None:

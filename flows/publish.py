@@ -1,6 +1,8 @@
 """Put a promoted version live: load in Triton, ask golden questions, write the release, mirror it in MLflow."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from prefect import flow, get_run_logger, task
@@ -74,19 +76,26 @@ def go_live(candidate: registry.Version, live: releases.Release | None, reason: 
     resident = live.versions if live else []
     if live and live.challenger:
         reason += f" The A/B test of version {live.challenger} against version {live.champion} ends."
-    try:
+    with restored(candidate):
         put_in_triton(candidate.model, sorted({*resident, candidate.number}), candidate.number)
         release = releases.append(
             candidate.model, candidate.number, reason, who, after=live, watermark=candidate.lineage.watermark
         )
+    triton.serve(candidate.model, release.versions)
+    return release
+
+
+@contextmanager
+def restored(candidate: registry.Version) -> Iterator[None]:
+    """Undo what was done in Triton for `candidate` when it fails."""
+    try:
+        yield
     except Exception as error:
         try:
             undo(candidate)
         except triton.TritonError as second:
             error.add_note(f"What Triton served before could not be restored yet; publish again. {second}")
         raise
-    triton.serve(candidate.model, release.versions)
-    return release
 
 
 def permission(candidate: registry.Version, live: releases.Release | None) -> str:

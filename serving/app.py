@@ -20,9 +20,11 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
+from serving.connections import Connection
 from serving.gateway import Gateway, Refused
 from tasks.settings import Settings, settings
 
+HEAD_BYTES = 65_536
 BODY_BYTES = 1_000_000
 BODY_SECONDS = 10.0
 IN_FLIGHT = 256
@@ -72,6 +74,7 @@ def create(told: Settings) -> FastAPI:
     ):
         app.add_api_route(path, endpoint, methods=["POST"], openapi_extra={"requestBody": OBJECT}, **extra)
     app.add_exception_handler(Refused, refused)
+    app.add_exception_handler(RecursionError, too_deep)
     app.add_middleware(Guard, token=told.gateway_token)
     return app
 
@@ -154,9 +157,22 @@ async def refused(request: Request, error: Exception) -> Response:
     return problem(error.status, error.detail)
 
 
+async def too_deep(request: Request, error: Exception) -> Response:
+    """What can just be parsed may be nested too deeply for a model type, or to be written down."""
+    return problem(422, "The JSON is nested too deeply.")
+
+
 def problem(status: int, detail: str) -> Response:
     """An error as JSON; a 503 says when to come back."""
     return JSONResponse({"detail": detail}, status, {"Retry-After": "1"} if status == 503 else None)
+
+
+def listen(told: Settings, host: str, port: int) -> uvicorn.Config:
+    """How the application is served."""
+    return uvicorn.Config(
+        create(told), host=host, port=port, access_log=False, timeout_graceful_shutdown=10, server_header=False,
+        http=Connection, h11_max_incomplete_event_size=HEAD_BYTES, ws="none",
+    )  # fmt: skip
 
 
 def is_loopback(host: str) -> bool:
@@ -176,10 +192,7 @@ def main() -> None:
     if not is_loopback(arguments.host) and not told.gateway_token:
         sys.exit(f"{arguments.host} can be reached from outside: set KREISLAUF_GATEWAY_TOKEN, or bind to 127.0.0.1.")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    uvicorn.run(
-        create(told), host=arguments.host, port=arguments.port, access_log=False, timeout_graceful_shutdown=10,
-        server_header=False, h11_max_incomplete_event_size=65_536,
-    )  # fmt: skip
+    uvicorn.Server(listen(told, arguments.host, arguments.port)).run()
 
 
 if __name__ == "__main__":

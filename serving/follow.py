@@ -3,11 +3,12 @@
 import asyncio
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.spec import ModelSpec
-from serving.ask import NoAnswer, NotResident, Triton
+from serving.ask import Triton
 from serving.metrics import Metrics
 from tasks import releases
 
@@ -45,11 +46,12 @@ class Followers:
         self.triton, self.metrics = triton, metrics
         self.models = {kind.name: Followed(kind, folder / f"{kind.name}.json") for kind in kinds}
         for one in self.models.values():
-            if one.file.exists():
+            # A machine that lost power may have left half a file; Triton is asked again.
+            with suppress(FileNotFoundError, ValueError):
                 one.fallback = json.loads(one.file.read_text())
 
     async def refresh(self, one: Followed) -> None:
-        """Read the log; a log that cannot be read leaves in force what was."""
+        """Read the log; one that cannot be read, or has lost entries, leaves in force what was."""
         name = one.kind.name
         async with one.lock:
             try:
@@ -57,6 +59,7 @@ class Followers:
                     past = await asyncio.to_thread(releases.history, name)
                     one.versions.update(version for release in past for version in release.versions)
                 release = await asyncio.to_thread(releases.current, name)
+                check(one.release, release)
             except Exception as error:  # Whatever the storage raises, what is in force must not end.
                 self.metrics.release_errors.labels(name).inc()
                 log.warning("The release log of %s cannot be read, release %s stays: %s", name, one.release, error)
@@ -65,6 +68,7 @@ class Followers:
             if release:
                 one.versions.update(release.versions)
                 self.metrics.release.labels(name).set(release.number)
+                self.metrics.champion.labels(name).set(release.champion)
                 if release.watermark:
                     self.metrics.watermark.labels(name).set(release.watermark / 1000)
 
@@ -76,13 +80,12 @@ class Followers:
         try:
             inputs = one.kind.tensors([one.kind.fallback])
             outputs = await self.triton.ask(one.kind.name, release.champion, inputs, FALLBACK_SECONDS)
-        except (NoAnswer, NotResident) as error:
-            log.warning("No new fallback answer for %s: %s", one.kind.name, error)
-            return
-        one.fallback, one.asked = one.kind.answers(outputs)[0], release.champion
-        draft = one.file.with_suffix(".tmp")
-        draft.write_text(json.dumps(one.fallback))
-        draft.replace(one.file)
+            one.fallback, one.asked = one.kind.answers(outputs)[0], release.champion
+            draft = one.file.with_suffix(".tmp")
+            draft.write_text(json.dumps(one.fallback))
+            draft.replace(one.file)
+        except Exception as error:  # Whatever Triton says or the disk refuses, the log must still be followed.
+            log.warning("No new fallback answer for %s is kept: %s", one.kind.name, error)
 
     async def forever(self) -> None:
         """Follow until cancelled."""
@@ -91,3 +94,9 @@ class Followers:
             for one in self.models.values():
                 await self.refresh(one)
                 await self.keep_fallback(one)
+
+
+def check(before: releases.Release | None, now: releases.Release | None) -> None:
+    """Raises LookupError if the log ends earlier than before: it only grows, so its storage is what is gone."""
+    if before and (now is None or now.number < before.number):
+        raise LookupError(f"it ended with release {before.number} and now with {now and now.number}")

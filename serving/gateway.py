@@ -59,6 +59,7 @@ class Gateway:
         kinds = [spec.load(name) for name in spec.names()]
         self.followers = Followers(kinds, settings.home / "gateway", self.triton, self.metrics)
         self.exposures, self.feedbacks = (Spool(folder) for folder in settings.spools)
+        self.metrics.start([kind.name for kind in kinds], [folder.name for folder in settings.spools])
         self.shadows: set[asyncio.Task] = set()
 
     async def start(self) -> None:
@@ -82,8 +83,11 @@ class Gateway:
         """Old segments are closed even when nobody asks."""
         while True:
             await asyncio.sleep(1)
-            self.exposures.tick()
-            self.feedbacks.tick()
+            for spool in (self.exposures, self.feedbacks):
+                try:
+                    spool.tick()
+                except OSError as error:
+                    log.error("A segment cannot be closed, the next start does: %s", error)
 
     def ready(self) -> dict[str, str]:
         """What is wrong with each model type that cannot be answered for; empty when all can."""
@@ -98,15 +102,16 @@ class Gateway:
     async def predict(self, model: str, body: bytes) -> dict:
         """One answer. Raises Refused."""
         began = time.perf_counter()
-        one, request = self.followed(model), parse(body)
-        user = read_user(request)
-        inputs = self.tensors(one, request)
+        one = self.followed(model)
+        user, inputs = self.understand(one, body)
         found = await self.answer(one, inputs, user or uuid.uuid4().hex, began)
         items = one.kind.items(found.answer)
         request_id = f"{uuid.uuid4().hex}.{found.variant}.{found.version}"
         seconds = time.perf_counter() - began
         served = (model, str(found.version), found.variant)
         self.metrics.requests.labels(*served).inc()
+        for kind in KINDS:
+            self.metrics.feedback.labels(*served, kind)
         self.metrics.latency.labels(*served).observe(seconds)
         self.metrics.items.labels(*served).observe(len(items))
         if found.reason:
@@ -130,17 +135,22 @@ class Gateway:
             raise Refused(503, f"Nothing of {one.kind.name} is live yet: run the flow retrain.")
         for attempt in (1, 2):
             version, variant = split.assign(one.release, user)
-            left = self.deadline - (time.perf_counter() - began)
             try:
-                outputs = await self.triton.ask(one.kind.name, version, inputs, left)
+                outputs = await self.triton.ask(one.kind.name, version, inputs, self.left(began))
                 return Answer(version, variant, one.kind.answers(outputs)[0])
             except NotResident:
                 # Two releases may have passed since the log was last read.
                 if attempt == 1:
-                    await self.followers.refresh(one)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(self.left(began)):
+                            await self.followers.refresh(one)
             except NoAnswer as error:
                 return self.fall_back(one, "deadline" if isinstance(error, TooLate) else "unavailable", error)
         return self.fall_back(one, "unavailable", NoAnswer(f"version {version} is not resident"))
+
+    def left(self, began: float) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - (time.perf_counter() - began)
 
     def fall_back(self, one: Followed, reason: str, error: Exception) -> Answer:
         """What is good for everyone. Raises Refused if no version ever said what that is."""
@@ -216,10 +226,15 @@ class Gateway:
             )
         return one
 
-    def tensors(self, one: Followed, request: dict) -> Tensors:
-        """Raises Refused with the model type's own words."""
+    def understand(self, one: Followed, body: bytes) -> tuple[str | None, Tensors]:
+        """User and tensors; the parsed JSON, which can be twenty times the body, is not kept while Triton is asked.
+
+        Raises Refused with the model type's own words.
+        """
+        request = parse(body)
+        user = read_user(request)
         try:
-            return one.kind.tensors([request])
+            return user, one.kind.tensors([request])
         except ValueError as error:
             raise Refused(422, str(error)[:1_000]) from error
 

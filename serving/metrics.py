@@ -5,6 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 ITEMS = (0, 1, 5, 10, 20, 50, 100)
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+REASONS = ("deadline", "unavailable")
 SERVED = ("model", "version", "variant")
 
 
@@ -30,6 +31,7 @@ class Metrics:
             "kreislauf_lost_lines", "Lines that the spool's disk refused.", ("table",), registry=registry
         )
         self.release = Gauge("kreislauf_release", "Number of the release in force.", ("model",), registry=registry)
+        self.champion = Gauge("kreislauf_champion", "Version that is the champion.", ("model",), registry=registry)
         self.release_errors = Counter(
             "kreislauf_release_errors", "Reads of the release log that failed.", ("model",), registry=registry
         )
@@ -45,3 +47,12 @@ class Metrics:
             "kreislauf_shadow_dropped", "Shadow questions that were not asked or not answered.", ("model",),
             registry=registry,
         )  # fmt: skip
+
+    def start(self, models: list[str], tables: list[str]) -> None:
+        """At 0, because Prometheus sees no increase in a counter that appears with its first count."""
+        for model in models:
+            self.release_errors.labels(model)
+            for reason in REASONS:
+                self.fallbacks.labels(model, reason)
+        for table in tables:
+            self.lost.labels(table)

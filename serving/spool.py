@@ -9,6 +9,7 @@ import fcntl
 import os
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -49,22 +50,29 @@ class Spool:
     def close(self) -> None:
         """Make the newest segment ready to be loaded; the next line opens another."""
         if self._file >= 0:
-            self._path.rename(self._path.with_suffix(".jsonl"))
-            os.close(self._file)
-            self._file = -1
+            try:
+                self._path.rename(self._path.with_suffix(".jsonl"))
+            finally:
+                os.close(self._file)
+                self._file = -1
 
     def _open(self) -> None:
         self._path = self.folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.open"
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
         # Held until the file is closed, or its process is gone.
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        if not self._path.exists():
+            # Another gateway was starting, and adopted it before it was locked.
+            os.close(self._file)
+            return self._open()
         self._bytes, self._opened = 0, time.monotonic()
 
 
 def adopt(folder: Path) -> None:
     """Close the segments whose gateway is gone; half a last line goes with them and is quarantined when loaded."""
     for path in folder.glob("*.open"):
-        with path.open("rb") as file:
+        # One that is gone was closed meanwhile by the gateway that wrote it.
+        with suppress(FileNotFoundError), path.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

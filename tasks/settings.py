@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     """Folder or s3:// prefix of Triton's model repository, as this process sees it."""
     triton_url: str = ""
     """host:port of Triton's gRPC endpoint; default: the one that `make up` recorded."""
+    triton_gpu: bool = False
+    """Whether Triton answers on its GPUs, with one instance each; it needs its native onnxruntime backend then."""
     kafka: str = ""
     """Bootstrap servers of Kafka, host:port, separated by commas."""
     kafka_options: dict[str, str] = {}

@@ -102,7 +102,8 @@ def config(model: str, onnx: bytes, versions: list[int], warm: set[str]) -> str:
     message = model_config_pb2.ModelConfig(name=model, backend="onnxruntime", max_batch_size=MAX_BATCH)
     message.version_policy.specific.versions.extend(versions)
     message.dynamic_batching.SetInParent()
-    message.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    device = "KIND_GPU" if settings().triton_gpu else "KIND_CPU"
+    message.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.Kind.Value(device))
     for tensors, target in ((graph.input, message.input), (graph.output, message.output)):
         for tensor in tensors:
             kind = tensor.type.tensor_type

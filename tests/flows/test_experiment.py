@@ -5,7 +5,7 @@ import pytest
 from flows.experiment import ExperimentRefused, experiment
 from flows.ingest import ingest
 from flows.promote import promote
-from flows.publish import publish
+from flows.publish import PublishRefused, publish
 from flows.train import train
 from serving import split
 from tasks import registry, releases
@@ -13,7 +13,7 @@ from tasks import registry, releases
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
-def test_a_test_starts_grows_hides_and_ends(tiny, orders):
+def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
     with pytest.raises(ExperimentRefused, match="Nothing of tiny is live"):
         experiment(tiny, 1)
     ingest(orders(0, 20, threshold=50), tiny)
@@ -33,6 +33,13 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders):
     with pytest.raises(ValueError, match="share is 2"):
         experiment(tiny, 3, share=2)
     assert len(releases.history(tiny)) == 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.publish.compare", lambda *_: "everything")
+        with pytest.raises(PublishRefused, match="answers otherwise"):
+            experiment(tiny, 3)
+    assert {path.name for path in (triton["repository"] / tiny).glob("[0-9]*")} == {"1"}
+    assert "versions: 3" not in (triton["repository"] / tiny / "config.pbtxt").read_text()
 
     begun = experiment(tiny, 3, share=0.1, who="anna")
     assert (begun.champion, begun.challenger, begun.previous, begun.share, begun.who) == (1, 3, None, 0.1, "anna")

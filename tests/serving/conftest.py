@@ -11,7 +11,7 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from deployments import processes, stack
-from serving.app import create
+from serving.app import create, listen
 from tasks import releases
 from tasks import triton as triton_task
 from tasks.settings import settings
@@ -51,7 +51,7 @@ def live(
 def running() -> Iterator[str]:
     """Address of a gateway that listens."""
     port = processes.free_port()
-    server = uvicorn.Server(uvicorn.Config(create(settings()), port=port, log_level="warning"))
+    server = uvicorn.Server(listen(settings(), "127.0.0.1", port))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

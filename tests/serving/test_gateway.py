@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from starlette.testclient import TestClient
 
 from deployments import processes, stack
 from serving.app import create
+from tasks import releases
 from tasks.exposures import EXPOSURES, FEEDBACK, Exposure, Feedback
 from tasks.settings import settings
 from tests.serving.conftest import running
@@ -56,6 +58,18 @@ def test_feedback_is_counted_by_variant_and_kept(gateway: TestClient):
     assert metric(gateway, 'kreislauf_feedback_total{kind="click",model="tiny",variant="champion",version="1"}') == 1
 
 
+def test_counters_are_there_before_they_count(gateway: TestClient):
+    ask(gateway)
+    told = gateway.get("/metrics").text
+    for line in (
+        'kreislauf_feedback_total{kind="order",model="tiny",variant="champion",version="1"} 0.0',
+        'kreislauf_fallbacks_total{model="tiny",reason="deadline"} 0.0',
+        'kreislauf_release_errors_total{model="tiny"} 0.0',
+        'kreislauf_lost_lines_total{table="feedback"} 0.0',
+    ):
+        assert line in told
+
+
 def test_what_it_keeps_is_loaded_with_accounts_that_balance(gateway: TestClient, prefect_harness, mlflow_store):
     from flows.collect import collect
     from tasks import lake
@@ -81,10 +95,23 @@ def test_a_torn_line_is_kept_aside_and_stops_nothing(gateway: TestClient, prefec
 
     folder = settings().spools[0]
     (folder / "1-killed.jsonl").write_bytes(b'{"request_id": "torn')
+    (folder / "2-killed-before-its-first-line.jsonl").touch()
     done = collect()
     assert (done["exposures"].lines_in, done["exposures"].lines_rejected) == (1, 1)
     assert lake.rejects(EXPOSURES)["raw"].to_list() == [b'{"request_id": "torn']
     assert not list(folder.glob("*.jsonl"))
+
+
+def test_segments_are_closed_again_when_their_folder_is_back(gateway: TestClient):
+    inner = gateway.app.state.gateway
+    inner.exposures.seconds = 0
+    ask(gateway)
+    folder = settings().spools[0]
+    folder.rename(folder.with_name("gone"))
+    until(lambda: inner.exposures._file < 0)
+    folder.mkdir()
+    ask(gateway)
+    until(lambda: list(folder.glob("*.jsonl")))
 
 
 def test_a_new_release_is_followed_without_a_restart(gateway: TestClient, live):
@@ -92,7 +119,7 @@ def test_a_new_release_is_followed_without_a_restart(gateway: TestClient, live):
     live(2)
     until(lambda: ask(gateway, 150)["version"] == 2)
     assert ask(gateway, 150)["answer"] == {"returned": False}
-    assert metric(gateway, 'kreislauf_release{model="tiny"}') == 2
+    assert metric(gateway, 'kreislauf_release{model="tiny"}') == metric(gateway, "kreislauf_champion") == 2
 
 
 def test_two_releases_between_two_looks_into_the_log_cost_no_answer(live, monkeypatch):
@@ -104,6 +131,42 @@ def test_two_releases_between_two_looks_into_the_log_cost_no_answer(live, monkey
         # Version 1 is no longer resident.
         found = ask(gateway, 150)
     assert (found["version"], found["variant"]) == (3, "champion")
+
+
+def test_a_slow_release_log_does_not_delay_an_answer(live, monkeypatch):
+    monkeypatch.setattr("serving.follow.SECONDS", 60)
+    monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "500")
+    live(1)
+    with TestClient(create(settings())) as gateway:
+        live(2)
+        live(3)
+        current = releases.current
+        monkeypatch.setattr("tasks.releases.current", lambda name: time.sleep(4) or current(name))
+        began = time.monotonic()
+        assert ask(gateway)["variant"] == "fallback"
+        assert time.monotonic() - began < 2
+
+
+def test_a_release_log_that_is_gone_leaves_in_force_what_was(gateway: TestClient, home: Path):
+    (home / "releases").rename(home / "unmounted")
+    until(lambda: metric(gateway, 'kreislauf_release_errors_total{model="tiny"}') > 0)
+    assert ask(gateway)["variant"] == "champion"
+
+
+def test_releases_are_followed_although_no_fallback_can_be_stored(gateway: TestClient, live, home: Path):
+    (home / "gateway" / "tiny.tmp").mkdir()
+    live(2)
+    until(lambda: gateway.app.state.gateway.followers.models["tiny"].asked == 2)
+    live(3)
+    until(lambda: metric(gateway, 'kreislauf_release{model="tiny"}') == 3)
+
+
+def test_half_a_stored_fallback_does_not_keep_a_gateway_from_starting(live, home: Path):
+    live(1)
+    (home / "gateway").mkdir(parents=True)
+    (home / "gateway" / "tiny.json").write_text('{"return')
+    with TestClient(create(settings())) as gateway:
+        assert gateway.get("/ready").status_code == 200
 
 
 def test_users_keep_their_variant_and_a_share_of_them_gets_the_challenger(gateway: TestClient, live):
@@ -233,6 +296,36 @@ def test_a_bad_request_is_told_what_is_wrong(gateway: TestClient, path: str, bod
     assert (response.status_code, says in response.json()["detail"]) == (status, True), response.text
     assert "Traceback" not in response.text
     assert spooled(0, Exposure) == []
+
+
+def test_no_depth_of_nesting_is_an_error_of_the_server(gateway: TestClient):
+    told = b'{"request_id":"%s","model":"tiny","kind":"click","item":' % ask(gateway)["request_id"].encode()
+    found = {
+        gateway.post("/v1/feedback", content=told + b"[" * depth + b"]" * depth + b"}").status_code
+        for depth in range(900, 1000)
+    }
+    assert found == {400, 422}
+
+
+def test_a_parsed_request_is_not_kept_while_triton_is_asked(gateway: TestClient, monkeypatch):
+    class Parsed(dict):
+        pass
+
+    known: list[weakref.ref] = []
+
+    def parse(body: bytes) -> dict:
+        found = Parsed(msgspec.json.decode(body))
+        known.append(weakref.ref(found))
+        return found
+
+    async def asked(*_: object) -> dict:
+        assert known[0]() is None
+        return {"returned": np.array([[True]])}
+
+    monkeypatch.setattr("serving.gateway.parse", parse)
+    monkeypatch.setattr(gateway.app.state.gateway.triton, "ask", asked)
+    ask(gateway)
+    assert len(known) == 1
 
 
 def test_a_token_is_wanted_where_one_is_set(live, monkeypatch):

@@ -3,14 +3,26 @@
 import itertools
 import socket
 import time
+from collections.abc import Callable, Iterator
 
 import httpx
+import psutil
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 
-from serving import app
+from serving import app, connections
+from tests.serving.conftest import running
 
 DELIBERATE = 503
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a gateway that has nothing to answer with."""
+    monkeypatch.setenv("KREISLAUF_TRITON_URL", "127.0.0.1:1")
+    with running() as found:
+        yield found
 
 
 def test_whatever_is_sent_is_answered_as_described(listening: str):
@@ -60,3 +72,46 @@ def test_clients_that_never_finish_do_not_keep_others_out(listening: str, monkey
     assert b" 408 " in stuck[0].recv(100)
     for one in stuck:
         one.close()
+
+
+@pytest.mark.parametrize("endless", [b"a" * 1_000_000, b"a: b\r\n" * 150_000], ids=["one header", "headers"])
+def test_headers_without_end_do_not_fill_the_memory(address: str, endless: bytes):
+    host, port = address.split(":")
+    before = psutil.Process().memory_info().rss
+    with socket.create_connection((host, int(port))) as stranger:
+        stranger.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nA: ")
+        assert ends(lambda: stranger.sendall(endless), 50)
+    assert psutil.Process().memory_info().rss - before < 20_000_000
+
+
+def test_clients_that_ask_nothing_or_read_nothing_lose_their_connection(address: str, monkeypatch):
+    monkeypatch.setattr(connections, "SECONDS", 1.0)
+    host, port = address.split(":")
+    silent, deaf = (socket.create_connection((host, int(port)), timeout=10) for _ in range(2))
+    with silent, deaf:
+        assert ends(lambda: deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000), 10_000)
+        assert ends(lambda: silent.recv(1), 1)
+    assert httpx.get(f"http://{address}/health").status_code == 200
+
+
+def test_more_connections_than_there_are_file_handles_for_are_closed(address: str, monkeypatch):
+    monkeypatch.setattr(connections, "CONNECTIONS", 20)
+    host, port = address.split(":")
+    many = [socket.create_connection((host, int(port)), timeout=10) for _ in range(30)]
+    time.sleep(0.5)
+    for one in many[:20]:
+        one.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in one.recv(100)
+    for one in many[20:]:
+        assert ends(lambda one=one: one.recv(1), 1)
+        one.close()
+    for one in many[:20]:
+        one.close()
+
+
+def ends(step: Callable[[], bytes | None], times: int) -> bool:
+    """Whether the gateway closes the connection within so many steps."""
+    try:
+        return any(step() == b"" for _ in range(times))
+    except ConnectionError:
+        return True

@@ -59,6 +59,44 @@ def test_a_killed_gateway_s_lines_are_adopted_and_a_living_one_s_are_not(tmp_pat
     assert numbers(tmp_path) == list(range(100))
 
 
+def test_a_gateway_that_starts_beside_another_leaves_its_segment_alone(tmp_path, monkeypatch):
+    flock, kept = spool.fcntl.flock, spool.Spool(tmp_path)
+
+    def slowly(file, how: int) -> None:
+        monkeypatch.undo()
+        spool.adopt(tmp_path)
+        flock(file, how)
+
+    monkeypatch.setattr(spool.fcntl, "flock", slowly)
+    kept.write(line(0))
+    assert numbers(tmp_path, "*.open") == [0], "a segment that is written to is not up for collection"
+
+
+def test_a_segment_that_its_gateway_closes_meanwhile_is_no_reason_not_to_start(tmp_path, monkeypatch):
+    flock, kept = spool.fcntl.flock, spool.Spool(tmp_path)
+    kept.write(line(0))
+
+    def late(file, how: int) -> None:
+        kept.close()
+        flock(file, how)
+
+    monkeypatch.setattr(spool.fcntl, "flock", late)
+    spool.Spool(tmp_path)
+    assert numbers(tmp_path) == [0]
+
+
+def test_a_segment_whose_folder_is_gone_is_given_up(tmp_path):
+    kept = spool.Spool(tmp_path / "spool")
+    kept.write(line(0))
+    (tmp_path / "spool").rename(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError):
+        kept.close()
+    with pytest.raises(FileNotFoundError):
+        kept.write(line(1))
+    spool.Spool(tmp_path / "gone")
+    assert numbers(tmp_path / "gone") == [0]
+
+
 def test_a_full_disk_is_said_and_leaves_no_half_line(tmp_path):
     kept = spool.Spool(tmp_path)
     kept.write(line(0))

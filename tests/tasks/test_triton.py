@@ -21,6 +21,13 @@ def test_the_configuration_is_read_from_the_graph(tmp_path):
     assert "dynamic_batching" in text
 
 
+def test_instances_are_on_the_processor_or_on_gpus(tmp_path, monkeypatch):
+    onnx = write(tmp_path / "m.onnx", 1.0).read_bytes()
+    assert "kind: KIND_CPU" in triton.config("tiny", onnx, [1], set())
+    monkeypatch.setenv("KREISLAUF_TRITON_GPU", "true")
+    assert "kind: KIND_GPU" in triton.config("tiny", onnx, [1], set())
+
+
 def test_a_kept_request_warms_a_version_up(tmp_path, home):
     onnx = write(tmp_path / "m.onnx", 1.0).read_bytes()
     assert "model_warmup" not in triton.config("tiny", onnx, [1], {"size"})
