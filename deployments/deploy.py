@@ -27,7 +27,8 @@ def deploy() -> None:
         put_automations(client)
     done = subprocess.run(
         [Path(sys.executable).parent / "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=ROOT, env={**os.environ, "KREISLAUF_ROOT": str(ROOT)}, capture_output=True, text=True,
+        cwd=ROOT, env={**os.environ, "KREISLAUF_ROOT": str(ROOT), "KREISLAUF_PYTHON": sys.executable},
+        capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"`prefect deploy --all` failed:\n{done.stdout}{done.stderr}")

@@ -105,7 +105,7 @@ def start_prefect(home: Path, running: dict) -> dict:
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_API_URL": "/api",
-        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
     }
     if "postgres" in running:
         env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = running["postgres"]["url"]
@@ -182,8 +182,13 @@ def start_gateway(home: Path, running: dict) -> dict:
 
 
 def start_worker(home: Path, running: dict) -> dict:
-    """A Prefect worker that takes the runs of the deployments, one process per run."""
-    env = client_env(home, running) | {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_PREFETCH_SECONDS": "1"}
+    """A Prefect worker that takes the runs of the deployments, one process per run.
+
+    A run's process starts up to 6 seconds before the run is due, and waits then: that is as long as the trigger of
+    `retrain` puts its runs off, so that imports are done while further events are folded in. A run that found no free
+    concurrency slot is tried again 10 - 6 seconds later, because the server puts it off by 10.
+    """
+    env = client_env(home, running) | {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_PREFETCH_SECONDS": "6"}
     return processes.spawn(
         "worker", [_bin("prefect"), "--no-prompt", "worker", "start", "--pool", WORK_POOL], home, env
     )

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections import defaultdict
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,20 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from benchmarks import contenders, gate, ingest, knn, objectives, precision, race, recommender, scale, training, tron
+from benchmarks import (
+    contenders,
+    gate,
+    ingest,
+    knn,
+    objectives,
+    precision,
+    race,
+    recommender,
+    scale,
+    training,
+    trigger,
+    tron,
+)
 from benchmarks.contenders import Measured
 from benchmarks.otto import EVENTS_PER_SESSION, KINDS, generate
 from benchmarks.race import Check, Job, Watch, seconds_to
@@ -368,3 +382,33 @@ def test_tron_is_asked_as_it_was_trained(monkeypatch: pytest.MonkeyPatch):
     assert tron.answer(model, ids, sessions)[:3].tolist() == [[90, 60], [60, 90], [70, 60]]
     assert model.clicks.tolist() == [[0, 2, 3], [2, 3, 4], [0, 0, 1], [0, 0, 0]]
     assert model.training
+
+
+def test_the_trigger_benchmark_counts_from_the_event_to_the_flow_s_own_first_line():
+    def at(second: float) -> str:
+        return datetime.fromtimestamp(1_700_000_000 + second, UTC).isoformat().replace("+00:00", "Z")
+
+    event, run = datetime.fromtimestamp(1_700_000_000, UTC), {"created": at(0.25)}
+    states = [{"type": t, "timestamp": at(s)} for t, s in (("SCHEDULED", 0.2), ("PENDING", 4.5), ("RUNNING", 7))]
+    states[0]["state_details"] = {"scheduled_time": at(5.25)}
+    said = ("Running 1 deployment pull step(s)", 6), ("Beginning", 7.1), ("Retraining x: drift", 7.2), ("Retraining", 9)
+    logs = [{"message": message, "timestamp": at(s)} for message, s in said]
+    assert list(trigger.marks(event, run, states, logs).values()) == pytest.approx([0.25, 5.25, 4.5, 6, 7, 7.2])
+    with pytest.raises(StopIteration):
+        trigger.marks(event, run, states, logs[:2])
+
+
+def test_the_trigger_benchmark_says_when_each_step_was_reached():
+    found = [{"created": a, "first line": b} for a, b in ((0.2, 7.2), (0.4, 9.4), (0.1, 30.1))]
+    assert trigger.report(found, 5).split("\n") == [
+        "    0.20  created", "    5.00  debounce window ends", "    9.40  first line"
+    ]  # fmt: skip
+    assert trigger.window() > 0
+
+
+def test_the_trigger_benchmark_leaves_out_what_no_event_started(monkeypatch: pytest.MonkeyPatch):
+    early, late = "2026-01-01T00:00:00Z", "2026-01-01T00:00:09Z"
+    made = (("old", early, False), ("cron", late, True), ("new", late, False))
+    runs = [{"id": i, "created": created, "auto_scheduled": auto} for i, created, auto in made]
+    monkeypatch.setattr(trigger, "ask", lambda *_, **__: runs)
+    assert [run["id"] for run in trigger.retrainings(datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC))] == ["new"]
