@@ -15,10 +15,12 @@ NEW = 0.05
 NEW_TOO_OFTEN, NEW_ALONE = 0.5, 0.5
 """A new one is a placeholder if it is so many times as frequent as the most frequent one usually is, and has this share
 of all that is new: assortments change in many articles."""
-MENDED = 1 / 3
+MENDED = 0.25
 """Of what the live model lost: if learning anew brings back less, there is less to learn."""
-GONE = 0.2
-"""With less than this share of its usual quality in a part of the window, the model knows nothing of what it sees."""
+GONE, STRANGE = 0.5, 0.25
+"""If the model keeps less than the first share of its usual quality in a part of the window, and how frequent each right
+answer is resembles the hold-out by less than the second share of the usual, ids mean something else. What visitors come
+back to is found even then."""
 
 
 class Quality(BaseModel):
@@ -72,10 +74,12 @@ def faults(data: Mapping[str, Signal], quality: Quality) -> list[str]:
     if told := placeholder(data.get("top_label"), *quality.newcomer):
         found.append(told)
     fresh, late, live = quality.fresh, quality.late, quality.live
-    if quality.worst_part < GONE:
+    familiar = data.get("familiar")
+    if quality.worst_part < GONE and familiar and familiar.value < STRANGE * familiar.usual:
         found.append(
-            f"In a part of the window the live model reaches {quality.worst_part:.0%} of its usual quality: it knows "
-            "next to nothing of what it is asked about, as if ids had got another meaning."
+            f"In a part of the window the live model reaches {quality.worst_part:.0%} of its usual quality, and other "
+            f"answers are frequent than were (correlation {familiar.value:.2f}, usually {familiar.usual:.2f}): ids seem "
+            "to have got another meaning."
         )
     lost = max(live.usual - live.value, 0.0)
     if fell(fresh, late) and quality.gain < lost * MENDED:

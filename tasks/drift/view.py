@@ -71,7 +71,8 @@ class View:
 
     def measure(self, window: Window, known: pl.DataFrame, amount: int) -> dict[str, float]:
         """Each signal of a window but the live quality, by name: those of `Window.values`; `top_label`, share of the
-        most frequent right answer; `top_answer`, share of the most frequent first item of the version's answers, and
+        most frequent right answer; `familiar`, correlation of how frequent each is in the later half of the window with
+        the hold-out; `top_answer`, share of the most frequent first item of the version's answers, and
         `coverage`, how many answers it gives at all; and `fresh` and `late`, the quality of a baseline
         that learnt from `amount` rows of one half of the groups of the window, or of its later half, on the other half.
         `known` is what is known of the rows before the window."""
@@ -81,6 +82,7 @@ class View:
         return (
             window.values
             | {"top_label": share(asked.labels, frequent(asked.labels))}
+            | {"familiar": alike(self.kind.examples(late).labels, self.kind.examples(self.holdout).labels)}
             | self.shown(asked)
             | {"fresh": self.fresh(window.sample, known, amount), "late": self.fresh(late, known, amount)}
         )
@@ -192,6 +194,16 @@ def frequent(values: np.ndarray) -> np.ndarray:
 def share(values: np.ndarray, wanted: np.ndarray) -> float:
     """Share of `values` (n, ...) that are `wanted`."""
     return float((values == wanted).reshape(len(values), -1).all(1).mean()) if len(values) else 0.0
+
+
+def alike(now: np.ndarray, then: np.ndarray) -> float:
+    """Correlation (Pearson) of how often each value occurs in `now` (n, ...) and in `then` (m, ...); NaN without any."""
+    if not len(now) or not len(then):
+        return float("nan")
+    _, index = np.unique(np.concatenate([now, then]), axis=0, return_inverse=True)
+    index = index.ravel()
+    counts = np.stack([np.bincount(part, minlength=index.max() + 1) for part in np.split(index, [len(now)])])
+    return float(np.corrcoef(counts)[0, 1]) if np.ptp(counts, axis=1).all() else float("nan")
 
 
 def newcomer(now: np.ndarray, then: np.ndarray) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from tasks import drift
 from tasks.drift import calibration, window
 from tasks.drift.diagnosis import Quality, diagnose
 from tasks.drift.limits import FALSE_ALARMS, Signal, at_mix, signals
-from tasks.drift.view import newcomer, worst_part
+from tasks.drift.view import alike, newcomer, worst_part
 
 
 def frame(rows: int, shift: float, seed: int) -> pl.DataFrame:
@@ -79,7 +79,8 @@ CALM = {"live": 0.50, "fresh": 0.40, "late": 0.40, "gain": 0.002, "worst": 0.9, 
         "all fell, and learning does not help": ({"live": 0.3, "fresh": 0.2, "late": 0.2, "gain": 0.01}, "data broken"),
         "all fell, and learning helps": ({"live": 0.3, "fresh": 0.3, "late": 0.3, "gain": 0.15}, "world changed"),
         "two worlds in one window": ({"live": 0.3, "fresh": 0.3, "gain": 0.01}, "world changed"),
-        "ids mean something else": ({"live": 0.2, "gain": 0.3, "worst": 0.0}, "data broken"),
+        "ids mean something else": ({"live": 0.2, "gain": 0.3, "worst": 0.3, "familiar": 0.1}, "data broken"),
+        "other ways between the same": ({"live": 0.2, "gain": 0.3, "worst": 0.3}, "world changed"),
         "a placeholder": ({"top": 0.10, "gain": 0.03}, "data broken"),
         "a fashion": ({"top": 0.03, "gain": 0.03}, "world changed"),
         "a new placeholder": ({"new": (0.009, 0.012), "gain": 0.03}, "data broken"),
@@ -88,13 +89,18 @@ CALM = {"live": 0.50, "fresh": 0.40, "late": 0.40, "gain": 0.002, "worst": 0.9, 
     }.values(),
 )
 def test_each_pattern_has_its_diagnosis(seen, verdict):
-    s = CALM | {"volume": 6.0} | seen
+    s = CALM | {"volume": 6.0, "familiar": 0.9} | seen
     quality = Quality(
         live=signal("recall@20", s["live"], 0.5, 0.05), fresh=signal("fresh", s["fresh"], 0.4, 0.05),
         late=signal("late", s["late"], 0.4, 0.05), gain=s["gain"], gain_low=s["gain"] - 0.001,
         worst_part=s["worst"], newcomer=s["new"],
     )  # fmt: skip
-    data = {"top_label": signal("top_label", s["top"], 0.01, 0.005), "volume": signal("volume", s["volume"], 6.0, 0.1)}
+    usual = {
+        "top_label": (s["top"], 0.01, 0.005),
+        "volume": (s["volume"], 6.0, 0.1),
+        "familiar": (s["familiar"], 0.9, 0.2),
+    }
+    data = {name: signal(name, *told) for name, told in usual.items()}
     found = diagnose(data, quality, worth=0.01)
     assert found.verdict == verdict
     assert all(sentence.endswith((".", "?")) for sentence in found.evidence)
@@ -171,6 +177,15 @@ def test_the_worst_part_of_a_window_is_found_in_the_order_in_which_groups_began(
     groups = np.arange(400)[::-1]
     assert worst_part(np.r_[np.zeros(50), np.ones(350)], np.sort(groups), groups) == pytest.approx(0.0)
     assert worst_part(np.ones(10), np.arange(10), np.arange(10)) == 1.0, "a part of few groups says nothing"
+
+
+def test_how_alike_two_samples_are():
+    then = np.repeat([1, 2, 3, 4], [40, 30, 20, 10])
+    assert alike(np.repeat([1, 2, 3, 4], [4, 3, 2, 1]), then) == pytest.approx(1)
+    assert alike(np.repeat([4, 3, 2, 1], [4, 3, 2, 1]), then) == pytest.approx(-1)
+    assert alike(np.repeat([5, 6, 7, 8], [4, 3, 2, 1]), then) < 0
+    assert np.isnan(alike(np.array([]), then))
+    assert np.isnan(alike(np.array([1, 1]), np.array([1, 1, 1])))
 
 
 def test_a_newcomer_is_what_the_hold_out_did_not_have():

@@ -1,0 +1,188 @@
+"""What does a monitor run cost, and how does that grow with the window?
+
+`python -m benchmarks.monitor_cost` loads windows of SIZES million events, in OTTO's format and with its catalogue of
+1.9 M articles, into a lake, and measures in a fresh process each, REPEATS times: a plain Polars scan of all columns of
+the table; what the monitor does with every event (tasks/drift/window.py); Evidently's preset on the full frame. Then,
+once, what does not grow because it works on a sample: the imports, the questions and baselines, and Evidently's report.
+CPU seconds are those of the call alone, medians; peaks are of the whole process. The last line is JSON; `cpu_over_scan`
+is the slope of ours from the smallest to the largest window over the scan's.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import polars as pl
+
+from benchmarks.otto import ARTICLES, DAY_MS, DAYS, EVENTS_PER_SESSION, START, generate
+
+SIZES, REPEATS = (1, 3, 10), 3
+"""Million events; runs of each."""
+EVIDENTLY_SIZES = (1, 3)
+WINDOW = START, START + DAYS * DAY_MS - 1
+
+
+def known() -> pl.DataFrame:
+    """What a version knows that has learnt from all of OTTO's articles."""
+    seen = np.random.default_rng(0).integers(1, 400, ARTICLES)
+    return pl.DataFrame({"aid": np.arange(ARTICLES), "ts": np.full(ARTICLES, START), "seen": seen})
+
+
+def scan() -> Callable[[], object]:
+    """Every value of the table, once."""
+    from models.session_recommender import SPEC
+    from tasks import lake
+
+    times = pl.col("session", "aid", "ts").max(), (pl.col("type") == "carts").sum()
+    return lambda: lake.scan(SPEC.table).select(*times).collect(engine="streaming")
+
+
+def ours() -> Callable[[], object]:
+    """What the monitor does with every event."""
+    from flows.monitor import table_rows
+    from models.session_recommender import SPEC
+    from tasks.drift.window import look
+
+    rows, told = table_rows(SPEC), known()
+    found, height = rows.between(WINDOW[0] - DAY_MS, WINDOW[1])
+    return lambda: look(SPEC, found, told, *WINDOW, height)
+
+
+def sampled():
+    """A window's sample, and a version that learnt from it."""
+    from flows.monitor import table_rows
+    from models.session_recommender import SPEC
+    from tasks.drift.view import View
+    from tasks.drift.window import look
+    from tasks.intervals import Interval
+
+    found, height = table_rows(SPEC).between(WINDOW[0] - DAY_MS, WINDOW[1])
+    seen = look(SPEC, found, known(), *WINDOW, height)
+    onnx = SPEC.baseline(seen.sample, Path(os.environ["KREISLAUF_HOME"]))
+    told = SPEC.known(seen.sample.lazy()).collect()
+    return seen, View(SPEC, onnx, onnx, told, seen.sample, Interval(mean=0.5, low=0.49, high=0.51))
+
+
+def answers() -> Callable[[], object]:
+    """Questions to the version and its baseline, three baselines fitted, quality by slice."""
+    seen, view = sampled()
+    usual = {name: [value * 0.999, value] * 4 for name, value in seen.values.items()}
+    past = usual | {name: [0.4, 0.41] * 4 for name in ("fresh", "late", "top_label", "top_answer", "coverage")}
+    return lambda: view.examine(seen, seen.sample, past | {"rows": [seen.sample.height] * 8}, 0.01)
+
+
+def report() -> Callable[[], object]:
+    """Evidently's report of the sample."""
+    from tasks import drift
+
+    seen, view = sampled()
+    monitored = view.kind.monitored(seen.sample.lazy(), view.known).collect()
+    path = Path(os.environ["KREISLAUF_HOME"]) / "report.html"
+    drift.compare(monitored, monitored, path)  # imports
+    return lambda: drift.compare(monitored, monitored, path)
+
+
+def evidently() -> Callable[[], object]:
+    """Evidently's preset on all events, against as many."""
+    from evidently import Report
+    from evidently.presets import DataDriftPreset
+
+    from models.session_recommender import SPEC
+    from tasks import lake
+
+    def compare() -> object:
+        rows = SPEC.monitored(lake.scan(SPEC.table), known()).cast(pl.Float64).collect().to_pandas()
+        return Report([DataDriftPreset()]).run(rows, rows)
+
+    return compare
+
+
+PARTS = {part.__name__: part for part in (scan, ours, answers, report, evidently)}
+
+
+def measure(part: str, home: Path) -> dict:
+    """CPU seconds of a part and of its imports, and the peak of its process in MB."""
+    env = os.environ | {"KREISLAUF_HOME": str(home), "DO_NOT_TRACK": "true"}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.monitor_cost", "--part", part]
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def one(part: str) -> dict:
+    """The same, in this process."""
+    call = PARTS[part]()
+    before = time.process_time()
+    call()
+    cpu = time.process_time() - before
+    # Not ru_maxrss, which a process has from its parent.
+    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024  # type: ignore[index]
+    return {"cpu": round(cpu, 3), "start": round(before, 3), "peak_mb": round(peak)}
+
+
+def load(size: float, home: Path) -> None:
+    """A lake with so many million events."""
+    from models.session_recommender import SPEC
+    from tasks import lake, source
+
+    os.environ["KREISLAUF_HOME"] = str(home)
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.jsonl"
+        generate(raw, round(size * 1e6 / EVENTS_PER_SESSION))
+        lake.load_file(SPEC.table, source.open_file(str(raw), SPEC.table.line))
+
+
+def run(work: Path, sizes: tuple[float, ...], repeats: int, evidently_sizes: tuple[float, ...]) -> dict:
+    """Measure everything; the dictionary of the JSON line."""
+    found: dict[str, dict[float, dict]] = {part: {} for part in PARTS}
+    for size in sizes:
+        home = work / str(size)
+        load(size, home)
+        parts = ["scan", "ours"] + ["evidently"] * (size in evidently_sizes)
+        parts += ["answers", "report"] * (size == sizes[0])
+        for part in parts:
+            runs = [measure(part, home) for _ in range(repeats if part in ("scan", "ours") else 1)]
+            found[part][size] = {name: median(r[name] for r in runs) for name in runs[0]}
+            print(f"{size} M events, {part}: {found[part][size]}", flush=True)
+    return summary(found, sizes)
+
+
+def summary(found: dict[str, dict[float, dict]], sizes: tuple[float, ...]) -> dict:
+    """The dictionary of the JSON line."""
+    small, large = sizes[0], sizes[-1]
+
+    def slope(part: str) -> float:
+        return (found[part][large]["cpu"] - found[part][small]["cpu"]) / (large - small)
+
+    return {
+        "cpu_over_scan": round(slope("ours") / slope("scan"), 2),
+        "peak_memory_10x_over_1x": round(found["ours"][large]["peak_mb"] / found["ours"][small]["peak_mb"], 2),
+        "cpu_seconds_per_million_events": round(slope("ours"), 4),
+        "cpu_seconds": {part: {str(s): m["cpu"] for s, m in by.items()} for part, by in found.items()},
+        "peak_mb": {part: {str(s): m["peak_mb"] for s, m in by.items()} for part, by in found.items()},
+        "start_cpu_seconds": found["ours"][small]["start"],
+    }
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.monitor_cost", description=__doc__)
+    parser.add_argument("--part", choices=PARTS, help="measure one in this process; KREISLAUF_HOME has the lake")
+    part = parser.parse_args().part
+    if part:
+        print(json.dumps(one(part)))
+        return
+    with tempfile.TemporaryDirectory() as work:
+        print(json.dumps(run(Path(work), SIZES, REPEATS, EVIDENTLY_SIZES)))
+
+
+if __name__ == "__main__":
+    main()
