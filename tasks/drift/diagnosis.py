@@ -18,9 +18,9 @@ of all that is new: assortments change in many articles."""
 MENDED = 0.25
 """Of what the live model lost: if learning anew brings back less, there is less to learn."""
 GONE, STRANGE = 0.5, 0.25
-"""If the model keeps less than the first share of its usual quality in a part of the window, and how frequent each right
-answer is resembles the hold-out by less than the second share of the usual, ids mean something else. What visitors come
-back to is found even then."""
+"""If the model keeps less than the first share of its usual quality in a part of the window, and how frequent each
+right answer is resembles the hold-out by less than the second share of the usual, ids mean something else. What visitors
+come back to is found even then."""
 
 
 class Quality(BaseModel):
@@ -78,8 +78,8 @@ def faults(data: Mapping[str, Signal], quality: Quality) -> list[str]:
     if quality.worst_part < GONE and familiar and familiar.value < STRANGE * familiar.usual:
         found.append(
             f"In a part of the window the live model reaches {quality.worst_part:.0%} of its usual quality, and other "
-            f"answers are frequent than were (correlation {familiar.value:.2f}, usually {familiar.usual:.2f}): ids seem "
-            "to have got another meaning."
+            f"answers are frequent than were (correlation {familiar.value:.2f}, usually {familiar.usual:.2f}): ids "
+            "seem to have got another meaning."
         )
     lost = max(live.usual - live.value, 0.0)
     if fell(fresh, late) and quality.gain < lost * MENDED:

@@ -197,13 +197,13 @@ def share(values: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def alike(now: np.ndarray, then: np.ndarray) -> float:
-    """Correlation (Pearson) of how often each value occurs in `now` (n, ...) and in `then` (m, ...); NaN without any."""
+    """Correlation (Pearson) of how often each value occurs in `now` (n, ...) and `then` (m, ...); NaN without any."""
     if not len(now) or not len(then):
         return float("nan")
     _, index = np.unique(np.concatenate([now, then]), axis=0, return_inverse=True)
     index = index.ravel()
     counts = np.stack([np.bincount(part, minlength=index.max() + 1) for part in np.split(index, [len(now)])])
-    return float(np.corrcoef(counts)[0, 1]) if np.ptp(counts, axis=1).all() else float("nan")
+    return float(np.asarray(np.corrcoef(counts))[0, 1]) if np.ptp(counts, axis=1).all() else float("nan")
 
 
 def newcomer(now: np.ndarray, then: np.ndarray) -> tuple[float, float]:
