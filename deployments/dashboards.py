@@ -32,6 +32,11 @@ def per_answer(kind: str) -> str:
     return f'sum by ({BY}) (rate(kreislauf_feedback_total{{kind="{kind}"}}[{WINDOW}])) / ({asked} > 0)'
 
 
+def signal(part: str) -> str:
+    """PromQL of a part of each of the monitor's signals."""
+    return f'sum by (model, signal) (kreislauf_monitor_signal{{part="{part}"}})'
+
+
 WHO = "{{model}} {{version}} {{variant}}"
 MODEL = "{{model}}"
 ROWS: dict[str, list[Panel]] = {
@@ -69,6 +74,19 @@ ROWS: dict[str, list[Panel]] = {
             f"(sum by (model, version) (rate(kreislauf_shadow_overlap_count[{WINDOW}])) > 0)",
         }),
         Panel("Lines lost", "none", {"{{table}}": f"sum by (table) (increase(kreislauf_lost_lines_total[{WINDOW}]))"}),
+    ],
+    "Does the world change?": [
+        Panel("Signals, in limits from usual", "none", {
+            "{{model}} {{signal}}": f"({signal('value')} - {signal('usual')}) / {signal('limit')}",
+        }),
+        Panel("Live quality and what it was", "none", {
+            "{{model}} {{signal}} {{part}}":
+            'kreislauf_monitor_signal{signal=~"fresh|.*@.*|accuracy", part=~"value|usual"}',
+        }),
+        Panel("Verdict", "none", {"{{model}} {{verdict}}": "kreislauf_monitor_verdict"}),
+        Panel("Age of the newest event that the monitor saw", "s", {
+            MODEL: "time() - max by (model) (kreislauf_monitor_window_end_seconds)",
+        }),
     ],
     "Triton": [
         Panel("Inferences per second", "reqps", {

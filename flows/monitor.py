@@ -1,6 +1,7 @@
 """Watch the live model: has the world changed, or is the data broken? If so, say so with an event."""
 
 import tempfile
+import time
 from pathlib import Path
 
 import polars as pl
@@ -9,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import BaseModel, ConfigDict, Field
 
 from models import spec
-from tasks import card, drift, events, gate, lake, registry, releases, split
+from tasks import card, drift, events, exposures, gate, lake, registry, releases, split, vitals
 from tasks.drift import calibration, pictures
 from tasks.drift.diagnosis import Verdict
 from tasks.drift.limits import LEAST, Signal
@@ -17,9 +18,13 @@ from tasks.drift.view import Examined, View
 from tasks.drift.window import Window
 from tasks.intervals import Interval
 
-WINDOWS, ALARMS, SLICES = "windows", "alarms", "slices"
-"""The lake's tables with each signal of each window, with each alarm and what became of it, and with the live quality
-in each slice of each window."""
+WINDOWS, SLICES = "windows", "slices"
+"""The lake's tables with each signal of each window, and with the live quality in each slice of each window."""
+
+
+ASKED = "A retraining is asked for."
+REJECTED_LEAST = 0.001
+"""Of the lines: fewer rejects are nothing."""
 
 
 class Finding(BaseModel):
@@ -71,6 +76,7 @@ def monitor(
     if live is None:
         raise RuntimeError(f"Nothing of {model} is live, so nothing can be watched: run retrain first.")
     finding = look(model, live.champion, window_days, worth)
+    tell(finding)
     action = act(finding, needed, of)
     get_run_logger().info(f"{finding.verdict.capitalize()}: {finding.reason} {action}")
     return finding
@@ -97,14 +103,24 @@ def look(model: str, version: int, window_days: float, worth: float | None) -> F
             reason = f"There is too little before version {version}'s hold-out to learn from it what is usual."
             return Finding(verdict="not enough data", reason=reason, reference=view.reference, **facts)
         before = calibration.newest(kind, rows, lineage.start, start - 1)
+        reactions = reacted(model, start, end)
+    for name, (value, usual) in (rejected(champion) | clicked(reactions, version, start)).items():
+        window.values[name], past[name] = value, usual
     examined = view.examine(window, before, past, kind.policy.decay if worth is None else worth)
     finding = Finding(
         verdict=examined.diagnosis.verdict, reason=" ".join(examined.diagnosis.evidence), signals=examined.signals,
         realised=examined.realised, reference=view.reference, gain=examined.gain, **facts,
     )  # fmt: skip
     note(champion, finding, examined)
-    report(view, champion, finding, window, examined.slices)
+    report(view, champion, finding, window, examined.slices, reactions)
     return finding
+
+
+def tell(finding: Finding) -> None:
+    """Leave the finding where the gateway shows it to Prometheus."""
+    signals = {s.name: vitals.Vital(value=s.value, usual=s.usual, limit=s.limit) for s in finding.signals}
+    about = finding.model_dump(include={"model", "version", "end", "verdict"})
+    vitals.write(vitals.Vitals(**about, at=int(time.time() * 1000), signals=signals))
 
 
 def table_rows(kind: spec.ModelSpec) -> calibration.Rows:
@@ -129,6 +145,43 @@ def view_of(kind: spec.ModelSpec, champion: registry.Version) -> View:
     onnx, *tables = (registry.onnx_file(champion), *(registry.artifact(champion, n) for n in ("known", "holdout")))
     known, holdout = (pl.read_parquet(path) for path in tables)
     return View(kind, onnx, registry.artifact(champion, "baseline"), known, holdout, decision.reference)
+
+
+def rejected(champion: registry.Version) -> dict[str, tuple[float, list[float]]]:
+    """The share of the lines that were rejected since the champion was trained, and in each load before."""
+    shares = lake.rejected_shares(spec.load(champion.model).table)
+    after = pl.col("version") > champion.lineage.table_version
+    now = shares.filter(after).select((pl.col("share") * pl.col("lines")).sum() / pl.col("lines").sum()).item()
+    usual = shares.filter(~after)["share"].clip(REJECTED_LEAST).to_list()
+    return {} if now is None else {"rejected": (max(now, REJECTED_LEAST), usual)}
+
+
+def reacted(model: str, start: int, end: int) -> pl.DataFrame:
+    """What people did with answers of the model, of `exposures.joined`, until `end` (ms) and in the days before `start`
+    from which it is learnt what is usual; empty if the gateway has told nothing."""
+    shown, done = exposures.EXPOSURES, exposures.FEEDBACK
+    until = min((w for w in (lake.watermark(shown), lake.watermark(done)) if w is not None), default=None)
+    if lake.watermark(done) is None or until is None:
+        return pl.DataFrame()
+    first, last = start - exposures.USUAL_DAYS * split.DAY_MS, min(end, until - exposures.MATURITY_MS)
+    with lake.reading(shown):
+        rows = lake.scan(shown, start=first, end=last + 1).filter(pl.col("model") == model)
+        return exposures.joined(rows, lake.scan(done, start=first).filter(pl.col("model") == model))
+
+
+def clicked(reactions: pl.DataFrame, version: int, start: int) -> dict[str, tuple[float, list[float]]]:
+    """Clicks per answer of the version since `start` (ms), and of all champions on each day before."""
+    if reactions.is_empty():
+        return {}
+    champion = reactions.filter(pl.col("variant") == "champion")
+    now = champion.filter(pl.col("ts") >= start, pl.col("version") == version)["click"].mean()
+    days = (
+        champion.filter(pl.col("ts") < start)
+        .group_by(pl.col("ts") // split.DAY_MS)
+        .agg(pl.len(), pl.col("click").mean())
+    )
+    usual = days.filter(pl.col("len") >= exposures.LEAST_ANSWERS)["click"].to_list()
+    return {} if now is None else {"clicks": (float(now), usual)}  # type: ignore[arg-type]
 
 
 def calibrated(view: View, champion: registry.Version, rows: calibration.Rows, start: int, end: int) -> dict:
@@ -197,13 +250,12 @@ def act(finding: Finding, needed: int, of: int) -> str:
         if (count := changed(finding, of)) < needed:
             action = f"{count} of the newest {of} windows say so; {needed} are needed for a retraining."
         else:
-            action = "A retraining is asked for."
+            action = ASKED
             live = next((s for s in finding.signals if s.name == spec.load(finding.model).metric), None)
             event = events.DECAY_DETECTED if live and live.off < -1 else events.DRIFT_DETECTED
             events.emit_model_event(event, finding.model, finding.reason, **about)
     row = finding.model_dump(include={"model", "version", "start", "end", "groups", "verdict", "reason"})
-    key = f"{finding.model}/{finding.version}/{finding.start}/{finding.end}"
-    lake.note(ALARMS, key, pl.DataFrame([row | {"action": action}]))
+    lake.alarm(row, action, asks=action == ASKED)
     return action
 
 
@@ -216,19 +268,37 @@ def changed(finding: Finding, of: int) -> int:
     return int((newest["verdict"] == "world changed").sum())
 
 
-def report(view: View, champion: registry.Version, finding: Finding, window: Window, slices: pl.DataFrame) -> None:
+def report(
+    view: View,
+    champion: registry.Version,
+    finding: Finding,
+    window: Window,
+    slices: pl.DataFrame,
+    reactions: pl.DataFrame,
+) -> None:
     """For people: Evidently's view of the window against the hold-out to MLflow, and a page to Prefect."""
     now, then = (view.kind.monitored(rows.lazy(), view.known).collect() for rows in (window.sample, view.holdout))
     with tempfile.TemporaryDirectory() as folder:
         moved = drift.compare(now, then, Path(folder) / f"drift-{window.end}.html")
         registry.attach(champion, "monitor", moved.report)
     past = lake.noted(WINDOWS).filter(pl.col("model") == finding.model)
-    text = page(view.kind, finding, moved, slices, past)
+    text = page(view.kind, finding, moved, slices, past, reactions)
     create_markdown_artifact(key=f"monitor-{finding.model.replace('_', '-')}", markdown=text)
 
 
-def page(kind: spec.ModelSpec, finding: Finding, moved: drift.Drift, slices: pl.DataFrame, past: pl.DataFrame) -> str:
+def page(
+    kind: spec.ModelSpec,
+    finding: Finding,
+    moved: drift.Drift,
+    slices: pl.DataFrame,
+    past: pl.DataFrame,
+    reactions: pl.DataFrame,
+) -> str:
     """The finding as Markdown; `past` are the noted windows of the model type."""
+    did = card.table(
+        ["version", "variant", "answers", "clicks per answer"],
+        exposures.by_variant(reactions.filter(pl.col("ts") >= finding.start)) if reactions.height else [],
+    )
     told = card.table(
         ["signal", "now", "usually", "limit", "windows", ""],
         [
@@ -255,6 +325,7 @@ def page(kind: spec.ModelSpec, finding: Finding, moved: drift.Drift, slices: pl.
             f"## Signals\n\n{told}",
             f"![history]({pictures.history(past, kind.metric)})",
             f"## {kind.metric} by slice\n\n{by}" if by else "",
+            f"## What people did with the answers\n\n{did}" if did else "",
             f"## Evidently\n\n{psi}\n\nIts report: MLflow, run of version {finding.version}, folder `monitor`.",
         ]
     )

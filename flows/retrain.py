@@ -70,10 +70,12 @@ def retrain(
     answer = ask_a_person(version, decision) if approval == "manual" and decision.outcome == "promote" else None
     if answer and not answer.approve:
         registry.close(version)
+        lake.settle_alarms(model, version.lineage.watermark, f"Version {version.number} was trained: not approved.")
         return Retraining(outcome="not approved", reason=str(answer), version=version.number)
     who = str(answer) if answer else None
     release = publish(model, version.number, who=who) if decision.outcome == "promote" else None
     registry.close(version)
+    lake.settle_alarms(model, version.lineage.watermark, f"Version {version.number} was trained: {decision.outcome}.")
     return Retraining(
         outcome=decision.outcome,
         reason=" ".join(decision.reasons),

@@ -1,6 +1,7 @@
 """Which release is in force: follows the release log, and keeps an answer that is good for everyone in hand."""
 
 import asyncio
+import itertools
 import json
 import logging
 from contextlib import suppress
@@ -10,10 +11,12 @@ from pathlib import Path
 from models.spec import ModelSpec
 from serving.ask import Triton
 from serving.metrics import Metrics
-from tasks import releases
+from tasks import releases, vitals
 
 SECONDS = 0.5
 """Between two looks into the log."""
+TURNS = 20
+"""Of these, between two looks at what the monitor said."""
 FALLBACK_SECONDS = 5.0
 """For the one question whose answer is kept."""
 log = logging.getLogger("kreislauf.gateway")
@@ -87,13 +90,25 @@ class Followers:
         except Exception as error:  # Whatever Triton says or the disk refuses, the log must still be followed.
             log.warning("No new fallback answer for %s is kept: %s", one.kind.name, error)
 
+    async def watch(self, one: Followed) -> None:
+        """Tell Prometheus what the monitor last said."""
+        try:
+            said = await asyncio.to_thread(vitals.read, one.kind.name)
+        except Exception as error:  # Answers do not depend on it.
+            log.warning("What the monitor said of %s cannot be read: %s", one.kind.name, error)
+            return
+        if said:
+            self.metrics.watched(said)
+
     async def forever(self) -> None:
         """Follow until cancelled."""
-        while True:
+        for turn in itertools.count():
             await asyncio.sleep(SECONDS)
             for one in self.models.values():
                 await self.refresh(one)
                 await self.keep_fallback(one)
+                if turn % TURNS == 0:
+                    await self.watch(one)
 
 
 def check(before: releases.Release | None, now: releases.Release | None) -> None:

@@ -2,11 +2,16 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from tasks.vitals import Vitals
+
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 ITEMS = (0, 1, 5, 10, 20, 50, 100)
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 REASONS = ("deadline", "unavailable")
 SERVED = ("model", "version", "variant")
+
+
+PARTS = ("value", "usual", "limit")
 
 
 class Metrics:
@@ -47,6 +52,20 @@ class Metrics:
             "kreislauf_shadow_dropped", "Shadow questions that were not asked or not answered.", ("model",),
             registry=registry,
         )  # fmt: skip
+        self.signal = Gauge(
+            "kreislauf_monitor_signal", "A signal of the monitor's newest window: value, usual, limit.",
+            ("model", "signal", "part"), registry=registry,
+        )  # fmt: skip
+        self.verdict = Gauge(
+            "kreislauf_monitor_verdict", "1 for the monitor's newest verdict.", ("model", "verdict"), registry=registry
+        )
+        self.window_end = Gauge(
+            "kreislauf_monitor_window_end_seconds", "Newest event that the monitor saw, since 1970.", ("model",),
+            registry=registry,
+        )  # fmt: skip
+        self.monitored = Gauge(
+            "kreislauf_monitor_run_seconds", "When the monitor last ran, since 1970.", ("model",), registry=registry
+        )
 
     def start(self, models: list[str], tables: list[str]) -> None:
         """At 0, because Prometheus sees no increase in a counter that appears with its first count."""
@@ -56,3 +75,14 @@ class Metrics:
                 self.fallbacks.labels(model, reason)
         for table in tables:
             self.lost.labels(table)
+
+    def watched(self, said: Vitals) -> None:
+        """Show what the monitor said, and nothing of what it said before."""
+        for gauge in (self.signal, self.verdict):
+            gauge.remove_by_labels({"model": said.model})
+        for name, vital in said.signals.items():
+            for part in PARTS:
+                self.signal.labels(said.model, name, part).set(getattr(vital, part))
+        self.verdict.labels(said.model, said.verdict).set(1)
+        self.window_end.labels(said.model).set(said.end / 1000)
+        self.monitored.labels(said.model).set(said.at / 1000)

@@ -7,16 +7,24 @@ feedback are joined by `request_id`.
 from typing import Annotated, Literal, get_args
 
 import msgspec
+import numpy as np
 import pandera.polars as pa
 import polars as pl
 
 from models.spec import Table
+from tasks.intervals import interval
 
 Variant = Literal["champion", "challenger", "fallback"]
 Kind = Literal["click", "cart", "order"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+MATURITY_MS = 3_600_000
+"""So long after an answer nobody reacts to it any more; younger answers are not judged yet."""
+USUAL_DAYS, LEAST_ANSWERS = 28, 100
+"""Days before a window from which it is learnt what is usual, if they have so many answers."""
+SAMPLE = 50_000
+"""Answers, about, of whole users, in what is joined."""
 EARLIEST, LATEST = 946_684_800_000, 4_102_444_800_000
 """Of a `ts`: ms since 1970 UTC, in 2000..2099."""
 
@@ -88,3 +96,25 @@ FEEDBACK = Table(
     group="request_id",
 )  # fmt: skip
 TABLES = {table.name: table for table in (EXPOSURES, FEEDBACK)}
+
+
+def joined(shown: pl.LazyFrame, done: pl.LazyFrame) -> pl.DataFrame:
+    """Rows of exposures with what became of them, by request id: columns ts, user, version, variant, and whether there
+    was a `click`, `cart` or `order`. Of more than `SAMPLE` answers, those of users drawn by their hash."""
+    thin = max(1, round(shown.select(pl.len()).collect(engine="streaming").item() / SAMPLE))
+    drawn = shown.filter(pl.col("user").hash(0) % thin == 0).select("request_id", "ts", "user", "version", "variant")
+    kinds = [(pl.col("kind") == kind).any().alias(kind) for kind in KINDS]
+    found = drawn.join(done.group_by("request_id").agg(kinds), on="request_id", how="left")
+    return found.with_columns(pl.col(KINDS).fill_null(False)).drop("request_id").collect(engine="streaming")
+
+
+def by_variant(reactions: pl.DataFrame) -> list[tuple]:
+    """Version, variant, answers, and clicks per answer with its interval over users, of what was `joined`."""
+    found = []
+    for (version, variant), part in reactions.sort("version", "variant").group_by(
+        "version", "variant", maintain_order=True
+    ):
+        _, users = np.unique(part["user"].to_numpy(), return_inverse=True)
+        told = interval(part["click"].cast(pl.Float64).to_numpy(), users, 0.95)
+        found.append((version, variant, part.height, told))
+    return found

@@ -45,7 +45,7 @@ def allowed(path: Path) -> str:
     if folder == "flows":
         calls = r"|flows\..*" if name in ("retrain", "rollback", "experiment", "collect", "backfill") else ""
         return rf"tasks.*|models\.spec.*{calls}"
-    return r"serving.*|models\.spec.*|tasks\.(settings|releases|triton|exposures).*"
+    return r"serving.*|models\.spec.*|tasks\.(settings|releases|triton|exposures|vitals).*"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -19,8 +19,8 @@ MENDED = 0.25
 """Of what the live model lost: if learning anew brings back less, there is less to learn."""
 GONE, STRANGE = 0.5, 0.25
 """If the model keeps less than the first share of its usual quality in a part of the window, and how frequent each
-right answer is resembles the hold-out by less than the second share of the usual, ids mean something else. What visitors
-come back to is found even then."""
+right answer is resembles the hold-out by less than the second share of the usual, ids mean something else. What
+visitors come back to is found even then."""
 
 
 class Quality(BaseModel):

@@ -10,15 +10,15 @@ import polars as pl
 from models.spec import Raw, Table
 from tasks.lake import delta, quarantine, staging
 from tasks.lake.accounts import Accounts, Counts, Reason, total
-from tasks.lake.book import distrust, distrusted, note, noted
+from tasks.lake.book import ALARMS, alarm, distrust, distrusted, note, noted, settle_alarms
 from tasks.lake.delta import LakeError, LakeUnreachable
 from tasks.lake.landing import Origin, Overtaken, Progress, as_rows, land
 from tasks.lake.quarantine import rejects, settle
 from tasks.lake.staging import DATE, FEW, Intake, TooManyRejects, date_of
 
 __all__ = [
-    "FEW", "Accounts", "Counts", "LakeError", "LakeUnreachable", "Origin", "Overtaken", "Progress", "Reason",
-    "TooManyRejects", "distrust", "distrusted", "note", "noted", "rejects", "settle", "total",
+    "ALARMS", "FEW", "Accounts", "Counts", "LakeError", "LakeUnreachable", "Origin", "Overtaken", "Progress", "Reason",
+    "TooManyRejects", "alarm", "distrust", "distrusted", "note", "noted", "rejects", "settle", "settle_alarms", "total",
 ]  # fmt: skip
 
 
@@ -200,6 +200,14 @@ def digest(rows: pl.DataFrame) -> str:
         for chunk in values.to_frame().iter_slices(100_000):
             sha.update(chunk.write_csv(include_header=False, null_value="\0").encode())
     return sha.hexdigest()
+
+
+def rejected_shares(table: Table) -> pl.DataFrame:
+    """Of each load, oldest first, the table's version that it made and the share of its lines that were rejected:
+    columns version, share, lines."""
+    loads = [load for load in history(table) if load.kind != "replay" and load.lines_in]
+    rows = [(load.version, load.lines_rejected / load.lines_in, load.lines_in) for load in loads]
+    return pl.DataFrame(rows, {"version": pl.Int64, "share": pl.Float64, "lines": pl.Int64}, orient="row")
 
 
 def history(table: Table) -> list[Accounts]:

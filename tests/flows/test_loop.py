@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -31,7 +31,7 @@ from flows.train import train
 from models import spec
 from models.spec import Policy
 from serving import live
-from tasks import lake, registry, releases
+from tasks import lake, registry, releases, vitals
 from tasks import triton as triton_task
 from tasks.settings import settings
 from tests.conftest import write_sessions
@@ -63,10 +63,18 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     assert finding.verdict == "world changed"
     assert finding.reason.startswith("The live model alone has fallen: it reaches 0.")
     assert monitor(tiny) == finding, "looked at twice, noted once"
+    said = vitals.read(tiny)
+    assert (said.version, said.verdict, said.end) == (1, "world changed", finding.end)
+    assert said.signals["accuracy"].value == pytest.approx(0.5, abs=0.2)
+    page = newest_page("monitor-tiny")
+    for told in (finding.reason, "data:image/png;base64,", "| accuracy |", "price"):
+        assert told in page, told
     alarms = lake.noted("alarms")
     assert alarms.select("version", "verdict", "action").rows() == [(1, "world changed", "A retraining is asked for.")]
     better = retrain(tiny, reason=finding.reason)
     assert (better.outcome, better.release) == ("promote", 2)
+    became = lake.noted("alarms").filter(~lake.noted("alarms")["asks"])["action"].to_list()
+    assert became == [f"Version {better.version} was trained: promote."]
     assert answers(tiny, requests) == (better.version, [False, False, True])
     assert registry.aliases(tiny) == {"champion": better.version, "previous": 1}
     assert [r.champion for r in releases.history(tiny)] == [1, better.version]
@@ -81,6 +89,13 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
         assert said in text, said
 
 
+def newest_page(key: str) -> str:
+    """The newest Markdown artifact of this key."""
+    from prefect.artifacts import Artifact
+
+    return str(Artifact.get(key).data)
+
+
 def card_of(model: str, number: int) -> str:
     """The HTML that lies beside a version."""
     import mlflow
@@ -90,10 +105,10 @@ def card_of(model: str, number: int) -> str:
 
 
 def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monkeypatch):
-    ingest(orders(0, 20, threshold=100), tiny)
+    ingest(orders(0, 60, threshold=100), tiny)
     retrain(tiny)
     # Nearly every order is said to be sent back: neither the model nor a baseline that knows the window is right then.
-    ingest(orders(20, 25, threshold=5), tiny)
+    ingest(orders(60, 65, threshold=5), tiny)
     finding = monitor(tiny)
     assert finding.verdict == "data broken", finding.reason
     assert "falls with it" in finding.reason
@@ -102,7 +117,7 @@ def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monke
     assert lake.distrusted(table.name) == [(finding.start, finding.end)]
     assert monitor(tiny).verdict == "not enough data", "the window is looked at once"
 
-    ingest(orders(25, 30, threshold=100), tiny)
+    ingest(orders(65, 70, threshold=100), tiny)
     assert monitor(tiny).verdict == "quiet"
     version = train(tiny)
     assert version.lineage.without == [(finding.start, finding.end)]
@@ -110,8 +125,37 @@ def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monke
         table, version.lineage.table_version, version.lineage.watermark, version.lineage.digest, version.lineage.without
     )
     assert learnt.filter(learnt["ts"].is_between(finding.start, finding.end)).is_empty()
-    assert learnt.height == 5_000
-    assert lake.read(table).height == 6_000, "nothing is lost"
+    assert learnt.height == 13_000
+    assert lake.read(table).height == 14_000, "nothing is lost"
+
+
+def test_what_people_did_with_the_answers_is_watched_when_it_can_be_known(tiny, orders, tmp_path):
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    ingest(orders(20, 25, threshold=50), tiny)
+    land_reactions(tmp_path, tiny, days=25, share=0.5, last=0.1)
+    finding = monitor(tiny)
+    clicks = next(s for s in finding.signals if s.name == "clicks")
+    assert (clicks.usual, clicks.value) == (pytest.approx(0.5, abs=0.03), pytest.approx(0.1, abs=0.03))
+    assert clicks.alarm
+    assert finding.verdict == "season or mix", finding.reason
+    assert "| 1 | champion |" in newest_page("monitor-tiny")
+
+
+def land_reactions(folder: Path, model: str, days: int, share: float, last: float) -> None:
+    """Answers and clicks of so many days into the lake: a `share` of the answers was clicked, `last` in the newest
+    five."""
+    first, day, shown, done = 1_700_000_000_000, 86_400_000, [], []
+    for number in range(days * 120):
+        about = {"request_id": f"r{number}", "ts": first + number * day // 120, "model": model, "version": 1}
+        about |= {"variant": "champion"}
+        shown.append(about | {"user": f"u{number}", "items": "[true]", "latency_ms": 1.0})
+        if number % 10 < 10 * (share if number < (days - 5) * 120 else last) or number == days * 120 - 1:
+            done.append(about | {"kind": "click", "item": "true"})
+    for name, lines in (("exposures", shown), ("feedback", done)):
+        path = folder / f"{name}.jsonl"
+        path.write_text("\n".join(json.dumps(line) for line in lines))
+        ingest(str(path), table=name)
 
 
 def test_several_windows_may_be_asked_for_before_a_retraining(tiny, orders):

@@ -15,8 +15,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from deployments import processes, stack
+from serving import follow
 from serving.app import create
-from tasks import releases
+from tasks import releases, vitals
 from tasks.exposures import EXPOSURES, FEEDBACK, Exposure, Feedback
 from tasks.settings import settings
 from tests.serving.conftest import running
@@ -47,6 +48,22 @@ def test_the_live_version_answers_and_the_answer_is_remembered(gateway: TestClie
     assert line.user not in ("", "anna")
     assert 0 < line.latency_ms < 1_000
     assert gateway.get("/ready").status_code == gateway.get("/health").status_code == 200
+
+
+def test_prometheus_sees_what_the_monitor_last_said(gateway: TestClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(follow, "TURNS", 1)
+    told = vitals.Vitals(model="tiny", version=1, end=5_000, at=9_000, verdict="quiet")
+    vitals.write(told.model_copy(update={"signals": {"volume": vitals.Vital(value=6.0, usual=5.0, limit=0.5)}}))
+    until(lambda: metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="quiet"}') == 1)
+    assert metric(gateway, 'kreislauf_monitor_signal{model="tiny",part="value",signal="volume"}') == 6
+    assert metric(gateway, "kreislauf_monitor_run_seconds") == 9
+    vitals.write(told.model_copy(update={"verdict": "world changed"}))
+    until(lambda: metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="world changed"}') == 1)
+    assert metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="quiet"}') == 0
+    assert metric(gateway, "kreislauf_monitor_signal") == 0, "a signal that is no more is not shown"
+    (Path(settings().releases) / "tiny" / "monitor.json").write_text("{")
+    time.sleep(3 * follow.SECONDS)
+    assert gateway.get("/ready").status_code == 200, "answers do not depend on it"
 
 
 def test_feedback_is_counted_by_variant_and_kept(gateway: TestClient):
