@@ -10,7 +10,7 @@ from tasks.drift.limits import Signal
 Verdict = Literal["quiet", "world changed", "data broken", "season or mix", "not enough data"]
 TOO_OFTEN = 5.0
 """So many times as frequent as the most frequent right answer usually is, one is no fashion but a placeholder."""
-NEW = 0.05
+NEW = 0.005
 """New is a right answer that the hold-out has less than this share as often as the window."""
 NEW_TOO_OFTEN, NEW_ALONE = 0.5, 0.5
 """A new one is a placeholder if it is so many times as frequent as the most frequent one usually is, and has this share
@@ -21,6 +21,10 @@ GONE, STRANGE = 0.5, 0.25
 """If the model keeps less than the first share of its usual quality in a part of the window, and how frequent each
 right answer is resembles the hold-out by less than the second share of the usual, ids mean something else. What
 visitors come back to is found even then."""
+
+
+OTHER = 0.5
+"""With less than this share of the usual resemblance, other answers are right than were."""
 
 
 class Quality(BaseModel):
@@ -60,7 +64,7 @@ def diagnose(data: Mapping[str, Signal], quality: Quality, worth: float) -> Diag
     alarms = [f"{signal}." for signal in data.values() if signal.alarm]
     if broken := faults(data, quality):
         return Diagnosis(verdict="data broken", evidence=[*broken, *alarms])
-    if stale := staleness(quality, worth):
+    if stale := staleness(data.get("familiar"), quality, worth):
         return Diagnosis(verdict="world changed", evidence=[*stale, *alarms])
     if alarms:
         held = f"Learning anew would bring {quality.gain:+.4f}, so this is no reason to train."
@@ -110,7 +114,7 @@ def placeholder(top: Signal | None, new: float, all_new: float) -> str:
     return ""
 
 
-def staleness(quality: Quality, worth: float) -> list[str]:
+def staleness(familiar: Signal | None, quality: Quality, worth: float) -> list[str]:
     """Signs that a training would make the answers better."""
     found, live, fresh = [], quality.live, quality.fresh
     if quality.gain_low > 0 and quality.gain >= worth:
@@ -124,5 +128,11 @@ def staleness(quality: Quality, worth: float) -> list[str]:
             f"The live model alone has fallen: it reaches {live.value:.4f} and reached {live.usual:.4f} ± "
             f"{live.limit:.4f}; a baseline that knows the window is as good as ever ({known.value:.4f}, "
             f"usually {known.usual:.4f})."
+        )
+    lost = live.usual - live.value
+    if familiar and familiar.off < -1 and familiar.value < OTHER * familiar.usual and lost >= worth:
+        found.append(
+            f"Other answers are right than were (correlation {familiar.value:.2f}, usually {familiar.usual:.2f}), and "
+            f"the live model has lost {lost:.4f}."
         )
     return found

@@ -85,6 +85,8 @@ CALM = {"live": 0.50, "fresh": 0.40, "late": 0.40, "gain": 0.002, "worst": 0.9, 
         "a fashion": ({"top": 0.03, "gain": 0.03}, "world changed"),
         "a new placeholder": ({"new": (0.009, 0.012), "gain": 0.03}, "data broken"),
         "a new assortment": ({"new": (0.009, 0.300), "gain": 0.03}, "world changed"),
+        "other favourites": ({"live": 0.46, "familiar": 0.3}, "world changed"),
+        "other favourites, answered as well": ({"live": 0.50, "familiar": 0.3}, "season or mix"),
         "fewer visitors": ({"volume": 5.0}, "season or mix"),
     }.values(),
 )
