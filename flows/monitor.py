@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -39,6 +40,7 @@ class Finding(BaseModel):
     groups: int = Field(description="In the window.")
     verdict: Verdict
     reason: str = Field(description="The evidence, in sentences.")
+    faulty: tuple[int, int] | None = Field(None, description="If the data is broken: from when to when, the same.")
     signals: list[Signal] = []
     realised: Interval | None = Field(None, description="Metric of the live version in the window.")
     reference: Interval | None = Field(None, description="Its metric on its own hold-out.")
@@ -110,6 +112,7 @@ def look(model: str, version: int, window_days: float, worth: float | None) -> F
     finding = Finding(
         verdict=examined.diagnosis.verdict, reason=" ".join(examined.diagnosis.evidence), signals=examined.signals,
         realised=examined.realised, reference=view.reference, gain=examined.gain, **facts,
+        faulty=examined.faulty if examined.diagnosis.verdict == "data broken" else None,
     )  # fmt: skip
     note(champion, finding, examined)
     report(view, champion, finding, window, examined.slices, reactions)
@@ -240,12 +243,11 @@ def act(finding: Finding, needed: int, of: int) -> str:
         return ""
     action, table = "Nothing to do but to watch.", spec.load(finding.model).table.name
     about = {"version": finding.version, "groups": finding.groups}
-    if finding.verdict == "data broken":
-        lake.distrust(table, finding.start, finding.end, finding.reason)
-        action = "No training will learn from this window; its rows stay in the table."
-        events.emit_table_event(
-            events.DATA_BROKEN, table, finding.reason, model=finding.model, start=finding.start, end=finding.end
-        )
+    if finding.faulty:
+        start, end = finding.faulty
+        lake.distrust(table, start, end, finding.reason)
+        action = f"No training will learn from {when(start)} to {when(end)}; the rows stay in the table."
+        events.emit_table_event(events.DATA_BROKEN, table, finding.reason, model=finding.model, start=start, end=end)
     elif finding.verdict == "world changed":
         if (count := changed(finding, of)) < needed:
             action = f"{count} of the newest {of} windows say so; {needed} are needed for a retraining."
@@ -257,6 +259,11 @@ def act(finding: Finding, needed: int, of: int) -> str:
     row = finding.model_dump(include={"model", "version", "start", "end", "groups", "verdict", "reason"})
     lake.alarm(row, action, asks=action == ASKED)
     return action
+
+
+def when(time: int) -> str:
+    """ms since 1970 as a date and time, UTC."""
+    return f"{datetime.fromtimestamp(time / 1000, UTC):%Y-%m-%d %H:%M}"
 
 
 def changed(finding: Finding, of: int) -> int:

@@ -40,6 +40,8 @@ class Examined:
     slices: pl.DataFrame
     """Columns slice, value, groups, live, low, high, reference, baseline: the metric of the version in each slice of
     the window with its interval, in the same slice of its hold-out, and of its trivial baseline in the window."""
+    faulty: tuple[int, int]
+    """If the data is broken: from when to when, ms, inclusive."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,11 @@ class View:
         live, old = (kind.score(asked, scoring.answer(file, asked.inputs)) for file in (self.onnx, self.baseline))
         gain = self.gain(rows, before, asked, old)
         said = self.live(at_mix(live, self.kinds(rows, self.known), self.mix), beside["fresh"])
+        parts = in_parts(live, asked.groups, in_order(rows, kind.table))
+        worst = min((mean for _, mean in parts), default=float(live.mean()))
         quality = Quality(
             live=said, fresh=beside.pop("fresh"), late=beside.pop("late"), gain=gain.mean, gain_low=gain.low,
-            worst_part=worst_part(live, asked.groups, in_order(rows, kind.table)) / max(self.reference.mean, 1e-9),
+            worst_part=worst / max(self.reference.mean, 1e-9),
             newcomer=newcomer(asked.labels, kind.examples(self.holdout).labels),
         )  # fmt: skip
         return Examined(
@@ -135,6 +139,7 @@ class View:
             realised=interval(live, asked.groups, kind.policy.confidence),
             gain=gain,
             slices=self.slices(rows, asked, live, old),
+            faulty=faulty(parts, self.reference.mean, said.limit, window.start, window.end),
         )
 
     def live(self, value: float, fresh: Signal) -> Signal:
@@ -216,17 +221,31 @@ def newcomer(now: np.ndarray, then: np.ndarray) -> tuple[float, float]:
     return float(new.max(initial=0)), float(new.sum())
 
 
-def in_order(rows: pl.DataFrame, table: Table) -> np.ndarray:
-    """Groups in the order in which they began."""
-    began = rows.group_by(table.group).agg(pl.col(table.time).min())
-    return began.sort(table.time, table.group)[table.group].to_numpy()
+def in_order(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
+    """Groups and when they began (ms), in that order."""
+    return rows.group_by(table.group).agg(pl.col(table.time).min()).sort(table.time, table.group)
 
 
-def worst_part(scores: np.ndarray, groups: np.ndarray, began: np.ndarray) -> float:
-    """Smallest mean of `scores` (n,), of examples of `groups` (n,), in `PARTS` stretches of the window; `began` (m,)
-    are its groups in the order in which they began."""
-    parts = np.array_split(began[np.isin(began, groups)], PARTS)
-    return min(
-        (float(scores[np.isin(groups, part)].mean()) for part in parts if len(part) >= PART_GROUPS),
-        default=float(scores.mean()),
-    )
+def in_parts(scores: np.ndarray, groups: np.ndarray, began: pl.DataFrame) -> list[tuple[int, float]]:
+    """`PARTS` stretches of the window, one after the other: when each begins (ms), and the mean of `scores` (n,), of
+    examples of `groups` (n,), in it. `began` has the groups and their times, in order. Parts of few groups are left
+    out."""
+    asked = began.filter(pl.nth(0).is_in(np.unique(groups)))
+    parts = [asked[index] for index in np.array_split(np.arange(asked.height), PARTS)]
+    return [
+        (part[0, 1], float(scores[np.isin(groups, part[:, 0].to_numpy())].mean()))
+        for part in parts
+        if part.height >= PART_GROUPS
+    ]
+
+
+def faulty(parts: list[tuple[int, float]], usual: float, limit: float, start: int, end: int) -> tuple[int, int]:
+    """From when to when (ms, inclusive) a window from `start` to `end` is not to be trusted: from the first to the last
+    of the parts that are nearer to the worst than to what is usual, and one more at either side; all of it, if its
+    parts differ by less than `limit`."""
+    means = [mean for _, mean in parts]
+    if len(parts) < 2 or max(means) - min(means) < limit:
+        return start, end
+    bad = [i for i, mean in enumerate(means) if mean < (min(means) + usual) / 2]
+    first, last = max(bad[0] - 1, 0), bad[-1] + 2
+    return start if first == 0 else parts[first][0], end if last >= len(parts) else parts[last][0] - 1

@@ -8,7 +8,7 @@ from tasks import drift
 from tasks.drift import calibration, window
 from tasks.drift.diagnosis import Quality, diagnose
 from tasks.drift.limits import FALSE_ALARMS, Signal, at_mix, signals
-from tasks.drift.view import alike, newcomer, worst_part
+from tasks.drift.view import alike, faulty, in_parts, newcomer
 
 
 def frame(rows: int, shift: float, seed: int) -> pl.DataFrame:
@@ -175,10 +175,23 @@ def test_the_newest_rows_are_read_from_as_few_days_as_have_enough(monkeypatch):
     assert calibration.newest(SPEC, calibration.Rows.of(SPEC.table, rows[:400]), START, START + DAY).height == 400
 
 
-def test_the_worst_part_of_a_window_is_found_in_the_order_in_which_groups_began():
-    groups = np.arange(400)[::-1]
-    assert worst_part(np.r_[np.zeros(50), np.ones(350)], np.sort(groups), groups) == pytest.approx(0.0)
-    assert worst_part(np.ones(10), np.arange(10), np.arange(10)) == 1.0, "a part of few groups says nothing"
+def test_the_parts_of_a_window_follow_the_order_in_which_groups_began():
+    began = pl.DataFrame({"session": np.arange(400)[::-1], "ts": START + np.arange(400)})
+    groups = np.repeat(np.arange(400), 2)
+    found = in_parts(np.where(groups >= 350, 0.0, 1.0), groups, began)
+    assert found == [(START + 50 * i, float(i > 0)) for i in range(8)]
+    assert in_parts(np.ones(10), np.arange(10), began.head(10)) == [], "a part of few groups says nothing"
+
+
+def test_only_the_faulty_part_of_a_window_and_what_is_beside_it_is_distrusted():
+    def told(*means: float) -> tuple[int, int]:
+        return faulty([(100 * i, mean) for i, mean in enumerate(means)], usual=0.5, limit=0.1, start=0, end=799)
+
+    assert told(0.5, 0.5, 0.5, 0.5, 0.2, 0.2, 0.5, 0.5) == (300, 699)
+    assert told(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.2) == (600, 799)
+    assert told(0.2, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5) == (0, 199)
+    assert told(0.2, 0.22, 0.21, 0.2, 0.2, 0.2, 0.2, 0.2) == (0, 799)
+    assert told() == told(0.2) == (0, 799)
 
 
 def test_how_alike_two_samples_are():
