@@ -40,7 +40,7 @@ class Finding(BaseModel):
     groups: int = Field(description="In the window.")
     verdict: Verdict
     reason: str = Field(description="The evidence, in sentences.")
-    faulty: tuple[int, int] | None = Field(None, description="If the data is broken: from when to when, the same.")
+    faulty: tuple[int, int] | None = Field(None, description="What is not to be learnt from: from when to when.")
     signals: list[Signal] = []
     realised: Interval | None = Field(None, description="Metric of the live version in the window.")
     reference: Interval | None = Field(None, description="Its metric on its own hold-out.")
@@ -96,8 +96,9 @@ def look(model: str, version: int, window_days: float, worth: float | None) -> F
         window = calibration.window(view, rows, view.known, start, end)
     began = window.sample[kind.table.group].n_unique()
     facts: dict = {"model": model, "version": version, "start": start, "end": end, "groups": window.groups}
-    if began < kind.policy.min_groups:
-        reason = f"{began} groups since version {version} was judged; the policy wants {kind.policy.min_groups}."
+    if began < kind.policy.min_groups or not len(kind.examples(window.sample)):
+        reason = f"{began} groups since version {version} was judged; the policy wants {kind.policy.min_groups}, "
+        reason += "and some with a right answer."
         return Finding(verdict="not enough data", reason=reason, **facts)
     with lake.reading(kind.table):
         past = calibrated(view, champion, rows, start, end)
@@ -112,7 +113,7 @@ def look(model: str, version: int, window_days: float, worth: float | None) -> F
     finding = Finding(
         verdict=examined.diagnosis.verdict, reason=" ".join(examined.diagnosis.evidence), signals=examined.signals,
         realised=examined.realised, reference=view.reference, gain=examined.gain, **facts,
-        faulty=examined.faulty if examined.diagnosis.verdict == "data broken" else None,
+        faulty=examined.faulty,
     )  # fmt: skip
     note(champion, finding, examined)
     report(view, champion, finding, window, examined.slices, reactions)
@@ -243,11 +244,14 @@ def act(finding: Finding, needed: int, of: int) -> str:
         return ""
     action, table = "Nothing to do but to watch.", spec.load(finding.model).table.name
     about = {"version": finding.version, "groups": finding.groups}
-    if finding.faulty:
-        start, end = finding.faulty
-        lake.distrust(table, start, end, finding.reason)
-        action = f"No training will learn from {when(start)} to {when(end)}; the rows stay in the table."
-        events.emit_table_event(events.DATA_BROKEN, table, finding.reason, model=finding.model, start=start, end=end)
+    if finding.verdict == "data broken":
+        start, end = finding.faulty or (finding.start, finding.end)
+        action = "Somebody should look at it; trainings still learn from it."
+        if finding.faulty:
+            lake.distrust(table, start, end, finding.reason)
+            action = f"No training will learn from {when(start)} to {when(end)}; the rows stay in the table."
+        told: dict = {"model": finding.model, "start": start, "end": end, "left_out": bool(finding.faulty)}
+        events.emit_table_event(events.DATA_BROKEN, table, finding.reason, **told)
     elif finding.verdict == "world changed":
         if (count := changed(finding, of)) < needed:
             action = f"{count} of the newest {of} windows say so; {needed} are needed for a retraining."

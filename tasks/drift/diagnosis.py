@@ -51,6 +51,12 @@ class Diagnosis(BaseModel):
 
     verdict: Verdict
     evidence: list[str] = Field(description="Sentences.")
+    noise: bool = Field(False, description="Data is broken, and the only sign is that there is less to learn from it.")
+
+    def kept(self, taught: object) -> "Diagnosis":
+        """The same for a window that is not left out, because a baseline gains `taught` by learning from it."""
+        told = f"What it has still makes a baseline better, by {taught}, so nothing is left out."
+        return self.model_copy(update={"evidence": [*self.evidence, told]})
 
     def __str__(self) -> str:
         return f"{self.verdict.capitalize()}. {' '.join(self.evidence)}"
@@ -62,8 +68,9 @@ def diagnose(data: Mapping[str, Signal], quality: Quality, worth: float) -> Diag
     `data` are signals of the data itself. A loss or gain of less than `worth` is not worth a training.
     """
     alarms = [f"{signal}." for signal in data.values() if signal.alarm]
-    if broken := faults(data, quality):
-        return Diagnosis(verdict="data broken", evidence=[*broken, *alarms])
+    other, less = meaning(data, quality), poverty(quality)
+    if other or less:
+        return Diagnosis(verdict="data broken", evidence=[*other, *less, *alarms], noise=not other)
     if stale := staleness(data.get("familiar"), quality, worth):
         return Diagnosis(verdict="world changed", evidence=[*stale, *alarms])
     if alarms:
@@ -72,12 +79,9 @@ def diagnose(data: Mapping[str, Signal], quality: Quality, worth: float) -> Diag
     return Diagnosis(verdict="quiet", evidence=["Nothing is beyond what is usual."])
 
 
-def faults(data: Mapping[str, Signal], quality: Quality) -> list[str]:
-    """Signs that what was recorded is not what happened."""
-    found = []
-    if told := placeholder(data.get("top_label"), *quality.newcomer):
-        found.append(told)
-    fresh, late, live = quality.fresh, quality.late, quality.live
+def meaning(data: Mapping[str, Signal], quality: Quality) -> list[str]:
+    """Signs that what was recorded means something else than before."""
+    found = [told] if (told := placeholder(data.get("top_label"), *quality.newcomer)) else []
     familiar = data.get("familiar")
     if quality.worst_part < GONE and familiar and familiar.value < STRANGE * familiar.usual:
         found.append(
@@ -85,15 +89,21 @@ def faults(data: Mapping[str, Signal], quality: Quality) -> list[str]:
             f"answers are frequent than were (correlation {familiar.value:.2f}, usually {familiar.usual:.2f}): ids "
             "seem to have got another meaning."
         )
-    lost = max(live.usual - live.value, 0.0)
-    if fell(fresh, late) and quality.gain < lost * MENDED:
-        found.append(
-            f"The live model lost {lost:.4f}, and a trivial baseline that knows the window falls with it "
-            f"({fresh.value:.4f}, usually {fresh.usual:.4f} ± {fresh.limit:.4f}; in its later half {late.value:.4f}, "
-            f"usually {late.usual:.4f} ± {late.limit:.4f}): there is less to learn from it. "
-            f"Learning anew would bring {quality.gain:+.4f}."
-        )
     return found
+
+
+def poverty(quality: Quality) -> list[str]:
+    """Signs that there is less to learn from the window than from others."""
+    fresh, late, live = quality.fresh, quality.late, quality.live
+    lost = max(live.usual - live.value, 0.0)
+    if not fell(fresh, late) or quality.gain >= lost * MENDED:
+        return []
+    return [
+        f"The live model lost {lost:.4f}, and a trivial baseline that knows the window falls with it "
+        f"({fresh.value:.4f}, usually {fresh.usual:.4f} ± {fresh.limit:.4f}; in its later half {late.value:.4f}, "
+        f"usually {late.usual:.4f} ± {late.limit:.4f}): there is less to learn from it. "
+        f"Learning anew would bring {quality.gain:+.4f}."
+    ]
 
 
 def fell(fresh: Signal, late: Signal) -> bool:

@@ -40,8 +40,8 @@ class Examined:
     slices: pl.DataFrame
     """Columns slice, value, groups, live, low, high, reference, baseline: the metric of the version in each slice of
     the window with its interval, in the same slice of its hold-out, and of its trivial baseline in the window."""
-    faulty: tuple[int, int]
-    """If the data is broken: from when to when, ms, inclusive."""
+    faulty: tuple[int, int] | None
+    """If the data is broken and must not be learnt from: from when to when, ms, inclusive."""
 
 
 @dataclass(frozen=True)
@@ -123,23 +123,34 @@ class View:
         beside = signals(values, past)
         asked = kind.examples(rows)
         live, old = (kind.score(asked, scoring.answer(file, asked.inputs)) for file in (self.onnx, self.baseline))
-        gain = self.gain(rows, before, asked, old)
+        one, held = self.held(rows, asked)
+        anew = scoring.baseline_scores(kind, pl.concat([before, one]), asked.take(held))
+        gain = interval(anew - old[held], asked.groups[held], CONFIDENCE)
         said = self.live(at_mix(live, self.kinds(rows, self.known), self.mix), beside["fresh"])
         parts = in_parts(live, asked.groups, in_order(rows, kind.table))
         worst = min((mean for _, mean in parts), default=float(live.mean()))
+        fresh = beside.pop("fresh")
         quality = Quality(
-            live=said, fresh=beside.pop("fresh"), late=beside.pop("late"), gain=gain.mean, gain_low=gain.low,
+            live=said, fresh=fresh, late=beside.pop("late", fresh), gain=gain.mean, gain_low=gain.low,
             worst_part=worst / max(self.reference.mean, 1e-9),
             newcomer=newcomer(asked.labels, kind.examples(self.holdout).labels),
         )  # fmt: skip
+        found, out = diagnose(beside, quality, worth), None
+        if found.verdict == "data broken":
+            out = faulty(parts, self.reference.mean, said.limit, window.start, window.end)
+        if found.noise:
+            # Noise in fresh data can still be worth more than no fresh data.
+            without = scoring.baseline_scores(kind, before, asked.take(held))
+            taught = interval(anew - without, asked.groups[held], CONFIDENCE)
+            found, out = (found.kept(taught), None) if taught.low > 0 else (found, out)
         return Examined(
-            diagnosis=diagnose(beside, quality, worth),
+            diagnosis=found,
             values=values | {kind.metric: said.value, "gain": gain.mean},
             signals=[said, quality.fresh, quality.late, *beside.values()],
             realised=interval(live, asked.groups, kind.policy.confidence),
             gain=gain,
             slices=self.slices(rows, asked, live, old),
-            faulty=faulty(parts, self.reference.mean, said.limit, window.start, window.end),
+            faulty=out,
         )
 
     def live(self, value: float, fresh: Signal) -> Signal:
@@ -150,13 +161,10 @@ class View:
         limit = float(np.hypot(fresh.limit, 3 * error))
         return Signal(name=self.kind.metric, value=value, usual=reference.mean, limit=limit, windows=fresh.windows)
 
-    def gain(self, rows: pl.DataFrame, before: pl.DataFrame, asked: Examples, old: np.ndarray) -> Interval:
-        """What the trivial baseline gains by learning anew, on the half of the window that it does not learn from;
-        `old` (n,) are the scores of the one that was registered, for all of `asked`."""
+    def held(self, rows: pl.DataFrame, asked: Examples) -> tuple[pl.DataFrame, np.ndarray]:
+        """Every other group of `rows` to learn from, and which of `asked` (n,) are of the others."""
         one, other = split.halves(rows, self.kind.table)
-        held = np.isin(asked.groups, other[self.kind.table.group].unique().to_numpy())
-        anew = scoring.baseline_scores(self.kind, pl.concat([before, one]), asked.take(held))
-        return interval(anew - old[held], asked.groups[held], CONFIDENCE)
+        return one, np.isin(asked.groups, other[self.kind.table.group].unique().to_numpy())
 
     @cached_property
     def then(self) -> np.ndarray:

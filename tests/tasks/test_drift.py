@@ -105,6 +105,7 @@ def test_each_pattern_has_its_diagnosis(seen, verdict):
     data = {name: signal(name, *told) for name, told in usual.items()}
     found = diagnose(data, quality, worth=0.01)
     assert found.verdict == verdict
+    assert found.noise == (verdict == "data broken" and s["fresh"] < 0.35)
     assert all(sentence.endswith((".", "?")) for sentence in found.evidence)
 
 
