@@ -14,7 +14,20 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
-from benchmarks import contenders, gate, ingest, knn, objectives, precision, race, recommender, scale, training, tron
+from benchmarks import (
+    contenders,
+    gate,
+    ingest,
+    knn,
+    objectives,
+    precision,
+    race,
+    recommender,
+    scale,
+    training,
+    tron,
+    weeks,
+)
 from benchmarks.contenders import Measured
 from benchmarks.otto import EVENTS_PER_SESSION, KINDS, generate
 from benchmarks.race import Check, Job, Watch, seconds_to
@@ -368,3 +381,15 @@ def test_tron_is_asked_as_it_was_trained(monkeypatch: pytest.MonkeyPatch):
     assert tron.answer(model, ids, sessions)[:3].tolist() == [[90, 60], [60, 90], [70, 60]]
     assert model.clicks.tolist() == [[0, 2, 3], [2, 3, 4], [0, 0, 1], [0, 0, 0]]
     assert model.training
+
+
+def test_what_was_found_is_kept_by_what_it_was_made_from(tmp_path: Path):
+    kept, made = weeks.Kept(tmp_path), []
+
+    def make() -> str:
+        made.append(len(made))
+        return f"{made[-1]}"
+
+    assert [kept.text("a", ["b", 1], make), kept.text("a", ["b", 2], make), kept.text("a", ["b", 1], make)] == [
+        "0", "1", "0",
+    ]  # fmt: skip
