@@ -1,5 +1,6 @@
 """The benchmarks measure what they say: the generated files, what each contender makes of them, the JSON line."""
 
+import copy
 import gzip
 import json
 import shutil
@@ -17,6 +18,7 @@ from polars.testing import assert_frame_equal
 
 from benchmarks import (
     contenders,
+    frequency,
     gate,
     ingest,
     knn,
@@ -28,6 +30,7 @@ from benchmarks import (
     training,
     trigger,
     tron,
+    weeks,
 )
 from benchmarks.contenders import Measured
 from benchmarks.otto import EVENTS_PER_SESSION, KINDS, generate
@@ -412,3 +415,73 @@ def test_the_trigger_benchmark_leaves_out_what_no_event_started(monkeypatch: pyt
     runs = [{"id": i, "created": created, "auto_scheduled": auto} for i, created, auto in made]
     monkeypatch.setattr(trigger, "ask", lambda *_, **__: runs)
     assert [run["id"] for run in trigger.retrainings(datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC))] == ["new"]
+
+
+def test_a_policy_trains_and_the_gate_promotes():
+    weekly = frequency.follow(6, frequency.every(1), lambda week, live: True)
+    assert weekly == frequency.Course([0, 1, 2, 3, 4, 5], trainings=5, promoted=5)
+    refused = frequency.follow(6, frequency.every(1), lambda week, live: week - live == 3)
+    assert refused == frequency.Course([0, 0, 0, 3, 3, 3], trainings=5, promoted=1)
+    assert frequency.follow(7, frequency.every(3), lambda week, live: True).live == [0, 0, 0, 3, 3, 3, 6]
+    assert frequency.follow(6, frequency.every(6), lambda week, live: True).trainings == 0
+
+
+def test_a_fault_strikes_its_days_only(small_shop: pl.DataFrame):
+    rows = weeks.in_order(small_shop, SPEC)
+    start, end = (int(rows["ts"].quantile(share)) for share in (0.5, 0.8))
+    struck = frequency.faulty(rows, SPEC, start, end)
+    assert_frame_equal(struck.drop("aid"), rows.drop("aid"))
+    changed, inside = struck["aid"] != rows["aid"], rows["ts"].is_between(start, end, "left")
+    assert not changed.filter(~inside).any()
+    assert changed.filter(inside).mean() == pytest.approx(frequency.FAULT_SHARE, abs=0.03)
+    assert set(struck["aid"]) <= set(rows["aid"])
+
+
+def test_what_was_found_is_kept_by_what_it_was_made_from(tmp_path: Path):
+    kept, made = weeks.Kept(tmp_path), []
+
+    def make() -> str:
+        made.append(len(made))
+        return f"{made[-1]}"
+
+    assert [kept.text("a", ["b", 1], make), kept.text("a", ["b", 2], make), kept.text("a", ["b", 1], make)] == [
+        "0", "1", "0",
+    ]  # fmt: skip
+
+
+def test_the_frequency_benchmark_ends_with_its_curve(
+    small_shop: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """With the table in the place of the model, and a monitor that knows what there was, so that nothing takes long."""
+    trained = []
+
+    def examined(shop: weeks.Shop, live: weeks.Version, week: int, quiet: list, worth: float) -> SimpleNamespace:
+        broken = shop.rows["aid"].sum() != small_shop["aid"].sum() and week == 1
+        verdict = "data broken" if broken else "world changed" if week == 2 else "quiet"
+        out = (shop.ends[0], shop.ends[1] - 1) if broken else None
+        return SimpleNamespace(diagnosis=SimpleNamespace(verdict=verdict, evidence=[]), values={}, faulty=out)
+
+    def fit(rows: pl.DataFrame, params: object, work: object) -> SimpleNamespace:
+        trained.append(rows.height)
+        return SimpleNamespace(onnx=SPEC.baseline(rows, work.folder), validation=0.5)
+
+    kind = copy.copy(SPEC)
+    kind.policy = kind.policy.model_copy(update={"min_groups": 60, "group_sd": 0.05})
+    kind.train = fit
+    for module, name, value in (
+        (weeks, "HISTORY", 0.6), (weeks, "WEEK_MS", 2 * 86_400_000), (frequency, "EVERY", (1, 2)),
+        (frequency, "DECAYS", (0.01,)), (frequency, "FAULT_DAYS", 1), (frequency, "AFTER", 1),
+        (frequency, "examined", examined), (scoring, "p95", lambda onnx, inputs: 1.0),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    rows = weeks.in_order(small_shop, kind)
+    shop = weeks.Shop(kind, rows, weeks.ends(rows, kind), weeks.Kept(tmp_path))
+    result = frequency.run(shop, tmp_path / "curve.svg")
+    assert (shop.weeks, result["weekly_trainings"], result["monitor_trainings"]) == (3, 2, 1)
+    assert (result["fault_verdict"], result["fault_left_out"]) == ("data broken", True)
+    assert [name for name, *_ in result["curve"]] == ["weekly", "every 2 weeks", "never", "monitor 0.01"]
+    assert all(0 < recall < 1 for name, recall in result.items() if name.endswith("_recall"))
+    assert "within .01" in (tmp_path / "curve.svg").read_text()
+    before = len(trained)
+    assert frequency.run(shop, tmp_path / "curve.png") == result
+    assert len(trained) == before, "a second run trains nothing"

@@ -1,0 +1,255 @@
+"""How often does a shop's recommender have to be trained, and does the monitor know when?
+
+`python -m benchmarks.frequency --data FOLDER` replays a real shop (FOLDER as for benchmarks.recommender): a version is
+trained, cold, on the first 40 % of the sessions, and at the end of each week after. At the end of a week a policy says
+whether there is a training, the gate decides whether its version replaces the live one, and what is live answers the
+next week. Policies are a training every so many weeks, none at all, and the monitor's: a training when it says that the
+world has changed, at several values of the gain that is worth a training (its parameter `worth`). Trainings are all
+after the first, promoted or not; recall@20 is the mean over the weeks of the last quarter.
+
+Then three in ten events of five days in the middle get another article's id, and the same shop is trained weekly: as
+the monitor has it, which may leave a part of the week out, and with all of it. Recall is that of the two weeks after.
+
+Everything that takes long is kept in the folder `frequency` of KREISLAUF_HOME; the picture is written there unless
+`--picture` says where. On clean data `data broken` is counted, but nothing is left out. The last line is JSON.
+"""
+
+import argparse
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from benchmarks.weeks import Kept, Shop, Version, ends, in_order, load
+from models.session_recommender import SPEC
+from models.spec import ModelSpec
+from tasks import scoring, split
+from tasks.drift import calibration
+from tasks.drift.calibration import Rows
+from tasks.drift.view import Examined, View
+from tasks.intervals import interval
+from tasks.settings import settings
+
+EVERY = (1, 2, 3, 4, 6)
+"""Weeks between two trainings."""
+DECAYS = (0.01, 0.02, 0.025, 0.03, 0.035, 0.04, 0.05)
+FAULT_DAYS, FAULT_SHARE = 5, 0.3
+AFTER = 2
+"""Weeks after the fault in which recall is compared."""
+
+Wants = Callable[[int, int], bool]
+"""Whether there is a training at the end of a week, given what was live in it."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a policy came to."""
+
+    live: list[int]
+    """Which week's version answered, for each week."""
+    trainings: int
+    promoted: int
+
+
+def follow(weeks: int, wants: Wants, promotes: Wants) -> Course:
+    """Go through `weeks`: the version trained on the history is live until another one is promoted."""
+    live, served, trainings, promoted = 0, [], 0, 0
+    for week in range(1, weeks + 1):
+        served.append(live)
+        # What is trained at the very end would answer nobody.
+        if week < weeks and wants(week, live):
+            trainings += 1
+            if promotes(week, live):
+                live, promoted = week, promoted + 1
+    return Course(served, trainings, promoted)
+
+
+def every(count: int) -> Wants:
+    """A training every so many weeks."""
+    return lambda week, live: week % count == 0
+
+
+def judged(shop: Shop) -> Wants:
+    """Whether the gate lets the version of a week replace the live one."""
+    return lambda week, live: shop.decide(shop.version(week), shop.version(live)).outcome == "promote"
+
+
+class Watcher:
+    """Wants a training when the monitor says that the world has changed."""
+
+    def __init__(self, shop: Shop, decay: float):
+        self.shop, self.decay = shop, decay
+        self.found: list[Examined] = []
+        self._quiet: dict[int, list[dict[str, float]]] = defaultdict(list)
+
+    def __call__(self, week: int, live: int) -> bool:
+        found = examined(self.shop, self.shop.version(live), week, self._quiet[live], self.decay)
+        verdict = found.diagnosis.verdict
+        if verdict == "quiet":
+            self._quiet[live].append(found.values)
+        reason = " ".join(found.diagnosis.evidence)
+        print(f"{'':16} week {week:2d}, version {live:2d} live: {verdict}. {reason}", flush=True)
+        self.found.append(found)
+        return verdict == "world changed"
+
+
+def examined(shop: Shop, live: Version, week: int, quiet: list[dict[str, float]], worth: float) -> Examined:
+    """What the monitor finds at the end of a week; `quiet` has what it found in this version's quiet weeks before, and
+    `worth` is the smallest gain worth a training."""
+    kind, table, cut = shop.kind, shop.kind.table, live.cut
+    rows, start, end = shop.until(week), shop.ends[week - 1], shop.ends[week] - 1
+    learnt, holdout = (
+        split.train_rows(live.rows, table, cut),
+        split.started(live.rows, table, cut.holdout, cut.watermark),
+    )
+    asked = kind.examples(holdout)
+    scores = kind.score(asked, scoring.answer(live.onnx, asked.inputs))
+    reference = interval(scores, asked.groups, kind.policy.confidence)
+    view = View(kind, live.onnx, live.baseline, kind.known(learnt.lazy()).collect(), holdout, reference)
+    cells = calibration.usual_windows(view, Rows.of(table, learnt), cut.start, cut.holdout - 1, end - start + 1)
+    usual = [values for _, values in cells] + quiet
+    past = {name: [values[name] for values in usual if name in values] for name in usual[0]}
+    source = Rows.of(table, rows)
+    window = calibration.window(view, source, view.known, start, end)
+    return view.examine(window, calibration.newest(kind, source, cut.start, start - 1), past, worth)
+
+
+def faulty(rows: pl.DataFrame, kind: ModelSpec, start: int, end: int) -> pl.DataFrame:
+    """`rows` in which, from `start` to `end` (ms, exclusive), `FAULT_SHARE` of the events carry another known article's
+    id, drawn at random."""
+    rng, time = np.random.default_rng(0), pl.col(kind.table.time)
+    known = np.unique(rows.filter(time < start)["aid"])
+    drawn = pl.Series("drawn", rng.choice(known, rows.height))
+    struck = pl.Series("struck", rng.random(rows.height) < FAULT_SHARE)
+    wrong = struck & time.is_between(start, end, "left")
+    return in_order(rows.with_columns(pl.when(wrong).then(drawn).otherwise("aid").alias("aid")), kind)
+
+
+def last_quarter(shop: Shop, course: Course) -> float:
+    """Recall@20, mean over the weeks."""
+    return recall(shop, course, range(shop.weeks - max(1, shop.weeks // 4) + 1, shop.weeks + 1))
+
+
+def recall(shop: Shop, course: Course, weeks: range) -> float:
+    """Of what was live in each of the `weeks`, mean over them."""
+    return float(np.mean([shop.recall(shop.version(course.live[week - 1]), week) for week in weeks]))
+
+
+def policies(shop: Shop) -> Iterator[tuple[str, Course]]:
+    """Each policy and what it came to, those of the calendar first."""
+    for count in EVERY:
+        yield f"every {count} weeks" if count > 1 else "weekly", follow(shop.weeks, every(count), judged(shop))
+    yield "never", follow(shop.weeks, lambda week, live: False, judged(shop))
+    for decay in DECAYS:
+        watcher = Watcher(shop, decay)
+        yield f"monitor {decay:g}", follow(shop.weeks, watcher, judged(shop))
+        verdicts = Counter(found.diagnosis.verdict for found in watcher.found)
+        print(f"{'':16}", *(f"{count} {verdict}" for verdict, count in verdicts.items()))
+
+
+def fault(shop: Shop) -> dict:
+    """Weekly trainings around a tracking fault in the week in the middle: part of the JSON line."""
+    week = shop.weeks // 2
+    weeks = range(week + 1, min(week + AFTER, shop.weeks) + 1)
+    end = shop.ends[week]
+    broken = replace(shop, rows=faulty(shop.rows, shop.kind, end - FAULT_DAYS * split.DAY_MS, end))
+    watcher = Watcher(broken, shop.kind.policy.decay)
+    live = follow(week, every(1), judged(broken)).live
+    # What was quiet before counts as long as the same version is live.
+    for number in range(live.index(live[-1]) + 1, week + 1):
+        watcher(number, live[-1])
+    said = watcher.found[-1]
+    handled = replace(broken, without=(said.faulty,)) if said.faulty else broken
+    found = {"no_fault": shop, "fault": handled, "fault_unhandled": broken}
+    courses = {name: follow(weeks[-1], every(1), judged(one)) for name, one in found.items()}
+    recalls = {f"{name}_recall": round(recall(found[name], course, weeks), 4) for name, course in courses.items()}
+    for name, course in courses.items():
+        each = [round(recall(found[name], course, range(w, w + 1)), 4) for w in weeks]
+        print(f"{name}: weeks {list(weeks)} answered by {[course.live[w - 1] for w in weeks]}, recall {each}")
+    return recalls | {"fault_verdict": said.diagnosis.verdict, "fault_left_out": bool(said.faulty)}
+
+
+def draw(found: dict[str, tuple[Course, float]], path: Path) -> None:
+    """Recall against trainings, as an SVG or PNG file."""
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    axes = figure.subplots()
+    series = {"every so many weeks": ("#9aa3ad", "calendar"), "the monitor, by its `decay`": ("#0b6e4f", "monitor")}
+    for label, (colour, which) in series.items():
+        chosen = [(n, c, r) for n, (c, r) in found.items() if n.startswith("monitor") == (which == "monitor")]
+        points = sorted((course.trainings, reached) for _, course, reached in chosen)
+        axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=label)
+        for name, course, reached in chosen:
+            below = which == "calendar"
+            axes.annotate(
+                name.removeprefix("monitor "), (course.trainings, reached), (0, -13 if below else 7),
+                textcoords="offset points", ha="center", fontsize=8, color=colour,
+            )  # fmt: skip
+    weekly = found["weekly"][1]
+    axes.axhspan(weekly - 0.01, weekly + 0.01, color="#0b6e4f", alpha=0.08, label="within .01 of weekly trainings")
+    axes.set(xlabel="trainings after the first", ylabel="recall@20, last quarter of the weeks")
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+@contextmanager
+def remembered(kept: Kept) -> Iterator[None]:
+    """Let the monitor, too, take answers and baselines' scores from what was kept."""
+    before = scoring.answer, scoring.baseline_scores
+    scoring.answer, scoring.baseline_scores = kept.answer, kept.baseline_scores  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        scoring.answer, scoring.baseline_scores = before
+
+
+def run(shop: Shop, picture: Path) -> dict:
+    """All of it; the dictionary of the JSON line."""
+    seconds = [shop.version(number).seconds for number in range(shop.weeks)]
+    print(f"{shop.params}: {seconds} s a training", flush=True)
+    first = shop.decide(shop.version(0), None)
+    if first.outcome != "promote":
+        raise RuntimeError(f"The first version would not go live: {' '.join(first.reasons)}")
+    with remembered(shop.kept):
+        after, found = fault(shop), {}
+        print(f"{'policy':16} {'trainings':>9} {'promoted':>8} {'recall@20':>9}  live in each week")
+        for name, course in policies(shop):
+            reached = last_quarter(shop, course)
+            found[name] = course, reached
+            print(f"{name:16} {course.trainings:9d} {course.promoted:8d} {reached:9.4f}  {course.live}", flush=True)
+    draw(found, picture)
+    # Of the monitor's policies, the best of those that train half as often as every week, or less.
+    seldom = [told for name, told in found.items() if name.startswith("monitor") and rare(told, found["weekly"])]
+    numbers = {"weekly": found["weekly"], "monitor": max(seldom, key=lambda told: told[1])}
+    line: dict = {f"{name}_recall": round(reached, 4) for name, (_, reached) in numbers.items()}
+    line |= {f"{name}_trainings": course.trainings for name, (course, _) in numbers.items()}
+    line |= {"frozen_recall": round(found["never"][1], 4)} | after
+    return line | {"curve": [[name, course.trainings, round(reached, 4)] for name, (course, reached) in found.items()]}
+
+
+def rare(one: tuple[Course, float], weekly: tuple[Course, float]) -> bool:
+    """Whether there were at most half as many trainings."""
+    return one[0].trainings <= weekly[0].trainings / 2
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.frequency", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with the sessions")
+    parser.add_argument("--picture", type=Path, help="an .svg or .png file for the curve")
+    given = parser.parse_args()
+    kept = Kept(settings().home / "frequency")
+    rows = load(given.data, SPEC)
+    shop = Shop(SPEC, rows, ends(rows, SPEC), kept)
+    print(json.dumps(run(shop, given.picture or kept.folder / "frequency.svg")))
+
+
+if __name__ == "__main__":
+    main()
