@@ -107,7 +107,7 @@ def look(model: str, version: int, window_days: float, worth: float | None) -> F
             return Finding(verdict="not enough data", reason=reason, reference=view.reference, **facts)
         before = calibration.newest(kind, rows, lineage.start, start - 1)
         reactions = reacted(model, start, end)
-    for name, (value, usual) in (rejected(champion) | clicked(reactions, version, start)).items():
+    for name, (value, usual) in (rejected(champion) | exposures.clicks(reactions, version, start)).items():
         window.values[name], past[name] = value, usual
     examined = view.examine(window, before, past, kind.policy.decay if worth is None else worth)
     finding = Finding(
@@ -115,7 +115,7 @@ def look(model: str, version: int, window_days: float, worth: float | None) -> F
         realised=examined.realised, reference=view.reference, gain=examined.gain, **facts,
         faulty=examined.faulty,
     )  # fmt: skip
-    note(champion, finding, examined)
+    note(finding, examined)
     report(view, champion, finding, window, examined.slices, reactions)
     return finding
 
@@ -173,69 +173,30 @@ def reacted(model: str, start: int, end: int) -> pl.DataFrame:
         return exposures.joined(rows, lake.scan(done, start=first).filter(pl.col("model") == model))
 
 
-def clicked(reactions: pl.DataFrame, version: int, start: int) -> dict[str, tuple[float, list[float]]]:
-    """Clicks per answer of the version since `start` (ms), and of all champions on each day before."""
-    if reactions.is_empty():
-        return {}
-    champion = reactions.filter(pl.col("variant") == "champion")
-    now = champion.filter(pl.col("ts") >= start, pl.col("version") == version)["click"].mean()
-    days = (
-        champion.filter(pl.col("ts") < start)
-        .group_by(pl.col("ts") // split.DAY_MS)
-        .agg(pl.len(), pl.col("click").mean())
-    )
-    usual = days.filter(pl.col("len") >= exposures.LEAST_ANSWERS)["click"].to_list()
-    return {} if now is None else {"clicks": (float(now), usual)}  # type: ignore[arg-type]
-
-
 def calibrated(view: View, champion: registry.Version, rows: calibration.Rows, start: int, end: int) -> dict:
     """Each signal, and `rows`, in windows about as long as from `start` to `end` in which nothing was wrong: before
     the champion's hold-out, measured once for each champion, and after it, as this flow has noted them."""
-    lineage, length = champion.lineage, end - start + 1
-    if quiet(champion, start, end).is_empty():
+    lineage, about = champion.lineage, (champion.model, champion.number)
+    length = end - start + 1
+    if calibration.quiet(lake.noted(WINDOWS), *about, start, end).is_empty():
         cells = calibration.usual_windows(view, rows, lineage.start, lineage.holdout - 1, length)
-        frames = [as_rows(champion, cell.start, cell.end, length, "calibration", values) for cell, values in cells]
+        frames = [calibration.as_rows(*about, cell.start, cell.end, length, "calibration", v) for cell, v in cells]
         if frames:
-            lake.note(WINDOWS, f"{champion.model}/{champion.number}/{calibration.octave(length)}", pl.concat(frames))
-    noted = quiet(champion, start, end)
+            lake.note(WINDOWS, "/".join(map(str, (*about, calibration.octave(length)))), pl.concat(frames))
+    noted = calibration.quiet(lake.noted(WINDOWS), *about, start, end)
     found = {} if noted.is_empty() else {str(n[0]): part["value"].to_list() for n, part in noted.group_by("signal")}
     return {"rows": [], **found}
 
 
-def quiet(champion: registry.Version, start: int, end: int) -> pl.DataFrame:
-    """Rows of the table of windows from which the limits for one from `start` to `end` are learnt: those of the
-    calibration, and quiet ones before it that do not overlap with each other."""
-    found = lake.noted(WINDOWS)
-    if found.is_empty():
-        return found
-    mine = {"model": champion.model, "version": champion.number, "octave": calibration.octave(end - start + 1)}
-    found = found.filter(pl.col("end") < start, **mine)
-    kept, until = [], -1
-    for first, last, verdict in found.select("start", "end", "verdict").unique().sort("start", "end").rows():
-        if verdict == "calibration" or (verdict == "quiet" and first > until):
-            kept.append((first, last))
-            until = last
-    chosen = pl.DataFrame(kept, {"start": pl.Int64, "end": pl.Int64}, orient="row")
-    return found.join(chosen, on=["start", "end"], how="semi")
-
-
-def note(champion: registry.Version, finding: Finding, examined: Examined) -> None:
+def note(finding: Finding, examined: Examined) -> None:
     """Put the window into the lake: its signals, and the live quality in its slices."""
     start, end = finding.start, finding.end
     key = f"{finding.model}/{finding.version}/{start}/{end}"
-    lake.note(WINDOWS, key, as_rows(champion, start, end, end - start + 1, finding.verdict, examined.values))
+    told = (finding.model, finding.version, start, end, end - start + 1, finding.verdict, examined.values)
+    lake.note(WINDOWS, key, calibration.as_rows(*told))
     if examined.slices.height:
         about = {"model": finding.model, "version": finding.version, "start": start, "end": end}
         lake.note(SLICES, key, examined.slices.with_columns(**{name: pl.lit(value) for name, value in about.items()}))
-
-
-def as_rows(
-    champion: registry.Version, start: int, end: int, length: int, verdict: str, values: dict[str, float]
-) -> pl.DataFrame:
-    """A window's signals for the table of windows; `length` is that of the windows it stands beside."""
-    where = {"model": champion.model, "version": champion.number, "start": start, "end": end}
-    told = {"octave": calibration.octave(length), "verdict": verdict}
-    return pl.DataFrame([{**where, **told, "signal": name, "value": float(value)} for name, value in values.items()])
 
 
 def act(finding: Finding, needed: int, of: int) -> str:

@@ -19,7 +19,7 @@ Kind = Literal["click", "cart", "order"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-MATURITY_MS = 3_600_000
+MATURITY_MS, DAY_MS = 3_600_000, 86_400_000
 """So long after an answer nobody reacts to it any more; younger answers are not judged yet."""
 USUAL_DAYS, LEAST_ANSWERS = 28, 100
 """Days before a window from which it is learnt what is usual, if they have so many answers."""
@@ -106,6 +106,18 @@ def joined(shown: pl.LazyFrame, done: pl.LazyFrame) -> pl.DataFrame:
     kinds = [(pl.col("kind") == kind).any().alias(kind) for kind in KINDS]
     found = drawn.join(done.group_by("request_id").agg(kinds), on="request_id", how="left")
     return found.with_columns(pl.col(KINDS).fill_null(False)).drop("request_id").collect(engine="streaming")
+
+
+def clicks(reactions: pl.DataFrame, version: int, start: int) -> dict[str, tuple[float, list[float]]]:
+    """The signal `clicks` of what was `joined`: clicks per answer of the champion `version` since `start` (ms), and of
+    all champions on each day before that had enough answers; nothing if there are none."""
+    if reactions.is_empty():
+        return {}
+    champion = reactions.filter(pl.col("variant") == "champion")
+    now = champion.filter(pl.col("ts") >= start, pl.col("version") == version)["click"].mean()
+    days = champion.filter(pl.col("ts") < start).group_by(pl.col("ts") // DAY_MS).agg(pl.len(), pl.col("click").mean())
+    usual = days.filter(pl.col("len") >= LEAST_ANSWERS)["click"].to_list()
+    return {} if now is None else {"clicks": (float(now), usual)}  # type: ignore[arg-type]
 
 
 def by_variant(reactions: pl.DataFrame) -> list[tuple]:

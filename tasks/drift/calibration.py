@@ -80,3 +80,28 @@ def newest(kind: ModelSpec, rows: Rows, first: int, last: int) -> pl.DataFrame:
 def octave(length: int) -> int:
     """Which windows are about as long as one of `length` ms: their logarithm to base 2, rounded."""
     return round(math.log2(length))
+
+
+def as_rows(
+    model: str, version: int, start: int, end: int, length: int, verdict: str, values: dict[str, float]
+) -> pl.DataFrame:
+    """A window's signals for the table of windows; `length` (ms) is that of the windows it stands beside."""
+    where = {"model": model, "version": version, "start": start, "end": end}
+    told = {"octave": octave(length), "verdict": verdict}
+    return pl.DataFrame([{**where, **told, "signal": name, "value": float(value)} for name, value in values.items()])
+
+
+def quiet(found: pl.DataFrame, model: str, version: int, start: int, end: int) -> pl.DataFrame:
+    """Of the table of windows, the rows from which the limits for one from `start` to `end` are learnt: those of the
+    version's calibration, and quiet windows before it that do not overlap with each other."""
+    if found.is_empty():
+        return found
+    mine = {"model": model, "version": version, "octave": octave(end - start + 1)}
+    found = found.filter(pl.col("end") < start, **mine)
+    kept, until = [], -1
+    for first, last, verdict in found.select("start", "end", "verdict").unique().sort("start", "end").rows():
+        if verdict == "calibration" or (verdict == "quiet" and first > until):
+            kept.append((first, last))
+            until = last
+    chosen = pl.DataFrame(kept, {"start": pl.Int64, "end": pl.Int64}, orient="row")
+    return found.join(chosen, on=["start", "end"], how="semi")
