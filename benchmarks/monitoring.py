@@ -127,7 +127,7 @@ def real(rows: pl.DataFrame, windows: int, seed: int = 0) -> list[Told]:
     starts = rows.group_by("session").agg(start=pl.col("ts").min()).sort("session")
     shuffled = starts.with_columns(moved=pl.col("start").shuffle(seed))
     rows = rows.join(shuffled, on="session").with_columns(ts=pl.col("ts") - pl.col("start") + pl.col("moved"))
-    rows = rows.select(SPEC.table.dtypes).sort("session", "ts", "aid", "type")
+    rows = rows.select(list(SPEC.table.dtypes)).sort("session", "ts", "aid", "type")
     first, last = int(rows["ts"].min()), int(rows["ts"].max())  # type: ignore[arg-type]
     until = first + int(0.4 * (last - first))
     length = (last - until) // windows

@@ -8,7 +8,7 @@ import polars as pl
 
 from models.spec import ModelSpec, Table
 from tasks.drift.limits import LEAST
-from tasks.drift.view import LEARN_SHARE, PART_GROUPS, View
+from tasks.drift.view import PART_GROUPS, View
 from tasks.drift.window import DAY_MS, SAMPLE_ROWS, Window, look
 
 CELLS = 16
@@ -52,17 +52,12 @@ def usual_windows(view: View, rows: Rows, first: int, last: int, length: int) ->
     half = (last + 1 - first) // 2
     count = min(CELLS, max(LEAST + 1, half // min(length, DAY_MS)))
     step = min(length, half // count)
-    amount = learns(rows.between(last + 1 - step * count, last)[1] // count)
+    height = min(rows.between(last + 1 - step * count, last)[1] / count, SAMPLE_ROWS)
     for start in [last + 1 - step * (count - i) for i in range(count)]:
         known = view.kind.known(rows.between(None, start - 1)[0]).collect(engine="streaming")
         cell = window(view, rows, known, start, start + step - 1)
         if cell.sample[view.kind.table.group].n_unique() >= PART_GROUPS:
-            yield cell, view.measure(cell, known, amount) | {"rows": float(cell.sample.height)}
-
-
-def learns(height: float) -> int:
-    """From how many rows of a window a fresh baseline learns, if a usual one has `height`."""
-    return int(LEARN_SHARE * min(height, SAMPLE_ROWS))
+            yield cell, view.measure(cell, known, height) | {"rows": float(cell.sample.height)}
 
 
 def newest(kind: ModelSpec, rows: Rows, first: int, last: int) -> pl.DataFrame:

@@ -96,7 +96,7 @@ def poverty(quality: Quality) -> list[str]:
     """Signs that there is less to learn from the window than from others."""
     fresh, late, live = quality.fresh, quality.late, quality.live
     lost = max(live.usual - live.value, 0.0)
-    if not fell(fresh, late) or quality.gain >= lost * MENDED:
+    if live.off > -1 or not fell(fresh, late) or quality.gain >= lost * MENDED:
         return []
     return [
         f"The live model lost {lost:.4f}, and a trivial baseline that knows the window falls with it "

@@ -20,8 +20,9 @@ PARTS = 8
 """Of a window, one after the other: a fault that began late is seen in the last of them."""
 PART_GROUPS = 30
 """A part or a slice with fewer groups says nothing."""
-LEARN_SHARE = 0.2
-"""Of a usual window's rows: what a fresh baseline learns from, equally much in each window, small ones too."""
+FRESH, LATE = 0.4, 0.2
+"""Of a usual window's rows: what the fresh baselines of a window and of its later half learn from, equally much in each
+window, large ones too."""
 CONFIDENCE = 0.99
 SHOWN = 1_000
 """Answers, drawn evenly from the window, that are looked at as answers; always as many, because coverage grows."""
@@ -71,13 +72,13 @@ class View:
         asked = self.kind.slices(rows, known).select(pl.concat_str(self.kind.mix, separator=" "))
         return asked.to_series().to_numpy()
 
-    def measure(self, window: Window, known: pl.DataFrame, amount: int) -> dict[str, float]:
+    def measure(self, window: Window, known: pl.DataFrame, height: float) -> dict[str, float]:
         """Each signal of a window but the live quality, by name: those of `Window.values`; `top_label`, share of the
         most frequent right answer; `familiar`, correlation of how frequent each is in the later half of the window with
         the hold-out; `top_answer`, share of the most frequent first item of the version's answers, and
-        `coverage`, how many answers it gives at all; and `fresh` and `late`, the quality of a baseline
-        that learnt from `amount` rows of one half of the groups of the window, or of its later half, on the other half.
-        `known` is what is known of the rows before the window."""
+        `coverage`, how many answers it gives at all; and `fresh` and `late`, the
+        quality of a baseline that learnt from one half of the groups of the window, or of its later half, on the other
+        half. `known` is what is known of the rows before the window; the sample of a usual one has `height` rows."""
         asked = self.kind.examples(window.sample)
         began = pl.col(self.kind.table.time).min().over(self.kind.table.group)
         late = window.sample.filter(began >= (window.start + window.end) // 2)
@@ -86,7 +87,8 @@ class View:
             | {"top_label": share(asked.labels, frequent(asked.labels))}
             | {"familiar": alike(self.kind.examples(late).labels, self.kind.examples(self.holdout).labels)}
             | self.shown(asked)
-            | {"fresh": self.fresh(window.sample, known, amount), "late": self.fresh(late, known, amount)}
+            | {"fresh": self.fresh(window.sample, known, int(FRESH * height))}
+            | {"late": self.fresh(late, known, int(LATE * height))}
         )
 
     def fresh(self, rows: pl.DataFrame, known: pl.DataFrame, amount: int) -> float:
@@ -119,7 +121,7 @@ class View:
             worth: Smallest gain of the metric that is worth a training.
         """
         kind, rows = self.kind, window.sample
-        values = self.measure(window, self.known, int(LEARN_SHARE * np.median(past["rows"])))
+        values = self.measure(window, self.known, float(np.median(past["rows"])))
         beside = signals(values, past)
         asked = kind.examples(rows)
         live, old = (kind.score(asked, scoring.answer(file, asked.inputs)) for file in (self.onnx, self.baseline))
