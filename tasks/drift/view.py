@@ -85,7 +85,7 @@ class View:
         return (
             window.values
             | {"top_label": share(asked.labels, frequent(asked.labels))}
-            | {"familiar": alike(self.kind.examples(late).labels, self.kind.examples(self.holdout).labels)}
+            | {"familiar": alike(self.kind.examples(late).labels, self.then.labels, self.known.height)}
             | self.shown(asked)
             | {"fresh": self.fresh(window.sample, known, int(FRESH * height))}
             | {"late": self.fresh(late, known, int(LATE * height))}
@@ -135,7 +135,7 @@ class View:
         quality = Quality(
             live=said, fresh=fresh, late=beside.pop("late", fresh), gain=gain.mean, gain_low=gain.low,
             worst_part=worst / max(self.reference.mean, 1e-9),
-            newcomer=newcomer(asked.labels, kind.examples(self.holdout).labels),
+            newcomer=newcomer(asked.labels, self.then.labels),
         )  # fmt: skip
         found, out = diagnose(beside, quality, worth), None
         if found.verdict == "data broken":
@@ -169,10 +169,14 @@ class View:
         return one, np.isin(asked.groups, other[self.kind.table.group].unique().to_numpy())
 
     @cached_property
-    def then(self) -> np.ndarray:
-        """The metric of each example of the hold-out."""
-        examples = self.kind.examples(self.holdout)
-        return self.kind.score(examples, scoring.answer(self.onnx, examples.inputs))
+    def then(self) -> Examples:
+        """The examples of the hold-out."""
+        return self.kind.examples(self.holdout)
+
+    @cached_property
+    def scored(self) -> np.ndarray:
+        """The metric of each of them."""
+        return self.kind.score(self.then, scoring.answer(self.onnx, self.then.inputs))
 
     def slices(self, rows: pl.DataFrame, asked: Examples, live: np.ndarray, old: np.ndarray) -> pl.DataFrame:
         """See `Examined.slices`."""
@@ -184,7 +188,7 @@ class View:
                 groups = asked.groups[inside]
                 if (count := len(np.unique(groups))) >= PART_GROUPS:
                     told = interval(live[inside], groups, self.kind.policy.confidence)
-                    once = float(self.then[before].mean()) if before.any() else None
+                    once = float(self.scored[before].mean()) if before.any() else None
                     row = (
                         column.name,
                         str(value),
@@ -211,14 +215,16 @@ def share(values: np.ndarray, wanted: np.ndarray) -> float:
     return float((values == wanted).reshape(len(values), -1).all(1).mean()) if len(values) else 0.0
 
 
-def alike(now: np.ndarray, then: np.ndarray) -> float:
-    """Correlation (Pearson) of how often each value occurs in `now` (n, ...) and `then` (m, ...); NaN without any."""
+def alike(now: np.ndarray, then: np.ndarray, values: int) -> float:
+    """Correlation (Pearson) of how often each value occurs in `now` (n, ...) and `then` (m, ...); NaN without any.
+    There are at least so many `values`, most of which may occur in neither."""
     if not len(now) or not len(then):
         return float("nan")
     _, index = np.unique(np.concatenate([now, then]), axis=0, return_inverse=True)
-    index = index.ravel()
-    counts = np.stack([np.bincount(part, minlength=index.max() + 1) for part in np.split(index, [len(now)])])
-    return float(np.asarray(np.corrcoef(counts))[0, 1]) if np.ptp(counts, axis=1).all() else float("nan")
+    a, b = (np.bincount(part, minlength=index.max() + 1) for part in np.split(index.ravel(), [len(now)]))
+    count = max(len(a), values)
+    a, b = (np.r_[one, np.zeros(count - len(one))] for one in (a, b))
+    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else float("nan")
 
 
 def newcomer(now: np.ndarray, then: np.ndarray) -> tuple[float, float]:

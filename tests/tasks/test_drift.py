@@ -197,11 +197,15 @@ def test_only_the_faulty_part_of_a_window_and_what_is_beside_it_is_distrusted():
 
 def test_how_alike_two_samples_are():
     then = np.repeat([1, 2, 3, 4], [40, 30, 20, 10])
-    assert alike(np.repeat([1, 2, 3, 4], [4, 3, 2, 1]), then) == pytest.approx(1)
-    assert alike(np.repeat([4, 3, 2, 1], [4, 3, 2, 1]), then) == pytest.approx(-1)
-    assert alike(np.repeat([5, 6, 7, 8], [4, 3, 2, 1]), then) < 0
-    assert np.isnan(alike(np.array([]), then))
-    assert np.isnan(alike(np.array([1, 1]), np.array([1, 1, 1])))
+    assert alike(np.repeat([1, 2, 3, 4], [4, 3, 2, 1]), then, 0) == pytest.approx(1)
+    assert alike(np.repeat([4, 3, 2, 1], [4, 3, 2, 1]), then, 0) == pytest.approx(-1)
+    assert np.isnan(alike(np.array([]), then, 0))
+    assert np.isnan(alike(np.array([1, 1]), np.array([1, 1, 1]), 0))
+    rng = np.random.default_rng(0)
+    few = [rng.choice(1_000, 300) for _ in range(2)]
+    assert alike(*few, 0) < -0.1, "as if what neither has seen could not be"
+    assert abs(alike(*few, 1_000)) < 0.1
+    assert alike(few[0], np.r_[few[0], few[1]], 1_000) > 0.5
 
 
 def test_a_newcomer_is_what_the_hold_out_did_not_have():
