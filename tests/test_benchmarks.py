@@ -457,7 +457,7 @@ def test_the_frequency_benchmark_ends_with_its_curve(
 
     def examined(shop: weeks.Shop, live: weeks.Version, week: int, quiet: list, worth: float) -> SimpleNamespace:
         broken = shop.rows["aid"].sum() != small_shop["aid"].sum() and week == 1
-        verdict = "data broken" if broken else "world changed" if week == 2 else "quiet"
+        verdict = "data broken" if broken else "world changed" if week == 2 and worth < 0.02 else "quiet"
         out = (shop.ends[0], shop.ends[1] - 1) if broken else None
         return SimpleNamespace(diagnosis=SimpleNamespace(verdict=verdict, evidence=[]), values={}, faulty=out)
 
@@ -470,16 +470,22 @@ def test_the_frequency_benchmark_ends_with_its_curve(
     kind.train = fit
     for module, name, value in (
         (weeks, "HISTORY", 0.6), (weeks, "WEEK_MS", 2 * 86_400_000), (frequency, "EVERY", (1, 2)),
-        (frequency, "DECAYS", (0.01,)), (frequency, "FAULT_DAYS", 1), (frequency, "AFTER", 1),
+        (frequency, "DECAYS", (0.01, 0.02)), (frequency, "FAULT_DAYS", 1), (frequency, "AFTER", 1),
         (frequency, "examined", examined), (scoring, "p95", lambda onnx, inputs: 1.0),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     rows = weeks.in_order(small_shop, kind)
     shop = weeks.Shop(kind, rows, weeks.ends(rows, kind), weeks.Kept(tmp_path))
     result = frequency.run(shop, tmp_path / "curve.svg")
-    assert (shop.weeks, result["weekly_trainings"], result["monitor_trainings"]) == (3, 2, 1)
+    assert (shop.weeks, result["weekly_trainings"], result["monitor_trainings"]) == (3, 1.5, 0)
     assert (result["fault_verdict"], result["fault_left_out"]) == ("data broken", True)
-    assert [name for name, *_ in result["curve"]] == ["weekly", "every 2 weeks", "never", "monitor 0.01"]
+    assert [name for name, *_ in result["curve"]] == [
+        "weekly",
+        "every 2 weeks",
+        "never",
+        "monitor 0.01",
+        "monitor 0.02",
+    ]
     assert all(0 < recall < 1 for name, recall in result.items() if name.endswith("_recall"))
     assert "within .01" in (tmp_path / "curve.svg").read_text()
     before = len(trained)
