@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import polars as pl
@@ -22,6 +23,8 @@ from benchmarks import (
     gate,
     ingest,
     knn,
+    monitor_cost,
+    monitoring,
     objectives,
     precision,
     race,
@@ -31,6 +34,7 @@ from benchmarks import (
     trigger,
     tron,
     weeks,
+    worlds,
 )
 from benchmarks.contenders import Measured
 from benchmarks.otto import EVENTS_PER_SESSION, KINDS, generate
@@ -39,6 +43,7 @@ from models.session_recommender import SPEC
 from models.session_recommender.batches import Batches
 from tasks import gate as gate_task
 from tasks import lake, scoring, source
+from tasks.drift.diagnosis import Verdict
 from tests.conftest import write_sessions
 
 
@@ -491,3 +496,78 @@ def test_the_frequency_benchmark_ends_with_its_curve(
     before = len(trained)
     assert frequency.run(shop, tmp_path / "curve.png") == result
     assert len(trained) == before, "a second run trains nothing"
+
+
+def future(kind: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Two days of a small shop before something happens, and two after."""
+    shop = worlds.shop(3, articles=60, sessions_per_day=150)
+    events = worlds.future(shop, worlds.KINDS[kind], 0, 2, 4, np.random.default_rng(0))
+    return events.filter(pl.col("ts") < worlds.at(2)), events.filter(pl.col("ts") >= worlds.at(2))
+
+
+@pytest.mark.parametrize("kind", worlds.KINDS)
+def test_each_world_is_a_shop_s_until_its_change(kind: str):
+    before, after = future(kind)
+    SPEC.table.schema.validate(pl.concat([before, after]))
+    assert before.equals(future("none")[0])
+    assert after.equals(future("none")[1]) == (kind == "none")
+    assert after.group_by("session").agg(pl.col("ts").is_sorted())["ts"].all()
+
+
+def test_the_worlds_change_what_they_say():
+    before, known = future("none")[0], set(future("none")[0]["aid"])
+    assert 0.2 < (~future("assortment")[1]["aid"].is_in(known)).mean() < 0.5
+    assert (future("sentinel")[1]["aid"] == 0).mean() == pytest.approx(0.1, abs=0.02)
+    assert not (future("sentinel")[0]["aid"] == 0).any()
+    assert (future("wrong ids")[1]["aid"] != future("none")[1]["aid"]).mean() == pytest.approx(0.3, abs=0.03)
+    assert future("id scheme")[1]["aid"].n_unique() == future("none")[1]["aid"].n_unique()
+    assert (future("id scheme")[1]["aid"] != future("none")[1]["aid"]).mean() > 0.9
+    season = future("season")[1]
+    assert season.group_by("session").len()["len"].max() == 3
+    assert (season["type"] == "carts").mean() > 1.3 * (before["type"] == "carts").mean()
+    assert future("volume")[1]["session"].n_unique() == pytest.approx(0.6 * 300, abs=30)
+
+
+def test_the_first_alarm_counts_and_the_worst_kind_is_told():
+    told = [("none", "quiet", True)] * 9 + [("none", "season or mix", True)] + [("real", "quiet", None)] * 10
+    for name, kind in worlds.KINDS.items():
+        told += [(name, kind.verdict, False)] * 4 if name != "none" else []
+    told += [("volume", "quiet", True), ("volume", "quiet", False), ("season", "quiet", True)]
+    told += [
+        ("season", "season or mix", True),
+        ("relations", "data broken", True),
+        ("relations", "world changed", True),
+    ]
+    found = monitoring.summary(told, 2)
+    assert found["false_alarms_per_100"] == 5
+    assert (found["real_windows"], found["real_false_alarms_per_100"]) == (10, 0)
+    assert found["evidently_false_alarms_per_100"] == 100
+    assert found["detected"] == found["diagnosis_right"] == pytest.approx(2 / 3)
+    assert found["by_kind"]["season"] == {"detected": 1, "right": 1}
+    assert found["by_kind"]["relations"] == {"detected": 1, "right": pytest.approx(2 / 3)}
+
+
+def test_a_simulated_and_a_real_shop_are_watched(small_shop: pl.DataFrame, monkeypatch: pytest.MonkeyPatch):
+    for name, value in (
+        ("WINDOW", 4), ("HOLDOUT", 4), ("HISTORY", 16), ("QUIET", 1), ("WINDOWS", 1), ("SESSIONS", 60),
+        ("ARTICLES", 80), ("drifted", lambda window, reference: True),
+    ):  # fmt: skip
+        monkeypatch.setattr(monitoring, name, value)
+    monkeypatch.setattr(worlds, "KINDS", {name: worlds.KINDS[name] for name in ("none", "id scheme")})
+    assert [told[::2] for told in monitoring.one_shop(0)] == [("none", True), ("id scheme", True)]
+    told = monitoring.real(small_shop, 4)
+    assert [name for name, *_ in told] == ["real"] * 4
+    assert {verdict for _, verdict, _ in told} <= set(get_args(Verdict))
+
+
+def test_the_cost_of_the_monitor_is_a_slope_over_the_scan_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KREISLAUF_HOME", str(tmp_path))
+    monitor_cost.load(0.05, tmp_path)
+    for part in ("scan", "ours", "answers"):
+        measured = monitor_cost.one(part)
+        assert measured["cpu"] > 0
+        assert 50 < measured["peak_mb"] < 10_000
+    lines = {size: {"cpu": 1 + size, "peak_mb": 100 + size, "start": 5} for size in (1, 10)}
+    ours = {size: {"cpu": 2 + 2 * size, "peak_mb": 200, "start": 6} for size in (1, 10)}
+    found = monitor_cost.summary({"scan": lines, "ours": ours, "evidently": {}}, (1, 10))
+    assert (found["cpu_over_scan"], found["peak_memory_10x_over_1x"]) == (2, 1)
