@@ -547,7 +547,7 @@ def test_the_first_alarm_counts_and_the_worst_kind_is_told():
     assert found["by_kind"]["relations"] == {"detected": 1, "right": pytest.approx(2 / 3)}
 
 
-def test_a_simulated_and_a_real_shop_are_watched(small_shop: pl.DataFrame, monkeypatch: pytest.MonkeyPatch):
+def test_a_simulated_and_a_real_shop_are_watched(monkeypatch: pytest.MonkeyPatch):
     for name, value in (
         ("WINDOW", 4), ("HOLDOUT", 4), ("HISTORY", 16), ("QUIET", 1), ("WINDOWS", 1), ("SESSIONS", 60),
         ("ARTICLES", 80), ("drifted", lambda window, reference: True),
@@ -555,7 +555,7 @@ def test_a_simulated_and_a_real_shop_are_watched(small_shop: pl.DataFrame, monke
         monkeypatch.setattr(monitoring, name, value)
     monkeypatch.setattr(worlds, "KINDS", {name: worlds.KINDS[name] for name in ("none", "id scheme")})
     assert [told[::2] for told in monitoring.one_shop(0)] == [("none", True), ("id scheme", True)]
-    told = monitoring.real(small_shop, 4)
+    told = monitoring.real(worlds.days(worlds.shop(1, 120, 150), 0, 30, np.random.default_rng(0)), 4)
     assert [name for name, *_ in told] == ["real"] * 4
     assert {verdict for _, verdict, _ in told} <= set(get_args(Verdict))
 
