@@ -1,5 +1,6 @@
 """What an alarm means: has the world changed, is the data broken, or is it the season? A pure function."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -113,13 +114,14 @@ def fell(fresh: Signal, late: Signal) -> bool:
 
 
 def placeholder(top: Signal | None, new: float, all_new: float) -> str:
-    """Whether one right answer is so frequent that it stands for something else; empty if none is."""
+    """Whether one right answer is so frequent that it stands for something else; empty if none is. `top` is the log of
+    the share of the most frequent one."""
     if top is None:
         return ""
-    if top.off > 1 and top.value > TOO_OFTEN * top.usual:
-        times = f"{top.value / top.usual:.0f} times as frequent as the most frequent one usually is"
-        return f"One right answer is {times}: a placeholder?"
-    if new > NEW_TOO_OFTEN * top.usual and new > NEW_ALONE * all_new:
+    times = math.exp(top.value - top.usual)
+    if top.off > 1 and times > TOO_OFTEN:
+        return f"One right answer is {times:.0f} times as frequent as the most frequent one usually is: a placeholder?"
+    if new > NEW_TOO_OFTEN * math.exp(top.usual) and new > NEW_ALONE * all_new:
         return f"One new answer is {new:.1%} of all right answers, and most of what is new: a placeholder?"
     return ""
 

@@ -73,18 +73,19 @@ class View:
         return asked.to_series().to_numpy()
 
     def measure(self, window: Window, known: pl.DataFrame, height: float) -> dict[str, float]:
-        """Each signal of a window but the live quality, by name: those of `Window.values`; `top_label`, share of the
-        most frequent right answer; `familiar`, correlation of how frequent each is in the later half of the window with
-        the hold-out; `top_answer`, share of the most frequent first item of the version's answers, and
-        `coverage`, how many answers it gives at all; and `fresh` and `late`, the
-        quality of a baseline that learnt from one half of the groups of the window, or of its later half, on the other
-        half. `known` is what is known of the rows before the window; the sample of a usual one has `height` rows."""
+        """Each signal of a window but the live quality, by name: those of `Window.values`; `top_label`, `top_answer`,
+        logs, because shares of a few are skewed, of the share of the most frequent right answer, and of the most
+        frequent first item of the version's answers; `familiar`, correlation of how frequent each right answer is in
+        the later half of the window with the hold-out; `coverage`, how many answers the version gives at all; and
+        `fresh` and `late`, the quality of a baseline that learnt from one half of the groups of the window, or of its
+        later half, on the other half. `known` is what is known of the rows before the window; the sample of a usual one
+        has `height` rows."""
         asked = self.kind.examples(window.sample)
         began = pl.col(self.kind.table.time).min().over(self.kind.table.group)
         late = window.sample.filter(began >= (window.start + window.end) // 2)
         return (
             window.values
-            | {"top_label": share(asked.labels, frequent(asked.labels))}
+            | {"top_label": float(np.log(share(asked.labels, frequent(asked.labels))))}
             | {"familiar": alike(self.kind.examples(late).labels, self.then.labels, self.known.height)}
             | self.shown(asked)
             | {"fresh": self.fresh(window.sample, known, int(FRESH * height))}
@@ -106,7 +107,7 @@ class View:
         outputs = scoring.answer(self.onnx, asked.take(drawn).inputs)
         first = np.array([repr(self.kind.items(answer)[:1]) for answer in self.kind.answers(outputs)])
         covered = self.kind.coverage(outputs, self.known)
-        top = {"top_answer": share(first, frequent(first))}
+        top = {"top_answer": float(np.log(share(first, frequent(first))))}
         return top if covered is None else top | {"coverage": covered}
 
     def examine(

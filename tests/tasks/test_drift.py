@@ -98,7 +98,7 @@ def test_each_pattern_has_its_diagnosis(seen, verdict):
         worst_part=s["worst"], newcomer=s["new"],
     )  # fmt: skip
     usual = {
-        "top_label": (s["top"], 0.01, 0.005),
+        "top_label": (np.log(s["top"]), np.log(0.01), 0.4),
         "volume": (s["volume"], 6.0, 0.1),
         "familiar": (s["familiar"], 0.9, 0.2),
     }
