@@ -40,7 +40,7 @@ from tasks.settings import settings
 
 EVERY = (1, 2, 3, 4, 6)
 """Weeks between two trainings."""
-DECAYS = (0.01, 0.02, 0.03, 0.04)
+DECAYS = (0.01, 0.02, 0.025, 0.0275, 0.03, 0.04)
 FAULT_DAYS, FAULT_SHARE = 5, 0.3
 STARTS = (0, 1)
 """Week at whose end the first version was trained."""
