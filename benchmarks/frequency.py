@@ -28,7 +28,7 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from benchmarks.weeks import Kept, Shop, Version, ends, in_order, load
+from benchmarks.weeks import Kept, Shop, Version, ends, load
 from models.session_recommender import SPEC
 from models.spec import ModelSpec
 from tasks import scoring, split
@@ -132,7 +132,7 @@ def faulty(rows: pl.DataFrame, kind: ModelSpec, start: int, end: int) -> pl.Data
     drawn = pl.Series("drawn", rng.choice(known, rows.height))
     struck = pl.Series("struck", rng.random(rows.height) < FAULT_SHARE)
     wrong = struck & time.is_between(start, end, "left")
-    return in_order(rows.with_columns(pl.when(wrong).then(drawn).otherwise("aid").alias("aid")), kind)
+    return rows.with_columns(pl.when(wrong).then(drawn).otherwise("aid").alias("aid")).sort(kind.table.order)
 
 
 def last_quarter(shop: Shop, course: Course) -> float:

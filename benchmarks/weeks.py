@@ -40,13 +40,7 @@ def load(folder: Path, kind: ModelSpec) -> pl.DataFrame:
     judged = judge(kind.table, list(source.open_file(str(path), kind.table.line).chunks()))
     if judged.rejected.height:
         raise ValueError(f"{judged.rejected.height} lines of {path} break a rule: this benchmark wants clean data.")
-    return in_order(judged.rows, kind)
-
-
-def in_order(rows: pl.DataFrame, kind: ModelSpec) -> pl.DataFrame:
-    """As `lake.read` sorts them."""
-    table = kind.table
-    return rows.sort(list(dict.fromkeys((table.group, table.time, *table.key))))
+    return judged.rows.sort(kind.table.order)
 
 
 def ends(rows: pl.DataFrame, kind: ModelSpec) -> list[int]:

@@ -93,6 +93,11 @@ class Table:
         return lists[0] if lists else None
 
     @cached_property
+    def order(self) -> list[str]:
+        """Columns by which rows are sorted wherever their order counts."""
+        return list(dict.fromkeys((self.group, self.time, *self.key)))
+
+    @cached_property
     def dtypes(self) -> pl.Schema:
         """Columns of the rows and their types. Raises ValueError if `line` and `schema` do not fit together."""
         dtypes = self.schema.empty().schema

@@ -432,7 +432,7 @@ def test_a_policy_trains_and_the_gate_promotes():
 
 
 def test_a_fault_strikes_its_days_only(small_shop: pl.DataFrame):
-    rows = weeks.in_order(small_shop, SPEC)
+    rows = small_shop.sort(SPEC.table.order)
     start, end = (int(rows["ts"].quantile(share)) for share in (0.5, 0.8))
     struck = frequency.faulty(rows, SPEC, start, end)
     assert_frame_equal(struck.drop("aid"), rows.drop("aid"))
@@ -479,7 +479,7 @@ def test_the_frequency_benchmark_ends_with_its_curve(
         (frequency, "examined", examined), (scoring, "p95", lambda onnx, inputs: 1.0),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
-    rows = weeks.in_order(small_shop, kind)
+    rows = small_shop.sort(kind.table.order)
     shop = weeks.Shop(kind, rows, weeks.ends(rows, kind), weeks.Kept(tmp_path))
     result = frequency.run(shop, tmp_path / "curve.svg")
     assert (shop.weeks, result["weekly_trainings"], result["monitor_trainings"]) == (3, 1.5, 0)

@@ -29,7 +29,7 @@ class Drift:
 
 
 def compare(window: pl.DataFrame, reference: pl.DataFrame, path: Path) -> Drift:
-    """Compare monitored columns, one row per group, and write Evidently's HTML to `path`.
+    """Compare monitored columns, a row for each of the table's, and write Evidently's HTML to `path`.
 
     Both frames must have the same columns: Evidently would leave out a missing one without a word, so that is a
     ValueError here. At most SAMPLE rows of each are compared, drawn with a fixed seed.

@@ -69,7 +69,7 @@ def newest(kind: ModelSpec, rows: Rows, first: int, last: int) -> pl.DataFrame:
     found, height = rows.between(max(start, first), last)
     table, thin = kind.table, max(1, round(height / LEARN_ROWS))
     drawn = found.filter(pl.col(table.group).hash(0) % thin == 0).collect(engine="streaming")
-    return drawn.sort(list(dict.fromkeys((table.group, table.time, *table.key))))
+    return drawn.sort(table.order)
 
 
 def octave(length: int) -> int:

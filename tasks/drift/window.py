@@ -65,8 +65,7 @@ def look(
         values |= {"rows_per_group": count / groups, "volume": float(np.log(groups / days))}
         values["silence"] = float(max(SILENT_HOURS, silence(sample[table.time].to_numpy(), start, end, left_out)))
     began = pl.col(table.time).min().over(table.group) >= start
-    order = list(dict.fromkeys((table.group, table.time, *table.key)))
-    return Window(start, end, values, groups, sample.filter(began).sort(order))
+    return Window(start, end, values, groups, sample.filter(began).sort(table.order))
 
 
 def silence(times: np.ndarray, start: int, end: int, left_out: Sequence[tuple[int, int]]) -> int:

@@ -160,12 +160,7 @@ def read(
     """The rows of `scan`, sorted by group and time."""
     with reading(table):
         found = scan(table, version, start, end, without).collect()
-    return ordered(table, found)
-
-
-def ordered(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows in the one order that they have everywhere."""
-    return rows.sort(list(dict.fromkeys((table.group, table.time, *table.key))))
+    return found.sort(table.order)
 
 
 def heights(table: Table) -> pl.DataFrame:
