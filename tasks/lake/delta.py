@@ -12,7 +12,7 @@ from pathlib import Path
 import deltalake
 import fsspec
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 from pydantic import BaseModel, ConfigDict
@@ -23,6 +23,8 @@ from tasks.settings import settings
 S3_OPTIONS = {"aws_allow_http": "true", "connect_timeout": "3s", "retry_timeout": "5s"}
 # Old versions stay readable as long as their files do; `flows/tidy.py` decides about these.
 KEEP_HISTORY = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
+ROW_GROUP = 50_000
+"""Rows of a file that are read in one go: readers hold some of these in memory, however large the file is."""
 ATTEMPTS = 50
 """So many races against other writers are lost before it is `too_busy`."""
 
@@ -141,7 +143,8 @@ def put(name: str, partition: Mapping[str, str], rows: pl.DataFrame) -> Part:
     """Write rows (of no partition column) as a file of a table, which nobody sees before a commit."""
     buffer = io.BytesIO()
     integers = rows.select(pl.selectors.integer())
-    rows.write_parquet(buffer, use_pyarrow=True, pyarrow_options=_parquet(rows.columns, integers.columns))
+    how = _parquet(rows.columns, integers.columns)
+    rows.write_parquet(buffer, use_pyarrow=True, row_group_size=ROW_GROUP, pyarrow_options=how)
     folder = "/".join(f"{column}={value}" for column, value in partition.items())
     path = f"{folder}/part-{uuid.uuid4()}.parquet"
     with answering(name):
@@ -226,7 +229,8 @@ def files(delta: DeltaTable) -> pl.DataFrame:
 
 def compact(name: str) -> int:
     """Merge small files of the same partition; the number of files that are now fewer. Rows and old versions stay."""
-    metrics = at(name, None).optimize.compact(max_concurrent_tasks=1)
+    written = WriterProperties(max_row_group_size=ROW_GROUP, compression="ZSTD")
+    metrics = at(name, None).optimize.compact(max_concurrent_tasks=1, writer_properties=written)
     return metrics["numFilesRemoved"] - metrics["numFilesAdded"]
 
 

@@ -1,5 +1,6 @@
 import pytest
 from deltalake.exceptions import CommitFailedError
+from pyarrow.parquet import ParquetFile
 
 from deployments import processes
 from models.session_recommender.schema import EVENTS
@@ -32,6 +33,25 @@ def test_compaction_merges_files_and_changes_no_row(storage):
     assert lake.rejects(EVENTS).height == 6
     assert delta.compact("rejects") == 5
     assert lake.rejects(EVENTS).height == 6
+
+
+def test_readers_need_not_hold_a_whole_file(storage, monkeypatch):
+    monkeypatch.setattr(delta, "ROW_GROUP", 2)
+    for n in range(2):
+        lake.load_file(
+            EVENTS, File(f"{n}.jsonl", [line(number, (number, number)) for number in range(5 * n, 5 * n + 5)])
+        )
+    fs, root = delta._filesystem("events")
+
+    def row_groups():
+        files = [
+            ParquetFile(fs.open(f"{root}/{path}")).metadata for path in delta.files(delta.at("events", None))["path"]
+        ]
+        return [[file.row_group(i).num_rows for i in range(file.num_row_groups)] for file in files]
+
+    assert row_groups() == [[2, 2, 1], [2, 2, 1]]
+    delta.compact("events")
+    assert row_groups() == [[2] * 5]
 
 
 def test_vacuum_keeps_the_versions_that_it_is_told_to_keep(storage):
