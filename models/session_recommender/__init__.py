@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import BaseModel, Field
 
 from models.session_recommender import metrics
-from models.session_recommender.features import INPUTS, LENGTH, PADDING, events, prefixes
+from models.session_recommender.features import INPUTS, LENGTH, PADDING, events, prefixes, with_popularity
 from models.session_recommender.schema import EVENT_TYPES, EVENTS
 from models.spec import Examples, ModelSpec, Policy, Search, Tensors, Trained, Work
 
@@ -122,8 +122,7 @@ class SessionRecommender(ModelSpec):
     def monitored(self, rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
         """`unseen`: an article that training never saw; `popularity`: log(1 + its events in training); `carts` and
         `orders`: the type of the event."""
-        popularity = known.lazy().select("aid", popularity=pl.col("seen").log1p())
-        return rows.join(popularity, on="aid", how="left").select(
+        return with_popularity(rows, known).select(
             unseen=pl.col("popularity").is_null(),
             popularity=pl.col("popularity").fill_null(0),
             carts=pl.col("type") == "carts",

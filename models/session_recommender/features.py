@@ -26,6 +26,8 @@ FLOOR = 1e-3
 """Co-visitation below this hardly counts: its logarithm is what is added."""
 NEVER = -1e9
 """Score of a row that is no article."""
+DENSE = 8
+"""With less than so many times as many ids as articles, a table of all ids is small."""
 DAY_MS = 86_400_000
 
 
@@ -105,6 +107,23 @@ class Catalogue:
     def raw(self) -> np.ndarray:
         """Raw id of each row, int64 (size,), `PADDING` where there is no article."""
         return np.r_[self.ids, np.full(self.size - len(self.ids), PADDING)].astype(np.int64)
+
+
+def with_popularity(rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
+    """`rows` with `popularity`, log(1 + `seen`) of the article in `known` (columns aid, seen), null where it is not."""
+    ids, popularity = known["aid"], known["seen"].log1p().cast(pl.Float32)
+    if not known.height or ids.min() < 0 or ids.max() >= DENSE * known.height:  # type: ignore[operator]
+        return rows.join(pl.LazyFrame({"aid": ids, "popularity": popularity}), on="aid", how="left")
+    # Half the work of a join, and its hash table would be as large.
+    table = np.full(int(ids.max()) + 2, np.nan, np.float32)  # type: ignore[arg-type]
+    table[ids.to_numpy()] = popularity.to_numpy()
+
+    def look_up(aid: pl.Series) -> pl.Series:
+        known = aid.is_between(0, len(table) - 2).to_numpy()
+        return pl.Series(table[np.where(known, aid.to_numpy(), len(table) - 1)], nan_to_null=True)
+
+    looked = pl.col("aid").map_batches(look_up, return_dtype=pl.Float32, is_elementwise=True)
+    return rows.with_columns(popularity=looked)
 
 
 @dataclass(frozen=True)

@@ -471,6 +471,15 @@ def test_monitored_columns_by_hand():
     assert (found["carts"], found["orders"]) == ([False, True, False], [False, False, True])
 
 
+@pytest.mark.parametrize("scale", [1, 2**40], ids=["dense", "sparse"])
+def test_what_is_known_of_an_article_is_found_however_ids_are_given(scale):
+    known = pl.DataFrame({"aid": np.array([0, 1, 3]) * scale, "seen": pl.Series([1, 2, 9], dtype=pl.UInt32)})
+    asked = [0, scale, 2 * scale, 3 * scale, 4 * scale, 2**63 - 1]
+    found = SPEC.monitored(pl.LazyFrame({"aid": asked, "type": ["clicks"] * 6}), known).collect()
+    assert found["unseen"].to_list() == [False, False, True, False, True, True]
+    assert found["popularity"].to_list() == pytest.approx([np.log(2), np.log(3), 0, np.log(10), 0, 0])
+
+
 def test_what_is_known_is_enough_for_slices_and_coverage(rows):
     known = SPEC.known(rows.lazy()).collect()
     assert SPEC.slices(rows, known).equals(SPEC.slices(rows, rows))
