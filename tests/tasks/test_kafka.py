@@ -61,9 +61,13 @@ def test_a_batch_ends_with_its_messages_its_time_or_the_stop(kafka):
     kafka.send(topic, [b"x"] * 30)
     with Table().reader(topic) as reader:
         assert sum(map(len, reader.batch(7, 10).raws)) == 7
+        assert sum(map(len, reader.batch(23, 10).raws)) == 23
         start = time.monotonic()
-        assert sum(map(len, reader.batch(100, 0.5).raws)) == 23
+        assert reader.batch(100, 0.5).raws == []
         assert 0.4 < time.monotonic() - start < 5
+        for _ in range(20):
+            if not reader.ended:
+                reader.batch(100, 0.5)
         assert reader.ended
         assert reader.behind == 0
         assert reader.batch(100, 60, lambda: True).raws == []
