@@ -53,8 +53,7 @@ def ours() -> Callable[[], object]:
     from tasks.drift.window import look
 
     rows, told = table_rows(SPEC), known()
-    found, height = rows.between(WINDOW[0] - DAY_MS, WINDOW[1])
-    return lambda: look(SPEC, found, told, *WINDOW, height)
+    return lambda: look(SPEC, rows, told, *WINDOW)
 
 
 def sampled():
@@ -65,8 +64,7 @@ def sampled():
     from tasks.drift.window import look
     from tasks.intervals import Interval
 
-    found, height = table_rows(SPEC).between(WINDOW[0] - DAY_MS, WINDOW[1])
-    seen = look(SPEC, found, known(), *WINDOW, height)
+    seen = look(SPEC, table_rows(SPEC), known(), *WINDOW)
     onnx = SPEC.baseline(seen.sample, Path(os.environ["KREISLAUF_HOME"]))
     told = SPEC.known(seen.sample.lazy()).collect()
     return seen, View(SPEC, onnx, onnx, told, seen.sample, Interval(mean=0.5, low=0.49, high=0.51))

@@ -28,9 +28,8 @@ from benchmarks import worlds
 from models.session_recommender import SPEC
 from tasks import scoring, split
 from tasks.drift import calibration
-from tasks.drift.calibration import Rows
 from tasks.drift.view import View
-from tasks.drift.window import DAY_MS, Window
+from tasks.drift.window import DAY_MS, Rows, Window, look
 from tasks.intervals import interval
 
 SEEDS, QUIET, WINDOWS = 20, 12, 2
@@ -78,7 +77,7 @@ class Watch:
     def look(self, rows: pl.DataFrame, start: int, end: int, ask: bool = True) -> tuple[str, bool | None]:
         """The verdict on a window (ms, inclusive), and whether Evidently, if asked, says that something drifted."""
         source = Rows.of(SPEC.table, rows)
-        window = calibration.window(self.view, source, self.view.known, start, end)
+        window = look(SPEC, source, self.view.known, start, end)
         before = calibration.newest(SPEC, source, int(rows[SPEC.table.time].min()), start - 1)  # type: ignore[arg-type]
         examined = self.view.examine(window, before, self.past, SPEC.policy.decay)
         return examined.diagnosis.verdict, drifted(window, self.reference) if ask else None

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models import spec
 from tasks import card, drift, events, exposures, gate, lake, registry, releases, split, vitals
-from tasks.drift import calibration, pictures
+from tasks.drift import calibration, pictures, window
 from tasks.drift.diagnosis import Verdict
 from tasks.drift.limits import LEAST, Signal
 from tasks.drift.view import Examined, View
-from tasks.drift.window import Window
+from tasks.drift.window import Rows, Window
 from tasks.intervals import Interval
 
 WINDOWS, SLICES = "windows", "slices"
@@ -79,44 +79,51 @@ def monitor(
         raise RuntimeError(f"Nothing of {model} is live, so nothing can be watched: run retrain first.")
     finding = look(model, live.champion, window_days, worth)
     tell(finding)
-    action = act(finding, needed, of)
+    action = act(finding, needed, of, cost)
     get_run_logger().info(f"{finding.verdict.capitalize()}: {finding.reason} {action}")
-    return finding
+    return finding.model_copy(update={"action": action})
 
 
 @task(task_run_name="look-at-{model}-{version}")
 def look(model: str, version: int, window_days: float, worth: float | None) -> Finding:
     """Measure and diagnose one version over the newest window."""
     kind, champion = spec.load(model), registry.get(model, version)
-    rows, lineage = table_rows(kind), champion.lineage
+    rows = table_rows(kind)
+    with tempfile.TemporaryDirectory() as folder:
+        view = view_of(kind, champion, rows, Path(folder))
+        return diagnosed(view, champion, rows, window_days, kind.policy.decay if worth is None else worth)
+
+
+def diagnosed(view: View, champion: registry.Version, rows: Rows, window_days: float, worth: float) -> Finding:
+    """What the newest window says, noted and reported."""
+    kind, lineage, version = view.kind, champion.lineage, champion.number
     end = lake.watermark(kind.table) or 0
     start = max(end - int(window_days * split.DAY_MS), lineage.watermark) + 1
-    view = view_of(kind, champion)
     with lake.reading(kind.table):
-        window = calibration.window(view, rows, view.known, start, end)
-    began = window.sample[kind.table.group].n_unique()
-    facts: dict = {"model": model, "version": version, "start": start, "end": end, "groups": window.groups}
-    if began < kind.policy.min_groups or not len(kind.examples(window.sample)):
+        seen = window.look(kind, rows, view.known, start, end)
+    began = seen.sample[kind.table.group].n_unique()
+    facts: dict = {"model": champion.model, "version": version, "start": start, "end": end, "groups": seen.groups}
+    if began < kind.policy.min_groups or not len(kind.examples(seen.sample)):
         reason = f"{began} groups since version {version} was judged; the policy wants {kind.policy.min_groups}, "
         reason += "and some with a right answer."
         return Finding(verdict="not enough data", reason=reason, **facts)
     with lake.reading(kind.table):
         past = calibrated(view, champion, rows, start, end)
-        if len(past["rows"]) < LEAST:
-            reason = f"There is too little before version {version}'s hold-out to learn from it what is usual."
-            return Finding(verdict="not enough data", reason=reason, reference=view.reference, **facts)
         before = calibration.newest(kind, rows, lineage.start, start - 1)
-        reactions = reacted(model, start, end)
+        reactions = reacted(champion.model, start, end)
+    if len(past["rows"]) < LEAST:
+        reason = f"There is too little before version {version}'s hold-out to learn from it what is usual."
+        return Finding(verdict="not enough data", reason=reason, reference=view.reference, **facts)
     for name, (value, usual) in (rejected(champion) | exposures.clicks(reactions, version, start)).items():
-        window.values[name], past[name] = value, usual
-    examined = view.examine(window, before, past, kind.policy.decay if worth is None else worth)
+        seen.values[name], past[name] = value, usual
+    examined = view.examine(seen, before, past, worth)
     finding = Finding(
         verdict=examined.diagnosis.verdict, reason=" ".join(examined.diagnosis.evidence), signals=examined.signals,
         realised=examined.realised, reference=view.reference, gain=examined.gain, **facts,
         faulty=examined.faulty,
     )  # fmt: skip
     note(finding, examined)
-    report(view, champion, finding, window, examined.slices, reactions)
+    report(view, champion, finding, seen, examined.slices, reactions)
     return finding
 
 
@@ -127,20 +134,23 @@ def tell(finding: Finding) -> None:
     vitals.write(vitals.Vitals(**about, at=int(time.time() * 1000), signals=signals))
 
 
-def table_rows(kind: spec.ModelSpec) -> calibration.Rows:
-    """The rows of the lake that can be trusted."""
+def table_rows(kind: spec.ModelSpec) -> Rows:
+    """The rows of the lake, as it is now, that can be trusted."""
     table = kind.table
-    without, heights = lake.distrusted(table.name), lake.heights(table)
+    without, heights, version = lake.distrusted(table.name), lake.heights(table), lake.version(table)
 
-    def between(first: int | None, last: int) -> tuple[pl.LazyFrame, int]:
+    def between(first: int | None, last: int) -> pl.LazyFrame:
+        return lake.scan(table, version, start=first, end=last + 1, without=without)
+
+    def count(first: int | None, last: int) -> int:
         dates = heights.filter(pl.col("date") <= lake.date_of(pl.lit(last)))
         dates = dates if first is None else dates.filter(pl.col("date") >= lake.date_of(pl.lit(first)))
-        return lake.scan(table, start=first, end=last + 1, without=without), int(dates["rows"].sum())
+        return int(dates["rows"].sum())
 
-    return calibration.Rows(between, without)
+    return Rows(between, count, without)
 
 
-def view_of(kind: spec.ModelSpec, champion: registry.Version) -> View:
+def view_of(kind: spec.ModelSpec, champion: registry.Version, rows: Rows, folder: Path) -> View:
     """The champion with what is kept beside it. Raises RuntimeError when no gate ever scored it."""
     decision = gate.Decision.model_validate_json(champion.decision) if champion.decision else None
     if decision is None or decision.reference is None:
@@ -148,7 +158,13 @@ def view_of(kind: spec.ModelSpec, champion: registry.Version) -> View:
         raise RuntimeError(f"{name} is live, but no gate ever scored it, so there is no reference: run promote for it.")
     onnx, *tables = (registry.onnx_file(champion), *(registry.artifact(champion, n) for n in ("known", "holdout")))
     known, holdout = (pl.read_parquet(path) for path in tables)
-    return View(kind, onnx, registry.artifact(champion, "baseline"), known, holdout, decision.reference)
+    learnt, baseline = (champion.lineage.start, champion.lineage.holdout - 1), registry.artifact(champion, "baseline")
+    if rows.count(*learnt) > calibration.LEARN_ROWS:
+        # Beside one that learns anew from the newest rows only, that which learnt from all of them would look too good.
+        with lake.reading(kind.table):
+            newest = calibration.newest(kind, rows, *learnt)
+        baseline = kind.baseline(newest, folder)
+    return View(kind, onnx, baseline, known, holdout, decision.reference)
 
 
 def rejected(champion: registry.Version) -> dict[str, tuple[float, list[float]]]:
@@ -173,7 +189,7 @@ def reacted(model: str, start: int, end: int) -> pl.DataFrame:
         return exposures.joined(rows, lake.scan(done, start=first).filter(pl.col("model") == model))
 
 
-def calibrated(view: View, champion: registry.Version, rows: calibration.Rows, start: int, end: int) -> dict:
+def calibrated(view: View, champion: registry.Version, rows: Rows, start: int, end: int) -> dict:
     """Each signal, and `rows`, in windows about as long as from `start` to `end` in which nothing was wrong: before
     the champion's hold-out, measured once for each champion, and after it, as this flow has noted them."""
     lineage, about = champion.lineage, (champion.model, champion.number)

@@ -1,47 +1,19 @@
 """What is usual: a version's signals in windows in which nothing was wrong, from before its hold-out."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import polars as pl
 
-from models.spec import ModelSpec, Table
+from models.spec import ModelSpec
 from tasks.drift.limits import LEAST
 from tasks.drift.view import PART_GROUPS, View
-from tasks.drift.window import DAY_MS, SAMPLE_ROWS, Window, look
+from tasks.drift.window import DAY_MS, SAMPLE_ROWS, Rows, Window, look
 
 CELLS = 16
 """Windows from which limits are learnt, at most."""
 LEARN_ROWS = 1_000_000
 """Newest rows, about, from which a baseline learns anew."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a table that can be trusted."""
-
-    between: Callable[[int | None, int], tuple[pl.LazyFrame, int]]
-    """Those from a time (None: all) to another, ms since 1970 UTC, inclusive; and about how many they are."""
-    without: Sequence[tuple[int, int]] = ()
-    """Stretches of time, ms, both ends inclusive, whose rows were left out."""
-
-    @classmethod
-    def of(cls, table: Table, rows: pl.DataFrame) -> "Rows":
-        """Rows in memory, all of which can be trusted."""
-
-        def between(first: int | None, last: int) -> tuple[pl.LazyFrame, int]:
-            time = pl.col(table.time)
-            found = rows.filter(time <= last if first is None else time.is_between(first, last))
-            return found.lazy(), found.height
-
-        return cls(between)
-
-
-def window(view: View, rows: Rows, known: pl.DataFrame, start: int, end: int) -> Window:
-    """The window from `start` to `end`, ms since 1970 UTC, inclusive."""
-    found, height = rows.between(start - DAY_MS, end)
-    return look(view.kind, found, known, start, end, height, rows.without)
 
 
 def usual_windows(view: View, rows: Rows, first: int, last: int, length: int) -> Iterator[tuple[Window, dict]]:
@@ -52,10 +24,10 @@ def usual_windows(view: View, rows: Rows, first: int, last: int, length: int) ->
     half = (last + 1 - first) // 2
     count = min(CELLS, max(LEAST + 1, half // min(length, DAY_MS)))
     step = min(length, half // count)
-    height = min(rows.between(last + 1 - step * count, last)[1] / count, SAMPLE_ROWS)
+    height = min(rows.count(last + 1 - step * count, last) / count, SAMPLE_ROWS)
     for start in [last + 1 - step * (count - i) for i in range(count)]:
-        known = view.kind.known(rows.between(None, start - 1)[0]).collect(engine="streaming")
-        cell = window(view, rows, known, start, start + step - 1)
+        known = view.kind.known(rows.between(None, start - 1)).collect(engine="streaming")
+        cell = look(view.kind, rows, known, start, start + step - 1)
         if cell.sample[view.kind.table.group].n_unique() >= PART_GROUPS:
             yield cell, view.measure(cell, known, height) | {"rows": float(cell.sample.height)}
 
@@ -64,11 +36,11 @@ def newest(kind: ModelSpec, rows: Rows, first: int, last: int) -> pl.DataFrame:
     """The newest rows until `last` (ms, inclusive), in whole groups: all of them back to `first`, or about
     `LEARN_ROWS`, of days as few as have so many."""
     days = 1
-    while (start := last + 1 - days * DAY_MS) > first and rows.between(start, last)[1] < LEARN_ROWS:
+    while (start := last + 1 - days * DAY_MS) > first and rows.count(start, last) < LEARN_ROWS:
         days *= 2
-    found, height = rows.between(max(start, first), last)
-    table, thin = kind.table, max(1, round(height / LEARN_ROWS))
-    drawn = found.filter(pl.col(table.group).hash(0) % thin == 0).collect(engine="streaming")
+    start = max(start, first)
+    table, thin = kind.table, max(1, round(rows.count(start, last) / LEARN_ROWS))
+    drawn = rows.between(start, last).filter(pl.col(table.group).hash(0) % thin == 0).collect(engine="streaming")
     return drawn.sort(table.order)
 
 

@@ -1,3 +1,6 @@
+import dataclasses
+import functools
+
 import numpy as np
 import polars as pl
 import pytest
@@ -140,7 +143,7 @@ def test_a_window_is_counted_whole_and_sampled_in_whole_groups(monkeypatch):
     monkeypatch.setattr(window, "SAMPLE_ROWS", 300)
     rows = visits(4)
     known = SPEC.known(rows.filter(pl.col("aid") < 40).lazy()).collect()
-    found = window.look(SPEC, rows.lazy(), known, START + DAY, START + 3 * DAY - 1, height=960)
+    found = window.look(SPEC, window.Rows.of(SPEC.table, rows), known, START + DAY, START + 3 * DAY - 1)
     assert found.groups == 480
     assert found.values["rows_per_group"] == 2
     assert found.values["volume"] == pytest.approx(np.log(240))
@@ -152,9 +155,36 @@ def test_a_window_is_counted_whole_and_sampled_in_whole_groups(monkeypatch):
 
 def test_a_group_that_began_before_the_window_is_not_in_its_sample():
     rows = visits(2).with_columns(session=pl.when(pl.col("session") == 240).then(239).otherwise("session"))
-    found = window.look(SPEC, rows.lazy(), SPEC.known(rows.lazy()).collect(), START + DAY, START + 2 * DAY - 1, 480)
+    known = SPEC.known(rows.lazy()).collect()
+    found = window.look(SPEC, window.Rows.of(SPEC.table, rows), known, START + DAY, START + 2 * DAY - 1)
     assert found.groups == 240
     assert set(found.sample["session"]) == set(range(241, 480))
+
+
+def test_groups_of_a_large_window_are_counted_in_some_of_them(monkeypatch):
+    rows = visits(4, a_day=5_000)
+    known = SPEC.known(rows.lazy()).collect()
+    look = functools.partial(window.look, SPEC, window.Rows.of(SPEC.table, rows), known, START, START + 4 * DAY - 1)
+    assert look().groups == 20_000
+    monkeypatch.setattr(window, "COUNTED_ROWS", 10_000)
+    found = look()
+    assert found.groups != 20_000
+    assert found.groups == pytest.approx(20_000, rel=0.05)
+    assert found.values["volume"] == pytest.approx(np.log(5_000), abs=0.05)
+    assert found.values["rows_per_group"] == pytest.approx(2, rel=0.05)
+
+
+def test_a_night_is_not_taken_for_fewer_visitors():
+    by_day = visits(6).filter(pl.col("ts") % DAY >= 12 * HOUR)
+    known = SPEC.known(by_day.lazy()).collect()
+    trusted = window.Rows.of(SPEC.table, by_day)
+    for days in (1, 1.5, 3.5):
+        end = START + 6 * DAY - 1 - 12 * HOUR
+        found = window.look(SPEC, trusted, known, end + 1 - int(days * DAY), end)
+        assert found.values["volume"] == pytest.approx(np.log(120))
+    found = window.look(SPEC, trusted, known, START + DAY, START + DAY + 14 * HOUR)
+    assert found.groups == 21
+    assert not {"volume", "silence"} & set(found.values)
 
 
 def test_silence_is_told_and_what_was_left_out_is_none():
@@ -162,7 +192,8 @@ def test_silence_is_told_and_what_was_left_out_is_none():
     known = SPEC.known(rows.lazy()).collect()
     gap = (START + DAY, START + DAY + 10 * HOUR - 1)
     for without, hours, volume in (((), 10, 1 - 10 / 96), ((gap,), 3, 1)):
-        found = window.look(SPEC, rows.lazy(), known, START, START + 4 * DAY - 1, 1920, without)
+        trusted = dataclasses.replace(window.Rows.of(SPEC.table, rows), without=without)
+        found = window.look(SPEC, trusted, known, START, START + 4 * DAY - 1)
         assert found.values["silence"] == hours
         assert found.values["volume"] == pytest.approx(np.log(240 * volume))
 
@@ -170,10 +201,10 @@ def test_silence_is_told_and_what_was_left_out_is_none():
 def test_the_newest_rows_are_read_from_as_few_days_as_have_enough(monkeypatch):
     monkeypatch.setattr(calibration, "LEARN_ROWS", 1_000)
     rows = visits(30)
-    found = calibration.newest(SPEC, calibration.Rows.of(SPEC.table, rows), START, START + 30 * DAY - 1)
+    found = calibration.newest(SPEC, window.Rows.of(SPEC.table, rows), START, START + 30 * DAY - 1)
     assert found["ts"].min() >= START + 26 * DAY
     assert 500 < found.height <= 1_920
-    assert calibration.newest(SPEC, calibration.Rows.of(SPEC.table, rows[:400]), START, START + DAY).height == 400
+    assert calibration.newest(SPEC, window.Rows.of(SPEC.table, rows[:400]), START, START + DAY).height == 400
 
 
 def test_the_parts_of_a_window_follow_the_order_in_which_groups_began():
