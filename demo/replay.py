@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
 from flows.ingest import ingest
-from flows.monitor import monitor
+from flows.monitor import ASKED, monitor
 from flows.retrain import retrain
 from models import spec
 from serving import live
@@ -88,7 +88,7 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
     ingest(str(file), MODEL)
     since, newest = datetime.now(UTC), registry.versions(MODEL)[0].number
     finding = monitor(MODEL, window_days=period_days)
-    trigger = "event" if finding.verdict == "world changed" else "schedule"
+    trigger = "event" if finding.action == ASKED else "schedule"
     if trigger == "schedule":
         run_deployment("retrain/retrain", parameters={"model": MODEL, "reason": "weekly schedule"}, timeout=0)
     story = wait_for_retraining(since, newest)

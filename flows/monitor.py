@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models import spec
 from tasks import card, drift, events, exposures, gate, lake, registry, releases, split, vitals
-from tasks.drift import calibration, pictures, window
+from tasks.drift import calibration, losses, pictures, window
 from tasks.drift.diagnosis import Verdict
 from tasks.drift.limits import LEAST, Signal
 from tasks.drift.view import Examined, View
@@ -24,6 +24,9 @@ WINDOWS, SLICES = "windows", "slices"
 
 
 ASKED = "A retraining is asked for."
+LOOK = "Somebody should look at it; trainings still learn from it."
+COST = 0.25
+"""See `monitor`; benchmarks/frequency.py has what others come to."""
 REJECTED_LEAST = 0.001
 """Of the lines: fewer rejects are nothing."""
 
@@ -45,6 +48,7 @@ class Finding(BaseModel):
     realised: Interval | None = Field(None, description="Metric of the live version in the window.")
     reference: Interval | None = Field(None, description="Its metric on its own hold-out.")
     gain: Interval | None = Field(None, description="Of a trivial baseline, by learning anew.")
+    action: str = Field("", description="What followed, in a sentence.")
 
 
 @flow
@@ -54,15 +58,20 @@ def monitor(
     needed: int = 1,
     of: int = 1,
     worth: float | None = None,
+    cost: float = COST,
 ) -> Finding:
     """Diagnose the newest window, note it, and act: ask for a retraining, or shut out broken data.
 
     Args:
         model: Name of the model type.
         window_days: Length of the window before the data's watermark, at most back to the champion's own hold-out.
-        needed: So many of the newest `of` windows must say that the world has changed before a retraining is asked for.
+        needed: So many of the newest `of` windows that do not overlap must say that the world has changed before a
+            retraining is asked for.
         of: See `needed`.
         worth: Smallest gain of the metric that is worth a training; by default the policy's `decay`.
+        cost: What a training costs, as points of the metric times days: a retraining is asked for when so much has
+            been lost since the last one (0.25 is 0.025 for ten days). To pay when one has lost as much is at most twice
+            as dear as to know the future: Karlin, Manasse, Rudolph and Sleator, "Competitive snoopy caching", 1988.
 
     Returns:
         What was found. Evidently's report is an artifact of the champion's MLflow run and, in short, of this run.
@@ -215,7 +224,7 @@ def note(finding: Finding, examined: Examined) -> None:
         lake.note(SLICES, key, examined.slices.with_columns(**{name: pl.lit(value) for name, value in about.items()}))
 
 
-def act(finding: Finding, needed: int, of: int) -> str:
+def act(finding: Finding, needed: int, of: int, cost: float) -> str:
     """Do what the verdict asks for, note the alarm and what became of it, and say so."""
     if finding.verdict in ("quiet", "not enough data"):
         return ""
@@ -223,15 +232,20 @@ def act(finding: Finding, needed: int, of: int) -> str:
     about = {"version": finding.version, "groups": finding.groups}
     if finding.verdict == "data broken":
         start, end = finding.faulty or (finding.start, finding.end)
-        action = "Somebody should look at it; trainings still learn from it."
+        action = LOOK if not told_before(finding) else "An overlapping window has said so."
         if finding.faulty:
             lake.distrust(table, start, end, finding.reason)
             action = f"No training will learn from {when(start)} to {when(end)}; the rows stay in the table."
-        told: dict = {"model": finding.model, "start": start, "end": end, "left_out": bool(finding.faulty)}
-        events.emit_table_event(events.DATA_BROKEN, table, finding.reason, **told)
+        if finding.faulty or action == LOOK:
+            told: dict = {"model": finding.model, "start": start, "end": end, "left_out": bool(finding.faulty)}
+            events.emit_table_event(events.DATA_BROKEN, table, finding.reason, **told)
     elif finding.verdict == "world changed":
-        if (count := changed(finding, of)) < needed:
+        since = trained_until(finding.model)
+        seen = losses.apart(lake.noted(WINDOWS), finding.model, finding.version, since, finding.end)
+        if (count := (seen["verdict"] == "world changed").head(of).sum()) < needed:
             action = f"{count} of the newest {of} windows say so; {needed} are needed for a retraining."
+        elif (gone := losses.lost(seen, since)) < cost:
+            action = f"{gone:.3f} of {cost:g} (metric times days) is lost that a training costs."
         else:
             action = ASKED
             live = next((s for s in finding.signals if s.name == spec.load(finding.model).metric), None)
@@ -242,32 +256,35 @@ def act(finding: Finding, needed: int, of: int) -> str:
     return action
 
 
+def told_before(finding: Finding) -> bool:
+    """Whether somebody was asked to look at a window that overlaps with this one."""
+    found = lake.noted(lake.ALARMS)
+    asked = {"model": finding.model, "action": LOOK}
+    return found.height > 0 and found.filter(pl.col("end") >= finding.start, **asked).height > 0
+
+
 def when(time: int) -> str:
     """ms since 1970 as a date and time, UTC."""
     return f"{datetime.fromtimestamp(time / 1000, UTC):%Y-%m-%d %H:%M}"
 
 
-def changed(finding: Finding, of: int) -> int:
-    """Of the newest `of` windows of this version, how many say that the world has changed."""
-    found = lake.noted(WINDOWS).filter(
-        pl.col("model") == finding.model, pl.col("version") == finding.version, pl.col("verdict") != "calibration"
-    )
-    newest = found.select("start", "end", "verdict").unique().sort("end", "start").tail(of)
-    return int((newest["verdict"] == "world changed").sum())
+def trained_until(model: str) -> int:
+    """The newest row that a training has seen, also one whose version did not go live: ms since 1970 UTC."""
+    return next((v.lineage.watermark for v in registry.versions(model) if v.closed), 0)
 
 
 def report(
     view: View,
     champion: registry.Version,
     finding: Finding,
-    window: Window,
+    seen: Window,
     slices: pl.DataFrame,
     reactions: pl.DataFrame,
 ) -> None:
     """For people: Evidently's view of the window against the hold-out to MLflow, and a page to Prefect."""
-    now, then = (view.kind.monitored(rows.lazy(), view.known).collect() for rows in (window.sample, view.holdout))
+    now, then = (view.kind.monitored(rows.lazy(), view.known).collect() for rows in (seen.sample, view.holdout))
     with tempfile.TemporaryDirectory() as folder:
-        moved = drift.compare(now, then, Path(folder) / f"drift-{window.end}.html")
+        moved = drift.compare(now, then, Path(folder) / f"drift-{seen.end}.html")
         registry.attach(champion, "monitor", moved.report)
     past = lake.noted(WINDOWS).filter(pl.col("model") == finding.model)
     text = page(view.kind, finding, moved, slices, past, reactions)

@@ -44,6 +44,7 @@ from models.session_recommender.batches import Batches
 from tasks import gate as gate_task
 from tasks import lake, scoring, source
 from tasks.drift.diagnosis import Verdict
+from tasks.drift.view import LOSS
 from tests.conftest import write_sessions
 
 
@@ -462,9 +463,9 @@ def test_the_frequency_benchmark_ends_with_its_curve(
 
     def examined(shop: weeks.Shop, live: weeks.Version, week: int, quiet: list, worth: float) -> SimpleNamespace:
         broken = shop.rows["aid"].sum() != small_shop["aid"].sum() and week == 1
-        verdict = "data broken" if broken else "world changed" if week == 2 and worth < 0.02 else "quiet"
+        verdict = "data broken" if broken else "world changed"
         out = (shop.ends[0], shop.ends[1] - 1) if broken else None
-        return SimpleNamespace(diagnosis=SimpleNamespace(verdict=verdict, evidence=[]), values={}, faulty=out)
+        return SimpleNamespace(diagnosis=SimpleNamespace(verdict=verdict, evidence=[]), values={LOSS: 0.01}, faulty=out)
 
     def fit(rows: pl.DataFrame, params: object, work: object) -> SimpleNamespace:
         trained.append(rows.height)
@@ -475,21 +476,21 @@ def test_the_frequency_benchmark_ends_with_its_curve(
     kind.train = fit
     for module, name, value in (
         (weeks, "HISTORY", 0.6), (weeks, "WEEK_MS", 2 * 86_400_000), (frequency, "EVERY", (1, 2)),
-        (frequency, "DECAYS", (0.01, 0.02)), (frequency, "FAULT_DAYS", 1), (frequency, "AFTER", 1),
-        (frequency, "examined", examined), (scoring, "p95", lambda onnx, inputs: 1.0),
+        (frequency, "COSTS", (0.0, 0.03)), (frequency, "COST", 0.03), (frequency, "FAULT_DAYS", 1),
+        (frequency, "AFTER", 1), (frequency, "examined", examined), (scoring, "p95", lambda onnx, inputs: 1.0),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     rows = small_shop.sort(kind.table.order)
     shop = weeks.Shop(kind, rows, weeks.ends(rows, kind), weeks.Kept(tmp_path))
     result = frequency.run(shop, tmp_path / "curve.svg")
-    assert (shop.weeks, result["weekly_trainings"], result["monitor_trainings"]) == (3, 1.5, 0)
+    assert (shop.weeks, result["weekly_trainings"], result["monitor_trainings"]) == (3, 1.5, 0.5)
     assert (result["fault_verdict"], result["fault_left_out"]) == ("data broken", True)
     assert [name for name, *_ in result["curve"]] == [
         "weekly",
         "every 2 weeks",
         "never",
-        "monitor 0.01",
-        "monitor 0.02",
+        "monitor 0",
+        "monitor 0.03",
     ]
     assert all(0 < recall < 1 for name, recall in result.items() if name.endswith("_recall"))
     assert "within .01" in (tmp_path / "curve.svg").read_text()

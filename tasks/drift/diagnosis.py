@@ -44,6 +44,10 @@ class Quality(BaseModel):
         description="Share of the right answers that the most frequent new one has, and that all new ones have."
     )
 
+    def taught(self, worth: float) -> bool:
+        """Whether learning anew makes the trivial baseline surely better, and by as much."""
+        return self.gain_low > 0 and self.gain >= worth
+
 
 class Diagnosis(BaseModel):
     """What is the matter, and why we think so."""
@@ -129,7 +133,7 @@ def placeholder(top: Signal | None, new: float, all_new: float) -> str:
 def staleness(familiar: Signal | None, quality: Quality, worth: float) -> list[str]:
     """Signs that a training would make the answers better."""
     found, live, fresh = [], quality.live, quality.fresh
-    if quality.gain_low > 0 and quality.gain >= worth:
+    if quality.taught(worth):
         found.append(
             f"Learning anew makes a trivial baseline better by {quality.gain:.4f} (at least {quality.gain_low:.4f})."
         )

@@ -24,6 +24,8 @@ FRESH, LATE = 0.4, 0.2
 """Of a usual window's rows: what the fresh baselines of a window and of its later half learn from, equally much in each
 window, large ones too."""
 CONFIDENCE = 0.99
+LOSS = "loss"
+"""Name of the number that says how much worse the answers of a window were than those of a new version."""
 SHOWN = 1_000
 """Answers, drawn evenly from the window, that are looked at as answers; always as many, because coverage grows."""
 
@@ -34,7 +36,8 @@ class Examined:
 
     diagnosis: Diagnosis
     values: dict[str, float]
-    """What `View.measure` found, the live quality under the metric's name, and the gain."""
+    """What `View.measure` found, the live quality under the metric's name, `gain`, and `LOSS`: the gain, or what the
+    live quality has lost if that is why the world has changed."""
     signals: list[Signal]
     realised: Interval
     gain: Interval
@@ -139,6 +142,8 @@ class View:
             newcomer=newcomer(asked.labels, self.then.labels),
         )  # fmt: skip
         found, out = diagnose(beside, quality, worth), None
+        fallen = found.verdict == "world changed" and not quality.taught(worth)
+        loss = said.usual - said.value if fallen else gain.mean
         if found.verdict == "data broken":
             out = faulty(parts, self.reference.mean, said.limit, window.start, window.end)
         if found.noise:
@@ -148,7 +153,7 @@ class View:
             found, out = (found.kept(taught), None) if taught.low > 0 else (found, out)
         return Examined(
             diagnosis=found,
-            values=values | {kind.metric: said.value, "gain": gain.mean},
+            values=values | {kind.metric: said.value, "gain": gain.mean, LOSS: loss},
             signals=[said, quality.fresh, quality.late, *beside.values()],
             realised=interval(live, asked.groups, kind.policy.confidence),
             gain=gain,

@@ -21,7 +21,7 @@ from prefect.states import StateType
 from benchmarks import rollback as rollback_benchmark
 from demo.shop import Plan
 from flows.ingest import ingest
-from flows.monitor import monitor
+from flows.monitor import ASKED, LOOK, Finding, act, monitor, table_rows, view_of
 from flows.promote import promote
 from flows.publish import PublishRefused, publish
 from flows.retrain import retrain
@@ -31,8 +31,9 @@ from flows.train import train
 from models import spec
 from models.spec import Policy
 from serving import live
-from tasks import lake, registry, releases, vitals
+from tasks import events, lake, registry, releases, vitals
 from tasks import triton as triton_task
+from tasks.drift import calibration
 from tasks.settings import settings
 from tests.conftest import write_sessions
 
@@ -163,14 +164,51 @@ def test_several_windows_may_be_asked_for_before_a_retraining(tiny, orders):
         monitor(tiny, needed=3, of=2)
     ingest(orders(0, 20, threshold=50), tiny)
     retrain(tiny)
-    ingest(orders(20, 23, threshold=120), tiny)
-    monitor(tiny, needed=2, of=3)
-    ingest(orders(23, 26, threshold=120), tiny)
-    monitor(tiny, needed=2, of=3)
+    for first in (20, 23):
+        ingest(orders(first, first + 3, threshold=120), tiny)
+        monitor(tiny, window_days=3, needed=2, of=3)
+        monitor(tiny, window_days=2.9, needed=2, of=3)
+    waits = "1 of the newest 3 windows say so; 2 are needed for a retraining."
+    assert lake.noted("alarms").sort("end", "start")["action"].to_list() == [waits] * 2 + [ASKED] * 2
+
+
+def test_a_retraining_is_asked_for_when_as_much_is_lost_as_it_costs(tiny, orders):
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    for first in (20, 23):
+        ingest(orders(first, first + 3, threshold=120), tiny)
+        finding = monitor(tiny, window_days=3, cost=1.0)
+        live = next(signal for signal in finding.signals if signal.name == "accuracy")
+        assert live.usual - live.value == pytest.approx(0.23, abs=0.02)
     assert lake.noted("alarms").sort("end")["action"].to_list() == [
-        "1 of the newest 3 windows say so; 2 are needed for a retraining.",
-        "A retraining is asked for.",
+        "0.725 of 1 (metric times days) is lost that a training costs.",
+        ASKED,
     ]
+
+
+def test_data_that_is_broken_and_not_left_out_is_told_once_in_a_window(tiny, monkeypatch):
+    told = []
+    monkeypatch.setattr(events, "emit_table_event", lambda *said, **about: told.append(about["end"]))
+    about = {"model": tiny, "version": 1, "groups": 500, "verdict": "data broken", "reason": "Noise."}
+    actions = [act(Finding(start=end - 9, end=end, **about), 1, 1, 0.1) for end in (10, 11, 19, 20)]
+    assert [action == LOOK for action in actions] == [True, False, False, True]
+    assert told == [10, 20]
+    assert act(Finding(start=12, end=21, faulty=(15, 21), **about), 1, 1, 0.1).startswith("No training will learn")
+    assert told == [10, 20, 21]
+
+
+def test_both_baselines_learn_from_as_many_rows(tiny, orders, tmp_path, monkeypatch):
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    kind, champion = spec.load(tiny), registry.get(tiny, 1)
+    rows = table_rows(kind)
+    assert view_of(kind, champion, rows, tmp_path).baseline == registry.artifact(champion, "baseline")
+    monkeypatch.setattr(calibration, "LEARN_ROWS", 500)
+    learnt = []
+    monkeypatch.setattr(type(kind), "baseline", lambda self, rows, folder: learnt.append(rows) or folder)
+    assert view_of(kind, champion, rows, tmp_path).baseline == tmp_path
+    assert learnt[0].height < 1_000
+    assert learnt[0]["ts"].max() == lake.read(kind.table, end=champion.lineage.holdout)["ts"].max()
 
 
 def test_the_loop_on_s3(tiny, orders, s3, monkeypatch):

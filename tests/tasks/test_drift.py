@@ -8,7 +8,7 @@ import pytest
 from models.session_recommender import SPEC
 from models.session_recommender.schema import EVENT_TYPES
 from tasks import drift
-from tasks.drift import calibration, window
+from tasks.drift import calibration, losses, window
 from tasks.drift.diagnosis import Quality, diagnose
 from tasks.drift.limits import FALSE_ALARMS, Signal, at_mix, signals
 from tasks.drift.view import alike, faulty, in_parts, newcomer
@@ -196,6 +196,22 @@ def test_silence_is_told_and_what_was_left_out_is_none():
         found = window.look(SPEC, trusted, known, START, START + 4 * DAY - 1)
         assert found.values["silence"] == hours
         assert found.values["volume"] == pytest.approx(np.log(240 * volume))
+
+
+def test_what_is_lost_is_counted_once_and_from_the_last_training_on():
+    loss = {1: 0.02, 2: 0.5, 3: 0.1, 4: 0.3}
+    noted = [
+        (1, 6 * DAY, 1, "quiet", "loss"), (3 * DAY, 7 * DAY, 2, "quiet", "loss"),
+        (6 * DAY + 1, 8 * DAY, 3, "world changed", "loss"), (6 * DAY + 1, 8 * DAY, 2, "world changed", "gain"),
+        (8 * DAY, 9 * DAY, 4, "world changed", "loss"), (1, 6 * DAY, 2, "calibration", "loss"),
+    ]  # fmt: skip
+    rows = [("m", 1, start, end, verdict, signal, loss[n]) for start, end, n, verdict, signal in noted]
+    rows += [("m", 2, 1, 8 * DAY, "quiet", "loss", 1.0), ("n", 1, 1, 8 * DAY, "quiet", "loss", 1.0)]
+    table = pl.DataFrame(rows, ["model", "version", "start", "end", "verdict", "signal", "value"], orient="row")
+    for since, windows, gone in ((0, [0.1, 0.02], 0.32), (4 * DAY, [0.1, 0.02], 0.24), (6 * DAY, [0.1], 0.2)):
+        seen = losses.apart(table, "m", 1, since, 8 * DAY)
+        assert seen["loss"].to_list() == windows
+        assert losses.lost(seen, since) == pytest.approx(gone)
 
 
 def test_the_newest_rows_are_read_from_as_few_days_as_have_enough(monkeypatch):
