@@ -199,12 +199,14 @@ def draw(found: dict[str, tuple[float, float]], path: Path) -> None:
     series = {"every so many weeks": ("#9aa3ad", "calendar"), "the monitor, by its `cost`": ("#0b6e4f", "monitor")}
     for label, (colour, which) in series.items():
         chosen = [(n, c, r) for n, (c, r) in found.items() if n.startswith("monitor") == (which == "monitor")]
-        points = sorted((trainings, reached) for _, trainings, reached in chosen)
-        axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=label)
+        names: dict[tuple[float, float], list[str]] = defaultdict(list)
         for name, trainings, reached in chosen:
+            names[trainings, reached].append(name.removeprefix("monitor "))
+        axes.plot(*zip(*sorted(names), strict=True), marker="o", color=colour, label=label)
+        for point, told in names.items():
             below = which == "calendar"
             axes.annotate(
-                name.removeprefix("monitor "), (trainings, reached), (0, -13 if below else 7),
+                ", ".join(told), point, (0, -13 if below else 7),
                 textcoords="offset points", ha="center", fontsize=8, color=colour,
             )  # fmt: skip
     weekly = found["weekly"][1]
