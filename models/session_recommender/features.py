@@ -113,7 +113,8 @@ def with_popularity(rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
     """`rows` with `popularity`, log(1 + `seen`) of the article in `known` (columns aid, seen), null where it is not."""
     ids, popularity = known["aid"], known["seen"].log1p().cast(pl.Float32)
     if not known.height or ids.min() < 0 or ids.max() >= DENSE * known.height:  # type: ignore[operator]
-        return rows.join(pl.LazyFrame({"aid": ids, "popularity": popularity}), on="aid", how="left")
+        seen = pl.LazyFrame({"aid": ids, "popularity": popularity})
+        return rows.join(seen, on="aid", how="left", maintain_order="left")
     # Half the work of a join, and its hash table would be as large.
     table = np.full(int(ids.max()) + 2, np.nan, np.float32)  # type: ignore[arg-type]
     table[ids.to_numpy()] = popularity.to_numpy()
