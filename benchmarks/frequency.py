@@ -41,7 +41,7 @@ from tasks.settings import settings
 
 EVERY = (1, 2, 3, 4, 6)
 """Weeks between two trainings."""
-COSTS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
+COSTS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4)
 NEAR = 0.01
 """So near to weekly trainings, at half of them or fewer, is the goal: `costs_near_weekly` are those that reach it."""
 FAULT_DAYS, FAULT_SHARE = 5, 0.3
@@ -106,7 +106,8 @@ class Watcher:
         verdict = found.diagnosis.verdict
         if verdict == "quiet":
             self._quiet[live].append(found.values)
-        self.lost += found.values[LOSS] * (shop.ends[week] - shop.ends[week - 1]) / split.DAY_MS
+        loss = max(found.values[LOSS], 0.0) if verdict != "data broken" else 0.0
+        self.lost += loss * (shop.ends[week] - shop.ends[week - 1]) / split.DAY_MS
         reason = f"{self.lost:.3f} lost. {' '.join(found.diagnosis.evidence)}"
         print(f"{'':16} week {week:2d}, version {live:2d} live: {verdict}. {reason}", flush=True)
         self.found.append(found)

@@ -15,7 +15,7 @@ from tasks import card, drift, events, exposures, gate, lake, registry, releases
 from tasks.drift import calibration, losses, pictures, window
 from tasks.drift.diagnosis import Verdict
 from tasks.drift.limits import LEAST, Signal
-from tasks.drift.view import Examined, View
+from tasks.drift.view import LOSS, Examined, View
 from tasks.drift.window import Rows, Window
 from tasks.intervals import Interval
 
@@ -48,6 +48,7 @@ class Finding(BaseModel):
     realised: Interval | None = Field(None, description="Metric of the live version in the window.")
     reference: Interval | None = Field(None, description="Its metric on its own hold-out.")
     gain: Interval | None = Field(None, description="Of a trivial baseline, by learning anew.")
+    loss: float = Field(0.0, description="Of the metric, beside what a new version would reach.")
     action: str = Field("", description="What followed, in a sentence.")
 
 
@@ -97,16 +98,18 @@ def monitor(
 def look(model: str, version: int, window_days: float, worth: float | None) -> Finding:
     """Measure and diagnose one version over the newest window."""
     kind, champion = spec.load(model), registry.get(model, version)
+    end = lake.watermark(kind.table) or 0  # before the rows are taken: there are none after it
     rows = table_rows(kind)
     with tempfile.TemporaryDirectory() as folder:
         view = view_of(kind, champion, rows, Path(folder))
-        return diagnosed(view, champion, rows, window_days, kind.policy.decay if worth is None else worth)
+        return diagnosed(view, champion, rows, end, window_days, kind.policy.decay if worth is None else worth)
 
 
-def diagnosed(view: View, champion: registry.Version, rows: Rows, window_days: float, worth: float) -> Finding:
-    """What the newest window says, noted and reported."""
+def diagnosed(
+    view: View, champion: registry.Version, rows: Rows, end: int, window_days: float, worth: float
+) -> Finding:
+    """What the window that ends at `end` (ms) says, noted and reported."""
     kind, lineage, version = view.kind, champion.lineage, champion.number
-    end = lake.watermark(kind.table) or 0
     start = max(end - int(window_days * split.DAY_MS), lineage.watermark) + 1
     with lake.reading(kind.table):
         seen = window.look(kind, rows, view.known, start, end)
@@ -129,7 +132,7 @@ def diagnosed(view: View, champion: registry.Version, rows: Rows, window_days: f
     finding = Finding(
         verdict=examined.diagnosis.verdict, reason=" ".join(examined.diagnosis.evidence), signals=examined.signals,
         realised=examined.realised, reference=view.reference, gain=examined.gain, **facts,
-        faulty=examined.faulty,
+        faulty=examined.faulty, loss=examined.values[LOSS],
     )  # fmt: skip
     note(finding, examined)
     report(view, champion, finding, seen, examined.slices, reactions)
@@ -241,7 +244,8 @@ def act(finding: Finding, needed: int, of: int, cost: float) -> str:
             events.emit_table_event(events.DATA_BROKEN, table, finding.reason, **told)
     elif finding.verdict == "world changed":
         since = trained_until(finding.model)
-        seen = losses.apart(lake.noted(WINDOWS), finding.model, finding.version, since, finding.end)
+        newest = finding.start, finding.end, finding.verdict, finding.loss
+        seen = losses.apart(lake.noted(WINDOWS), finding.model, finding.version, since, newest)
         if (count := (seen["verdict"] == "world changed").head(of).sum()) < needed:
             action = f"{count} of the newest {of} windows say so; {needed} are needed for a retraining."
         elif (gone := losses.lost(seen, since)) < cost:

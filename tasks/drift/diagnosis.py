@@ -48,6 +48,11 @@ class Quality(BaseModel):
         """Whether learning anew makes the trivial baseline surely better, and by as much."""
         return self.gain_low > 0 and self.gain >= worth
 
+    def alone(self, worth: float) -> bool:
+        """Whether the live model has fallen by as much, beyond its limit, and the fresh baselines have not."""
+        lost = self.live.usual - self.live.value
+        return self.live.off < -1 and lost >= worth and not fell(self.fresh, self.late)
+
 
 class Diagnosis(BaseModel):
     """What is the matter, and why we think so."""
@@ -138,7 +143,7 @@ def staleness(familiar: Signal | None, quality: Quality, worth: float) -> list[s
             f"Learning anew makes a trivial baseline better by {quality.gain:.4f} (at least {quality.gain_low:.4f})."
         )
     late = quality.late
-    if live.off < -1 and live.usual - live.value >= worth and not fell(fresh, late):
+    if quality.alone(worth):
         known = max(fresh, late, key=lambda signal: signal.off)
         found.append(
             f"The live model alone has fallen: it reaches {live.value:.4f} and reached {live.usual:.4f} ± "

@@ -6,23 +6,26 @@ from tasks.drift.view import LOSS
 from tasks.drift.window import DAY_MS
 
 
-def apart(noted: pl.DataFrame, model: str, version: int, since: int, end: int) -> pl.DataFrame:
-    """Of the table of windows, the version's newest that ends at `end`, and those before that overlap with no newer one
-    and end after `since` (both ms), newest first: columns start, end, verdict, loss."""
+def apart(
+    noted: pl.DataFrame, model: str, version: int, since: int, newest: tuple[int, int, str, float]
+) -> pl.DataFrame:
+    """The `newest` window (start and end in ms, verdict, loss), and of the table of windows those of the version before
+    it that overlap with no newer one and end after `since` (ms), newest first: columns start, end, verdict, loss."""
     mine = noted.filter(
-        pl.col("verdict") != "calibration", pl.col("end").is_between(since, end, "right"),
+        pl.col("verdict") != "calibration", pl.col("end").is_between(since, newest[0], "none"),
         model=model, version=version, signal=LOSS,
     )  # fmt: skip
-    rows, first = [], end + 1
+    rows = [newest]
     for row in mine.sort("end", "start", descending=True).select("start", "end", "verdict", "value").rows():
-        if row[1] < first:
+        if row[1] < rows[-1][0]:
             rows.append(row)
-            first = row[0]
     columns = {"start": pl.Int64, "end": pl.Int64, "verdict": pl.String, "loss": pl.Float64}
     return pl.DataFrame(rows, columns, orient="row")
 
 
 def lost(seen: pl.DataFrame, since: int) -> float:
-    """What windows of `apart` come to after `since` (ms), in points of the metric times days."""
+    """What windows of `apart` come to after `since` (ms), in points of the metric times days. Where nothing was lost,
+    nothing was won; and what is said of broken data is said of no model."""
     length = pl.col("end") - pl.max_horizontal("start", pl.lit(since + 1)) + 1
-    return float(seen.select((pl.col("loss") * length).sum()).item()) / DAY_MS
+    counted = seen.filter(pl.col("verdict") != "data broken", pl.col("loss") > 0)
+    return float(counted.select((pl.col("loss") * length).sum()).item()) / DAY_MS

@@ -142,8 +142,8 @@ class View:
             newcomer=newcomer(asked.labels, self.then.labels),
         )  # fmt: skip
         found, out = diagnose(beside, quality, worth), None
-        fallen = found.verdict == "world changed" and not quality.taught(worth)
-        loss = said.usual - said.value if fallen else gain.mean
+        fallen = found.verdict == "world changed" and (quality.alone(worth) or not quality.taught(worth))
+        loss = max(gain.mean, said.usual - said.value) if fallen else gain.mean
         if found.verdict == "data broken":
             out = faulty(parts, self.reference.mean, said.limit, window.start, window.end)
         if found.noise:

@@ -209,9 +209,12 @@ def test_what_is_lost_is_counted_once_and_from_the_last_training_on():
     rows += [("m", 2, 1, 8 * DAY, "quiet", "loss", 1.0), ("n", 1, 1, 8 * DAY, "quiet", "loss", 1.0)]
     table = pl.DataFrame(rows, ["model", "version", "start", "end", "verdict", "signal", "value"], orient="row")
     for since, windows, gone in ((0, [0.1, 0.02], 0.32), (4 * DAY, [0.1, 0.02], 0.24), (6 * DAY, [0.1], 0.2)):
-        seen = losses.apart(table, "m", 1, since, 8 * DAY)
+        seen = losses.apart(table, "m", 1, since, (6 * DAY + 1, 8 * DAY, "world changed", 0.1))
         assert seen["loss"].to_list() == windows
         assert losses.lost(seen, since) == pytest.approx(gone)
+    for before in ((1, DAY, "quiet", -0.4), (1, DAY, "data broken", 0.4)):
+        rows = [(DAY + 1, 2 * DAY, "world changed", 0.1), before]
+        assert losses.lost(pl.DataFrame(rows, seen.schema, orient="row"), 0) == pytest.approx(0.1)
 
 
 def test_the_newest_rows_are_read_from_as_few_days_as_have_enough(monkeypatch):
