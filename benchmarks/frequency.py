@@ -33,7 +33,7 @@ from flows.monitor import COST
 from models.session_recommender import SPEC
 from models.spec import ModelSpec
 from tasks import scoring, split
-from tasks.drift import calibration
+from tasks.drift import calibration, losses
 from tasks.drift.view import LOSS, Examined, View
 from tasks.drift.window import Rows, look
 from tasks.intervals import interval
@@ -91,7 +91,8 @@ class Watcher:
     """Wants a training when the monitor says that the world has changed, and so much has been lost since the last."""
 
     def __init__(self, shop: Shop, cost: float, known: dict[tuple, Examined]):
-        self.shop, self.cost, self.lost = shop, cost, 0.0
+        self.shop, self.cost = shop, cost
+        self._since_trained: list[tuple[int, int, str, float]] = []
         self.found: list[Examined] = []
         self._known = known
         """What others found: by week, version, and how many quiet weeks it had before."""
@@ -106,13 +107,14 @@ class Watcher:
         verdict = found.diagnosis.verdict
         if verdict == "quiet":
             self._quiet[live].append(found.values)
-        loss = max(found.values[LOSS], 0.0) if verdict != "data broken" else 0.0
-        self.lost += loss * (shop.ends[week] - shop.ends[week - 1]) / split.DAY_MS
-        reason = f"{self.lost:.3f} lost. {' '.join(found.diagnosis.evidence)}"
+        self._since_trained.append((shop.ends[week - 1], shop.ends[week] - 1, verdict, found.values[LOSS]))
+        lost = losses.lost(pl.DataFrame(self._since_trained, losses.COLUMNS, orient="row"), 0)
+        reason = f"{lost:.3f} lost. {' '.join(found.diagnosis.evidence)}"
         print(f"{'':16} week {week:2d}, version {live:2d} live: {verdict}. {reason}", flush=True)
         self.found.append(found)
-        wants = verdict == "world changed" and self.lost >= self.cost
-        self.lost = 0.0 if wants else self.lost
+        wants = verdict == "world changed" and lost >= self.cost
+        if wants:
+            self._since_trained.clear()
         return wants
 
 

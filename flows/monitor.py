@@ -243,7 +243,8 @@ def act(finding: Finding, needed: int, of: int, cost: float) -> str:
             told: dict = {"model": finding.model, "start": start, "end": end, "left_out": bool(finding.faulty)}
             events.emit_table_event(events.DATA_BROKEN, table, finding.reason, **told)
     elif finding.verdict == "world changed":
-        since = trained_until(finding.model)
+        trained = registry.finished(finding.model)
+        since = trained.lineage.watermark if trained else 0
         newest = finding.start, finding.end, finding.verdict, finding.loss
         seen = losses.apart(lake.noted(WINDOWS), finding.model, finding.version, since, newest)
         if (count := (seen["verdict"] == "world changed").head(of).sum()) < needed:
@@ -270,11 +271,6 @@ def told_before(finding: Finding) -> bool:
 def when(time: int) -> str:
     """ms since 1970 as a date and time, UTC."""
     return f"{datetime.fromtimestamp(time / 1000, UTC):%Y-%m-%d %H:%M}"
-
-
-def trained_until(model: str) -> int:
-    """The newest row that a training has seen, also one whose version did not go live: ms since 1970 UTC."""
-    return next((v.lineage.watermark for v in registry.versions(model) if v.closed), 0)
 
 
 def report(

@@ -106,7 +106,7 @@ def finish_what_a_crash_left(model: str) -> None:
 
 def cooldown(model: str, days: float) -> str:
     """Why it is too early to train again, measured on the data's time; empty when it is not."""
-    finished = next((v for v in registry.versions(model) if v.closed), None)
+    finished = registry.finished(model)
     watermark = lake.watermark(spec.load(model).table)
     if finished is None or watermark is None:
         return ""

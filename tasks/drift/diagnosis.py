@@ -44,14 +44,18 @@ class Quality(BaseModel):
         description="Share of the right answers that the most frequent new one has, and that all new ones have."
     )
 
+    @property
+    def lost(self) -> float:
+        """What the champion has fallen by; negative if it has risen."""
+        return self.live.usual - self.live.value
+
     def taught(self, worth: float) -> bool:
         """Whether learning anew makes the trivial baseline surely better, and by as much."""
         return self.gain_low > 0 and self.gain >= worth
 
     def alone(self, worth: float) -> bool:
         """Whether the live model has fallen by as much, beyond its limit, and the fresh baselines have not."""
-        lost = self.live.usual - self.live.value
-        return self.live.off < -1 and lost >= worth and not fell(self.fresh, self.late)
+        return self.live.off < -1 and self.lost >= worth and not fell(self.fresh, self.late)
 
 
 class Diagnosis(BaseModel):
@@ -105,7 +109,7 @@ def meaning(data: Mapping[str, Signal], quality: Quality) -> list[str]:
 def poverty(quality: Quality) -> list[str]:
     """Signs that there is less to learn from the window than from others."""
     fresh, late, live = quality.fresh, quality.late, quality.live
-    lost = max(live.usual - live.value, 0.0)
+    lost = max(quality.lost, 0.0)
     if live.off > -1 or not fell(fresh, late) or quality.gain >= lost * MENDED:
         return []
     return [
@@ -150,10 +154,9 @@ def staleness(familiar: Signal | None, quality: Quality, worth: float) -> list[s
             f"{live.limit:.4f}; a baseline that knows the window is as good as ever ({known.value:.4f}, "
             f"usually {known.usual:.4f})."
         )
-    lost = live.usual - live.value
-    if familiar and familiar.off < -1 and familiar.value < OTHER * familiar.usual and lost >= worth:
+    if familiar and familiar.off < -1 and familiar.value < OTHER * familiar.usual and quality.lost >= worth:
         found.append(
             f"Other answers are right than were (correlation {familiar.value:.2f}, usually {familiar.usual:.2f}), and "
-            f"the live model has lost {lost:.4f}."
+            f"the live model has lost {quality.lost:.4f}."
         )
     return found

@@ -5,6 +5,9 @@ import polars as pl
 from tasks.drift.view import LOSS
 from tasks.drift.window import DAY_MS
 
+COLUMNS = {"start": pl.Int64, "end": pl.Int64, "verdict": pl.String, "loss": pl.Float64}
+"""Of windows side by side; times in ms since 1970 UTC, both inclusive."""
+
 
 def apart(
     noted: pl.DataFrame, model: str, version: int, since: int, newest: tuple[int, int, str, float]
@@ -12,15 +15,14 @@ def apart(
     """The `newest` window (start and end in ms, verdict, loss), and of the table of windows those of the version before
     it that overlap with no newer one and end after `since` (ms), newest first: columns start, end, verdict, loss."""
     mine = noted.filter(
-        pl.col("verdict") != "calibration", pl.col("end").is_between(since, newest[0], "none"),
+        pl.col("verdict") != "calibration", pl.col("end") > since,
         model=model, version=version, signal=LOSS,
     )  # fmt: skip
     rows = [newest]
     for row in mine.sort("end", "start", descending=True).select("start", "end", "verdict", "value").rows():
         if row[1] < rows[-1][0]:
             rows.append(row)
-    columns = {"start": pl.Int64, "end": pl.Int64, "verdict": pl.String, "loss": pl.Float64}
-    return pl.DataFrame(rows, columns, orient="row")
+    return pl.DataFrame(rows, COLUMNS, orient="row")
 
 
 def lost(seen: pl.DataFrame, since: int) -> float:

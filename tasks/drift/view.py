@@ -143,7 +143,7 @@ class View:
         )  # fmt: skip
         found, out = diagnose(beside, quality, worth), None
         fallen = found.verdict == "world changed" and (quality.alone(worth) or not quality.taught(worth))
-        loss = max(gain.mean, said.usual - said.value) if fallen else gain.mean
+        loss = max(gain.mean, quality.lost) if fallen else gain.mean
         if found.verdict == "data broken":
             out = faulty(parts, self.reference.mean, said.limit, window.start, window.end)
         if found.noise:

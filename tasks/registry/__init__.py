@@ -53,6 +53,11 @@ def versions(model: str) -> list[Version]:
     return sorted((_version(v) for v in _stored(f"name='{model}'")), key=lambda v: -v.number)
 
 
+def finished(model: str) -> Version | None:
+    """The newest version with which nothing is left to do, whether it went live or not."""
+    return next((v for v in versions(model) if v.closed), None)
+
+
 def _stored(which: str, page: str | None = None) -> list:
     """MLflow's model versions; not those that someone registered by hand: these are not ours to judge or to serve."""
     answer = runs.client().search_model_versions(which, max_results=1000, page_token=page)
