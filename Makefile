@@ -48,7 +48,7 @@ test-long: setup ## Run the kill and race loops, about half an hour
 lint: setup ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy flows tasks models serving deployments demo benchmarks notebooks
+	@$(BIN)/mypy flows tasks kreislauf models serving deployments demo benchmarks notebooks
 
 format: setup ## Put the code into its format
 	@$(BIN)/ruff check --fix .

@@ -23,12 +23,12 @@ LINE = b'{"session":0,"events":[{"aid":0,"ts":1659304800000,"type":"clicks"}]}\n
 
 def kreislauf(file: Path, folder: Path) -> None:
     """What the flow `ingest` calls: validation, quarantine, deduplication and a Delta commit."""
+    from kreislauf import lake, sources
     from models.session_recommender import SPEC
-    from tasks import lake, source
 
-    importlib.import_module("tasks.lake.loop")  # which only a large file would need
+    importlib.import_module("kreislauf.lake.fast_decode")  # which only a large file would need
     os.environ["KREISLAUF_HOME"] = str(folder)
-    lake.load_file(SPEC.table, source.open_file(str(file), SPEC.table.line))
+    lake.load_file(SPEC.table, sources.open_file(str(file), SPEC.table.line))
 
 
 def duckdb(file: Path, folder: Path, codec: str = "zstd") -> None:
@@ -128,9 +128,9 @@ def _rows(name: str, folder: Path) -> int:
 
     if name != "kreislauf":
         return pl.scan_parquet(folder / OUT).select(pl.len()).collect().item()
+    from kreislauf import lake
+    from kreislauf.settings import settings
     from models.session_recommender import SPEC
-    from tasks import lake
-    from tasks.settings import settings
 
     lake.rejects(SPEC.table).select("line", "raw").write_parquet(folder.parent / REJECTS)
     return pl.scan_delta(f"{settings().lake}/{SPEC.table.name}").select(pl.len()).collect().item()

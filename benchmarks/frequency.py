@@ -30,14 +30,15 @@ from matplotlib.figure import Figure
 
 from benchmarks.weeks import Kept, Shop, Version, ends, load
 from flows.monitor import COST
+from kreislauf.clock import DAY_MS
+from kreislauf.evaluation import scoring, split
+from kreislauf.evaluation.intervals import interval
+from kreislauf.monitoring import calibration, regret
+from kreislauf.monitoring.probe import LOSS, Examined, View
+from kreislauf.monitoring.window import Rows, look
+from kreislauf.settings import settings
 from models.session_recommender import SPEC
 from models.spec import ModelSpec
-from tasks import scoring, split
-from tasks.drift import calibration, losses
-from tasks.drift.view import LOSS, Examined, View
-from tasks.drift.window import Rows, look
-from tasks.intervals import interval
-from tasks.settings import settings
 
 EVERY = (1, 2, 3, 4, 6)
 """Weeks between two trainings."""
@@ -108,7 +109,7 @@ class Watcher:
         if verdict == "quiet":
             self._quiet[live].append(found.values)
         self._since_trained.append((shop.ends[week - 1], shop.ends[week] - 1, verdict, found.values[LOSS]))
-        lost = losses.lost(pl.DataFrame(self._since_trained, losses.COLUMNS, orient="row"), 0)
+        lost = regret.lost(pl.DataFrame(self._since_trained, regret.COLUMNS, orient="row"), 0)
         reason = f"{lost:.3f} lost. {' '.join(found.diagnosis.evidence)}"
         print(f"{'':16} week {week:2d}, version {live:2d} live: {verdict}. {reason}", flush=True)
         self.found.append(found)
@@ -178,7 +179,7 @@ def fault(shop: Shop) -> dict:
     week = shop.weeks // 2
     weeks = range(week + 1, min(week + AFTER, shop.weeks) + 1)
     end = shop.ends[week]
-    broken = replace(shop, rows=faulty(shop.rows, shop.kind, end - FAULT_DAYS * split.DAY_MS, end))
+    broken = replace(shop, rows=faulty(shop.rows, shop.kind, end - FAULT_DAYS * DAY_MS, end))
     watcher = Watcher(broken, 0, {})
     live = follow(week, every(1), judged(broken)).live
     # What was quiet before counts as long as the same version is live.

@@ -22,9 +22,9 @@ import numpy as np
 import polars as pl
 
 from benchmarks.recommender import published_split
+from kreislauf.evaluation import gate, scoring
 from models.session_recommender import SPEC, Params
 from models.spec import Work
-from tasks import gate, scoring
 
 NEWEST = 8_000
 """Sessions that only the successor learns from."""

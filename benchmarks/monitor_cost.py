@@ -1,11 +1,11 @@
 """What does a monitor run cost, and how does that grow with the window?
 
 `python -m benchmarks.monitor_cost` loads windows of SIZES million events, in OTTO's format and with its catalogue of
-1.9 M articles, into a lake, and measures in a fresh process each, REPEATS times: a plain Polars scan of all columns of
-the table; what the monitor does with every event (tasks/drift/window.py); Evidently's preset on the full frame. Then,
-once, what does not grow because it works on a sample: the imports, the questions and baselines, and Evidently's report.
-CPU seconds are those of the call alone, medians; peaks are of the whole process. The last line is JSON; `cpu_over_scan`
-is the slope of ours from the smallest to the largest window over the scan's.
+1.9 M articles, into a lake, and measures in a fresh process each, REPEATS times: a plain Polars scan of all columns
+of the table; what the monitor does with every event (kreislauf/monitoring/window.py); Evidently's preset on the full
+frame. Then, once, what does not grow because it works on a sample: the imports, the questions and baselines, and
+Evidently's report. CPU seconds are those of the call alone, medians; peaks are of the whole process. The last line is
+JSON; `cpu_over_scan` is the slope of ours from the smallest to the largest window over the scan's.
 """
 
 import argparse
@@ -23,7 +23,8 @@ from statistics import median
 import numpy as np
 import polars as pl
 
-from benchmarks.otto import ARTICLES, DAY_MS, DAYS, EVENTS_PER_SESSION, START, generate
+from benchmarks.otto import ARTICLES, DAYS, EVENTS_PER_SESSION, START, generate
+from kreislauf.clock import DAY_MS
 
 SIZES, REPEATS = (1, 3, 10), 3
 """Million events; runs of each."""
@@ -39,8 +40,8 @@ def known() -> pl.DataFrame:
 
 def scan() -> Callable[[], object]:
     """Every value of the table, once."""
+    from kreislauf import lake
     from models.session_recommender import SPEC
-    from tasks import lake
 
     times = pl.col("session", "aid", "ts").max(), (pl.col("type") == "carts").sum()
     return lambda: lake.scan(SPEC.table).select(*times).collect(engine="streaming")
@@ -48,9 +49,9 @@ def scan() -> Callable[[], object]:
 
 def ours() -> Callable[[], object]:
     """What the monitor does with every event."""
-    from flows.monitor import table_rows
+    from kreislauf.monitoring.window import look
     from models.session_recommender import SPEC
-    from tasks.drift.window import look
+    from tasks.monitor import table_rows
 
     rows, told = table_rows(SPEC), known()
     return lambda: look(SPEC, rows, told, *WINDOW)
@@ -58,11 +59,11 @@ def ours() -> Callable[[], object]:
 
 def sampled():
     """A window's sample, and a version that learnt from it."""
-    from flows.monitor import table_rows
+    from kreislauf.evaluation.intervals import Interval
+    from kreislauf.monitoring.probe import View
+    from kreislauf.monitoring.window import look
     from models.session_recommender import SPEC
-    from tasks.drift.view import View
-    from tasks.drift.window import look
-    from tasks.intervals import Interval
+    from tasks.monitor import table_rows
 
     seen = look(SPEC, table_rows(SPEC), known(), *WINDOW)
     onnx = SPEC.baseline(seen.sample, Path(os.environ["KREISLAUF_HOME"]))
@@ -80,7 +81,7 @@ def answers() -> Callable[[], object]:
 
 def report() -> Callable[[], object]:
     """Evidently's report of the sample."""
-    from tasks import drift
+    from kreislauf.monitoring import drift
 
     seen, view = sampled()
     monitored = view.kind.monitored(seen.sample.lazy(), view.known).collect()
@@ -94,8 +95,8 @@ def evidently() -> Callable[[], object]:
     from evidently import Report
     from evidently.presets import DataDriftPreset
 
+    from kreislauf import lake
     from models.session_recommender import SPEC
-    from tasks import lake
 
     def compare() -> object:
         rows = SPEC.monitored(lake.scan(SPEC.table), known()).cast(pl.Float64).collect().to_pandas()
@@ -128,14 +129,14 @@ def one(part: str) -> dict:
 
 def load(size: float, home: Path) -> None:
     """A lake with so many million events."""
+    from kreislauf import lake, sources
     from models.session_recommender import SPEC
-    from tasks import lake, source
 
     os.environ["KREISLAUF_HOME"] = str(home)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.jsonl"
         generate(raw, round(size * 1e6 / EVENTS_PER_SESSION))
-        lake.load_file(SPEC.table, source.open_file(str(raw), SPEC.table.line))
+        lake.load_file(SPEC.table, sources.open_file(str(raw), SPEC.table.line))
 
 
 def run(work: Path, sizes: tuple[float, ...], repeats: int, evidently_sizes: tuple[float, ...]) -> dict:

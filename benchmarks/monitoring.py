@@ -25,12 +25,13 @@ import numpy as np
 import polars as pl
 
 from benchmarks import worlds
+from kreislauf.clock import DAY_MS
+from kreislauf.evaluation import scoring, split
+from kreislauf.evaluation.intervals import interval
+from kreislauf.monitoring import calibration
+from kreislauf.monitoring.probe import View
+from kreislauf.monitoring.window import Rows, Window, look
 from models.session_recommender import SPEC
-from tasks import scoring, split
-from tasks.drift import calibration
-from tasks.drift.view import View
-from tasks.drift.window import DAY_MS, Rows, Window, look
-from tasks.intervals import interval
 
 SEEDS, QUIET, WINDOWS = 20, 12, 2
 WINDOW, HOLDOUT, HISTORY = 4, 4, 132
@@ -195,10 +196,10 @@ def main() -> None:
 
 def read(data: Path) -> pl.DataFrame:
     """Rows of Diginetica's sessions."""
-    from tasks import source
-    from tasks.lake.validate import judge
+    from kreislauf import sources
+    from kreislauf.lake.validate import judge
 
-    return judge(SPEC.table, list(source.open_file(str(data / "sessions.jsonl.gz"), SPEC.table.line).chunks())).rows
+    return judge(SPEC.table, list(sources.open_file(str(data / "sessions.jsonl.gz"), SPEC.table.line).chunks())).rows
 
 
 if __name__ == "__main__":

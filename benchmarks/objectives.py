@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from benchmarks import otto_protocol
 from demo.shop import Plan, simulate
-from models.session_recommender import SPEC, Params, protocol
+from kreislauf.evaluation import scoring
+from models.session_recommender import SPEC, Params
 from models.session_recommender.schema import EVENT_TYPES
 from models.spec import Work
-from tasks import scoring
 
 PLAN = Plan(days=35, sessions_per_day=1000, articles=3000, change_day=99)
 TEST_DAYS = 7
@@ -46,15 +47,15 @@ def shop(plan: Plan, seed: int = 0) -> pl.DataFrame:
 
 def otto_score(onnx: Path, test: pl.DataFrame) -> dict[str, float]:
     """Recall@20 of clicks, carts and orders and OTTO's weighted mean, over every prefix of the sessions."""
-    labels = protocol.labels(test)
+    labels = otto_protocol.labels(test)
     answers = pl.Series(scoring.answer(onnx, SPEC.examples(test).inputs)["answers"]).arr.to_list()
     predictions = labels.select("session", "seen").with_columns(answers.alias(kind) for kind in EVENT_TYPES)
-    return {name: round(value, 4) for name, value in protocol.recall(labels, predictions).items()}
+    return {name: round(value, 4) for name, value in otto_protocol.recall(labels, predictions).items()}
 
 
 def run(plan: Plan, params: Params, folder: Path) -> dict[str, dict]:
     """OTTO's score of each contender by its name."""
-    halves = protocol.split(shop(plan), TEST_DAYS)
+    halves = otto_protocol.split(shop(plan), TEST_DAYS)
     found = {"table": otto_score(SPEC.baseline(halves.train, folder), halves.test)}
     for name, weights in {"equal": {}, "weighted": WEIGHTED}.items():
         (folder / name).mkdir()

@@ -15,11 +15,13 @@ from statistics import NormalDist
 import numpy as np
 import polars as pl
 
+from kreislauf.clock import DAY_MS
+
 FULL_EVENTS = 216_716_096
 EVENTS_PER_SESSION = 17.1
 """Of what is generated here."""
 CHUNK = 100_000
-START, DAYS, DAY_MS = 1_659_304_800_000, 28, 86_400_000
+START, DAYS = 1_659_304_800_000, 28
 ARTICLES = 1_855_603
 POPULARITY_SD = 1.88
 """Of the logarithm of an article's events: with a median of 20 and a mean of 117, sqrt(2 * log(117 / 20))."""

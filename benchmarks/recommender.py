@@ -31,11 +31,12 @@ import polars as pl
 
 from benchmarks import precision
 from benchmarks.knn import Neighbours
+from kreislauf.evaluation import scoring
+from kreislauf.evaluation.intervals import interval
 from models.session_recommender import SPEC, metrics, training
-from models.session_recommender.features import LENGTH, PADDING, Catalogue, covisit, events
+from models.session_recommender.covisitation import covisit
+from models.session_recommender.features import LENGTH, PADDING, Catalogue, events
 from models.spec import Examples, Tensors, Work
-from tasks import scoring
-from tasks.intervals import interval
 
 SEEDS = 3
 RANDOM_START = "vectors start at random"
@@ -157,7 +158,8 @@ def parts(training: dict, rows: pl.DataFrame, test: Examples) -> dict[str, dict]
     import safetensors.torch
     import torch
 
-    from models.session_recommender.module import Encoder, Known, Scorer
+    from models.session_recommender.encoder import Encoder
+    from models.session_recommender.scorer import Known, Scorer
 
     class Ignored(Known):
         """Knows which articles there are, and nothing of what was seen together."""

@@ -30,7 +30,8 @@ def measure(plan: Plan, params: dict, rounds: int, folder: Path) -> dict:
     from flows.publish import publish
     from flows.rollback import rollback
     from flows.train import train
-    from tasks import gate, registry
+    from kreislauf import registry
+    from kreislauf.evaluation import gate
 
     raw = folder / "sessions.jsonl"
     events = pl.struct("aid", "ts", "type").alias("events")

@@ -29,10 +29,11 @@ import numpy as np
 from benchmarks.rollback import MODEL, PLAN, QUICK
 from demo.shop import Plan, simulate
 from deployments import processes, stack
+from kreislauf.evaluation import scoring
+from kreislauf.release import releases, triton
 from models import spec
 from models.spec import Tensors, Work
 from serving.ask import Triton
-from tasks import releases, scoring, triton
 
 CONCURRENCY = (1, 4, 16)
 Ask = Callable[[int], Awaitable[None]]

@@ -27,9 +27,9 @@ from benchmarks.rollback import MODEL, PLAN, QUICK
 from benchmarks.serving import request
 from demo.shop import Plan, simulate
 from deployments import stack
+from kreislauf.evaluation import scoring
 from models import spec
 from models.spec import Trained, Work
-from tasks import scoring
 
 CLIENTS = 4
 QUESTIONS = 200
@@ -105,8 +105,9 @@ class Shelf:
 
     def put(self, which: int, number: int, champion: int | None, fault: str = "") -> int:
         """A version with the answers of training `which`, promoted against `champion`; its number."""
-        from flows.train import write_golden
-        from tasks import gate, registry
+        from kreislauf import registry
+        from kreislauf.evaluation import gate
+        from kreislauf.release.golden import write_golden
 
         right, other = self.trained[which], self.trained[1 - which]
         golden = write_golden(
@@ -133,8 +134,9 @@ class Shelf:
 
 def measure(plan: Plan, params: dict, swaps: int, broken: int, home: Path, url: str) -> dict:
     """All of it; the environment says where the servers are."""
-    from flows.publish import PublishRefused, publish
-    from tasks import releases, triton
+    from flows.publish import publish
+    from kreislauf.release import releases, triton
+    from tasks.publish import PublishRefused
 
     shelf = Shelf(plan, params, home)
     champion = publish(MODEL, shelf.put(0, 1, None)).champion

@@ -26,11 +26,14 @@ from benchmarks import tron
 from benchmarks.race import ALL, Check, Job, Watch, apart, seconds_to
 from models.session_recommender import Params
 from models.session_recommender.batches import Batches, Sequences
-from models.session_recommender.features import INPUTS, Catalogue, covisit, events
-from models.session_recommender.learning import EncoderTask, fit
+from models.session_recommender.covisitation import covisit
+from models.session_recommender.encoder import Encoder, Session
+from models.session_recommender.features import INPUTS, Catalogue, events
+from models.session_recommender.fit import fit
 from models.session_recommender.metrics import K, recall
-from models.session_recommender.module import Encoder, Known, Scorer, Session
-from models.session_recommender.quiet import quiet
+from models.session_recommender.objectives import EncoderTask
+from models.session_recommender.runtime import quiet
+from models.session_recommender.scorer import Known, Scorer
 from models.session_recommender.training import placed
 from models.spec import Examples, unheard
 

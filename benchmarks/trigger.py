@@ -24,8 +24,9 @@ import httpx
 import polars as pl
 import yaml
 
-from demo.shop import DAY_MS, START_MS, Plan, simulate
+from demo.shop import START_MS, Plan, simulate
 from deployments import stack
+from kreislauf.clock import DAY_MS
 
 MODEL = "session_recommender"
 PLAN = Plan(days=9, sessions_per_day=2600, articles=400, change_day=3)
@@ -90,7 +91,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 def emit(times: int = 1) -> datetime:
     """Emit the same event several times, at once; when the first one occurred."""
-    from tasks import events
+    from kreislauf import events
 
     emitted = [events.emit_model_event(events.DRIFT_DETECTED, MODEL, "Drift: a benchmark.") for _ in range(times)]
     assert emitted[0] is not None

@@ -20,7 +20,7 @@ import torch
 from benchmarks.race import Check, Job, Watch
 from models.session_recommender.features import PADDING
 from models.session_recommender.metrics import K, recall
-from models.session_recommender.quiet import quiet
+from models.session_recommender.runtime import quiet
 
 CONFIG = {
     "accelerator": "cpu",

@@ -18,14 +18,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from kreislauf import sources
+from kreislauf.clock import DAY_MS
+from kreislauf.evaluation import gate, scoring, split
+from kreislauf.lake.validate import judge
 from models.session_recommender import Params, training
 from models.spec import Examples, ModelSpec, Tensors, Work, code_digest
-from tasks import gate, scoring, source, split
-from tasks.lake.validate import judge
 
 HISTORY = 0.4
 """Share of the sessions that the first version learns from, as in the demo's replay."""
-WEEK_MS = 7 * split.DAY_MS
+WEEK_MS = 7 * DAY_MS
 PARAMS = Params(dim=32, epochs=1, ranker_epochs=1, most_compared=500, batch_size=256)
 LIGHT = {"NEWEST": 0.02, "BLOCKS": 2}
 """Constants of a training that are cheaper than the usual ones, as are its parameters: how often to train is asked, not
@@ -37,7 +39,7 @@ def load(folder: Path, kind: ModelSpec) -> pl.DataFrame:
     """Every row of the sessions in `folder`, in the order in which the lake gives them. Raises ValueError if a line is
     bad."""
     path = folder / "sessions.jsonl.gz"
-    judged = judge(kind.table, list(source.open_file(str(path), kind.table.line).chunks()))
+    judged = judge(kind.table, list(sources.open_file(str(path), kind.table.line).chunks()))
     if judged.rejected.height:
         raise ValueError(f"{judged.rejected.height} lines of {path} break a rule: this benchmark wants clean data.")
     return judged.rows.sort(kind.table.order)

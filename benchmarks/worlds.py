@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from demo.shop import DAY_MS, START_MS, Plan, Shop
+from demo.shop import START_MS, Plan, Shop
+from kreislauf.clock import DAY_MS
 from models.session_recommender.schema import EVENT_TYPES
 
 CARTS, ORDERS = 0.078, 0.024

@@ -17,8 +17,9 @@ from pathlib import Path
 import polars as pl
 
 from deployments import processes, stack
-from tasks import source, split
-from tasks.lake.validate import judge
+from kreislauf import sources
+from kreislauf.evaluation import split
+from kreislauf.lake.validate import judge
 
 PAGE = "kreislauf-demo.html"
 
@@ -49,7 +50,7 @@ def main() -> None:
         if arguments.keep:
             print(f"{stack.show(running)}\nThe UIs stay up until you press Ctrl-C.", flush=True)
             signal.pause()
-    except (source.SourceError, split.TooSmall, processes.StartError) as error:
+    except (sources.SourceError, split.TooSmall, processes.StartError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         say("stopped")
@@ -103,10 +104,10 @@ def load_shop(data: Path | None) -> pl.DataFrame:
         return simulate()
     from models.session_recommender.schema import EVENTS
 
-    judged = judge(EVENTS, list(source.open_file(str(data), EVENTS.line).chunks()))
+    judged = judge(EVENTS, list(sources.open_file(str(data), EVENTS.line).chunks()))
     for bad in judged.rejected.head(1).iter_rows(named=True):
         where = f"{data}, line {bad['line']}"
-        raise source.SourceError(f"{where}: {bad['rule']}. The demo wants clean data; remove this line.")
+        raise sources.SourceError(f"{where}: {bad['rule']}. The demo wants clean data; remove this line.")
     return judged.rows
 
 

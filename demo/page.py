@@ -6,10 +6,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from tasks import card
+from kreislauf.pages import markdown
 
 STYLE = (
-    card.STYLE
+    markdown.STYLE
     + ".promote { background: #e7f6ec } .refuse { background: #fdeceb } .inconclusive { background: #fff6de }\n"
 )
 
@@ -59,7 +59,7 @@ def _curves(periods: list[dict]) -> str:
     axes.set(xlabel="period (dotted: a new version goes live)", ylabel="recall@20", xticks=numbers)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    return card.svg(figure)
+    return markdown.svg(figure)
 
 
 def _row(period: dict) -> str:

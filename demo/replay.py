@@ -21,18 +21,21 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
 from flows.ingest import ingest
-from flows.monitor import ASKED, monitor
+from flows.monitor import monitor
 from flows.retrain import retrain
+from kreislauf import lake, registry, sources
+from kreislauf.clock import DAY_MS
+from kreislauf.evaluation import gate, scoring
+from kreislauf.lake.validate import judge
+from kreislauf.monitoring.policy import ASKED
+from kreislauf.release import releases
 from models import spec
 from serving import live
-from tasks import gate, lake, registry, releases, scoring, source
-from tasks.lake.validate import judge
 
 MODEL = "session_recommender"
 HISTORY = 0.4
 """Share of the sessions that the first model learns from."""
 PERIOD_DAYS = 7.0
-DAY_MS = 86_400_000
 REACTION_SECONDS = 120
 RETRAINING_SECONDS = 1_200
 
@@ -75,7 +78,7 @@ def replay(files: list[Path], period_days: float, say: Callable[[str], None]) ->
 def one_period(number: int, file: Path, frozen: Path, first: int, period_days: float) -> Period:
     """Serve the period's sessions with what is live, then let the loop learn of them."""
     kind, began = spec.load(MODEL), time.monotonic()
-    judged = judge(kind.table, list(source.open_file(str(file), kind.table.line).chunks()))
+    judged = judge(kind.table, list(sources.open_file(str(file), kind.table.line).chunks()))
     examples = kind.examples(judged.rows)
     with ThreadPoolExecutor(1) as pool:
         kept = pool.submit(scoring.answer, frozen, examples.inputs)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from kreislauf.clock import DAY_MS
 from models.session_recommender.schema import EVENT_TYPES
 
 START_MS = 1_767_225_600_000
 """2026-01-01, UTC."""
-DAY_MS = 86_400_000
 NEXT = 4
 STYLES = 8
 FOCUS = 7.0

@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from deployments.stack import ROOT
+from kreislauf import search
+from kreislauf.registry import RegistryError, studies
 from models import spec
-from tasks import search
-from tasks.registry import RegistryError, studies
 
 TRAINING = ("flows.train.train", "flows.retrain.retrain")
 

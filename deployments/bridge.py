@@ -20,7 +20,7 @@ from fastapi import FastAPI, HTTPException, Request
 from prefect.client.orchestration import get_client
 from pydantic import AwareDatetime, BaseModel
 
-from tasks import events
+from kreislauf import events
 
 REMEMBERED = 10_000
 NAMES = {events.KPI_FELL, events.ALERT}

@@ -12,7 +12,7 @@ import yaml
 
 from deployments import processes
 from deployments.stack import ROOT, WORK_POOL, client_env
-from tasks.settings import settings
+from kreislauf.settings import settings
 
 AUTOMATIONS = ROOT / "deployments" / "automations.yaml"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import fsspec
 
 from deployments import processes
-from tasks.settings import settings
+from kreislauf.settings import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK_POOL = "local"

@@ -5,8 +5,8 @@ from pathlib import Path
 from prefect import flow
 
 from flows.ingest import IngestReport, ingest
-from tasks import exposures
-from tasks.settings import settings
+from kreislauf import exposures
+from kreislauf.settings import settings
 
 
 @flow

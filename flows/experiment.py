@@ -4,8 +4,10 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from flows.publish import put_in_triton, restored
-from tasks import gate, registry, releases, triton
+from kreislauf import registry
+from kreislauf.evaluation import gate
+from kreislauf.release import releases, triton
+from tasks.publish import put_in_triton, restored
 
 
 class ExperimentRefused(RuntimeError):

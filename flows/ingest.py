@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
+from kreislauf import events, exposures, lake
+from kreislauf.sources import find
 from models import spec
-from tasks import events, exposures, lake
-from tasks.source import find, open_file
+from tasks.lake import load_file
 
 
 class IngestError(RuntimeError):
@@ -62,23 +62,6 @@ def ingest(
             f"The other {len(files)} are loaded. Mend these and run again: no file is loaded twice."
         )
     return report
-
-
-def _may_pass_later(_task: object, _run: object, state: object) -> bool:
-    """Retry what the network or a disk did; a broken file stays broken."""
-    return isinstance(state.result(raise_on_failure=False), OSError)  # type: ignore[attr-defined]
-
-
-@task(
-    task_run_name="load {path}",
-    retries=2,
-    retry_delay_seconds=2,
-    retry_condition_fn=_may_pass_later,
-    cache_policy=NO_CACHE,
-)
-def load_file(path: str, table: spec.Table, max_reject_share: float) -> lake.Accounts:
-    """Validate one raw file and load it into the table, exactly once."""
-    return lake.load_file(table, open_file(path, table.line), max_reject_share)
 
 
 def the_table(model: str, table: str | None) -> spec.Table:

@@ -1,23 +1,13 @@
 """Put a promoted version live: load in Triton, ask golden questions, write the release, mirror it in MLflow."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import numpy as np
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
-from models.spec import Tensors
-from tasks import events, gate, registry, releases, triton
-
-SCORE_TOLERANCE = 1e-4
-"""Triton may run another build of onnxruntime than the one that answered at training time."""
-
-
-class PublishRefused(RuntimeError):
-    """The version must not, or could not, go live; what was live before still is."""
+from kreislauf import events, registry
+from kreislauf.evaluation import gate
+from kreislauf.release import releases, triton
+from tasks.publish import PublishRefused, put_in_triton, restored
 
 
 @flow
@@ -85,19 +75,6 @@ def go_live(candidate: registry.Version, live: releases.Release | None, reason: 
     return release
 
 
-@contextmanager
-def restored(candidate: registry.Version) -> Iterator[None]:
-    """Undo what was done in Triton for `candidate` when it fails."""
-    try:
-        yield
-    except Exception as error:
-        try:
-            undo(candidate)
-        except triton.TritonError as second:
-            error.add_note(f"What Triton served before could not be restored yet; publish again. {second}")
-        raise
-
-
 def permission(candidate: registry.Version, live: releases.Release | None) -> str:
     """Why `candidate` may replace what is live, in the gate's words. Raises PublishRefused."""
     name = f"{candidate.model} version {candidate.number}"
@@ -114,49 +91,6 @@ def permission(candidate: registry.Version, live: releases.Release | None) -> st
         against = f"version {decision.champion_version}" if decision.champion_version else "no champion"
         raise PublishRefused(f"{name} was judged against {against}, which is not live now: promote it again.")
     return " ".join(decision.reasons)
-
-
-@task(task_run_name="load-{model}-{version}")
-def put_in_triton(model: str, resident: list[int], version: int) -> None:
-    """Make the versions resident and prove that `version` answers the golden requests as registered."""
-    golden = json.loads(registry.artifact(registry.get(model, version), "golden").read_text())
-    asked, expected = tensors(golden["inputs"]), tensors(golden["outputs"])
-    for number in resident:
-        triton.add_version(model, number, registry.onnx_file(registry.get(model, number)))
-    triton.keep_warm_up(model, asked)
-    triton.serve(model, resident)
-    differences = compare(triton.ask(model, version, asked), expected)
-    if differences:
-        raise PublishRefused(f"{model} version {version} in Triton answers otherwise than registered: {differences}")
-
-
-def undo(candidate: registry.Version) -> None:
-    """Make Triton serve what the release log says, and forget the candidate."""
-    live = releases.current(candidate.model)
-    if not live or candidate.number not in live.versions:
-        triton.remove_version(candidate.model, candidate.number)
-    if live:
-        triton.serve(candidate.model, live.versions)
-    else:
-        triton.unload(candidate.model)
-
-
-def tensors(stored: dict[str, dict]) -> Tensors:
-    """Tensors from their JSON form."""
-    return {name: np.array(tensor["values"], dtype=tensor["dtype"]) for name, tensor in stored.items()}
-
-
-def compare(found: Tensors, expected: Tensors) -> str:
-    """What differs, in words; empty when integers and text are equal and floats within SCORE_TOLERANCE."""
-    for name, right in expected.items():
-        got = found.get(name)
-        if got is None or got.shape != right.shape:
-            return f"output {name} has shape {None if got is None else got.shape}, not {right.shape}"
-        floating = np.issubdtype(right.dtype, np.floating)
-        same = np.isclose(got, right, rtol=SCORE_TOLERANCE, atol=SCORE_TOLERANCE) if floating else got == right
-        if not same.all():
-            return f"output {name} differs in {int((~same).sum())} of {same.size} values"
-    return ""
 
 
 def page(release: releases.Release) -> str:

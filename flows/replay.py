@@ -1,12 +1,12 @@
 """Replay: quarantined lines, judged again by today's rules."""
 
-from prefect import flow, task
+from prefect import flow
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
+from kreislauf import lake
+from kreislauf.lake import quarantine
 from models import spec
-from tasks import lake
-from tasks.lake import quarantine
+from tasks.lake import replay_source
 
 
 class ReplayReport(lake.Counts):
@@ -43,9 +43,3 @@ def replay(model: str = "session_recommender", reason: str | None = None) -> Rep
     rows = [a.model_dump(include=set(lake.Counts.model_fields) - {"reasons"}) | {"source": a.source} for a in done]
     create_table_artifact(table=rows, key=f"replay-{table.name.replace('_', '-')}", description="Quarantine, replayed")
     return ReplayReport(table=table.name, sources=tuple(done), **lake.total(done).model_dump())
-
-
-@task(task_run_name="replay {source}", cache_policy=NO_CACHE)
-def replay_source(model: str, source: str, sha256: str | None) -> lake.Accounts:
-    """Judge the rejects of one source again."""
-    return lake.replay(spec.load(model).table, source, sha256)

@@ -9,8 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows.promote import promote
 from flows.publish import publish
 from flows.train import train
+from kreislauf import lake, registry
+from kreislauf.clock import DAY_MS
+from kreislauf.evaluation import gate
+from kreislauf.monitoring import alarms
+from kreislauf.release import releases
 from models import spec
-from tasks import gate, lake, registry, releases, split
 
 PATIENCE_SECONDS = 3 * 86_400
 """After so long without an answer the run fails; the version can still be published by hand."""
@@ -70,12 +74,12 @@ def retrain(
     answer = ask_a_person(version, decision) if approval == "manual" and decision.outcome == "promote" else None
     if answer and not answer.approve:
         registry.close(version)
-        lake.settle_alarms(model, version.lineage.watermark, f"Version {version.number} was trained: not approved.")
+        alarms.settle_alarms(model, version.lineage.watermark, f"Version {version.number} was trained: not approved.")
         return Retraining(outcome="not approved", reason=str(answer), version=version.number)
     who = str(answer) if answer else None
     release = publish(model, version.number, who=who) if decision.outcome == "promote" else None
     registry.close(version)
-    lake.settle_alarms(model, version.lineage.watermark, f"Version {version.number} was trained: {decision.outcome}.")
+    alarms.settle_alarms(model, version.lineage.watermark, f"Version {version.number} was trained: {decision.outcome}.")
     return Retraining(
         outcome=decision.outcome,
         reason=" ".join(decision.reasons),
@@ -110,7 +114,7 @@ def cooldown(model: str, days: float) -> str:
     watermark = lake.watermark(spec.load(model).table)
     if finished is None or watermark is None:
         return ""
-    passed = (watermark - finished.lineage.watermark) / split.DAY_MS
+    passed = (watermark - finished.lineage.watermark) / DAY_MS
     if passed >= days:
         return ""
     return (

@@ -6,7 +6,7 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from flows.publish import publish
-from tasks import releases
+from kreislauf.release import releases
 
 
 class NothingToRollBackTo(ValueError):

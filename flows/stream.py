@@ -13,9 +13,9 @@ from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.exceptions import PrefectException
 
+from kreislauf import events, lake
+from kreislauf.sources.kafka import Reader
 from models import spec
-from tasks import events, lake
-from tasks.kafka import Reader
 
 PATIENCE_SECONDS = 300
 """So long Kafka or the lake may be silent before the run fails."""

@@ -1,24 +1,11 @@
 """Tidy: merge the lake's small files, and sweep what nobody needs any more."""
 
-from prefect import flow, get_run_logger, task
-from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict
+from prefect import flow, get_run_logger
 
+from kreislauf import exposures, registry
+from kreislauf.lake import delta, quarantine
 from models import spec
-from tasks import exposures, registry
-from tasks.lake import delta, quarantine
-
-
-class Tidied(BaseModel):
-    """What a tidying did to one table."""
-
-    model_config = ConfigDict(frozen=True)
-
-    table: str
-    merged: int
-    """Files fewer than before."""
-    swept: int
-    """Files deleted."""
+from tasks.lake import Tidied, tidy_table
 
 
 @flow
@@ -55,9 +42,3 @@ def versions_of_models() -> dict[str, list[int]]:
     for lineage in registry.lineages():
         needed.setdefault(lineage.table, []).append(lineage.table_version)
     return needed
-
-
-@task(task_run_name="tidy {table}", cache_policy=NO_CACHE)
-def tidy_table(table: str, retention_hours: int, needed: list[int]) -> Tidied:
-    """Compact and vacuum one table."""
-    return Tidied(table=table, merged=delta.compact(table), swept=delta.vacuum(table, retention_hours, needed))

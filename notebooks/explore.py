@@ -18,11 +18,11 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from kreislauf import lake
+from kreislauf.settings import settings
 from models.session_recommender.schema import EVENT_TYPES, EVENTS
 from notebooks import suspects
 from notebooks.pictures import GREEN, GREY, SERIES, Page, Shown, logarithmic, nothing, panels, percent, stacked
-from tasks import lake
-from tasks.settings import settings
 
 os.chdir(sys.path[0])  # So is the local lake.
 ARGUMENTS = [] if "ipykernel" in sys.modules else sys.argv[1:]

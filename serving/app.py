@@ -1,6 +1,6 @@
 """The gateway over HTTP: `python -m serving.app` (or `make gateway`), its API described at `/docs`.
 
-Where the models, Triton and the spool are, the environment says (`tasks/settings.py`). Beyond loopback it wants a
+Where the models, Triton and the spool are, the environment says (`kreislauf/settings.py`). Beyond loopback it wants a
 token, which every request then has to bring as `Authorization: Bearer ...`; `/health` and `/ready` need none.
 """
 
@@ -20,9 +20,9 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
+from kreislauf.settings import Settings, settings
 from serving.connections import Connection
 from serving.gateway import Gateway, Refused
-from tasks.settings import Settings, settings
 
 HEAD_BYTES = 65_536
 BODY_BYTES = 1_000_000

@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kreislauf.monitoring import status
+from kreislauf.release import releases
 from models.spec import ModelSpec
 from serving.ask import Triton
 from serving.metrics import Metrics
-from tasks import releases, vitals
 
 SECONDS = 0.5
 """Between two looks into the log."""
@@ -93,7 +94,7 @@ class Followers:
     async def watch(self, one: Followed) -> None:
         """Tell Prometheus what the monitor last said."""
         try:
-            said = await asyncio.to_thread(vitals.read, one.kind.name)
+            said = await asyncio.to_thread(status.read, one.kind.name)
         except Exception as error:  # Answers do not depend on it.
             log.warning("What the monitor said of %s cannot be read: %s", one.kind.name, error)
             return

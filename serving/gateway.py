@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from kreislauf.exposures import KINDS, VARIANTS, Exposure, Feedback, Variant
+from kreislauf.settings import Settings
 from models import spec
 from models.spec import Tensors
 from serving import split
@@ -22,8 +24,6 @@ from serving.ask import NoAnswer, NotResident, TooLate, Triton
 from serving.follow import Followed, Followers
 from serving.metrics import Metrics
 from serving.spool import Spool
-from tasks.exposures import KINDS, VARIANTS, Exposure, Feedback, Variant
-from tasks.settings import Settings
 
 USER_CHARACTERS = 200
 SHADOWS = 8

@@ -1,7 +1,7 @@
 """Answers of whatever is live: follows the release log, asks Triton for exactly that version."""
 
+from kreislauf.release import releases, triton
 from models.spec import Tensors
-from tasks import releases, triton
 
 
 class NothingLive(RuntimeError):

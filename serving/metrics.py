@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from tasks.vitals import Vitals
+from kreislauf.monitoring.status import Vitals
 
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 ITEMS = (0, 1, 5, 10, 20, 50, 100)

@@ -2,8 +2,8 @@
 
 from hashlib import blake2b
 
-from tasks.exposures import Variant
-from tasks.releases import Release
+from kreislauf.exposures import Variant
+from kreislauf.release.releases import Release
 
 
 def place(user: str, salt: str) -> float:

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deployments import processes
-from tasks.kafka import Reader
+from kreislauf.sources.kafka import Reader
 
 T0 = 1_700_000_000_000
 _numbers = itertools.count()

@@ -39,12 +39,13 @@ from benchmarks import (
 from benchmarks.contenders import Measured
 from benchmarks.otto import EVENTS_PER_SESSION, KINDS, generate
 from benchmarks.race import Check, Job, Watch, seconds_to
+from kreislauf import lake, sources
+from kreislauf.evaluation import gate as gate_task
+from kreislauf.evaluation import scoring
+from kreislauf.monitoring.diagnosis import Verdict
+from kreislauf.monitoring.probe import LOSS
 from models.session_recommender import SPEC
 from models.session_recommender.batches import Batches
-from tasks import gate as gate_task
-from tasks import lake, scoring, source
-from tasks.drift.diagnosis import Verdict
-from tasks.drift.view import LOSS
 from tests.conftest import write_sessions
 
 
@@ -286,7 +287,7 @@ def test_the_gate_benchmark_swaps_two_models_until_the_gain_is_as_wanted():
 
 def load(path: Path) -> lake.Accounts:
     """Load a file as the flow's task does."""
-    return lake.load_file(SPEC.table, source.open_file(str(path), SPEC.table.line))
+    return lake.load_file(SPEC.table, sources.open_file(str(path), SPEC.table.line))
 
 
 def test_the_training_benchmark_ends_with_its_ratios(small_shop: pl.DataFrame, tmp_path: Path, capsys):

@@ -5,7 +5,8 @@ from itertools import pairwise
 import polars as pl
 
 from demo.page import write_page
-from demo.shop import DAY_MS, START_MS, Plan, simulate
+from demo.shop import START_MS, Plan, simulate
+from kreislauf.clock import DAY_MS
 from models.session_recommender.schema import EVENTS, Event
 
 

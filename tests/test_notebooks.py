@@ -15,9 +15,9 @@ import polars as pl
 import pytest
 from matplotlib.image import imread
 
-from flows.ingest import load_file
 from models.session_recommender.schema import EVENTS
 from notebooks import suspects
+from tasks.lake import load_file
 from tests.conftest import ROOT, write_sessions
 
 NOTEBOOK = ROOT / "notebooks" / "explore.py"

@@ -1,51 +1,73 @@
-"""What the project says about itself is true: who imports whom, the README's tree, prefect.yaml, event names."""
+"""What the project says about itself is true: who imports whom, the READMEs, prefect.yaml, event names."""
 
 import ast
 import importlib
 import inspect
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tasks import events
+from kreislauf import events
 from tests.conftest import ROOT
 
-MODELS = sorted(p.name for p in (ROOT / "models").iterdir() if (p / "__init__.py").exists())
-SOURCES = sorted(p for top in ("flows", "tasks", "models", "serving") for p in (ROOT / top).rglob("*.py"))
-OURS = ("flows", "tasks", "models", "serving", "deployments", "demo", "notebooks", "benchmarks", "tests")
+OURS = (
+    "flows", "tasks", "kreislauf", "models", "serving", "deployments", "demo", "notebooks", "benchmarks", "tests"
+)  # fmt: skip
+PRODUCT = ("flows", "tasks", "kreislauf", "models", "serving")
+SOURCES = sorted(p for top in PRODUCT for p in (ROOT / top).rglob("*.py"))
 README = (ROOT / "README.md").read_text()
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 AUTOMATIONS = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
 
+GROUND = "settings clock events progress exposures"
+ORGANS = {
+    "sources": "",
+    "lake": "",
+    "evaluation": "",
+    "registry": "",
+    "search": "",
+    "release": "registry evaluation",
+    "monitoring": "release registry search lake sources evaluation",
+    "pages": "monitoring release registry search lake sources evaluation",
+}
+"""Organs of the library, and the other organs that each may import."""
+COMPOSERS = ("retrain", "rollback", "experiment", "collect", "backfill")
+"""Flows that call other flows."""
+
 
 def imported(path: Path) -> set[str]:
     """Modules that a file imports, at its top or inside functions."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def allowed(path: Path) -> str:
-    """What of ours and of the heavy libraries a file may import, as a pattern."""
-    folder, name = path.relative_to(ROOT).parts[0], path.stem
-    if folder == "models":
-        own = "".join(path.relative_to(ROOT).parts[1:2]) if len(path.relative_to(ROOT).parts) > 2 else "spec"
-        return rf"models(\.spec.*|\.{own}.*)?$"
-    if folder == "tasks":
-        # A folder in tasks is one outside system or decision in several files, which may know each other.
-        inner = path.relative_to(ROOT / "tasks").parts[0] if path.parent != ROOT / "tasks" else "events"
-        return rf"models\.spec.*|tasks\.(settings|events|split|scoring|intervals|{inner}).*|(models|tasks)$"
-    if folder == "flows":
-        calls = r"|flows\..*" if name in ("retrain", "rollback", "experiment", "collect", "backfill") else ""
-        return rf"tasks.*|models\.spec.*{calls}"
-    return r"serving.*|models\.spec.*|tasks\.(settings|releases|triton|exposures|vitals).*"
+    """What of ours a file may import, as a pattern."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    spec = r"models\.(spec|table)\b.*"
+    if parts[0] == "models":
+        own = rf"|models\.{parts[1]}\b.*" if len(parts) > 2 else ""
+        return rf"models$|{spec}{own}"
+    if parts[0] == "kreislauf":
+        organ = [parts[1]] if len(parts) > 2 else []
+        names = [*GROUND.split(), *organ, *(ORGANS[organ[0]].split() if organ else [])]
+        return rf"{spec}|kreislauf\.({'|'.join(names)})\b.*"
+    if parts[0] == "tasks":
+        return rf"{spec}|kreislauf\b.*"
+    if parts[0] == "flows":
+        calls = r"|flows\b.*" if parts[1] in COMPOSERS else ""
+        return rf"{spec}|kreislauf\b.*|tasks\b.*{calls}"
+    serving_needs = r"kreislauf\.(settings|exposures|release|monitoring\.status)\b.*"
+    return rf"{spec}|serving\b.*|{serving_needs}"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -57,16 +79,24 @@ def test_who_may_import_whom(path: Path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_heavy_and_foreign_libraries_stay_where_they_belong(path: Path):
-    relative, roots = str(path.relative_to(ROOT)), {name.split(".")[0] for name in imported(path)}
+    relative = str(path.relative_to(ROOT))
+    roots = {name.split(".")[0] for name in imported(path)}
     if relative.startswith("models/"):
         assert not roots & {"prefect", "mlflow", "evidently", "optuna"}
     else:
         assert not roots & {"torch", "lightning"}
-        assert "mlflow" not in roots or relative.startswith("tasks/registry/")
-        assert "optuna" not in roots or relative == "tasks/search/__init__.py"
-        assert "evidently" not in roots or relative == "tasks/drift/__init__.py"
+        assert "mlflow" not in roots or relative.startswith("kreislauf/registry/")
+        assert "optuna" not in roots or relative == "kreislauf/search/sampler.py"
+        assert "evidently" not in roots or relative == "kreislauf/monitoring/drift.py"
+    if relative.startswith("kreislauf/"):
+        assert "prefect" not in roots or relative in ("kreislauf/events.py", "kreislauf/progress.py")
     if relative.startswith("serving/"):
         assert "prefect" not in roots
+
+
+def test_serving_loads_neither_prefect_nor_mlflow():
+    code = "import sys, serving.app; assert not {'prefect', 'mlflow', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -78,19 +108,31 @@ def test_functions_and_files_can_be_read(path: Path):
     assert len(lines) <= 340
 
 
-def test_the_readme_s_tree_is_the_tree():
-    tree = re.search(r"```\nkreislauf/\n(.*?)```", README, re.S)[1]
-    said, folders = set(), []
-    for line in tree.splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2 - 1
-        name = line.split()[0]
-        folders[depth:] = [name]
-        said.add("".join(folders))
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    there = [f for f in listed.stdout.splitlines() if (ROOT / f).exists()]
-    files = {f for f in there if not f.endswith("__init__.py") or re.match(r"(models|tasks)/\w+/", f)}
-    assert {s for s in said if not s.endswith("/")} == files
-    assert all(len(line.split(maxsplit=1)) == 2 for line in tree.splitlines()), "every line says what for"
+def listed(folder: Path) -> set[str]:
+    """Files that the README of a folder tells, as paths below the folder."""
+    section = ""
+    names = set()
+    for line in (folder / "README.md").read_text().splitlines():
+        if heading := re.fullmatch(r"## ([\w/-]+/)", line):
+            section = heading[1]
+        elif row := re.fullmatch(r"\| `([\w.-]+)` \| (.+) \|", line):
+            names.add(section + row[1])
+    return names
+
+
+FOLDERS = [top for top in (*OURS, "docs")]
+
+
+@pytest.mark.parametrize("top", FOLDERS)
+def test_the_readme_of_a_folder_tells_its_files(top: str):
+    command = ["git", "ls-files", "-co", "--exclude-standard", top]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    paths = [Path(name).relative_to(top) for name in tracked if (ROOT / name).exists()]
+    assert listed(ROOT / top) == {str(p) for p in paths if p.name not in ("__init__.py", "README.md")}
+
+
+def test_the_readme_names_every_folder():
+    assert set(re.findall(r"^(\w+)/ +\S", README, re.M)) == set(FOLDERS)
 
 
 def test_every_make_target_of_the_readme_exists():

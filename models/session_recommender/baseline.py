@@ -7,17 +7,8 @@ import onnx
 import polars as pl
 from onnx import helper, numpy_helper
 
-from models.session_recommender.features import (
-    CREDIT,
-    FLOOR,
-    LENGTH,
-    NEIGHBOURS,
-    NEVER,
-    Catalogue,
-    Covisitation,
-    covisit,
-    events,
-)  # fmt: skip
+from models.session_recommender.covisitation import CREDIT, FLOOR, NEIGHBOURS, NEVER, Covisitation, covisit
+from models.session_recommender.features import LENGTH, Catalogue, events
 from models.session_recommender.vocabulary import OPSET, with_vocabulary
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from models.session_recommender.encoder import Session
 from models.session_recommender.features import Events
-from models.session_recommender.module import Session
 
 LONGEST = 50
 """Events of a session that are learnt from at once; a longer one is cut."""

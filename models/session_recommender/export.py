@@ -9,8 +9,8 @@ import torch
 from onnxscript.optimizer import optimize
 
 from models.session_recommender.features import INPUTS, LENGTH, PADDING, Catalogue
-from models.session_recommender.module import Scorer
-from models.session_recommender.quiet import quiet
+from models.session_recommender.runtime import quiet
+from models.session_recommender.scorer import Scorer
 from models.session_recommender.vocabulary import OPSET, with_vocabulary
 from models.spec import MAX_BATCH, Parity
 

@@ -6,7 +6,7 @@ import msgspec
 import pandera.polars as pa
 import polars as pl
 
-from models.spec import Table
+from models.table import Table
 
 EVENT_TYPES = ("clicks", "carts", "orders")
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

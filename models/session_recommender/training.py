@@ -18,10 +18,13 @@ from torch.nn import functional as F
 
 from models.session_recommender import export, metrics
 from models.session_recommender.batches import Batches, Sequences
-from models.session_recommender.features import LENGTH, PADDING, Catalogue, Events, covisit, events, prefixes
-from models.session_recommender.learning import Block, EncoderTask, RankerTask, Task, fit, ranker_batches
-from models.session_recommender.module import CANDIDATES, Candidates, Encoder, Known, Ranker, Scorer, Session
-from models.session_recommender.quiet import one_thread, quiet
+from models.session_recommender.covisitation import covisit
+from models.session_recommender.encoder import Encoder, Session
+from models.session_recommender.features import LENGTH, PADDING, Catalogue, Events, events, prefixes
+from models.session_recommender.fit import fit
+from models.session_recommender.objectives import Block, EncoderTask, RankerTask, Task, ranker_batches
+from models.session_recommender.runtime import one_thread, quiet
+from models.session_recommender.scorer import CANDIDATES, Candidates, Known, Ranker, Scorer
 from models.spec import Trained, Work
 
 NEWEST, BLOCKS = 0.15, 5

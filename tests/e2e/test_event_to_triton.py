@@ -17,8 +17,9 @@ import polars as pl
 import psutil
 import pytest
 
-from demo.shop import DAY_MS, START_MS, Plan, simulate
+from demo.shop import START_MS, Plan, simulate
 from deployments import processes, stack
+from kreislauf.clock import DAY_MS
 from tests.conftest import write_sessions
 
 MODEL = "session_recommender"

@@ -20,7 +20,8 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 from flows.promote import promote
 from flows.publish import publish
-from tasks import events, lake, registry, releases, triton
+from kreislauf import events, lake, registry
+from kreislauf.release import releases, triton
 
 CHANGES = [
     (lake, "note"),

@@ -6,8 +6,9 @@ import sys
 
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from flows.publish import PublishRefused, publish
-from tasks import releases
+from flows.publish import publish
+from kreislauf.release import releases
+from tasks.publish import PublishRefused
 
 
 def main() -> None:

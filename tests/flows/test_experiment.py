@@ -5,10 +5,12 @@ import pytest
 from flows.experiment import ExperimentRefused, experiment
 from flows.ingest import ingest
 from flows.promote import promote
-from flows.publish import PublishRefused, publish
+from flows.publish import publish
 from flows.train import train
+from kreislauf import registry
+from kreislauf.release import releases
 from serving import split
-from tasks import registry, releases
+from tasks.publish import PublishRefused
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 

@@ -5,16 +5,16 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 from prefect.artifacts import Artifact
+from tests.tasks.test_lake import WIDER
 
 import flows.ingest
 from flows.ingest import IngestError, ingest
 from flows.replay import replay
 from flows.tidy import tidy
+from kreislauf import events, lake, registry
+from kreislauf.sources import SourceError, SourceUnreachable
 from models import spec
 from models.session_recommender.schema import EVENTS
-from tasks import events, lake, registry
-from tasks.source import SourceError, SourceUnreachable
-from tests.tasks.test_lake import WIDER
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")
 T0 = 1_700_000_000_000

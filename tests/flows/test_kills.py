@@ -8,8 +8,10 @@ import pytest
 from flows.ingest import ingest
 from flows.retrain import retrain
 from flows.train import train
+from kreislauf import lake, registry
+from kreislauf.evaluation import gate
+from kreislauf.release import releases, triton
 from serving import live
-from tasks import gate, lake, registry, releases, triton
 from tests.flows.told import ask, teller
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")

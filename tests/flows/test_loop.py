@@ -21,20 +21,25 @@ from prefect.states import StateType
 from benchmarks import rollback as rollback_benchmark
 from demo.shop import Plan
 from flows.ingest import ingest
-from flows.monitor import ASKED, LOOK, Finding, act, monitor, table_rows, view_of
+from flows.monitor import monitor
 from flows.promote import promote
-from flows.publish import PublishRefused, publish
+from flows.publish import publish
 from flows.retrain import retrain
 from flows.rollback import NothingToRollBackTo, rollback
 from flows.tidy import tidy
 from flows.train import train
+from kreislauf import events, lake, registry
+from kreislauf.monitoring import calibration, status
+from kreislauf.monitoring.finding import Finding
+from kreislauf.monitoring.policy import ASKED, LOOK, act
+from kreislauf.release import releases
+from kreislauf.release import triton as triton_task
+from kreislauf.settings import settings
 from models import spec
 from models.spec import Policy
 from serving import live
-from tasks import events, lake, registry, releases, vitals
-from tasks import triton as triton_task
-from tasks.drift import calibration
-from tasks.settings import settings
+from tasks.monitor import table_rows, view_of
+from tasks.publish import PublishRefused
 from tests.conftest import write_sessions
 
 train_module = importlib.import_module("flows.train")
@@ -64,7 +69,7 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     assert finding.verdict == "world changed"
     assert finding.reason.startswith("The live model alone has fallen: it reaches 0.")
     assert monitor(tiny) == finding, "looked at twice, noted once"
-    said = vitals.read(tiny)
+    said = status.read(tiny)
     assert (said.version, said.verdict, said.end) == (1, "world changed", finding.end)
     assert said.signals["accuracy"].value == pytest.approx(0.5, abs=0.2)
     page = newest_page("monitor-tiny")

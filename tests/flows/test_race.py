@@ -7,8 +7,9 @@ from flows.ingest import ingest
 from flows.promote import promote
 from flows.retrain import retrain
 from flows.train import train
+from kreislauf import registry
+from kreislauf.release import releases
 from serving import live
-from tasks import registry, releases
 from tests.flows.told import answer, tell, teller
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")

@@ -13,11 +13,11 @@ import flows.stream
 from deployments import processes
 from flows.ingest import ingest
 from flows.stream import stream
+from kreislauf import events, lake
+from kreislauf.lake import delta
+from kreislauf.sources import kafka as tasks_kafka
+from kreislauf.sources.kafka import KafkaUnreachable, MessagesLost, TopicError
 from models.session_recommender.schema import EVENTS
-from tasks import events, lake
-from tasks import kafka as tasks_kafka
-from tasks.kafka import KafkaUnreachable, MessagesLost, TopicError
-from tasks.lake import delta
 from tests.stream_tools import T0, broker, described, forgetful, kafka, session, start_broker
 
 __all__ = ["broker", "forgetful", "kafka"]

@@ -15,11 +15,11 @@ import yaml
 from deployments.adopt import adopt
 from flows.ingest import ingest
 from flows.tune import tune
+from kreislauf import lake, registry, search
+from kreislauf.registry import studies
+from kreislauf.search import process
+from kreislauf.settings import settings
 from models import spec
-from tasks import lake, registry, search
-from tasks.registry import studies
-from tasks.search import process
-from tasks.settings import settings
 from tests.conftest import ROOT
 
 flow_module = importlib.import_module("flows.tune")

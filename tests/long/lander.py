@@ -20,9 +20,10 @@ from pathlib import Path
 
 from deployments.stack import ROOT
 from flows.stream import landings
+from kreislauf import lake, sources
+from kreislauf.lake import delta, staging
+from kreislauf.sources import kafka
 from models import spec
-from tasks import kafka, lake, source
-from tasks.lake import delta, staging
 
 STEPS = {
     "read": (kafka.Reader, "batch"),
@@ -76,8 +77,8 @@ def child(place: str, note: mmap.mmap, moment: str) -> None:
         watch(step, owner, name, note, moment)
     table = spec.load("session_recommender").table
     while Path(place).is_dir():
-        for path in source.find(place):
-            lake.load_file(table, source.open_file(path, table.line))
+        for path in sources.find(place):
+            lake.load_file(table, sources.open_file(path, table.line))
     for _ in landings(table, place, 40, 0.2, 1.0, until_end=False, skip_lost=False, over=lambda: False):
         pass
 

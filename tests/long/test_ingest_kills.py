@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from kreislauf import lake, sources
+from kreislauf.lake import delta, quarantine
 from models.session_recommender.schema import EVENTS
-from tasks import lake, source
-from tasks.lake import delta, quarantine
 from tests.long.lander import kill
 from tests.stream_tools import T0
 
@@ -42,8 +42,8 @@ def whole_files_only():
 def check(raw):
     """All files, whole, once; and nothing is left that no table knows."""
     whole_files_only()
-    for path in source.find(str(raw)):
-        lake.load_file(EVENTS, source.open_file(path, EVENTS.line))
+    for path in sources.find(str(raw)):
+        lake.load_file(EVENTS, sources.open_file(path, EVENTS.line))
     whole_files_only()
     assert len(lake.history(EVENTS)) == FILES
     rows = lake.read(EVENTS).rows()

@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from flows.stream import landings
+from kreislauf import lake
 from models.session_recommender.schema import EVENTS
-from tasks import lake
 from tests.long.lander import kill
 from tests.stream_tools import T0, broker, kafka, session
 

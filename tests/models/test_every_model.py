@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from demo.shop import Plan, simulate
+from kreislauf import search
+from kreislauf.evaluation import scoring
 from models import spec
 from models.spec import Work
-from tasks import scoring, search
 from tests.conftest import ROOT
 
 MADE = {"session_recommender": lambda: simulate(Plan(days=8, sessions_per_day=60, articles=120, change_day=9))}

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.session_recommender import SPEC, protocol
+from benchmarks import otto_protocol
+from models.session_recommender import SPEC
 from models.session_recommender.features import DAY_MS, LENGTH, PADDING
 from models.session_recommender.metrics import coverage, evaluate, mrr, popularity_bias, recall, slices
 from models.session_recommender.schema import EVENT_TYPES
@@ -345,21 +346,21 @@ def newest_first(prefixes: list[list[int]]) -> np.ndarray:
 
 
 def predictions(keys: pl.DataFrame, answers: np.ndarray) -> pl.DataFrame:
-    """The same answers for clicks, carts and orders, as `protocol.recall` takes them."""
+    """The same answers for clicks, carts and orders, as `otto_protocol.recall` takes them."""
     lists = pl.Series([[aid for aid in each if aid != PADDING] for each in answers.tolist()], dtype=pl.List(pl.Int64))
-    return keys.select(*protocol.PREFIX, **dict.fromkeys(EVENT_TYPES, lists))
+    return keys.select(*otto_protocol.PREFIX, **dict.fromkeys(EVENT_TYPES, lists))
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_recall_of_clicks_is_what_otto_s_evaluation_says(real, name):
     """Of the newest articles of each cut session."""
-    cut = protocol.truncate(real[name], protocol.positions(real[name], SEED))
+    cut = otto_protocol.truncate(real[name], otto_protocol.positions(real[name], SEED))
     sessions = cut.prefixes.group_by("session").agg("aid")
     prefixes = cut.labels.join(sessions, on="session", maintain_order="left")["aid"]
     answers = newest_first(prefixes.to_list())
     published = WHOLE[name][2]["clicks"]
     assert recall(answers, cut.labels["clicks"].to_numpy()).mean() == pytest.approx(published, rel=1e-12)
-    assert protocol.recall(cut.labels, predictions(cut.labels, answers))["clicks"] == pytest.approx(published)
+    assert otto_protocol.recall(cut.labels, predictions(cut.labels, answers))["clicks"] == pytest.approx(published)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -367,7 +368,7 @@ def test_clicks_after_every_prefix_agree_with_otto_s_protocol(real, name):
     """In the lake's order. Some prefixes have no next click; where the next event is one, it is the examples' label."""
     rows = real[name].cast({"type": pl.Enum(EVENT_TYPES)}).sort("session", "ts", "aid", "type")
     rows = rows.filter(pl.col("aid") != 0)  # which OTTO's code takes for no label
-    examples, theirs, by = SPEC.examples(rows), protocol.labels(rows), slices(rows, rows)
+    examples, theirs, by = SPEC.examples(rows), otto_protocol.labels(rows), slices(rows, rows)
     answers = newest_first([[aid for aid in ids if aid != PADDING] for ids in examples.inputs["article_ids"].tolist()])
     given = predictions(theirs, answers)
 
@@ -377,14 +378,14 @@ def test_clicks_after_every_prefix_agree_with_otto_s_protocol(real, name):
     assert 0 < known.sum() < len(known)
     assert (answers[~known] == PADDING).any()
     assert not hits[~known].any()
-    assert hits[known].mean() == pytest.approx(protocol.recall(theirs, given)["clicks"], rel=1e-12)
+    assert hits[known].mean() == pytest.approx(otto_protocol.recall(theirs, given)["clicks"], rel=1e-12)
 
     follows = (by["event_type"] == "clicks").to_numpy()
     assert clicks[follows].tolist() == examples.labels[follows].tolist()
     found = evaluate(answers, examples.labels, by, rows)
     [row] = found.filter(slice="event_type", value="clicks").rows(named=True)
     assert row["examples"] == follows.sum()
-    assert row["recall@20"] == pytest.approx(protocol.recall(theirs.filter(follows), given)["clicks"], rel=1e-12)
+    assert row["recall@20"] == pytest.approx(otto_protocol.recall(theirs.filter(follows), given)["clicks"], rel=1e-12)
     ranks = [slow_rank(a, label, 20) for a, label in zip(answers[follows].tolist(), clicks[follows], strict=True)]
     assert row["mrr@20"] == pytest.approx(sum(1 / rank for rank in ranks if rank) / len(ranks), rel=1e-12)
     assert 0 < row["mrr@20"] < row["recall@20"] < 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.session_recommender import protocol
+from benchmarks import otto_protocol as protocol
 from models.session_recommender.features import DAY_MS
 from models.session_recommender.schema import EVENT_TYPES
 

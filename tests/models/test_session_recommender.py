@@ -16,18 +16,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from models.session_recommender import SPEC, Params
-from models.session_recommender.features import (
-    ARTICLES,
-    DAY_MS,
-    INPUTS,
-    LENGTH,
-    NEIGHBOURS,
-    PAIRS,
-    Catalogue,
-    covisit,
-    events,
-    pairs,
-)
+from models.session_recommender.covisitation import ARTICLES, NEIGHBOURS, PAIRS, covisit, pairs
+from models.session_recommender.features import DAY_MS, INPUTS, LENGTH, Catalogue, events
 from models.session_recommender.metrics import mrr, recall
 from models.session_recommender.schema import EVENT_TYPES
 from models.spec import Tensors, Trained, Work
@@ -400,7 +390,7 @@ def test_parent_s_ranker_of_another_shape_is_left_out(rows, trained, untaught, t
 
 def test_parity_notices_a_shuffled_vocabulary(rows, baseline, tmp_path):
     from models.session_recommender.export import parity
-    from models.session_recommender.module import Known, Scorer
+    from models.session_recommender.scorer import Known, Scorer
     from models.session_recommender.training import inputs
 
     e = events(rows)

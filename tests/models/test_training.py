@@ -20,24 +20,17 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.session_recommender import SPEC, Params, learning, metrics, training
+from models.session_recommender import SPEC, Params, metrics, objectives, training
+from models.session_recommender import fit as fit_module
 from models.session_recommender.batches import LONGEST, Batches, Sequences
-from models.session_recommender.features import LENGTH, PAIRS, Catalogue, Events, covisit, events, prefixes
-from models.session_recommender.learning import Block, EncoderTask, RankerTask, Task, fit, ranker_batches
-from models.session_recommender.module import (
-    CANDIDATES,
-    Candidates,
-    Encoder,
-    Known,
-    Ranker,
-    Scorer,
-    Session,
-    newest,
-    pauses,
-    rank,
-)
-from models.session_recommender.quiet import one_thread, quiet
+from models.session_recommender.covisitation import PAIRS, covisit
+from models.session_recommender.encoder import Encoder, Session, newest, pauses
+from models.session_recommender.features import LENGTH, Catalogue, Events, events, prefixes
+from models.session_recommender.fit import fit
+from models.session_recommender.objectives import Block, EncoderTask, RankerTask, Task, ranker_batches
+from models.session_recommender.runtime import one_thread, quiet
 from models.session_recommender.schema import EVENT_TYPES
+from models.session_recommender.scorer import CANDIDATES, Candidates, Known, Ranker, Scorer, rank
 from models.session_recommender.training import BLOCKS, NEWEST, Course, cuts, placed
 from models.spec import Trained, Work, unheard
 from tests.conftest import ROOT
@@ -119,12 +112,12 @@ def test_a_sampled_catalogue_gives_an_unbiased_sum():
     table, queries = 0.5 * torch.randn(400, 8), torch.randn(6, 8)
     articles, own = torch.arange(1, 400, 2), torch.tensor([1, 5, 7, 21, 399])
     found = torch.stack(
-        [learning.catalogue_logsumexp(queries, table.__getitem__, articles, own, 40).double() for _ in range(1500)]
+        [objectives.catalogue_logsumexp(queries, table.__getitem__, articles, own, 40).double() for _ in range(1500)]
     ).exp()
     deviation = found.std(0) / len(found) ** 0.5
     assert ((found.mean(0) - slow_sum(queries, table[articles])).abs() < 4 * deviation).all()
     assert (deviation < 0.05 * found.mean(0)).all(), "the bound above says something"
-    whole = learning.catalogue_logsumexp(queries, table.__getitem__, articles, own, 200)
+    whole = objectives.catalogue_logsumexp(queries, table.__getitem__, articles, own, 200)
     assert whole.double().exp().numpy() == pytest.approx(slow_sum(queries, table[articles]).numpy(), rel=1e-4)
 
 
@@ -134,7 +127,7 @@ def test_the_batch_s_own_articles_are_counted_exactly_in_every_sample():
     table, queries, own = torch.zeros(300, 8), torch.randn(3, 8), torch.tensor([4, 250])
     table[own] = torch.randn(2, 8)
     for _ in range(50):
-        found = learning.catalogue_logsumexp(queries, table.__getitem__, torch.arange(300), own, 20)
+        found = objectives.catalogue_logsumexp(queries, table.__getitem__, torch.arange(300), own, 20)
         assert found.double().exp().numpy() == pytest.approx(slow_sum(queries, table).numpy(), rel=1e-5)
 
 
@@ -144,7 +137,7 @@ def test_a_sample_may_be_smaller_than_the_batch(count):
     torch.manual_seed(0)
     table, queries, own = torch.randn(6, 8), torch.randn(5, 8), torch.arange(count)
     for _ in range(20):
-        found = learning.catalogue_logsumexp(queries, table.__getitem__, torch.arange(6), own, 2)
+        found = objectives.catalogue_logsumexp(queries, table.__getitem__, torch.arange(6), own, 2)
         assert found.double().exp().numpy() == pytest.approx(slow_sum(queries, table).numpy(), rel=1e-5)
 
 
@@ -177,7 +170,7 @@ def slow_loss(encoder: Encoder, batch: Session, compared: list[int], worth: list
 @pytest.fixture
 def timely(monkeypatch):
     """No session's times are forgotten."""
-    monkeypatch.setattr(learning, "forgotten", lambda times: times)
+    monkeypatch.setattr(objectives, "forgotten", lambda times: times)
 
 
 def padded(e: Events, catalogue: Catalogue, n: int) -> Session:
@@ -232,7 +225,7 @@ def test_the_loss_stays_a_number_where_articles_never_return(timely):
 def test_every_tenth_session_is_learnt_from_without_its_times():
     torch.manual_seed(0)
     times = drawn(5000, 4, 9).times
-    found = learning.forgotten(times)
+    found = objectives.forgotten(times)
     without = (found == -1).all(1)
     assert (found[~without] == times[~without]).all()
     assert 0.08 < without.float().mean() < 0.12
@@ -623,7 +616,7 @@ def undisturbed(tmp_path_factory) -> Undisturbed:
 
     original = Course._answered
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learning, "LOG_EVERY", 1)
+        patch.setattr(objectives, "LOG_EVERY", 1)
         patch.setattr(Course, "_answered", answered)
         report = lambda share, metrics: found.told.append((share, dict(metrics)))  # noqa: E731
         found.trained = SPEC.train(rows(), PARAMS, Work(folder, report=report))
@@ -698,11 +691,11 @@ def test_reports_carry_what_a_search_gives_up_by(undisturbed):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from models.session_recommender import SPEC, learning
+from models.session_recommender import SPEC, fit, objectives
 from models.spec import Work
-from tests.models.test_training import PARAMS, rows
 
-learning.CHECKPOINT_STEPS = learning.LOG_EVERY = 1
+from tests.models.test_training import PARAMS, rows
+fit.CHECKPOINT_STEPS = objectives.LOG_EVERY = 1
 
 def report(share, metrics):
     if share >= float(sys.argv[2]):
@@ -727,7 +720,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(share, stage, undi
         (last.parent / name).write_bytes(b"cut off in the middle")
 
     shares = []
-    monkeypatch.setattr(learning, "LOG_EVERY", 1)
+    monkeypatch.setattr(objectives, "LOG_EVERY", 1)
     again = SPEC.train(rows(), PARAMS, Work(tmp_path, report=lambda share, _: shares.append(share)))
     assert shares[0] >= share, "it went on, and did not begin again"
     assert again.curves == undisturbed.trained.curves
@@ -751,8 +744,8 @@ class Enough(Exception):
 
 
 def test_what_a_report_raises_ends_the_training_and_a_rerun_goes_on(undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr(learning, "LOG_EVERY", 1)
-    monkeypatch.setattr(learning, "CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(objectives, "LOG_EVERY", 1)
+    monkeypatch.setattr(fit_module, "CHECKPOINT_STEPS", 1)
     ends, told = [], []
 
     def report(share: float, metrics: dict[str, float]) -> None:

@@ -12,7 +12,8 @@ import pandera.polars as pa
 import polars as pl
 from pydantic import BaseModel, Field
 
-from models.spec import MAX_BATCH, Examples, ModelSpec, Parity, Policy, Table, Tensors, Trained, Work
+from models.spec import MAX_BATCH, Examples, ModelSpec, Parity, Policy, Tensors, Trained, Work
+from models.table import Table
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 

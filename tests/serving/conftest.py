@@ -11,10 +11,10 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from deployments import processes, stack
+from kreislauf.release import releases
+from kreislauf.release import triton as triton_task
+from kreislauf.settings import settings
 from serving.app import create, listen
-from tasks import releases
-from tasks import triton as triton_task
-from tasks.settings import settings
 
 
 @pytest.fixture

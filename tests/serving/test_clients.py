@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from kreislauf.release import releases
+from kreislauf.release import triton as triton_task
 from models import spec
-from tasks import releases
-from tasks import triton as triton_task
 from tests.conftest import ROOT
 from tests.serving.conftest import running
 

@@ -15,11 +15,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from deployments import processes, stack
+from kreislauf.exposures import EXPOSURES, FEEDBACK, Exposure, Feedback
+from kreislauf.monitoring import status
+from kreislauf.release import releases
+from kreislauf.settings import settings
 from serving import follow
 from serving.app import create
-from tasks import releases, vitals
-from tasks.exposures import EXPOSURES, FEEDBACK, Exposure, Feedback
-from tasks.settings import settings
 from tests.serving.conftest import running
 
 
@@ -52,12 +53,12 @@ def test_the_live_version_answers_and_the_answer_is_remembered(gateway: TestClie
 
 def test_prometheus_sees_what_the_monitor_last_said(gateway: TestClient, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(follow, "TURNS", 1)
-    told = vitals.Vitals(model="tiny", version=1, end=5_000, at=9_000, verdict="quiet")
-    vitals.write(told.model_copy(update={"signals": {"volume": vitals.Vital(value=6.0, usual=5.0, limit=0.5)}}))
+    told = status.Vitals(model="tiny", version=1, end=5_000, at=9_000, verdict="quiet")
+    status.write(told.model_copy(update={"signals": {"volume": status.Vital(value=6.0, usual=5.0, limit=0.5)}}))
     until(lambda: metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="quiet"}') == 1)
     assert metric(gateway, 'kreislauf_monitor_signal{model="tiny",part="value",signal="volume"}') == 6
     assert metric(gateway, "kreislauf_monitor_run_seconds") == 9
-    vitals.write(told.model_copy(update={"verdict": "world changed"}))
+    status.write(told.model_copy(update={"verdict": "world changed"}))
     until(lambda: metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="world changed"}') == 1)
     assert metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="quiet"}') == 0
     assert metric(gateway, "kreislauf_monitor_signal") == 0, "a signal that is no more is not shown"
@@ -89,7 +90,7 @@ def test_counters_are_there_before_they_count(gateway: TestClient):
 
 def test_what_it_keeps_is_loaded_with_accounts_that_balance(gateway: TestClient, prefect_harness, mlflow_store):
     from flows.collect import collect
-    from tasks import lake
+    from kreislauf import lake
 
     ids = [ask(gateway, price, user="u")["request_id"] for price in range(5)]
     gateway.post("/v1/feedback", json={"request_id": ids[0], "model": "tiny", "kind": "cart", "item": False})
@@ -108,7 +109,7 @@ def test_what_it_keeps_is_loaded_with_accounts_that_balance(gateway: TestClient,
 
 def test_a_torn_line_is_kept_aside_and_stops_nothing(gateway: TestClient, prefect_harness, mlflow_store):
     from flows.collect import collect
-    from tasks import lake
+    from kreislauf import lake
 
     folder = settings().spools[0]
     (folder / "1-killed.jsonl").write_bytes(b'{"request_id": "torn')
@@ -158,7 +159,7 @@ def test_a_slow_release_log_does_not_delay_an_answer(live, monkeypatch):
         live(2)
         live(3)
         current = releases.current
-        monkeypatch.setattr("tasks.releases.current", lambda name: time.sleep(4) or current(name))
+        monkeypatch.setattr("kreislauf.release.releases.current", lambda name: time.sleep(4) or current(name))
         began = time.monotonic()
         assert ask(gateway)["variant"] == "fallback"
         assert time.monotonic() - began < 2

@@ -2,8 +2,8 @@
 
 import pytest
 
+from kreislauf.release.releases import Release
 from serving import split
-from tasks.releases import Release
 
 USERS = [f"user-{number}" for number in range(100_000)]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kreislauf.exposures import Feedback
 from serving import spool
-from tasks.exposures import Feedback
 from tests.conftest import ROOT
 
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from deployments import dashboards, processes
-from tasks import vitals
+from kreislauf.monitoring import status
 from tests.conftest import ROOT
 from tests.test_bridge import seen
 
@@ -82,9 +82,9 @@ def started(name: str, command: list[str], folder: Path, probe: str, **env: str)
 @pytest.fixture
 def prometheus(listening: str, triton: dict, tmp_path: Path) -> Iterator[str]:
     """Address of a Prometheus that scrapes a gateway and Triton."""
-    said = {"accuracy": vitals.Vital(value=0.8, usual=0.9, limit=0.05)}
+    said = {"accuracy": status.Vital(value=0.8, usual=0.9, limit=0.05)}
     now = int(time.time() * 1000)
-    vitals.write(vitals.Vitals(model="tiny", version=1, end=now, at=now, verdict="world changed", signals=said))
+    status.write(status.Vitals(model="tiny", version=1, end=now, at=now, verdict="world changed", signals=said))
     targets = {"gateway": listening, "triton": urllib.parse.urlparse(triton["metrics"]).netloc}
     with running(tmp_path, targets) as address:
         yield address

@@ -1,0 +1,1 @@
+"""Hold-out, scoring, intervals, and the gate."""

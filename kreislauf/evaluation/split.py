@@ -1,0 +1,100 @@
+"""Cut rows by time: what a challenger learns from, and the later hold-out that judges it."""
+
+import math
+from statistics import NormalDist
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from kreislauf.clock import DAY_MS
+from models.spec import Policy
+from models.table import Table
+
+
+class Cut(BaseModel):
+    """A point in the data's own time; all in milliseconds since 1970 UTC."""
+
+    model_config = ConfigDict(frozen=True)
+
+    table_version: int = Field(description="Delta version that was read.")
+    start: int = Field(description="Oldest event.")
+    holdout: int = Field(description="Training ends before this; the hold-out starts here.")
+    watermark: int = Field(description="Newest event.")
+    groups: int = Field(0, description="That started in the hold-out.")
+
+
+class TooSmall(ValueError):
+    """A table has too little data for a training and a hold-out."""
+
+
+def groups_needed(policy: Policy) -> int:
+    """Groups with which `policy.min_effect` is found with chance `policy.power`: the usual formula for paired means."""
+    return max(policy.min_groups, math.ceil((_z(policy) * policy.group_sd / policy.min_effect) ** 2))
+
+
+def detectable(groups: int, policy: Policy) -> float:
+    """The smallest gain that a hold-out of so many groups finds with chance `policy.power`; infinite for none."""
+    return _z(policy) * policy.group_sd / math.sqrt(groups) if groups else math.inf
+
+
+def _z(policy: Policy) -> float:
+    normal = NormalDist()
+    return normal.inv_cdf((1 + policy.confidence) / 2) + normal.inv_cdf(policy.power)
+
+
+def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
+    """The shortest hold-out of whole days before the newest row that has the groups the policy needs.
+
+    Raises TooSmall when that would leave less than half of the time to learn from.
+    """
+    if rows.is_empty():
+        raise TooSmall(
+            f"The table {table.name} has no rows: ingest files, or see in the table rejects what was refused."
+        )
+    starts = _starts(rows, table)
+    first, watermark = int(starts.min()), int(rows[table.time].max())  # type: ignore[arg-type]
+    wanted, found = groups_needed(policy), 0
+    longest = int((watermark - first) / DAY_MS / 2)
+    for days in range(1, longest + 1):
+        holdout = watermark - days * DAY_MS + 1
+        found = int((starts >= holdout).sum())
+        if found >= wanted:
+            return Cut(table_version=version, start=first, holdout=holdout, watermark=watermark, groups=found)
+    raise TooSmall(
+        f"The table {table.name} is too small to judge a model: a hold-out of {longest} days, half of what is there, "
+        f"has {found} {table.group} values and the policy needs {wanted}. "
+        "Ingest more history, or raise min_effect in the model's policy."
+    )
+
+
+def train_rows(rows: pl.DataFrame, table: Table, at: Cut) -> pl.DataFrame:
+    """Everything before the hold-out."""
+    return rows.filter(pl.col(table.time) < at.holdout)
+
+
+def started(rows: pl.DataFrame, table: Table, start: int, end: int) -> pl.DataFrame:
+    """Rows up to `end` (inclusive) of the groups whose first row is not before `start`.
+
+    A group that began earlier is left out whole: a model may have learnt from its beginning.
+    """
+    time = pl.col(table.time)
+    return rows.filter((time.min().over(table.group) >= start) & (time <= end))
+
+
+def some(rows: pl.DataFrame, table: Table, amount: int) -> pl.DataFrame:
+    """Whole groups drawn at random, always the same ones, with `amount` rows at most."""
+    if rows.height <= amount:
+        return rows
+    counts = rows.group_by(table.group).len().sort(table.group).sample(fraction=1.0, shuffle=True, seed=0)
+    kept = counts.filter(pl.col("len").cum_sum() <= amount)
+    return rows.join(kept.select(table.group), on=table.group, how="semi", maintain_order="left")
+
+
+def halves(rows: pl.DataFrame, table: Table) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Every other group: both halves have seen the same times."""
+    odd = pl.col(table.group).rank("dense") % 2 == 1
+    return rows.filter(odd), rows.filter(~odd)
+
+
+def _starts(rows: pl.DataFrame, table: Table) -> pl.Series:
+    return rows.group_by(table.group).agg(pl.col(table.time).min())[table.time]

@@ -1,0 +1,90 @@
+"""What the gateway saw: lines of answers shown, and of what people did with them, with their Delta tables.
+
+The gateway writes them as segments of JSON lines; `flows/ingest.py` lands these like any raw file. An exposure and its
+feedback are joined by `request_id`.
+"""
+
+from typing import Annotated, Literal, get_args
+
+import msgspec
+import pandera.polars as pa
+import polars as pl
+
+from models.table import Table
+
+Variant = Literal["champion", "challenger", "fallback"]
+Kind = Literal["click", "cart", "order"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+EARLIEST, LATEST = 946_684_800_000, 4_102_444_800_000
+"""Of a `ts`: ms since 1970 UTC, in 2000..2099."""
+
+
+class Exposure(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One answer, as the gateway gave it."""
+
+    request_id: str
+    ts: Natural
+    model: str
+    version: Natural
+    variant: Variant
+    user: str
+    """Hash of whom it was shown to."""
+    items: str
+    """JSON list of what was shown, best first."""
+    latency_ms: float
+
+
+class Feedback(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What somebody did with an answer."""
+
+    request_id: str
+    ts: Natural
+    model: str
+    version: Natural
+    variant: Variant
+    kind: Kind
+    item: str
+    """JSON of one of the items shown."""
+
+
+class ExposureRow(pa.DataFrameModel):
+    """What a validated exposure promises."""
+
+    request_id: str = pa.Field(str_length={"min_value": 1, "max_value": 200})
+    ts: pl.Int64 = pa.Field(ge=EARLIEST, lt=LATEST)
+    model: str
+    version: pl.Int64 = pa.Field(ge=0)
+    variant: pl.Enum = pa.Field(dtype_kwargs={"categories": VARIANTS})
+    user: str
+    items: str
+    latency_ms: float = pa.Field(ge=0)
+
+    class Config:
+        strict = True
+
+
+class FeedbackRow(pa.DataFrameModel):
+    """What a validated feedback promises."""
+
+    request_id: str = pa.Field(str_length={"min_value": 1, "max_value": 200})
+    ts: pl.Int64 = pa.Field(ge=EARLIEST, lt=LATEST)
+    model: str
+    version: pl.Int64 = pa.Field(ge=0)
+    variant: pl.Enum = pa.Field(dtype_kwargs={"categories": VARIANTS})
+    kind: pl.Enum = pa.Field(dtype_kwargs={"categories": KINDS})
+    item: str
+
+    class Config:
+        strict = True
+
+
+EXPOSURES = Table(
+    name="exposures", line=Exposure, schema=ExposureRow, key=("request_id",), time="ts", group="request_id"
+)
+FEEDBACK = Table(
+    name="feedback", line=Feedback, schema=FeedbackRow, key=("request_id", "kind", "item"), time="ts",
+    group="request_id",
+)  # fmt: skip
+TABLES = {table.name: table for table in (EXPOSURES, FEEDBACK)}

@@ -1,0 +1,110 @@
+"""Rows of a table at a version, watermarks and digests."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import polars as pl
+
+from kreislauf.lake import delta
+from kreislauf.lake.delta import LakeError
+from kreislauf.lake.landing import as_rows
+from kreislauf.lake.staging import DATE, date_of
+from models.table import Table
+
+
+def watermark(table: Table) -> int | None:
+    """Newest event time in `table`, ms since 1970 UTC; None if it has no rows."""
+    found = delta.find(table.name)
+    files = delta.files(found) if found else pl.DataFrame()
+    return None if files.is_empty() else files[f"max.{table.time}"].max()  # type: ignore[return-value]
+
+
+def version(table: Table) -> int:
+    """Newest version of `table`. Raises LakeError if it does not exist."""
+    return delta.at(table.name, None).version()
+
+
+def scan(
+    table: Table,
+    version: int | None = None,
+    start: int | None = None,
+    end: int | None = None,
+    without: Sequence[tuple[int, int]] = (),
+) -> pl.LazyFrame:
+    """Rows with `start` <= time < `end` (ms since 1970 UTC), in any order, at a version (newest: None).
+
+    Groups with a row in one of the stretches `without` (both ends inclusive), as `distrusted` gives them, are left out.
+    Columns that the table did not have at that version are null. Raises LakeError if there is no such version; collect
+    under `reading`, for what the storage and the values may raise.
+    """
+    rows = pl.scan_delta(delta.at(table.name, version))
+    if start is not None:
+        rows = rows.filter(pl.col(table.time) >= start, pl.col(DATE) >= date_of(pl.lit(start)))
+    if end is not None:
+        rows = rows.filter(pl.col(table.time) < end, pl.col(DATE) <= date_of(pl.lit(end)))
+    rows = as_rows(table, rows)
+    touched = [
+        rows.filter(pl.col(table.time).is_between(first, last)).select(table.group)
+        for first, last in without
+        if (start is None or last >= start) and (end is None or first < end)
+    ]
+    return rows.join(pl.concat(touched), on=table.group, how="anti") if touched else rows
+
+
+@contextmanager
+def reading(table: Table) -> Iterator[None]:
+    """What goes wrong while rows of `scan` are collected becomes LakeError or LakeUnreachable."""
+    try:
+        with delta.answering(table.name):
+            yield
+    except pl.exceptions.InvalidOperationError as error:
+        what = str(error).splitlines()[0]
+        raise LakeError(f"Table {table.name} holds values that this model type does not know: {what}.") from error
+
+
+def read(
+    table: Table,
+    version: int | None = None,
+    start: int | None = None,
+    end: int | None = None,
+    without: Sequence[tuple[int, int]] = (),
+) -> pl.DataFrame:
+    """The rows of `scan`, sorted by group and time."""
+    with reading(table):
+        found = scan(table, version, start, end, without).collect()
+    return found.sort(table.order)
+
+
+def heights(table: Table) -> pl.DataFrame:
+    """Rows of each date, oldest first: columns date, rows; from the files' statistics, without reading them."""
+    files = delta.files(delta.at(table.name, None))
+    return files.group_by(date=pl.col(f"partition.{DATE}")).agg(rows=pl.col("num_records").sum()).sort("date")
+
+
+def rebuild(
+    table: Table, version: int, watermark: int, expected: str, without: Sequence[tuple[int, int]] = ()
+) -> pl.DataFrame:
+    """The rows up to `watermark` at a version but `without`, bit for bit the same as when their digest was taken.
+
+    Raises LakeError if they are not, or are not there any more.
+    """
+    rows = read(table, version, end=watermark + 1, without=without)
+    if (found := digest(rows)) != expected:
+        raise LakeError(
+            f"Version {version} of table {table.name} up to {watermark} has the digest {found[:12]} and not "
+            f"{expected[:12]}: these are not the rows that a model learnt from. Somebody has changed the lake's files "
+            "or the model type's columns; restore them, or train a new version."
+        )
+    return rows
+
+
+def digest(rows: pl.DataFrame) -> str:
+    """Hex SHA-256 of the rows in their order; columns that are null throughout do not count."""
+    sha = hashlib.sha256()
+    for column in sorted(name for name in rows.columns if rows[name].null_count() < rows.height):
+        sha.update(column.encode() + b"\0")
+        values = rows[column].cast(pl.String) if isinstance(rows.schema[column], pl.Enum) else rows[column]
+        for chunk in values.to_frame().iter_slices(100_000):
+            sha.update(chunk.write_csv(include_header=False, null_value="\0").encode())
+    return sha.hexdigest()

@@ -1,0 +1,1 @@
+"""Watch a live version: measure, compare, diagnose, decide, record."""

@@ -1,0 +1,172 @@
+"""MLflow itself, and a training as one of its runs: parameters, curves, data, environment, the ONNX file."""
+
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import distributions
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kreislauf.settings import settings
+
+
+class RegistryError(RuntimeError):
+    """MLflow cannot be reached, or what it holds is not what was registered."""
+
+
+class Lineage(BaseModel):
+    """Where a version comes from: everything needed to train it again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    key: str = Field(description="Digest of all inputs of the training: same key, same version.")
+    table: str
+    table_version: int
+    start: int = Field(description="Oldest event learnt from, ms since 1970 UTC.")
+    holdout: int = Field(description="Training ends before this, ms since 1970 UTC.")
+    watermark: int = Field(description="End of the hold-out, ms since 1970 UTC.")
+    groups: int = Field(0, description="Groups that started in the hold-out; 0 if it was not counted.")
+    digest: str = Field(description="SHA-256 of the rows up to the watermark, those of the hold-out too.")
+    parent: int | None = Field(None, description="Version whose weights it started from.")
+    without: list[tuple[int, int]] = Field([], description="Stretches of time that were distrusted and left out.")
+
+
+def client():
+    """A client of the MLflow that answers at `uri()`; MLflow's module functions use the same."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    mlflow.set_tracking_uri(uri())
+    return MlflowClient(uri())
+
+
+def uri() -> str:
+    """Address of MLflow, known to answer: MLflow's own retries take minutes before they say that it does not."""
+    uri = settings().mlflow_url
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    if uri.startswith("http"):
+        try:
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
+        except (urllib.error.URLError, OSError) as error:
+            raise RegistryError(
+                f"MLflow at {uri} does not answer ({error}). Start it (`make up`), or set KREISLAUF_MLFLOW_URL."
+            ) from error
+    return uri
+
+
+@contextmanager
+def run(model: str, name: str | None = None, **tags: str) -> Iterator:
+    """A run in the experiment of the model, which is made if need be."""
+    import mlflow
+
+    # Without a server MLflow would put artifacts into the working directory.
+    local = str(settings().home / "mlflow" / "artifacts") if uri().startswith("sqlite") else None
+    create_once(client().create_experiment, model, artifact_location=local)
+    mlflow.set_experiment(model)
+    with mlflow.start_run(run_name=name, tags={"code": code_version(), **tags}) as started:
+        yield started
+
+
+def create_once(create: Callable, name: str, **options) -> None:
+    """Call `create`, unless what it makes is there already."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        create(name, **options)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def close_left_behind(model: str, key: str) -> None:
+    """End the runs of earlier attempts at the same training that were killed."""
+    mlflow = client()
+    experiment = mlflow.get_experiment_by_name(model)
+    if experiment is None:
+        return
+    query = f"tags.key = '{key}' and attributes.status = 'RUNNING'"
+    for left in mlflow.search_runs([experiment.experiment_id], query):
+        mlflow.set_terminated(left.info.run_id, "KILLED")
+
+
+def code_version() -> str:
+    """The commit that this process runs from, or the installed version where there is no checkout."""
+    if not shutil.which("git"):
+        return installed("kreislauf")
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() if done.returncode == 0 else installed("kreislauf")
+
+
+def log_environment() -> None:
+    """Store the names and versions of all installed packages with the run."""
+    import mlflow
+
+    mlflow.log_text("\n".join(sorted(f"{d.name}=={d.version}" for d in distributions())), "environment.txt")
+
+
+def log_dataset(lineage: Lineage) -> None:
+    """Store with the run what it learns from."""
+    import mlflow
+    from mlflow.data.delta_dataset_source import DeltaDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+
+    source = DeltaDatasetSource(path=f"{settings().lake}/{lineage.table}", delta_table_version=lineage.table_version)
+    # MLflow takes 36 characters; the whole digest is in the version's lineage.
+    mlflow.log_input(MetaDataset(source, lineage.table, lineage.digest[:36]), context="training")  # type: ignore[abstract]
+
+
+def log_curves(run_id: str, curves: list[tuple[str, int, float]]) -> None:
+    """Store (name, step, value) with a run."""
+    from mlflow.entities import Metric
+
+    metrics = [Metric(name, value, timestamp=0, step=step) for name, step, value in curves]
+    for start in range(0, len(metrics), 500):
+        client().log_batch(run_id, metrics=metrics[start : start + 500])
+
+
+def curves(run_id: str) -> list[tuple[str, int, float]]:
+    """What `log_curves` stored: all numbers of a run that have several steps."""
+    found = client()
+    names = sorted(found.get_run(run_id).data.metrics)
+    histories = [found.get_metric_history(run_id, name) for name in names]
+    return [(point.key, point.step, point.value) for history in histories if len(history) > 1 for point in history]
+
+
+def log_onnx(path: Path):
+    """Store an ONNX file as the run's model, without any pickle. Returns MLflow's ModelInfo."""
+    import mlflow.onnx
+    import onnx
+
+    model = onnx.load(path)
+    return mlflow.onnx.log_model(
+        model,
+        name="model",
+        signature=_signature(model),
+        save_as_external_data=False,
+        # Without this MLflow spends seconds on guessing.
+        pip_requirements=[f"{name}=={installed(name)}" for name in ("onnxruntime", "numpy")],
+        onnx_execution_providers=["CPUExecutionProvider"],
+    )
+
+
+def _signature(model):
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    def schema(tensors) -> Schema:
+        specs: list[ColSpec | TensorSpec] = []
+        for tensor in tensors:
+            kind = tensor.type.tensor_type
+            shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
+            specs.append(TensorSpec(tensor_dtype_to_np_dtype(kind.elem_type), shape, tensor.name))
+        return Schema(specs)
+
+    return ModelSignature(inputs=schema(model.graph.input), outputs=schema(model.graph.output))

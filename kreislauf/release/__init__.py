@@ -1,0 +1,1 @@
+"""What serves: the release log, Triton, golden requests."""

@@ -1,0 +1,129 @@
+"""A trial's training in a process of its own: it has a core for itself, and if it is killed, only it dies."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from kreislauf.settings import settings
+
+
+class Ended(RuntimeError):
+    """A training ended before its time. `state` is pruned, failed or killed."""
+
+    def __init__(self, state: str, why: str):
+        super().__init__(why)
+        self.state = state
+
+
+def train(
+    model: str, rows: Path, params: Mapping[str, Any], folder: Path, report: Callable[[int, dict[str, float]], bool]
+) -> float:
+    """Train `model` on an Arrow file of rows, in `folder`, and return `Trained.validation`.
+
+    `report` is told per cent of the training that are done and validation metrics, once for each per cent at most; what
+    it returns says whether to stop. Raises Ended.
+    """
+    order = {"model": model, "rows": str(rows), "params": dict(params), "folder": str(folder), "parent": os.getpid()}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "kreislauf.search.process"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    try:
+        with child:
+            assert child.stdin
+            assert child.stdout
+            _say(child.stdin, order)
+            for line in child.stdout:
+                told = json.loads(line)
+                if "ended" in told:
+                    raise Ended(told["ended"], told["why"])
+                if "validation" in told:
+                    return told["validation"]
+                _say(child.stdin, report(told["percent"], told["metrics"]))
+    except BrokenPipeError:
+        pass
+    raise Ended("killed", f"The trial's process was ended ({child.returncode}), perhaps for want of memory.")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep `folder` for this process, and remove it in the end; what a killed process left in it stays for the next.
+
+    Raises RuntimeError when another process has it.
+    """
+    import fcntl
+    import shutil
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"Another process works in {folder}: wait for it to end.") from None
+        yield
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    """The training's side."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # What libraries print must not get among the answers.
+    order = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with, args=[order["parent"]], daemon=True).start()
+    try:
+        _say(answers, {"validation": _train(order, answers)})
+    except Ended as end:
+        _say(answers, {"ended": end.state, "why": str(end)})
+    except Exception as error:
+        traceback.print_exc()
+        _say(answers, {"ended": "failed", "why": f"{type(error).__name__}: {error}"})
+
+
+def _train(order: dict[str, Any], answers: IO[str]) -> float:
+    import polars as pl
+
+    from models import spec
+
+    heard = -1
+
+    def report(share: float, metrics: dict[str, float]) -> None:
+        nonlocal heard
+        if metrics and int(share * 100) > heard:
+            heard = int(share * 100)
+            _say(answers, {"percent": heard, "metrics": {name: float(value) for name, value in metrics.items()}})
+            answer = sys.stdin.readline()
+            if not answer:
+                raise SystemExit("Nobody waits for this training any more.")
+            if json.loads(answer):
+                raise Ended("pruned", f"Others were better after {heard} % of the training.")
+
+    kind = spec.load(order["model"])
+    # One device for each trial: the processes of a larger training could not be told to stop from here.
+    where = {name: value for name, value in settings().trainer.items() if name in ("accelerator", "precision")}
+    work = spec.Work(Path(order["folder"]), trainer={**where, "devices": 1}, report=report)
+    return float(kind.train(pl.read_ipc(order["rows"]), kind.Params.model_validate(order["params"]), work).validation)
+
+
+def _end_with(parent: int) -> None:
+    """End this process, whatever it does, soon after its parent was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _say(to: IO[str], what: Any) -> None:
+    to.write(json.dumps(what) + "\n")
+    to.flush()
+
+
+if __name__ == "__main__":
+    main()

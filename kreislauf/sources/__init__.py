@@ -1,0 +1,6 @@
+"""What a shop has: raw files on disk or S3, and Kafka topics, as unvalidated lines."""
+
+from kreislauf.sources.files import ENDINGS, RawFile, find, open_file
+from kreislauf.sources.storage import SourceError, SourceUnreachable
+
+__all__ = ["ENDINGS", "RawFile", "SourceError", "SourceUnreachable", "find", "open_file"]

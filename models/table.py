@@ -1,0 +1,117 @@
+"""Raw lines and tables: the shape of what a shop sends, and how it becomes rows"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandera.polars as pa
+import polars as pl
+from msgspec.inspect import ListType, StructType
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Unvalidated lines of one source, byte for byte: line `i` is `data[starts[i]:ends[i]]`."""
+
+    source: str
+    """Path, s3:// address, or kafka://topic/partition."""
+    data: bytes
+    starts: np.ndarray
+    """int64."""
+    ends: np.ndarray
+    """int64, exclusive, without the line feed."""
+    numbers: np.ndarray
+    """int64: line or row numbers in a file, from 1; or Kafka offsets."""
+
+    @classmethod
+    def of(cls, source: str, lines: Sequence[bytes], numbers: Sequence[int] | np.ndarray | None = None) -> "Raw":
+        """Lines as they are, whatever bytes are in them; `numbers` from 1 by default."""
+        lengths = np.fromiter(map(len, lines), np.int64, len(lines))
+        ends = np.cumsum(lengths)
+        known = np.arange(1, len(lines) + 1) if numbers is None else np.asarray(numbers, np.int64)
+        return cls(source, b"".join(lines), ends - lengths, ends, known)
+
+    @classmethod
+    def cut(cls, source: str, data: bytes, first: int) -> "Raw":
+        """`data` cut at its line feeds, the first line being number `first`; the last line may lack one."""
+        feeds = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+        ends = feeds if data.endswith(b"\n") or not data else np.append(feeds, len(data))
+        starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+        return cls(source, data, starts, ends, np.arange(first, first + len(ends)))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def line(self, i: int) -> bytes:
+        """Line at position `i`, counted from 0."""
+        return self.data[self.starts[i] : self.ends[i]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The Delta table that a model type learns from, and how a raw line becomes its rows."""
+
+    name: str
+    line: type[msgspec.Struct]
+    """Shape of one raw JSON line, unknown fields forbidden; what does not decode into it is quarantined. A line is one
+    row, or, where one field is a list of structs, one row for each item of it, with the other fields repeated."""
+    schema: type[pa.DataFrameModel]
+    """Pandera rules of the rows."""
+    key: tuple[str, ...]
+    """Columns that identify a row: a second row with the same values is a duplicate."""
+    time: str
+    """Column with the event time, Int64 milliseconds since 1970 UTC."""
+    group: str
+    """Column whose values are the independent units: sessions are split, and resampled, whole."""
+
+    @cached_property
+    def items(self) -> str | None:
+        """Field of `line` that is a list of structs."""
+        kinds = {field.name: field.type for field in _fields(self.line)}
+        lists = [n for n, t in kinds.items() if isinstance(t, ListType) and isinstance(t.item_type, StructType)]
+        return lists[0] if lists else None
+
+    @cached_property
+    def order(self) -> list[str]:
+        """Columns by which rows are sorted wherever their order counts."""
+        return list(dict.fromkeys((self.group, self.time, *self.key)))
+
+    @cached_property
+    def dtypes(self) -> pl.Schema:
+        """Columns of the rows and their types. Raises ValueError if `line` and `schema` do not fit together."""
+        dtypes = self.schema.empty().schema
+        names = {field.name for field in _fields(self.line)} - {self.items}
+        if self.items:
+            item = next(field.type for field in _fields(self.line) if field.name == self.items).item_type  # type: ignore[attr-defined]
+            names |= {field.name for field in item.fields}
+        if names != set(dtypes):
+            raise ValueError(
+                f"Table {self.name}: {self.line.__name__} has the fields {sorted(names)}, "
+                f"{self.schema.__name__} the columns {sorted(dtypes)}. Make them the same."
+            )
+        return dtypes
+
+    def unfold(self, lines: Sequence[Any]) -> pl.DataFrame:
+        """Decoded lines to rows, not validated; column `line` (UInt32) holds each row's position in `lines`."""
+        items = [getattr(line, self.items) for line in lines] if self.items else [[line] for line in lines]
+        counts = np.fromiter(map(len, items), np.int64, len(lines))
+        position = np.repeat(np.arange(len(lines), dtype=np.uint32), counts)
+        flat = list(itertools.chain.from_iterable(items))
+        own = {f for f in self.line.__struct_fields__ if f != self.items} if self.items else set()
+        columns = {
+            name: pl.Series(name, [getattr(line, name) for line in lines], dtype, strict=True).gather(position)
+            if name in own
+            else pl.Series(name, [getattr(item, name) for item in flat], dtype, strict=True)
+            for name, dtype in self.dtypes.items()
+        }
+        return pl.DataFrame({"line": position, **columns})
+
+
+def _fields(struct: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:
+    info = msgspec.inspect.type_info(struct)
+    assert isinstance(info, StructType)
+    return info.fields

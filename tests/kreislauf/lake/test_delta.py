@@ -1,0 +1,150 @@
+import pytest
+from deltalake.exceptions import CommitFailedError
+from pyarrow.parquet import ParquetFile
+from tests.tasks.test_lake import T0, File, killed_in, line
+
+from deployments import processes
+from kreislauf import lake
+from kreislauf.lake import delta, quarantine
+from models.session_recommender.schema import EVENTS
+from tests.conftest import moto, shop_on
+
+
+def load(number):
+    lines = [line(number, (number, number)), b"bad %d" % number]
+    return lake.load_file(EVENTS, File(f"{number}.jsonl", lines))
+
+
+def stored():
+    """Names of all data files, whether a commit names them or not."""
+    fs, root = delta._filesystem("events")
+    return {path.rsplit("/", 1)[1] for path in fs.find(root) if path.endswith(".parquet") and "_delta_log" not in path}
+
+
+def test_compaction_merges_files_and_changes_no_row(storage):
+    for n in range(5):
+        load(n)
+    before = lake.read(EVENTS)
+    assert delta.compact("events") == 4
+    assert lake.read(EVENTS).equals(before)
+    assert [a.version for a in lake.history(EVENTS)] == [1, 2, 3, 4, 5]
+    assert load(2).already_loaded
+    load(7)
+    assert lake.rejects(EVENTS).height == 6
+    assert delta.compact("rejects") == 5
+    assert lake.rejects(EVENTS).height == 6
+
+
+def test_readers_need_not_hold_a_whole_file(storage, monkeypatch):
+    monkeypatch.setattr(delta, "ROW_GROUP", 2)
+    for n in range(2):
+        lake.load_file(
+            EVENTS, File(f"{n}.jsonl", [line(number, (number, number)) for number in range(5 * n, 5 * n + 5)])
+        )
+    fs, root = delta._filesystem("events")
+
+    def row_groups():
+        files = [
+            ParquetFile(fs.open(f"{root}/{path}")).metadata for path in delta.files(delta.at("events", None))["path"]
+        ]
+        return [[file.row_group(i).num_rows for i in range(file.num_row_groups)] for file in files]
+
+    assert row_groups() == [[2, 2, 1], [2, 2, 1]]
+    delta.compact("events")
+    assert row_groups() == [[2] * 5]
+
+
+def test_vacuum_keeps_the_versions_that_it_is_told_to_keep(storage):
+    for n in range(5):
+        load(n)
+    third = lake.read(EVENTS, version=3)
+    delta.compact("events")
+    load(7)
+    assert delta.vacuum("events", 0, [3, 99]) == 2
+    assert lake.read(EVENTS, version=3).equals(third)
+    assert lake.read(EVENTS).height == 6
+    with pytest.raises(Exception, match=r"(?i)not found|no such file"):
+        lake.read(EVENTS, version=5)
+
+
+def test_compaction_and_vacuum_in_the_middle_of_a_load_do_no_harm(storage, monkeypatch):
+    for n in range(3):
+        load(n)
+    commit = delta.commit
+
+    def tidy_first(*args):
+        monkeypatch.setattr(delta, "commit", commit)
+        assert delta.compact("events") == 2
+        assert delta.vacuum("events", 1, []) == 0
+        commit(*args)
+
+    monkeypatch.setattr(delta, "commit", tidy_first)
+    lines = [line(n, (n, n)) for n in range(5)]
+    accounts = lake.load_file(EVENTS, File("all.jsonl", lines))
+    assert (accounts.rows_kept, accounts.rows_duplicate, accounts.version) == (2, 3, 5)
+    assert lake.read(EVENTS)["session"].to_list() == [0, 1, 2, 3, 4]
+    assert delta.vacuum("events", 0, []) == 3
+
+
+def test_what_a_killed_load_leaves_is_swept_but_not_while_it_may_still_be_wanted(storage, monkeypatch):
+    load(1)
+    wanted = stored()
+    killed_in(monkeypatch, "commit", [line(2, (2, 2))])
+    assert len(stored()) == 2
+    assert delta.vacuum("events", 1, []) == 0
+    assert delta.vacuum("events", 0, []) == 1
+    assert stored() == wanted
+    assert lake.read(EVENTS).rows() == [(1, 1, T0 + 1000, "clicks")]
+
+
+@pytest.mark.parametrize("step", ["find", "put", "commit"])
+def test_storage_that_falls_silent_within_a_load_is_unreachable_and_nothing_else(step, tmp_path, monkeypatch):
+    monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
+    inner = getattr(delta, step)
+    with moto(tmp_path) as (url, record):
+        shop_on(url, monkeypatch)
+        load(1)
+
+        def silent(*args):
+            processes.stop(record)
+            return inner(*args)
+
+        monkeypatch.setattr(delta, step, silent)
+        with pytest.raises(lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"):
+            load(2)
+
+
+def test_a_table_is_not_made_where_nothing_answers_and_the_error_says_so(s3_lake, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    with pytest.raises(lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"):
+        delta.create("events", EVENTS.dtypes, "session")
+
+
+def test_rejects_that_cannot_follow_because_others_are_always_faster_raise_and_follow_later(monkeypatch):
+    def faster(*_):
+        raise CommitFailedError("another writer was faster")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(quarantine, "_follow", faster)
+        with pytest.raises(lake.LakeError, match="Table rejects is too busy: 50 times another writer was faster"):
+            load(1)
+    assert lake.read(EVENTS).height == 1
+    assert load(1).already_loaded
+    assert lake.rejects(EVENTS)["raw"].to_list() == [b"bad 1"]
+
+
+def test_rejects_of_more_loads_than_races_may_be_lost_follow_at_once(monkeypatch):
+    monkeypatch.setattr(delta, "ATTEMPTS", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(lake, "settle", lambda _: None)
+        for n in range(4):
+            load(n)
+    lake.settle(EVENTS)
+    assert lake.rejects(EVENTS).height == 4
+
+
+def test_files_are_strings_and_carry_statistics_that_skip_them(storage):
+    load(1)
+    files = delta.files(delta.find("events"))
+    assert files.select("num_records", "min.ts", "max.ts", "min.session").rows() == [(1, T0 + 1000, T0 + 1000, 1)]
+    assert lake.watermark(EVENTS) == T0 + 1000

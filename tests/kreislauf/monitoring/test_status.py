@@ -1,0 +1,79 @@
+"""What the monitor leaves for others, and what it learns from the gateway's tables."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from kreislauf import lake
+from kreislauf.monitoring import alarms, feedback, status
+
+START = 1_700_000_000_000
+
+
+def test_the_newest_vitals_replace_the_older_and_no_release_is_touched(home):
+    assert status.read("tiny") is None
+    told = status.Vitals(model="tiny", version=1, end=START, at=START, verdict="quiet")
+    status.write(told)
+    newer = told.model_copy(update={"signals": {"live": status.Vital(value=0.5, usual=0.4, limit=0.2)}})
+    status.write(newer)
+    assert status.read("tiny") == newer
+    assert [path.name for path in (home / "releases" / "tiny").iterdir()] == ["monitor.json"]
+
+
+def test_vitals_on_s3(s3, monkeypatch):
+    monkeypatch.setenv("KREISLAUF_RELEASES", "s3://shop/releases")
+    told = status.Vitals(model="tiny", version=1, end=START, at=START, verdict="quiet")
+    status.write(told)
+    assert status.read("tiny") == told
+
+
+def test_alarms_that_asked_are_settled_by_the_training_that_saw_them():
+    about = {"model": "tiny", "version": 1, "verdict": "world changed", "reason": "It did."}
+    for day, asks in ((1, True), (2, False), (3, True)):
+        alarms.alarm(about | {"start": START, "end": START + day}, "Something.", asks)
+    alarms.settle_alarms("other", START + 9, "Trained.")
+    for _ in range(2):
+        alarms.settle_alarms("tiny", START + 2, "Trained.")
+    found = lake.noted(alarms.ALARMS).sort("end", "action")
+    assert found.select(pl.col("end") - START, "action").rows() == [
+        (1, "Something."), (1, "Trained."), (2, "Something."), (3, "Something."),
+    ]  # fmt: skip
+
+
+def answers(count: int, clicked: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Answers of two versions to users of two answers each, of which the first ones were clicked."""
+    number = np.arange(count)
+    shown = pl.DataFrame(
+        {
+            "request_id": [f"r{i}" for i in number],
+            "ts": START + number,
+            "user": [f"u{i // 2}" for i in number],
+            "version": number % 2 + 1,
+            "variant": np.where(number % 2 == 0, "champion", "challenger"),
+        }
+    )
+    done = pl.DataFrame(
+        {"request_id": [f"r{i // 2}" for i in range(2 * clicked)], "kind": ["click", "order"] * clicked}
+    )
+    return shown, done
+
+
+def test_each_answer_gets_what_became_of_it_once():
+    shown, done = answers(100, 40)
+    found = feedback.joined(shown.lazy(), done.lazy()).sort("ts")
+    assert found.height == 100
+    assert found["click"].to_list() == [True] * 40 + [False] * 60
+    assert found["order"].to_list() == found["click"].to_list()
+    assert not found["cart"].any()
+    told = feedback.by_variant(found)
+    assert [row[:3] for row in told] == [(1, "champion", 50), (2, "challenger", 50)]
+    assert told[0][3].mean == pytest.approx(0.4)
+    assert told[0][3].low < 0.4 < told[0][3].high
+
+
+def test_of_many_answers_those_of_whole_users_are_joined(monkeypatch):
+    monkeypatch.setattr(feedback, "SAMPLE", 1_000)
+    shown, done = answers(4_000, 400)
+    found = feedback.joined(shown.lazy(), done.lazy())
+    assert 700 < found.height < 1_300
+    assert found.group_by("user").len()["len"].unique().to_list() == [2]

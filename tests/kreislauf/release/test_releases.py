@@ -1,0 +1,44 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from kreislauf.release import releases
+from kreislauf.release.releases import ReleaseConflict
+
+
+@pytest.fixture(params=["disk", "s3"])
+def log(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """A release log on each kind of storage."""
+    if request.param == "disk":
+        return
+    request.getfixturevalue("s3")
+    monkeypatch.setenv("KREISLAUF_RELEASES", "s3://shop/releases")
+
+
+@pytest.mark.usefixtures("log")
+def test_the_newest_entry_is_in_force_and_remembers_the_one_before():
+    assert releases.current("m") is None
+    first = releases.append("m", 3, "better", "me", after=None)
+    second = releases.append("m", 5, "better still", "me", after=first)
+    assert releases.current("m") == second
+    assert (second.number, second.champion, second.previous, second.versions) == (2, 5, 3, [3, 5])
+    assert releases.history("m") == [first, second]
+    assert releases.history("another") == []
+
+
+@pytest.mark.usefixtures("log")
+def test_of_two_who_publish_at_once_one_wins_and_the_other_is_told():
+    first = releases.append("m", 1, "first", "me", after=None)
+
+    def publish(version: int):
+        try:
+            return releases.append("m", version, "race", "me", after=first)
+        except ReleaseConflict as error:
+            return error
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(publish, range(2, 10)))
+    winners = [r for r in results if not isinstance(r, ReleaseConflict)]
+    assert len(winners) == 1
+    assert releases.history("m") == [first, winners[0]]
+    assert all("judge it against the new champion" in str(r) for r in results if isinstance(r, ReleaseConflict))
