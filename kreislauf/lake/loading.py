@@ -9,7 +9,6 @@ from kreislauf.lake import delta, quarantine, staging
 from kreislauf.lake.accounts import Accounts
 from kreislauf.lake.delta import LakeError
 from kreislauf.lake.landing import Origin, Overtaken, Progress, land
-from kreislauf.lake.quarantine import settle
 from kreislauf.lake.staging import Intake
 from models.table import Raw, Table
 
@@ -32,7 +31,7 @@ def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Acc
     """
     seen = f"{table.name}/seen/{file.stamp}"
     if before := _loaded(table, seen):
-        settle(table)
+        quarantine.settle(table)
         return before
 
     def origin() -> Origin:
@@ -53,7 +52,7 @@ def load(table: Table, raws: Iterable[Raw], origin: Callable[[], Origin], max_re
     Raises Overtaken if the table's progress is not the one that `origin` starts from, TooManyRejects if more than
     `max_reject_share` of the lines (and at least FEW) are bad, LakeUnreachable if the storage does not answer.
     """
-    settle(table)
+    quarantine.settle(table)
     with staging.spool() as folder:
         intake = Intake(table, folder)
         for batch in staging.batches(raws):
@@ -61,7 +60,7 @@ def load(table: Table, raws: Iterable[Raw], origin: Callable[[], Origin], max_re
         intake.check(max_reject_share)
         with delta.answering(table.name):
             accounts = land(table, intake, origin())
-    settle(table)
+    quarantine.settle(table)
     return accounts
 
 
@@ -70,7 +69,7 @@ def replay(table: Table, source: str, sha256: str | None) -> Accounts:
 
     `sha256` tells files of the same path apart; streams have none. Raises Overtaken if another replay was faster.
     """
-    settle(table)
+    quarantine.settle(table)
     lines = quarantine.lines_of(table).filter(pl.col("source") == source, pl.col("sha256").eq_missing(pl.lit(sha256)))
     last = lines.select(pl.col("line").max()).collect().item()
     if last is None:

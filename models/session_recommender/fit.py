@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
+from models.session_recommender import objectives
 from models.session_recommender.batches import Batches
-from models.session_recommender.objectives import LOG_EVERY, Task
+from models.session_recommender.objectives import Task
 
 CHECKPOINT_STEPS = 200
 """A killed training loses at most so many steps."""
@@ -36,7 +37,7 @@ class Progress(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Every `CHECKPOINT_STEPS`, what is needed to go on is on disk; an old file stays until the new is whole."""
-        if trainer.global_step % LOG_EVERY == 0:
+        if trainer.global_step % objectives.LOG_EVERY == 0:
             self._tell(trainer, pl_module)
         if trainer.global_step % CHECKPOINT_STEPS == 0 and not trainer.is_last_batch:
             self.batches.done = batch_idx + 1

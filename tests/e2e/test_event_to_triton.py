@@ -87,7 +87,7 @@ class Stack:
                 "from models import spec\n"
                 "from serving import live\n"
                 "from tasks import registry, releases\n"
-                "from tasks.settings import settings\n"
+                "from kreislauf.settings import settings\n"
                 f"kind = spec.load({MODEL!r})\n"
                 "number, outputs = live.answer(kind.name, kind.tensors(kind.golden()))\n"
                 "client = MlflowClient(settings().mlflow_url)\n"

@@ -37,7 +37,7 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
     assert len(releases.history(tiny)) == 1
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flows.publish.compare", lambda *_: "everything")
+        patch.setattr("tasks.publish.compare", lambda *_: "everything")
         with pytest.raises(PublishRefused, match="answers otherwise"):
             experiment(tiny, 3)
     assert {path.name for path in (triton["repository"] / tiny).glob("[0-9]*")} == {"1"}

@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import polars as pl
 import pytest
 from prefect.artifacts import Artifact
-from tests.tasks.test_lake import WIDER
 
-import flows.ingest
+import tasks.lake
 from flows.ingest import IngestError, ingest
 from flows.replay import replay
 from flows.tidy import tidy
@@ -15,6 +14,7 @@ from kreislauf import events, lake, registry
 from kreislauf.sources import SourceError, SourceUnreachable
 from models import spec
 from models.session_recommender.schema import EVENTS
+from tests.kreislauf.lake.test_lake import WIDER
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")
 T0 = 1_700_000_000_000
@@ -125,8 +125,8 @@ def test_passing_trouble_is_retried_and_broken_files_are_not(shop, monkeypatch):
             raise SourceUnreachable("S3 did not answer")
         return open_file(path, line)
 
-    open_file = flows.ingest.open_file
-    monkeypatch.setattr(flows.ingest, "open_file", flaky)
+    open_file = tasks.lake.open_file
+    monkeypatch.setattr(tasks.lake, "open_file", flaky)
     with pytest.raises(IngestError, match="1 of 3 files"):
         ingest(str(shop))
     assert [path[len(str(shop)) + 1 :] for path in calls] == ["a.jsonl", "a.jsonl", "b.jsonl.gz", "c.jsonl"]

@@ -42,7 +42,7 @@ from tasks.monitor import table_rows, view_of
 from tasks.publish import PublishRefused
 from tests.conftest import write_sessions
 
-train_module = importlib.import_module("flows.train")
+train_module = importlib.import_module("tasks.train")
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 

@@ -37,7 +37,7 @@ def trained(kind: spec.ModelSpec, rows: pl.DataFrame, tmp_path_factory: pytest.T
 
 def test_the_folder_has_the_usual_files(kind: spec.ModelSpec):
     files = {path.name for path in (ROOT / "models" / kind.name).glob("*.py")}
-    assert files >= {"__init__.py", "schema.py", "features.py", "module.py", "export.py", "metrics.py", "baseline.py"}
+    assert files >= {"__init__.py", "schema.py", "features.py", "model_type.py", "export.py", "metrics.py", "baseline.py"}
 
 
 def test_importing_the_spec_stays_light(kind: spec.ModelSpec):

@@ -1,13 +1,13 @@
 import pytest
 from deltalake.exceptions import CommitFailedError
 from pyarrow.parquet import ParquetFile
-from tests.tasks.test_lake import T0, File, killed_in, line
 
 from deployments import processes
 from kreislauf import lake
 from kreislauf.lake import delta, quarantine
 from models.session_recommender.schema import EVENTS
 from tests.conftest import moto, shop_on
+from tests.kreislauf.lake.test_lake import T0, File, killed_in, line
 
 
 def load(number):
@@ -136,7 +136,7 @@ def test_rejects_that_cannot_follow_because_others_are_always_faster_raise_and_f
 def test_rejects_of_more_loads_than_races_may_be_lost_follow_at_once(monkeypatch):
     monkeypatch.setattr(delta, "ATTEMPTS", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(lake, "settle", lambda _: None)
+        patch.setattr(quarantine, "settle", lambda _: None)
         for n in range(4):
             load(n)
     lake.settle(EVENTS)

@@ -317,7 +317,7 @@ def test_rejects_follow_after_a_kill_right_behind_the_commit(monkeypatch, lines)
 
 def test_the_spool_of_a_killed_load_is_removed_by_the_next_and_that_of_a_living_one_is_not(home):
     spools = home / "spool"
-    started = "import time; from tasks.lake import staging\nwith staging.spool(): print(flush=True); time.sleep(60)"
+    started = "import time; from kreislauf.lake import staging\nwith staging.spool(): print(flush=True); time.sleep(60)"
     with staging.spool() as living:
         with subprocess.Popen([sys.executable, "-c", started], stdout=subprocess.PIPE, cwd=ROOT) as process:
             process.stdout.readline()
@@ -331,7 +331,7 @@ def test_the_spool_of_a_killed_load_is_removed_by_the_next_and_that_of_a_living_
 def test_rejects_of_several_killed_loads_follow_once(monkeypatch):
     for n in range(3):
         with monkeypatch.context() as patch:
-            patch.setattr(lake, "settle", lambda _: None)
+            patch.setattr(quarantine, "settle", lambda _: None)
             load([b"bad %d" % n, line(n, (n, n))])
         load([line(9, (9, n))]) if n == 1 else None
     lake.settle(EVENTS)
@@ -347,7 +347,7 @@ def test_an_answer_that_is_lost_on_the_way_back_is_no_lost_race(monkeypatch):
         raise CommitFailedError("the put was repeated and found itself")
 
     monkeypatch.setattr(delta, "commit", deaf)
-    monkeypatch.setattr(lake, "settle", lambda _: None)
+    monkeypatch.setattr(quarantine, "settle", lambda _: None)
     assert not load(GOOD).already_loaded
     assert rows() == GOOD_ROWS
     assert log_versions() == 1
