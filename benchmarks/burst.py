@@ -1,7 +1,9 @@
-"""A burst of events on Prefect with SQLite and with Postgres: how long until every event has its flow run?
+"""A burst of events on Prefect with SQLite and with Postgres: how long until every event has its
+flow run?
 
-`python -m benchmarks.burst` starts both servers, each with a worker that polls, and emits BURSTS times EVENTS events
-to an automation without debounce. The last line is JSON: seconds of the slowest burst by database, and their ratio.
+`python -m benchmarks.burst` starts both servers, each with a worker that polls, and emits BURSTS
+times EVENTS events to an automation without debounce. The last line is JSON: seconds of the slowest
+burst by database, and their ratio.
 """
 
 import json
@@ -12,7 +14,8 @@ from pathlib import Path
 
 from deployments import processes, stack
 
-BURSTS, EVENTS = 3, 10
+BURSTS = 3
+EVENTS = 10
 CLIENT = f"""
 import time
 from datetime import timedelta
@@ -64,7 +67,9 @@ def main() -> None:
         print(database, " ".join(f"{s:.1f} s" for s in bursts))
     slowest = {f"{database}_seconds": round(max(bursts), 2) for database, bursts in seconds.items()}
     ratio = round(slowest["sqlite_seconds"] / slowest["postgres_seconds"], 2)
-    print(json.dumps({**slowest, "sqlite_over_postgres": ratio, "events": EVENTS, "bursts": BURSTS}))
+    print(
+        json.dumps({**slowest, "sqlite_over_postgres": ratio, "events": EVENTS, "bursts": BURSTS})
+    )
 
 
 if __name__ == "__main__":

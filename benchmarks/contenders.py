@@ -1,8 +1,10 @@
-"""Ways to turn a file in OTTO's format into rows (session, aid, ts, type) on disk, each measured in a fresh process.
+"""Ways to turn a file in OTTO's format into rows (session, aid, ts, type) on disk, each measured in
+a fresh process.
 
-`python -m benchmarks.contenders NAME FILE FOLDER` prints one JSON line. All write Parquet with zstd, except
-`duckdb_snappy`, which has DuckDB's default codec. Each does a file of one line first, so that imports, start of engines
-and loading of compiled code are measured apart, as the start; the peak of the memory includes them.
+`python -m benchmarks.contenders NAME FILE FOLDER` prints one JSON line. All write Parquet with
+zstd, except `duckdb_snappy`, which has DuckDB's default codec. Each does a file of one line first,
+so that imports, start of engines and loading of compiled code are measured apart, as the start; the
+peak of the memory includes them.
 """
 
 import importlib
@@ -58,11 +60,14 @@ def polars(file: Path, folder: Path) -> None:
 
 
 def python_loop(file: Path, folder: Path) -> None:
-    """A loop over `json.loads` as in src/preprocessing.py of https://github.com/otto-de/TRON, to Parquet in parts."""
+    """A loop over `json.loads` as in src/preprocessing.py of https://github.com/otto-de/TRON, to
+    Parquet in parts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema([("session", pa.int64()), ("aid", pa.int64()), ("ts", pa.int64()), ("type", pa.string())])
+    schema = pa.schema(
+        [("session", pa.int64()), ("aid", pa.int64()), ("ts", pa.int64()), ("type", pa.string())]
+    )
     columns: dict[str, list] = {name: [] for name in schema.names}
     with file.open() as lines, pq.ParquetWriter(folder / OUT, schema, compression="zstd") as writer:
         for line in lines:
@@ -77,7 +82,9 @@ def python_loop(file: Path, folder: Path) -> None:
         writer.write_table(pa.table(columns, schema=schema))
 
 
-CONTENDERS = {work.__name__: work for work in (kreislauf, duckdb, duckdb_snappy, polars, python_loop)}
+CONTENDERS = {
+    work.__name__: work for work in (kreislauf, duckdb, duckdb_snappy, polars, python_loop)
+}
 
 
 @dataclass(frozen=True)
@@ -99,12 +106,26 @@ class Measured:
 def measure(name: str, file: Path, folder: Path) -> Measured:
     """Run a contender in a fresh process that writes to `folder`, which must be empty.
 
-    Python's bytecode is kept beside it: after a first run, the start is the same on every machine's settings.
+    Python's bytecode is kept beside it: after a first run, the start is the same on every machine's
+    settings.
     """
     # A lake that the environment names is somebody's.
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("KREISLAUF_", "PYTHONDONTWRITEBYTECODE"))}
+    env = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("KREISLAUF_", "PYTHONDONTWRITEBYTECODE"))
+    }
     env |= {"TMPDIR": str(folder), "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode")}
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.contenders", name, str(file), str(folder)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.contenders",
+        name,
+        str(file),
+        str(folder),
+    ]
     done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise RuntimeError(f"{name} failed on {file}: see above.")
@@ -117,13 +138,15 @@ def _cpu() -> float:
 
 
 def _peak() -> float:
-    """Not getrusage's ru_maxrss: that begins with the memory of the process that started this one."""
+    """Not getrusage's ru_maxrss: that begins with the memory of the process that started this
+    one."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _rows(name: str, folder: Path) -> int:
-    """Rows that lie in `folder`, counted without trusting the contender. Puts Kreislauf's rejects beside them."""
+    """Rows that lie in `folder`, counted without trusting the contender. Puts Kreislauf's rejects
+    beside them."""
     import polars as pl
 
     if name != "kreislauf":
@@ -137,16 +160,32 @@ def _rows(name: str, folder: Path) -> int:
 
 
 def main() -> None:
-    work, file, folder = CONTENDERS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])
-    first, result = folder / "first", folder / "result"
+    work = CONTENDERS[sys.argv[1]]
+    file = Path(sys.argv[2])
+    folder = Path(sys.argv[3])
+    first = folder / "first"
+    result = folder / "result"
     first.mkdir()
     result.mkdir()
     (folder / "line.jsonl").write_bytes(LINE)
     work(folder / "line.jsonl", first)
-    start, began = _cpu(), time.monotonic()
+    start = _cpu()
+    began = time.monotonic()
     work(file, result)
-    cpu, wall, peak = _cpu() - start, time.monotonic() - began, _peak()
-    print(json.dumps({"start": start, "cpu": cpu, "wall": wall, "peak": peak, "rows": _rows(work.__name__, result)}))
+    cpu = _cpu() - start
+    wall = time.monotonic() - began
+    peak = _peak()
+    print(
+        json.dumps(
+            {
+                "start": start,
+                "cpu": cpu,
+                "wall": wall,
+                "peak": peak,
+                "rows": _rows(work.__name__, result),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,19 +1,23 @@
 """How often does a shop's recommender have to be trained, and does the monitor know when?
 
-`python -m benchmarks.frequency --data FOLDER` replays a real shop (FOLDER as for benchmarks.recommender): a version is
-trained, cold, on the first 40 % of the sessions, and at the end of each week after. At the end of a week a policy says
-whether there is a training, the gate decides whether its version replaces the live one, and what is live answers the
-next week. Policies are a training every so many weeks, none at all, and the monitor's: a training when it says that the
-world has changed and as much has been lost as a training costs, for several values of that (its parameter `cost`).
-Trainings are all after the first, promoted or not; recall@20 is the mean over the weeks of the last quarter. Whether a
-version is one week old or two in so few weeks is luck, so each policy goes twice through them, the second time
-beginning a week later (STARTS), and the means of both are told.
+`python -m benchmarks.frequency --data FOLDER` replays a real shop (FOLDER as for
+benchmarks.recommender): a version is trained, cold, on the first 40 % of the sessions, and at the
+end of each week after. At the end of a week a policy says whether there is a training, the gate
+decides whether its version replaces the live one, and what is live answers the next week. Policies
+are a training every so many weeks, none at all, and the monitor's: a training when it says that the
+world has changed and as much has been lost as a training costs, for several values of that (its
+parameter `cost`). Trainings are all after the first, promoted or not; recall@20 is the mean over
+the weeks of the last quarter. Whether a version is one week old or two in so few weeks is luck, so
+each policy goes twice through them, the second time beginning a week later (STARTS), and the means
+of both are told.
 
-Then three in ten events of five days in the middle get another article's id, and the same shop is trained weekly: as
-the monitor has it, which may leave a part of the week out, and with all of it. Recall is that of the two weeks after.
+Then three in ten events of five days in the middle get another article's id, and the same shop is
+trained weekly: as the monitor has it, which may leave a part of the week out, and with all of it.
+Recall is that of the two weeks after.
 
-Everything that takes long is kept in the folder `frequency` of KREISLAUF_HOME; the picture is written there unless
-`--picture` says where. On clean data `data broken` is counted, but nothing is left out. The last line is JSON.
+Everything that takes long is kept in the folder `frequency` of KREISLAUF_HOME; the picture is
+written there unless `--picture` says where. On clean data `data broken` is counted, but nothing is
+left out. The last line is JSON.
 """
 
 import argparse
@@ -44,8 +48,10 @@ EVERY = (1, 2, 3, 4, 6)
 """Weeks between two trainings."""
 COSTS = (0.0, 0.1, 0.2, 0.25, 0.3, 0.35, 0.4)
 NEAR = 0.01
-"""So near to weekly trainings, at half of them or fewer, is the goal: `costs_near_weekly` are those that reach it."""
-FAULT_DAYS, FAULT_SHARE = 5, 0.3
+"""So near to weekly trainings, at half of them or fewer, is the goal: `costs_near_weekly` are those
+that reach it."""
+FAULT_DAYS = 5
+FAULT_SHARE = 0.3
 STARTS = (0, 1)
 """Week at whose end the first version was trained."""
 AFTER = 2
@@ -67,14 +73,18 @@ class Course:
 
 def follow(weeks: int, wants: Wants, promotes: Wants, first: int = 0) -> Course:
     """Go through `weeks`: the version of the week `first` is live until another one is promoted."""
-    live, served, trainings, promoted = first, [], 0, 0
+    live = first
+    served = []
+    trainings = 0
+    promoted = 0
     for week in range(1, weeks + 1):
         served.append(live)
         # What is trained at the very end would answer nobody.
         if first < week < weeks and wants(week, live):
             trainings += 1
             if promotes(week, live):
-                live, promoted = week, promoted + 1
+                live = week
+                promoted = promoted + 1
     return Course(served, trainings, promoted)
 
 
@@ -85,14 +95,18 @@ def every(count: int, first: int = 0) -> Wants:
 
 def judged(shop: Shop) -> Wants:
     """Whether the gate lets the version of a week replace the live one."""
-    return lambda week, live: shop.decide(shop.version(week), shop.version(live)).outcome == "promote"
+    return lambda week, live: (
+        shop.decide(shop.version(week), shop.version(live)).outcome == "promote"
+    )
 
 
 class Watcher:
-    """Wants a training when the monitor says that the world has changed, and so much has been lost since the last."""
+    """Wants a training when the monitor says that the world has changed, and so much has been lost
+    since the last."""
 
     def __init__(self, shop: Shop, cost: float, known: dict[tuple, Examined]):
-        self.shop, self.cost = shop, cost
+        self.shop = shop
+        self.cost = cost
         self._since_trained: list[tuple[int, int, str, float]] = []
         self.found: list[Examined] = []
         self._known = known
@@ -103,12 +117,16 @@ class Watcher:
         shop = self.shop
         key = week, live, len(self._quiet[live])
         if key not in self._known:
-            self._known[key] = examined(shop, shop.version(live), week, self._quiet[live], shop.kind.policy.decay)
+            self._known[key] = examined(
+                shop, shop.version(live), week, self._quiet[live], shop.kind.policy.decay
+            )
         found = self._known[key]
         verdict = found.diagnosis.verdict
         if verdict == "quiet":
             self._quiet[live].append(found.values)
-        self._since_trained.append((shop.ends[week - 1], shop.ends[week] - 1, verdict, found.values[LOSS]))
+        self._since_trained.append(
+            (shop.ends[week - 1], shop.ends[week] - 1, verdict, found.values[LOSS])
+        )
         lost = regret.lost(pl.DataFrame(self._since_trained, regret.COLUMNS, orient="row"), 0)
         reason = f"{lost:.3f} lost. {' '.join(found.diagnosis.evidence)}"
         print(f"{'':16} week {week:2d}, version {live:2d} live: {verdict}. {reason}", flush=True)
@@ -119,20 +137,28 @@ class Watcher:
         return wants
 
 
-def examined(shop: Shop, live: Version, week: int, quiet: list[dict[str, float]], worth: float) -> Examined:
-    """What the monitor finds at the end of a week; `quiet` has what it found in this version's quiet weeks before, and
-    `worth` is the smallest gain worth a training."""
-    kind, table, cut = shop.kind, shop.kind.table, live.cut
-    rows, start, end = shop.until(week), shop.ends[week - 1], shop.ends[week] - 1
-    learnt, holdout = (
-        split.train_rows(live.rows, table, cut),
-        split.started(live.rows, table, cut.holdout, cut.watermark),
-    )
+def examined(
+    shop: Shop, live: Version, week: int, quiet: list[dict[str, float]], worth: float
+) -> Examined:
+    """What the monitor finds at the end of a week; `quiet` has what it found in this version's
+    quiet weeks before, and `worth` is the smallest gain worth a training."""
+    kind = shop.kind
+    table = shop.kind.table
+    cut = live.cut
+    rows = shop.until(week)
+    start = shop.ends[week - 1]
+    end = shop.ends[week] - 1
+    learnt = split.train_rows(live.rows, table, cut)
+    holdout = split.started(live.rows, table, cut.holdout, cut.watermark)
     asked = kind.examples(holdout)
     scores = kind.score(asked, scoring.answer(live.onnx, asked.inputs))
     reference = interval(scores, asked.groups, kind.policy.confidence)
-    view = View(kind, live.onnx, live.baseline, kind.known(learnt.lazy()).collect(), holdout, reference)
-    cells = calibration.usual_windows(view, Rows.of(table, learnt), cut.start, cut.holdout - 1, end - start + 1)
+    view = View(
+        kind, live.onnx, live.baseline, kind.known(learnt.lazy()).collect(), holdout, reference
+    )
+    cells = calibration.usual_windows(
+        view, Rows.of(table, learnt), cut.start, cut.holdout - 1, end - start + 1
+    )
     usual = [values for _, values in cells] + quiet
     past = {name: [values[name] for values in usual if name in values] for name in usual[0]}
     source = Rows.of(table, rows)
@@ -141,14 +167,17 @@ def examined(shop: Shop, live: Version, week: int, quiet: list[dict[str, float]]
 
 
 def faulty(rows: pl.DataFrame, kind: ModelSpec, start: int, end: int) -> pl.DataFrame:
-    """`rows` in which, from `start` to `end` (ms, exclusive), `FAULT_SHARE` of the events carry another known article's
-    id, drawn at random."""
-    rng, time = np.random.default_rng(0), pl.col(kind.table.time)
+    """`rows` in which, from `start` to `end` (ms, exclusive), `FAULT_SHARE` of the events carry
+    another known article's id, drawn at random."""
+    rng = np.random.default_rng(0)
+    time = pl.col(kind.table.time)
     known = np.unique(rows.filter(time < start)["aid"])
     drawn = pl.Series("drawn", rng.choice(known, rows.height))
     struck = pl.Series("struck", rng.random(rows.height) < FAULT_SHARE)
     wrong = struck & time.is_between(start, end, "left")
-    return rows.with_columns(pl.when(wrong).then(drawn).otherwise("aid").alias("aid")).sort(kind.table.order)
+    return rows.with_columns(pl.when(wrong).then(drawn).otherwise("aid").alias("aid")).sort(
+        kind.table.order
+    )
 
 
 def last_quarter(shop: Shop, course: Course) -> float:
@@ -158,7 +187,9 @@ def last_quarter(shop: Shop, course: Course) -> float:
 
 def recall(shop: Shop, course: Course, weeks: range) -> float:
     """Of what was live in each of the `weeks`, mean over them."""
-    return float(np.mean([shop.recall(shop.version(course.live[week - 1]), week) for week in weeks]))
+    return float(
+        np.mean([shop.recall(shop.version(course.live[week - 1]), week) for week in weeks])
+    )
 
 
 def policies(shop: Shop, first: int, known: dict[tuple, Examined]) -> Iterator[tuple[str, Course]]:
@@ -189,10 +220,15 @@ def fault(shop: Shop) -> dict:
     handled = replace(broken, without=(said.faulty,)) if said.faulty else broken
     found = {"no_fault": shop, "fault": handled, "fault_unhandled": broken}
     courses = {name: follow(weeks[-1], every(1), judged(one)) for name, one in found.items()}
-    recalls = {f"{name}_recall": round(recall(found[name], course, weeks), 4) for name, course in courses.items()}
+    recalls = {
+        f"{name}_recall": round(recall(found[name], course, weeks), 4)
+        for name, course in courses.items()
+    }
     for name, course in courses.items():
         each = [round(recall(found[name], course, range(w, w + 1)), 4) for w in weeks]
-        print(f"{name}: weeks {list(weeks)} answered by {[course.live[w - 1] for w in weeks]}, recall {each}")
+        print(
+            f"{name}: weeks {list(weeks)} answered by {[course.live[w - 1] for w in weeks]}, recall {each}"
+        )
     return recalls | {"fault_verdict": said.diagnosis.verdict, "fault_left_out": bool(said.faulty)}
 
 
@@ -200,9 +236,16 @@ def draw(found: dict[str, tuple[float, float]], path: Path) -> None:
     """Recall against trainings, as an SVG or PNG file."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    series = {"every so many weeks": ("#9aa3ad", "calendar"), "the monitor, by its `cost`": ("#0b6e4f", "monitor")}
+    series = {
+        "every so many weeks": ("#9aa3ad", "calendar"),
+        "the monitor, by its `cost`": ("#0b6e4f", "monitor"),
+    }
     for label, (colour, which) in series.items():
-        chosen = [(n, c, r) for n, (c, r) in found.items() if n.startswith("monitor") == (which == "monitor")]
+        chosen = [
+            (n, c, r)
+            for n, (c, r) in found.items()
+            if n.startswith("monitor") == (which == "monitor")
+        ]
         names: dict[tuple[float, float], list[str]] = defaultdict(list)
         for name, trainings, reached in chosen:
             names[trainings, reached].append(name.removeprefix("monitor "))
@@ -214,7 +257,13 @@ def draw(found: dict[str, tuple[float, float]], path: Path) -> None:
                 textcoords="offset points", ha="center", fontsize=8, color=colour,
             )  # fmt: skip
     weekly = found["weekly"][1]
-    axes.axhspan(weekly - NEAR, weekly + NEAR, color="#0b6e4f", alpha=0.08, label="within .01 of weekly trainings")
+    axes.axhspan(
+        weekly - NEAR,
+        weekly + NEAR,
+        color="#0b6e4f",
+        alpha=0.08,
+        label="within .01 of weekly trainings",
+    )
     axes.set(xlabel="trainings after the first", ylabel="recall@20, last quarter of the weeks")
     axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
@@ -226,7 +275,8 @@ def draw(found: dict[str, tuple[float, float]], path: Path) -> None:
 def remembered(kept: Kept) -> Iterator[None]:
     """Let the monitor, too, take answers and baselines' scores from what was kept."""
     before = scoring.answer, scoring.baseline_scores
-    scoring.answer, scoring.baseline_scores = kept.answer, kept.baseline_scores  # type: ignore[assignment]
+    scoring.answer = kept.answer  # type: ignore[assignment]
+    scoring.baseline_scores = kept.baseline_scores  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -248,25 +298,37 @@ def run(shop: Shop, picture: Path) -> dict:
         for name, course in (told for first in STARTS for told in policies(shop, first, known)):
             reached = last_quarter(shop, course)
             gone[name].append((course.trainings, reached))
-            print(f"{name:16} {course.trainings:9d} {course.promoted:8d} {reached:9.4f}  {course.live}", flush=True)
+            print(
+                f"{name:16} {course.trainings:9d} {course.promoted:8d} {reached:9.4f}  {course.live}",
+                flush=True,
+            )
     found = {
         name: (float(np.mean([n for n, _ in both])), float(np.mean([r for _, r in both])))
         for name, both in gone.items()
     }
     draw(found, picture)
-    half, weekly = found["weekly"][0] / 2, found["weekly"][1]
+    half = found["weekly"][0] / 2
+    weekly = found["weekly"][1]
     seldom = [cost for cost in COSTS if found[f"monitor {cost:g}"][0] <= half]
     numbers = {"weekly": found["weekly"], "monitor": found[f"monitor {COST:g}"]}
     line: dict = {f"{name}_recall": round(reached, 4) for name, (_, reached) in numbers.items()}
     line |= {f"{name}_trainings": trainings for name, (trainings, _) in numbers.items()}
-    line["costs_near_weekly"] = [cost for cost in seldom if found[f"monitor {cost:g}"][1] >= weekly - NEAR]
+    line["costs_near_weekly"] = [
+        cost for cost in seldom if found[f"monitor {cost:g}"][1] >= weekly - NEAR
+    ]
     line |= {"frozen_recall": round(found["never"][1], 4)} | after
-    return line | {"curve": [[name, trainings, round(reached, 4)] for name, (trainings, reached) in found.items()]}
+    return line | {
+        "curve": [
+            [name, trainings, round(reached, 4)] for name, (trainings, reached) in found.items()
+        ]
+    }
 
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.frequency", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.frequency", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with the sessions")
     parser.add_argument("--picture", type=Path, help="an .svg or .png file for the curve")
     given = parser.parse_args()

@@ -1,9 +1,11 @@
-"""Session kNN: what visitors looked at in the sessions that are most like this one; compiled, on one thread.
+"""Session kNN: what visitors looked at in the sessions that are most like this one; compiled, on
+one thread.
 
-Candidates are the newest sessions that share an article, as in V-SKNN of Ludewig and Jannach, "Evaluation of
-session-based recommendation algorithms", 2018, which also weighs rare articles more. The three decays, with age of the
-session's events, with age of the neighbour, and with distance from what is shared, are those of STAN: Garg et al.,
-"Sequence and time aware neighborhood for session-based recommendations: STAN", 2019.
+Candidates are the newest sessions that share an article, as in V-SKNN of Ludewig and Jannach,
+"Evaluation of session-based recommendation algorithms", 2018, which also weighs rare articles more.
+The three decays, with age of the session's events, with age of the neighbour, and with distance
+from what is shared, are those of STAN: Garg et al., "Sequence and time aware neighborhood for
+session-based recommendations: STAN", 2019.
 """
 
 from typing import NamedTuple
@@ -16,7 +18,8 @@ from models.session_recommender.features import DAY_MS, LENGTH, Catalogue, event
 
 
 class Settings(NamedTuple):
-    """Tuned on Diginetica without its test: of its train sessions, those below 178,670 answered the later ones."""
+    """Tuned on Diginetica without its test: of its train sessions, those below 178,670 answered the
+    later ones."""
 
     newest: int = 1_000
     """Sessions that share an article, the newest ones, of which the neighbours are chosen."""
@@ -30,7 +33,8 @@ class Settings(NamedTuple):
     length: float = 0.15
     """Power of a neighbour's length by which its weight is divided; a cosine has 0.5."""
     distance: float = 0.7
-    """Weight of a neighbour's article, as a share of one that is a place nearer to the newest shared article."""
+    """Weight of a neighbour's article, as a share of one that is a place nearer to the newest
+    shared article."""
     back: float = 0.65
     """Further weight of those before that article."""
     again: float = 3.0
@@ -46,28 +50,39 @@ class Neighbours:
 
     def __init__(self, rows: pl.DataFrame, settings: Settings = TUNED):
         e = events(rows)
-        self.catalogue, self.settings = Catalogue(np.unique(e.aid)), settings
-        row, starts = self.catalogue.rows(e.aid), e.ts[e.position == 0]
+        self.catalogue = Catalogue(np.unique(e.aid))
+        self.settings = settings
+        row = self.catalogue.rows(e.aid)
+        starts = e.ts[e.position == 0]
         place = np.argsort(np.argsort(starts, kind="stable"))[np.cumsum(e.position == 0) - 1]
         length = np.bincount(place)
-        weight = np.exp((np.sort(starts) - starts.max(initial=0)) / (DAY_MS * settings.days)) / length**settings.length
+        weight = (
+            np.exp((np.sort(starts) - starts.max(initial=0)) / (DAY_MS * settings.days))
+            / length**settings.length
+        )
         key = np.unique(row * len(length) + place)
         posted = np.searchsorted(key, np.arange(self.catalogue.size + 1) * len(length))
         rarity = np.log1p(len(length) / np.maximum(np.diff(posted), 1)) ** settings.rare
-        items, first = row[np.argsort(place, kind="stable")], np.r_[0, np.cumsum(length)]
+        items = row[np.argsort(place, kind="stable")]
+        first = np.r_[0, np.cumsum(length)]
         self.index = items, first, key % max(len(length), 1), posted, weight, rarity
 
     def answers(self, article_ids: np.ndarray) -> np.ndarray:
-        """Raw ids of prefixes, oldest first, to the best articles, best first; int64 (n, 20) both, -1 where none."""
-        rows, raw = self.catalogue.rows(article_ids), self.catalogue.raw()
+        """Raw ids of prefixes, oldest first, to the best articles, best first; int64 (n, 20) both,
+        -1 where none."""
+        rows = self.catalogue.rows(article_ids)
+        raw = self.catalogue.raw()
         return raw[_answers(rows, self.catalogue.nothing, *self.index, self.settings)]
 
 
 @compiled
 def _answers(prefixes, nothing, items, first, sessions, posted, weight, rarity, s):
     """Rows of the best articles for each prefix, `nothing` where there are fewer."""
-    similar, score = np.zeros(len(weight)), np.zeros(nothing + 1)
-    age = np.full(nothing + 1, LENGTH)  # Events since an article's newest one; LENGTH if the prefix lacks it.
+    similar = np.zeros(len(weight))
+    score = np.zeros(nothing + 1)
+    age = np.full(
+        nothing + 1, LENGTH
+    )  # Events since an article's newest one; LENGTH if the prefix lacks it.
     result = np.full((len(prefixes), LENGTH), nothing)
     for i in range(len(prefixes)):
         known = prefixes[i][prefixes[i] < nothing]
@@ -87,7 +102,8 @@ def _answers(prefixes, nothing, items, first, sessions, posted, weight, rarity, 
 
 @compiled
 def _nearest(articles, age, sessions, posted, weight, rarity, similar, s):
-    """The most similar sessions; `similar` is left filled for these alone. The prefix's own length changes no order."""
+    """The most similar sessions; `similar` is left filled for these alone. The prefix's own length
+    changes no order."""
     seen = [0 for _ in range(0)]
     for a in articles:
         for n in sessions[max(posted[a], posted[a + 1] - s.newest) : posted[a + 1]]:
@@ -113,7 +129,8 @@ def _vote(near, age, items, first, similar, score, s):
             if age[session[i]] <= age[session[match]]:
                 match = i
         for i in range(len(session)):
-            a, gap = session[i], i - match
+            a = session[i]
+            gap = i - match
             if score[a] == 0.0:
                 found.append(a)
             score[a] += similar[n] * s.distance ** abs(gap) * (s.back if gap < 0 else 1.0)

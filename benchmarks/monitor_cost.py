@@ -1,10 +1,11 @@
 """What does a monitor run cost, and how does that grow with the window?
 
-`python -m benchmarks.monitor_cost` loads windows of SIZES million events, in OTTO's format and with its catalogue of
-1.9 M articles, into a lake, and measures in a fresh process each, REPEATS times: a plain Polars scan of all columns
-of the table; what the monitor does with every event (kreislauf/monitoring/window.py); Evidently's preset on the full
-frame. Then, once, what does not grow because it works on a sample: the imports, the questions and baselines, and
-Evidently's report. CPU seconds are those of the call alone, medians; peaks are of the whole process. The last line is
+`python -m benchmarks.monitor_cost` loads windows of SIZES million events, in OTTO's format and with
+its catalogue of 1.9 M articles, into a lake, and measures in a fresh process each, REPEATS times: a
+plain Polars scan of all columns of the table; what the monitor does with every event
+(kreislauf/monitoring/window.py); Evidently's preset on the full frame. Then, once, what does not
+grow because it works on a sample: the imports, the questions and baselines, and Evidently's report.
+CPU seconds are those of the call alone, medians; peaks are of the whole process. The last line is
 JSON; `cpu_over_scan` is the slope of ours from the smallest to the largest window over the scan's.
 """
 
@@ -26,7 +27,8 @@ import polars as pl
 from benchmarks.otto import ARTICLES, DAYS, EVENTS_PER_SESSION, START, generate
 from kreislauf.clock import DAY_MS
 
-SIZES, REPEATS = (1, 3, 10), 3
+SIZES = (1, 3, 10)
+REPEATS = 3
 """Million events; runs of each."""
 EVIDENTLY_SIZES = (1, 3)
 WINDOW = START, START + DAYS * DAY_MS - 1
@@ -53,7 +55,8 @@ def ours() -> Callable[[], object]:
     from models.session_recommender import SPEC
     from tasks.monitor import table_rows
 
-    rows, told = table_rows(SPEC), known()
+    rows = table_rows(SPEC)
+    told = known()
     return lambda: look(SPEC, rows, told, *WINDOW)
 
 
@@ -75,7 +78,9 @@ def answers() -> Callable[[], object]:
     """Questions to the version and its baseline, three baselines fitted, quality by slice."""
     seen, view = sampled()
     usual = {name: [value * 0.999, value] * 4 for name, value in seen.values.items()}
-    past = usual | {name: [0.4, 0.41] * 4 for name in ("fresh", "late", "top_label", "top_answer", "coverage")}
+    past = usual | {
+        name: [0.4, 0.41] * 4 for name in ("fresh", "late", "top_label", "top_answer", "coverage")
+    }
     return lambda: view.examine(seen, seen.sample, past | {"rows": [seen.sample.height] * 8}, 0.01)
 
 
@@ -139,7 +144,9 @@ def load(size: float, home: Path) -> None:
         lake.load_file(SPEC.table, sources.open_file(str(raw), SPEC.table.line))
 
 
-def run(work: Path, sizes: tuple[float, ...], repeats: int, evidently_sizes: tuple[float, ...]) -> dict:
+def run(
+    work: Path, sizes: tuple[float, ...], repeats: int, evidently_sizes: tuple[float, ...]
+) -> dict:
     """Measure everything; the dictionary of the JSON line."""
     found: dict[str, dict[float, dict]] = {part: {} for part in PARTS}
     for size in sizes:
@@ -156,17 +163,24 @@ def run(work: Path, sizes: tuple[float, ...], repeats: int, evidently_sizes: tup
 
 def summary(found: dict[str, dict[float, dict]], sizes: tuple[float, ...]) -> dict:
     """The dictionary of the JSON line."""
-    small, large = sizes[0], sizes[-1]
+    small = sizes[0]
+    large = sizes[-1]
 
     def slope(part: str) -> float:
         return (found[part][large]["cpu"] - found[part][small]["cpu"]) / (large - small)
 
     return {
         "cpu_over_scan": round(slope("ours") / slope("scan"), 2),
-        "peak_memory_10x_over_1x": round(found["ours"][large]["peak_mb"] / found["ours"][small]["peak_mb"], 2),
+        "peak_memory_10x_over_1x": round(
+            found["ours"][large]["peak_mb"] / found["ours"][small]["peak_mb"], 2
+        ),
         "cpu_seconds_per_million_events": round(slope("ours"), 4),
-        "cpu_seconds": {part: {str(s): m["cpu"] for s, m in by.items()} for part, by in found.items()},
-        "peak_mb": {part: {str(s): m["peak_mb"] for s, m in by.items()} for part, by in found.items()},
+        "cpu_seconds": {
+            part: {str(s): m["cpu"] for s, m in by.items()} for part, by in found.items()
+        },
+        "peak_mb": {
+            part: {str(s): m["peak_mb"] for s, m in by.items()} for part, by in found.items()
+        },
         "start_cpu_seconds": found["ours"][small]["start"],
     }
 
@@ -174,7 +188,9 @@ def summary(found: dict[str, dict[float, dict]], sizes: tuple[float, ...]) -> di
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.monitor_cost", description=__doc__)
-    parser.add_argument("--part", choices=PARTS, help="measure one in this process; KREISLAUF_HOME has the lake")
+    parser.add_argument(
+        "--part", choices=PARTS, help="measure one in this process; KREISLAUF_HOME has the lake"
+    )
     part = parser.parse_args().part
     if part:
         print(json.dumps(one(part)))

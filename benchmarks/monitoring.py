@@ -1,16 +1,18 @@
-"""How often is the monitor right? On shops in which one known thing happens, and on real sessions in which nothing
-does.
+"""How often is the monitor right? On shops in which one known thing happens, and on real sessions
+in which nothing does.
 
-`python -m benchmarks.monitoring --data path/to/diginetica` simulates SEEDS shops (benchmarks/worlds.py says what can
-happen and what the right answer is). In each, QUIET windows pass without any change, and, in other futures of the same
-shop, WINDOWS windows for each kind of change, which begins a quarter into the first of them and stays. Each window is
-diagnosed by the flow's own code, with limits learnt from the shop's own past. A false alarm is any verdict but `quiet`
-in a window without change; a change is detected if one of its windows has another verdict than `quiet`, and the
-diagnosis is right if the first of these is the one fixed in advance. On real sessions, drawn in random order so that
-nothing changes, windows pass in the same way. Evidently compares the same windows with the hold-out, with its defaults.
+`python -m benchmarks.monitoring --data path/to/diginetica` simulates SEEDS shops
+(benchmarks/worlds.py says what can happen and what the right answer is). In each, QUIET windows
+pass without any change, and, in other futures of the same shop, WINDOWS windows for each kind of
+change, which begins a quarter into the first of them and stays. Each window is diagnosed by the
+flow's own code, with limits learnt from the shop's own past. A false alarm is any verdict but
+`quiet` in a window without change; a change is detected if one of its windows has another verdict
+than `quiet`, and the diagnosis is right if the first of these is the one fixed in advance. On real
+sessions, drawn in random order so that nothing changes, windows pass in the same way. Evidently
+compares the same windows with the hold-out, with its defaults.
 
-The champion is the co-visitation table, whose file is asked as any other, so that SEEDS trainings are not needed. The
-last line is JSON; `detected` and `diagnosis_right` are those of the worst kind.
+The champion is the co-visitation table, whose file is asked as any other, so that SEEDS trainings
+are not needed. The last line is JSON; `detected` and `diagnosis_right` are those of the worst kind.
 """
 
 import argparse
@@ -33,15 +35,22 @@ from kreislauf.monitoring.probe import View
 from kreislauf.monitoring.window import Rows, Window, look
 from models.session_recommender import SPEC
 
-SEEDS, QUIET, WINDOWS = 20, 12, 2
-WINDOW, HOLDOUT, HISTORY = 4, 4, 132
+SEEDS = 20
+QUIET = 12
+WINDOWS = 2
+WINDOW = 4
+HOLDOUT = 4
+HISTORY = 132
 """Days."""
-ARTICLES, SESSIONS = 500, 300
+ARTICLES = 500
+SESSIONS = 300
 """Of a shop; sessions a day."""
 REAL_WINDOWS = 100
 PROCESSES = 2
-EVIDENTLY_ROWS, EVIDENTLY_REAL = 2_000, 10
-"""Rows of each side, and windows of real sessions, that Evidently compares: it takes long over many articles."""
+EVIDENTLY_ROWS = 2_000
+EVIDENTLY_REAL = 10
+"""Rows of each side, and windows of real sessions, that Evidently compares: it takes long over many
+articles."""
 Told = tuple[str, str, bool | None]
 """Kind, verdict, and whether Evidently said that something drifted; None: it was not asked."""
 
@@ -57,11 +66,12 @@ class Watch:
 
     @classmethod
     def start(cls, rows: pl.DataFrame, holdout: int, length: int, folder: Path) -> "Watch":
-        """A table that learnt from `rows` before `holdout`, and was judged by the others; windows are `length` ms
-        long."""
+        """A table that learnt from `rows` before `holdout`, and was judged by the others; windows
+        are `length` ms long."""
         time = pl.col(SPEC.table.time)
         last = int(rows[SPEC.table.time].max())  # type: ignore[arg-type]
-        learnt, judged = rows.filter(time < holdout), split.started(rows, SPEC.table, holdout, last)
+        learnt = rows.filter(time < holdout)
+        judged = split.started(rows, SPEC.table, holdout, last)
         onnx = SPEC.baseline(learnt, folder)
         examples = SPEC.examples(judged)
         scores = SPEC.score(examples, scoring.answer(onnx, examples.inputs))
@@ -70,13 +80,18 @@ class Watch:
         first = int(learnt[SPEC.table.time].min())  # type: ignore[arg-type]
         measured = [
             values
-            for _, values in calibration.usual_windows(view, Rows.of(SPEC.table, learnt), first, holdout - 1, length)
+            for _, values in calibration.usual_windows(
+                view, Rows.of(SPEC.table, learnt), first, holdout - 1, length
+            )
         ]
         past = {name: [values[name] for values in measured] for name in measured[0]}
         return cls(view, past, for_evidently(judged))
 
-    def look(self, rows: pl.DataFrame, start: int, end: int, ask: bool = True) -> tuple[str, bool | None]:
-        """The verdict on a window (ms, inclusive), and whether Evidently, if asked, says that something drifted."""
+    def look(
+        self, rows: pl.DataFrame, start: int, end: int, ask: bool = True
+    ) -> tuple[str, bool | None]:
+        """The verdict on a window (ms, inclusive), and whether Evidently, if asked, says that
+        something drifted."""
         source = Rows.of(SPEC.table, rows)
         window = look(SPEC, source, self.view.known, start, end)
         before = calibration.newest(SPEC, source, int(rows[SPEC.table.time].min()), start - 1)  # type: ignore[arg-type]
@@ -86,7 +101,11 @@ class Watch:
 
 def for_evidently(rows: pl.DataFrame) -> pl.DataFrame:
     """What its user would give: the events as they are, and how long their sessions were."""
-    told = rows.select(pl.col("aid").cast(pl.String), pl.col("type").cast(pl.String), length=pl.len().over("session"))
+    told = rows.select(
+        pl.col("aid").cast(pl.String),
+        pl.col("type").cast(pl.String),
+        length=pl.len().over("session"),
+    )
     return told.sample(min(EVIDENTLY_ROWS, told.height), seed=0)
 
 
@@ -115,7 +134,9 @@ def one_shop(seed: int) -> list[Told]:
         for number, (name, kind) in enumerate(worlds.KINDS.items()):
             count = WINDOWS if name != "none" else QUIET
             days = (HISTORY, HISTORY + WINDOW // 4, HISTORY + count * WINDOW)
-            rows = pl.concat([history, worlds.future(shop, kind, *days, np.random.default_rng([seed, number]))])
+            rows = pl.concat(
+                [history, worlds.future(shop, kind, *days, np.random.default_rng([seed, number]))]
+            )
             for i in range(count):
                 start = worlds.at(HISTORY + i * WINDOW)
                 now = rows.filter(pl.col("ts") < start + WINDOW * DAY_MS)
@@ -124,13 +145,17 @@ def one_shop(seed: int) -> list[Told]:
 
 
 def real(rows: pl.DataFrame, windows: int, seed: int = 0) -> list[Told]:
-    """Windows of real sessions in random order, each as if it were the first after the history, two fifths of them all:
-    more to learn from would be a reason to train, though nothing has changed."""
+    """Windows of real sessions in random order, each as if it were the first after the history, two
+    fifths of them all: more to learn from would be a reason to train, though nothing has
+    changed."""
     starts = rows.group_by("session").agg(start=pl.col("ts").min()).sort("session")
     shuffled = starts.with_columns(moved=pl.col("start").shuffle(seed))
-    rows = rows.join(shuffled, on="session").with_columns(ts=pl.col("ts") - pl.col("start") + pl.col("moved"))
+    rows = rows.join(shuffled, on="session").with_columns(
+        ts=pl.col("ts") - pl.col("start") + pl.col("moved")
+    )
     rows = rows.select(list(SPEC.table.dtypes)).sort("session", "ts", "aid", "type")
-    first, last = int(rows["ts"].min()), int(rows["ts"].max())  # type: ignore[arg-type]
+    first = int(rows["ts"].min())  # type: ignore[arg-type]
+    last = int(rows["ts"].max())  # type: ignore[arg-type]
     until = first + int(0.4 * (last - first))
     length = (last - until) // windows
     history = rows.filter(pl.col("ts") < until)
@@ -139,15 +164,23 @@ def real(rows: pl.DataFrame, windows: int, seed: int = 0) -> list[Told]:
         watch = Watch.start(history, until - 2 * DAY_MS, length, Path(folder))
         for i in range(windows):
             begin = until + i * length
-            window = split.started(rows, SPEC.table, begin, begin + length - 1).with_columns(pl.col("ts") - i * length)
-            look = watch.look(pl.concat([history, window]), until, until + length - 1, i < EVIDENTLY_REAL)
+            window = split.started(rows, SPEC.table, begin, begin + length - 1).with_columns(
+                pl.col("ts") - i * length
+            )
+            look = watch.look(
+                pl.concat([history, window]), until, until + length - 1, i < EVIDENTLY_REAL
+            )
             told.append(("real", *look))
     return told
 
 
 def judged(told: list[Told], name: str, windows: int) -> tuple[float, float]:
-    """Share of the changes of a kind that were detected, and whose first alarm was the right one."""
-    runs = [verdicts for verdicts in zip(*[iter([t[1] for t in told if t[0] == name])] * windows, strict=True)]
+    """Share of the changes of a kind that were detected, and whose first alarm was the right
+    one."""
+    runs = [
+        verdicts
+        for verdicts in zip(*[iter([t[1] for t in told if t[0] == name])] * windows, strict=True)
+    ]
     first = [next((v for v in verdicts if v != "quiet"), "quiet") for verdicts in runs]
     return float(np.mean([v != "quiet" for v in first])), float(
         np.mean([v == worlds.KINDS[name].verdict for v in first])
@@ -159,10 +192,15 @@ def summary(told: list[Told], windows: int) -> dict:
     kinds = [name for name in worlds.KINDS if name != "none"]
     by_kind = {name: judged(told, name, windows) for name in kinds}
     quiet = [t for t in told if t[0] in ("none", "real")]
-    real, asked = [t for t in quiet if t[0] == "real"], [t[2] for t in quiet if t[2] is not None]
+    real = [t for t in quiet if t[0] == "real"]
+    asked = [t[2] for t in quiet if t[2] is not None]
 
     def per_100(found: list[Told]) -> float:
-        return round(100 * float(np.mean([t[1] != "quiet" for t in found])), 2) if found else float("nan")
+        return (
+            round(100 * float(np.mean([t[1] != "quiet" for t in found])), 2)
+            if found
+            else float("nan")
+        )
 
     return {
         "false_alarms_per_100": per_100(quiet),
@@ -172,8 +210,12 @@ def summary(told: list[Told], windows: int) -> dict:
         "windows_without_change": len(quiet),
         "real_windows": len(real),
         "real_false_alarms_per_100": per_100(real) if real else None,
-        "evidently_detected": {n: round(float(np.mean([t[2] for t in told if t[0] == n])), 2) for n in kinds},
-        "by_kind": {name: {"detected": found, "right": right} for name, (found, right) in by_kind.items()},
+        "evidently_detected": {
+            n: round(float(np.mean([t[2] for t in told if t[0] == n])), 2) for n in kinds
+        },
+        "by_kind": {
+            name: {"detected": found, "right": right} for name, (found, right) in by_kind.items()
+        },
     }
 
 
@@ -190,7 +232,11 @@ def main() -> None:
         for number, job in enumerate(jobs):
             told += job.result()
             verdicts = Counter(t[:2] for t in job.result())
-            print(number, ", ".join(f"{name}: {v} {n}" for (name, v), n in verdicts.items()), flush=True)
+            print(
+                number,
+                ", ".join(f"{name}: {v} {n}" for (name, v), n in verdicts.items()),
+                flush=True,
+            )
     print(json.dumps(summary(told, WINDOWS)))
 
 
@@ -199,7 +245,10 @@ def read(data: Path) -> pl.DataFrame:
     from kreislauf import sources
     from kreislauf.lake.validate import judge
 
-    return judge(SPEC.table, list(sources.open_file(str(data / "sessions.jsonl.gz"), SPEC.table.line).chunks())).rows
+    return judge(
+        SPEC.table,
+        list(sources.open_file(str(data / "sessions.jsonl.gz"), SPEC.table.line).chunks()),
+    ).rows
 
 
 if __name__ == "__main__":

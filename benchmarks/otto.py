@@ -1,8 +1,10 @@
-"""Files in OTTO's format, as large as wanted: lengths, types and popularity follow what OTTO published of its data.
+"""Files in OTTO's format, as large as wanted: lengths, types and popularity follow what OTTO
+published of its data.
 
-OTTO's training data (https://github.com/otto-de/recsys-dataset): 216.7 M events in 12.9 M sessions of 28 days; events
-per session: mean 16.8, quantiles 50/75/90/95 % 6/15/39/68, at least 2, at most 500; 89.8/7.8/2.4 % clicks/carts/orders;
-1,855,603 articles; events per article: mean 117, quantiles 50/95 % 20/398, at most 129,004.
+OTTO's training data (https://github.com/otto-de/recsys-dataset): 216.7 M events in 12.9 M sessions
+of 28 days; events per session: mean 16.8, quantiles 50/75/90/95 % 6/15/39/68, at least 2, at most
+500; 89.8/7.8/2.4 % clicks/carts/orders; 1,855,603 articles; events per article: mean 117, quantiles
+50/95 % 20/398, at most 129,004.
 """
 
 import io
@@ -21,13 +23,17 @@ FULL_EVENTS = 216_716_096
 EVENTS_PER_SESSION = 17.1
 """Of what is generated here."""
 CHUNK = 100_000
-START, DAYS = 1_659_304_800_000, 28
+START = 1_659_304_800_000
+DAYS = 28
 ARTICLES = 1_855_603
 POPULARITY_SD = 1.88
-"""Of the logarithm of an article's events: with a median of 20 and a mean of 117, sqrt(2 * log(117 / 20))."""
+"""Of the logarithm of an article's events: with a median of 20 and a mean of 117, sqrt(2 * log(117
+/ 20))."""
 SENT_TWICE = 0.0005
-"""Share of the events that are the one before once more. Ours; without any, nothing would test the deduplication."""
-TYPES, TYPE_SHARES = ("clicks", "carts", "orders"), (0.898, 0.078, 0.024)
+"""Share of the events that are the one before once more. Ours; without any, nothing would test the
+deduplication."""
+TYPES = ("clicks", "carts", "orders")
+TYPE_SHARES = (0.898, 0.078, 0.024)
 
 
 @dataclass
@@ -46,11 +52,14 @@ class Written:
 def generate(path: Path, sessions: int, seed: int = 0, bad_share: float = 0.0) -> Written:
     """Write a file of `sessions` lines, each a session, in the order of their first events.
 
-    A share `bad_share` of the lines, at random places, is broken in one of the ways of `KINDS`, in turn; all others are
-    the same as without it. Same arguments: same bytes. Raises ValueError if `sessions` or `bad_share` makes no sense.
+    A share `bad_share` of the lines, at random places, is broken in one of the ways of `KINDS`, in
+    turn; all others are the same as without it. Same arguments: same bytes. Raises ValueError if
+    `sessions` or `bad_share` makes no sense.
     """
     if sessions < 1 or not 0 <= bad_share <= 1:
-        raise ValueError(f"{sessions} sessions, {bad_share} of them bad: give at least 1, and a share from 0 to 1.")
+        raise ValueError(
+            f"{sessions} sessions, {bad_share} of them bad: give at least 1, and a share from 0 to 1."
+        )
     written = Written()
     with path.open("wb") as file:
         for first in range(0, sessions, CHUNK):
@@ -67,16 +76,22 @@ def generate(path: Path, sessions: int, seed: int = 0, bad_share: float = 0.0) -
 
 
 def _rows(rng: np.random.Generator, first: int, starts: np.ndarray) -> pl.DataFrame:
-    """Events of the sessions from number `first` on, which start at `starts` (ms since 1970 UTC)."""
+    """Events of the sessions from number `first` on, which start at `starts` (ms since 1970
+    UTC)."""
     lengths = np.clip(np.round(rng.lognormal(1.8, 1.45, len(starts))), 2, 500).astype(np.int64)
-    n, begins = lengths.sum(), np.r_[0, np.cumsum(lengths)[:-1]]
-    # Somebody reads for a minute and a half, or comes back after days; one event in a hundred has the time of the last.
-    gaps = np.where(rng.random(n) < 0.05, rng.exponential(2 * DAY_MS, n), rng.exponential(90_000, n))
+    n = lengths.sum()
+    begins = np.r_[0, np.cumsum(lengths)[:-1]]
+    # Somebody reads for a minute and a half, or comes back after days; one event in a hundred has
+    # the time of the last.
+    gaps = np.where(
+        rng.random(n) < 0.05, rng.exponential(2 * DAY_MS, n), rng.exponential(90_000, n)
+    )
     gaps[rng.random(n) < 0.01] = 0
     gaps[begins] = 0
     passed = np.cumsum(gaps)
     passed -= np.repeat(passed[begins], lengths)
-    most, room = passed[begins + lengths - 1], START + DAYS * DAY_MS - 1 - starts
+    most = passed[begins + lengths - 1]
+    room = START + DAYS * DAY_MS - 1 - starts
     passed *= np.repeat(np.minimum(1, room / np.maximum(most, 1)), lengths)
     types = pl.Series(TYPES, dtype=pl.Enum(TYPES))
     rows = pl.DataFrame(
@@ -93,7 +108,8 @@ def _rows(rng: np.random.Generator, first: int, starts: np.ndarray) -> pl.DataFr
 
 
 def _articles(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Draw article ids, int64 (n,). Popularity is lognormal, and what is drawn by it is normal around the variance."""
+    """Draw article ids, int64 (n,). Popularity is lognormal, and what is drawn by it is normal
+    around the variance."""
     grid = np.linspace(-8, 12, 2001)
     below = np.interp(rng.normal(POPULARITY_SD, 1, n), grid, [NormalDist().cdf(z) for z in grid])
     rank = np.minimum((below * ARTICLES).astype(np.int64), ARTICLES - 1)
@@ -110,7 +126,9 @@ def _repeated(rows: pl.DataFrame) -> int:
 def _lines(rows: pl.DataFrame) -> bytes:
     """One JSON line for each session, as compact as in OTTO's files."""
     buffer = io.BytesIO()
-    sessions = rows.group_by("session", maintain_order=True).agg(events=pl.struct("aid", "ts", "type"))
+    sessions = rows.group_by("session", maintain_order=True).agg(
+        events=pl.struct("aid", "ts", "type")
+    )
     sessions.write_ndjson(buffer)
     return buffer.getvalue()
 
@@ -119,7 +137,8 @@ def _break(data: bytes, bad: np.ndarray, written: Written) -> bytes:
     """`data` with the lines at the positions `bad` broken, each noted in `written`."""
     if not len(bad):
         return data
-    lines, kinds = data.split(b"\n"), list(KINDS.values())
+    lines = data.split(b"\n")
+    kinds = list(KINDS.values())
     for i in bad.tolist():
         lines[i] = kinds[len(written.bad) % len(kinds)](lines[i])
         written.bad.append((written.lines + i + 1, lines[i]))

@@ -1,12 +1,15 @@
-"""OTTO's evaluation protocol, for results that can be compared with published ones: split, labels, cut, recall@20.
+"""OTTO's evaluation protocol, for results that can be compared with published ones: split, labels,
+cut, recall@20.
 
-The definition is that of https://github.com/otto-de/recsys-dataset at commit f404284 (README.md, KAGGLE.md and what
-src/testset.py, src/labels.py and src/evaluate.py do, down to `<` against `<=`); the code is our own.
+The definition is that of https://github.com/otto-de/recsys-dataset at commit f404284 (README.md,
+KAGGLE.md and what src/testset.py, src/labels.py and src/evaluate.py do, down to `<` against `<=`);
+the code is our own.
 
-Rows have the columns session, aid, ts (ms since 1970 UTC), all Int64, and type (clicks, carts or orders; String or
-Enum). Their order is the order of events, as in OTTO's files, and sessions come in the order of their first rows. The
-lake sorts events of one time by article and type, and keeps one of two equal events. Another order of such events moves
-none across a split, but changes the labels of prefixes that end between them: 2 of 842 in OTTO's sample of 20 sessions.
+Rows have the columns session, aid, ts (ms since 1970 UTC), all Int64, and type (clicks, carts or
+orders; String or Enum). Their order is the order of events, as in OTTO's files, and sessions come
+in the order of their first rows. The lake sorts events of one time by article and type, and keeps
+one of two equal events. Another order of such events moves none across a split, but changes the
+labels of prefixes that end between them: 2 of 842 in OTTO's sample of 20 sessions.
 """
 
 from dataclasses import dataclass
@@ -47,12 +50,13 @@ class Cut:
 def split(rows: pl.DataFrame, days: int) -> Split:
     """Cut `days` * 24 h before the newest event; rows keep their order.
 
-    Test are the sessions that begin after the boundary, less the articles that train does not know. Train are the
-    events before it, so a session that crosses it loses its end, and an event of the very boundary belongs to neither.
-    A session with fewer than two events left is dropped, from train before it makes articles known. As in OTTO's code,
-    a part can end up with no rows.
+    Test are the sessions that begin after the boundary, less the articles that train does not know.
+    Train are the events before it, so a session that crosses it loses its end, and an event of the
+    very boundary belongs to neither. A session with fewer than two events left is dropped, from
+    train before it makes articles known. As in OTTO's code, a part can end up with no rows.
 
-    Raises ValueError if there are no rows, a session is out of order, or nothing would be left to learn from.
+    Raises ValueError if there are no rows, a session is out of order, or nothing would be left to
+    learn from.
     """
     _check(rows)
     if days <= 0:
@@ -71,17 +75,21 @@ def split(rows: pl.DataFrame, days: int) -> Split:
 
 
 def labels(rows: pl.DataFrame) -> pl.DataFrame:
-    """What follows each prefix of each session: one row for every event but the session's last, in the rows' order.
+    """What follows each prefix of each session: one row for every event but the session's last, in
+    the rows' order.
 
-    Columns session; seen (Int64), the events of the prefix; clicks (Int64), the next article clicked, null if none is;
-    carts and orders (List(Int64), ascending), the articles that are put in the cart, or ordered, anywhere later.
+    Columns session; seen (Int64), the events of the prefix; clicks (Int64), the next article
+    clicked, null if none is; carts and orders (List(Int64), ascending), the articles that are put
+    in the cart, or ordered, anywhere later.
 
     A next click on article 0 is null, too: OTTO's code takes that number for no label.
 
     Raises ValueError if there are no rows or a session is out of order.
     """
     _check(rows)
-    click = pl.when(pl.col("type") == "clicks").then("aid").shift(-1).backward_fill().over("session")
+    click = (
+        pl.when(pl.col("type") == "clicks").then("aid").shift(-1).backward_fill().over("session")
+    )
     events = rows.with_columns(seen=POSITION, clicks=pl.when(click != 0).then(click))
     result = events.filter(pl.col("seen") < pl.len().over("session")).select(*PREFIX, "clicks")
     for kind in ("carts", "orders"):
@@ -90,24 +98,29 @@ def labels(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def positions(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Where to cut each session: columns session and seen, drawn evenly from 1 to its events less one.
+    """Where to cut each session: columns session and seen, drawn evenly from 1 to its events less
+    one.
 
-    The draws are those of OTTO's script with the same --seed, if the sessions come in the order of its file. A session
-    of one event cannot be cut and is left out.
+    The draws are those of OTTO's script with the same --seed, if the sessions come in the order of
+    its file. A session of one event cannot be cut and is left out.
     """
-    random, drawn = Random(seed), []
+    random = Random(seed)
+    drawn = []
     lengths = rows.group_by("session", maintain_order=True).len().filter(pl.col("len") > 1)
     for length in lengths["len"]:
-        # Two calls per session are type checked in the script, and beartype draws 32 bits for each from its generator.
+        # Two calls per session are type checked in the script, and beartype draws 32 bits for each
+        # from its generator.
         random.getrandbits(64)
         drawn.append(random.randint(1, length - 1))
     return lengths.select("session", seen=pl.Series(drawn, dtype=pl.Int64))
 
 
 def truncate(rows: pl.DataFrame, at: pl.DataFrame) -> Cut:
-    """Cut each session after the first `seen` events, as `at` says: the test set of OTTO's Kaggle competition.
+    """Cut each session after the first `seen` events, as `at` says: the test set of OTTO's Kaggle
+    competition.
 
-    `at` has the columns session and seen (Int64), such as from `positions`; sessions that it lacks are left out.
+    `at` has the columns session and seen (Int64), such as from `positions`; sessions that it lacks
+    are left out.
 
     Raises ValueError if a session cannot be cut where `at` says, and as `labels` does.
     """
@@ -125,25 +138,33 @@ def truncate(rows: pl.DataFrame, at: pl.DataFrame) -> Cut:
 
 
 def recall(labels: pl.DataFrame, predictions: pl.DataFrame) -> dict[str, float]:
-    """Recall@20 of clicks, carts and orders, and `total`, their average with OTTO's weights 0.10, 0.30 and 0.60.
+    """Recall@20 of clicks, carts and orders, and `total`, their average with OTTO's weights 0.10,
+    0.30 and 0.60.
 
-    `labels` is as of the function `labels`: all prefixes, or one of each session. `predictions` has the columns session
-    and seen of the prefix, and clicks, carts and orders (List(Int64), best first; what comes after 20 is ignored). Each
-    recall is the number of labels found over the number that 20 answers could have found, min(20, n) of a prefix with
-    n, both summed over all prefixes. A prefix without predictions finds nothing.
+    `labels` is as of the function `labels`: all prefixes, or one of each session. `predictions` has
+    the columns session and seen of the prefix, and clicks, carts and orders (List(Int64), best
+    first; what comes after 20 is ignored). Each recall is the number of labels found over the
+    number that 20 answers could have found, min(20, n) of a prefix with n, both summed over all
+    prefixes. A prefix without predictions finds nothing.
 
     Raises ValueError if a prefix comes twice or a kind has no label at all.
     """
     for name, frame in (("labels", labels), ("predictions", predictions)):
         if frame.select(PREFIX).is_duplicated().any():
             raise ValueError(f"The {name} have a prefix (session, seen) twice: keep one of them.")
-    both = labels.with_columns(pl.concat_list("clicks").list.drop_nulls()).join(predictions, on=PREFIX, how="left")
+    both = labels.with_columns(pl.concat_list("clicks").list.drop_nulls()).join(
+        predictions, on=PREFIX, how="left"
+    )
     result = {}
     for kind in WEIGHTS:
         found = pl.col(f"{kind}_right").list.head(K).list.set_intersection(pl.col(kind)).list.len()
-        hits, most = both.select(found.sum(), most=pl.col(kind).list.len().clip(upper_bound=K).sum()).row(0)
+        hits, most = both.select(
+            found.sum(), most=pl.col(kind).list.len().clip(upper_bound=K).sum()
+        ).row(0)
         if not most:
-            raise ValueError(f"The labels have no {kind}, so their recall is not defined: give a longer test.")
+            raise ValueError(
+                f"The labels have no {kind}, so their recall is not defined: give a longer test."
+            )
         result[kind] = hits / most
     return result | {"total": sum(WEIGHTS[kind] * result[kind] for kind in WEIGHTS)}
 
@@ -164,7 +185,10 @@ def _two_or_more(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _later(events: pl.DataFrame, kind: str) -> pl.DataFrame:
-    """Articles with an event of `kind` after a prefix, where there are any: columns session, seen and `kind`."""
-    last = events.filter(pl.col("type") == kind).group_by("session", "aid").agg(pl.col("seen").max())
+    """Articles with an event of `kind` after a prefix, where there are any: columns session, seen
+    and `kind`."""
+    last = (
+        events.filter(pl.col("type") == kind).group_by("session", "aid").agg(pl.col("seen").max())
+    )
     before = last.filter(pl.col("seen") > 1).with_columns(seen=pl.int_ranges(1, "seen"))
     return before.explode("seen").group_by(PREFIX).agg(pl.col("aid").sort().alias(kind))

@@ -1,4 +1,5 @@
-"""What a served file loses and gains with fewer bits: the same graph with float16 tables, and with 8-bit products."""
+"""What a served file loses and gains with fewer bits: the same graph with float16 tables, and with
+8-bit products."""
 
 from pathlib import Path
 
@@ -14,7 +15,8 @@ LARGE = 100_000
 def variants(source: Path, folder: Path) -> dict[str, Path]:
     """Files in `folder` by what they are; `source` itself is the first."""
     return {"float32": source} | {
-        name: change(source, folder / f"{name}.onnx") for name, change in {"float16": float16, "int8": int8}.items()
+        name: change(source, folder / f"{name}.onnx")
+        for name, change in {"float16": float16, "int8": int8}.items()
     }
 
 
@@ -24,7 +26,8 @@ def float16(source: Path, target: Path) -> Path:
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and np.prod(tensor.dims) >= LARGE:
-            name, half = tensor.name, numpy_helper.to_array(tensor).astype(np.float16)
+            name = tensor.name
+            half = numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
             casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *model.graph.node]
@@ -35,7 +38,13 @@ def float16(source: Path, target: Path) -> Path:
 
 
 def int8(source: Path, target: Path) -> Path:
-    """Products with constant matrices in 8 bits, with one scale for each column; what is on the other side is
-    quantised as it comes."""
-    quantize_dynamic(source, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
+    """Products with constant matrices in 8 bits, with one scale for each column; what is on the
+    other side is quantised as it comes."""
+    quantize_dynamic(
+        source,
+        target,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+    )
     return target

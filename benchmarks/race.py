@@ -1,4 +1,5 @@
-"""A race of trainings to the same recall: what all contenders are told, the clock of each, and when it got there."""
+"""A race of trainings to the same recall: what all contenders are told, the clock of each, and when
+it got there."""
 
 import itertools
 import json
@@ -44,7 +45,8 @@ class Job:
     steps: int = 150
     warm: int = 20
     rounds: int = 5
-    """Of the loops with and without Lightning: steps that count, steps before them, and how often."""
+    """Of the loops with and without Lightning: steps that count, steps before them, and how
+    often."""
 
     def load(self) -> tuple[pl.DataFrame, Examples]:
         """Rows to learn from, and the questions."""
@@ -70,7 +72,8 @@ class Check(NamedTuple):
 
 
 class Watch(Callback):
-    """The clock of a training: it stops for a check now and then, and ends the training at the target or the limit."""
+    """The clock of a training: it stops for a check now and then, and ends the training at the
+    target or the limit."""
 
     def __init__(
         self,
@@ -81,7 +84,10 @@ class Watch(Callback):
         spent: tuple[float, float] = (0.0, 0.0),
     ):
         """`spent` are wall and CPU seconds that belong to the training and were before it."""
-        self.name, self.job, self.ask, self.count = name, job, ask, count
+        self.name = name
+        self.job = job
+        self.ask = ask
+        self.count = count
         self.checks: list[Check] = []
         self.seconds, self.cpu = spent
         self.examples = 0
@@ -92,7 +98,9 @@ class Watch(Callback):
         self.since = time.perf_counter(), time.process_time()
         self.check()
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Counts, and checks when it is time."""
         self.examples += self.count(batch)
         if self.examples >= len(self.checks) * self.job.every:
@@ -111,21 +119,31 @@ class Watch(Callback):
         self.cpu += time.process_time() - self.since[1]
         self.checks.append(Check(self.seconds, self.cpu, self.examples, self.ask()))
         recalls = " ".join(f"{value:.4f}" for value in self.checks[-1].recalls)
-        print(f"{self.name} {self.seconds:8.1f} s {self.examples:9} examples, recall@20 {recalls}", flush=True)
+        print(
+            f"{self.name} {self.seconds:8.1f} s {self.examples:9} examples, recall@20 {recalls}",
+            flush=True,
+        )
         self.since = time.perf_counter(), time.process_time()
 
 
-def seconds_to(target: float, checks: list[Check], which: int = 0, clock: str = "seconds") -> float | None:
-    """When a recall first was at the target, on a straight line between two checks; None if it never was."""
+def seconds_to(
+    target: float, checks: list[Check], which: int = 0, clock: str = "seconds"
+) -> float | None:
+    """When a recall first was at the target, on a straight line between two checks; None if it
+    never was."""
     points = [(getattr(check, clock), check.recalls[which]) for check in checks]
     for (before, low), (after, high) in itertools.pairwise([points[0], *points]):
         if high >= target:
-            return before + (target - low) / (high - low) * (after - before) if high > low else after
+            return (
+                before + (target - low) / (high - low) * (after - before) if high > low else after
+            )
     return None
 
 
 def apart(job: Job, work: Callable[..., Any], *more: Any) -> Any:
     """`work(job, *more)` in a fresh process."""
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, initializer=torch.set_num_threads, initargs=(job.threads,)) as pool:
+    with ProcessPoolExecutor(
+        1, spawn, initializer=torch.set_num_threads, initargs=(job.threads,)
+    ) as pool:
         return pool.submit(work, job, *more).result()

@@ -1,9 +1,11 @@
-"""How long from the call of the flow rollback until the version before has answered its golden requests and is live?
+"""How long from the call of the flow rollback until the version before has answered its golden
+requests and is live?
 
-`python -m benchmarks.rollback` starts Prefect, MLflow and Triton, trains two versions of the recommender, briefly, on a
-simulated shop with as many articles as Diginetica, so that the files are as large as real ones, and makes both live
-without a gate. Then it rolls back ROUNDS times, to and fro, as a call from Python whose imports are done. The last line
-is JSON: seconds from call to return, median and slowest, and the size of a file in 10^6 bytes.
+`python -m benchmarks.rollback` starts Prefect, MLflow and Triton, trains two versions of the
+recommender, briefly, on a simulated shop with as many articles as Diginetica, so that the files are
+as large as real ones, and makes both live without a gate. Then it rolls back ROUNDS times, to and
+fro, as a call from Python whose imports are done. The last line is JSON: seconds from call to
+return, median and slowest, and the size of a file in 10^6 bytes.
 """
 
 import json
@@ -39,7 +41,9 @@ def measure(plan: Plan, params: dict, rounds: int, folder: Path) -> dict:
     ingest(str(raw), MODEL)
     for champion, seed in ((None, 0), (1, 1)):
         version = train(MODEL, params | {"seed": seed})
-        decision = gate.Decision(outcome="promote", reasons=["A benchmark."], metric="", champion_version=champion)
+        decision = gate.Decision(
+            outcome="promote", reasons=["A benchmark."], metric="", champion_version=champion
+        )
         publish(MODEL, registry.record_decision(version, decision).number)
     took = []
     for _ in range(rounds):

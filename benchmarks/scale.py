@@ -1,8 +1,10 @@
-"""How do CPU time and memory of the ingest grow with the data, and what would all of OTTO's data take?
+"""How do CPU time and memory of the ingest grow with the data, and what would all of OTTO's data
+take?
 
-`python -m benchmarks.scale` ingests files of 1, 3, 10 and 30 M events, each three times; `python -m benchmarks.scale
-100` adds 100 M. It needs 5 GB in the temporary folder (set TMPDIR to another one), with 100 M events 15 GB. The last
-line is JSON. What it says of all of OTTO's data is not measured: a line through the largest two sizes leads there.
+`python -m benchmarks.scale` ingests files of 1, 3, 10 and 30 M events, each three times; `python -m
+benchmarks.scale 100` adds 100 M. It needs 5 GB in the temporary folder (set TMPDIR to another one),
+with 100 M events 15 GB. The last line is JSON. What it says of all of OTTO's data is not measured:
+a line through the largest two sizes leads there.
 """
 
 import argparse
@@ -16,7 +18,8 @@ from benchmarks.contenders import Measured
 from benchmarks.ingest import line, once, workplace
 from benchmarks.otto import EVENTS_PER_SESSION, FULL_EVENTS, generate
 
-SIZES, REPEATS = (1, 3, 10, 30), 3
+SIZES = (1, 3, 10, 30)
+REPEATS = 3
 """Million events; runs of each."""
 
 
@@ -44,7 +47,9 @@ def summary(runs: dict[int, list[Measured]]) -> dict:
     )
     exponent = np.polyfit(np.log(events), np.log(cpu), 1)[0]
     full = {
-        f"full_otto_{name}_extrapolated": round(float(values[-1] + _slope(events, values) * (FULL_EVENTS - events[-1])))
+        f"full_otto_{name}_extrapolated": round(
+            float(values[-1] + _slope(events, values) * (FULL_EVENTS - events[-1]))
+        )
         for name, values in (("cpu_seconds", cpu), ("wall_seconds", wall), ("peak_mb", peak))
     }
     return {
@@ -66,12 +71,17 @@ def _slope(events: np.ndarray, values: np.ndarray) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("more", type=float, nargs="*", help="further sizes in million events, such as 100")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scale", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "more", type=float, nargs="*", help="further sizes in million events, such as 100"
+    )
     sizes = sorted({*SIZES, *parser.parse_args().more})
     with workplace(round(sizes[-1] * 1e6 / EVENTS_PER_SESSION)) as work:
         result = run(work, sizes, REPEATS)
-    slope, full = result["cpu_seconds_per_million_events"], result["full_otto_cpu_seconds_extrapolated"]
+    slope = result["cpu_seconds_per_million_events"]
+    full = result["full_otto_cpu_seconds_extrapolated"]
     print(
         f"{slope} CPU s for each further million events; OTTO's {FULL_EVENTS / 1e6:.1f} M: {full} CPU s (extrapolated)"
     )

@@ -1,12 +1,15 @@
-"""What does an answer cost: in process, from Triton, from the gateway, and from `mlflow models serve`?
+"""What does an answer cost: in process, from Triton, from the gateway, and from `mlflow models
+serve`?
 
-`python -m benchmarks.serving` trains the recommender, briefly, on a simulated shop with as many articles as Diginetica
-and serves the same file four ways on loopback: onnxruntime in this process, Triton over gRPC, the gateway over HTTP,
-and MLflow's model server, which a user might pick instead. The same sessions are sent, one each, by 1, 4 and 16
-clients, each asking again when it is answered. The contenders take turns, so that all have the same neighbours on the
-machine; client and servers share its cores. Each number is the median over the rounds. The last line is JSON, times in
-ms. The gateway's deadline is off, so that it does what the others do. `--perf-analyzer PATH` lets NVIDIA's own client
-measure the same Triton afterwards (`pip install tritonclient[grpc]==2.51.0` in another environment brings one).
+`python -m benchmarks.serving` trains the recommender, briefly, on a simulated shop with as many
+articles as Diginetica and serves the same file four ways on loopback: onnxruntime in this process,
+Triton over gRPC, the gateway over HTTP, and MLflow's model server, which a user might pick instead.
+The same sessions are sent, one each, by 1, 4 and 16 clients, each asking again when it is answered.
+The contenders take turns, so that all have the same neighbours on the machine; client and servers
+share its cores. Each number is the median over the rounds. The last line is JSON, times in ms. The
+gateway's deadline is off, so that it does what the others do. `--perf-analyzer PATH` lets NVIDIA's
+own client measure the same Triton afterwards (`pip install tritonclient[grpc]==2.51.0` in another
+environment brings one).
 """
 
 import argparse
@@ -44,13 +47,19 @@ class Questions:
     """Sessions, as tensors for the model and as JSON for the servers."""
 
     def __init__(self, plan: Plan, params: dict, folder: Path, n: int):
-        kind, rows = spec.load(MODEL), simulate(plan)
+        kind = spec.load(MODEL)
+        rows = simulate(plan)
         self.onnx = kind.train(rows, kind.Params(**params), Work(folder / "training")).onnx
         examples = kind.examples(rows)
         drawn = np.random.default_rng(0).permutation(len(examples))[:n]
-        self.inputs = [{name: values[i : i + 1] for name, values in examples.inputs.items()} for i in drawn]
+        self.inputs = [
+            {name: values[i : i + 1] for name, values in examples.inputs.items()} for i in drawn
+        ]
         self.gateway = [json.dumps(request(tensors)).encode() for tensors in self.inputs]
-        self.mlflow = [json.dumps({"inputs": {k: v.tolist() for k, v in i.items()}}).encode() for i in self.inputs]
+        self.mlflow = [
+            json.dumps({"inputs": {k: v.tolist() for k, v in i.items()}}).encode()
+            for i in self.inputs
+        ]
 
 
 def request(tensors: Tensors) -> dict:
@@ -58,7 +67,12 @@ def request(tensors: Tensors) -> dict:
     known = tensors["article_ids"][0] >= 0
     columns = (tensors[name][0][known].tolist() for name in ("article_ids", "types", "times"))
     types = ("clicks", "carts", "orders")
-    return {"events": [{"aid": aid, "type": types[kind], "ts": ts} for aid, kind, ts in zip(*columns, strict=True)]}
+    return {
+        "events": [
+            {"aid": aid, "type": types[kind], "ts": ts}
+            for aid, kind, ts in zip(*columns, strict=True)
+        ]
+    }
 
 
 @contextlib.asynccontextmanager
@@ -90,7 +104,9 @@ async def from_triton(asked: Questions, url: str) -> AsyncIterator[Ask]:
 async def over_http(url: str, bodies: list[bytes], marker: bytes) -> AsyncIterator[Ask]:
     """A server that takes JSON; an answer without `marker` is none."""
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, headers={"Content-Type": "application/json"}) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, headers={"Content-Type": "application/json"}
+    ) as session:
 
         async def ask(number: int) -> None:
             async with session.post(url, data=bodies[number]) as response:
@@ -119,7 +135,9 @@ async def load(ask: Ask, n: int, concurrency: int, seconds: float) -> tuple[floa
     return float(p50), float(p99), len(took) / (time.perf_counter() - began)
 
 
-async def compare(asked: Questions, running: dict, mlflow: str, rounds: int, seconds: float) -> dict[str, dict]:
+async def compare(
+    asked: Questions, running: dict, mlflow: str, rounds: int, seconds: float
+) -> dict[str, dict]:
     """`{contender: {concurrency: [p50, p99, per second]}}`."""
     n = len(asked.inputs)
     gateway = f"{running['gateway']['url']}/v1/{MODEL}/predict"
@@ -139,9 +157,14 @@ async def compare(asked: Questions, running: dict, mlflow: str, rounds: int, sec
                 for _ in range(rounds)
             ]
             for name in contenders:
-                found[name][concurrency] = np.median([turn[name] for turn in turns], axis=0).tolist()
+                found[name][concurrency] = np.median(
+                    [turn[name] for turn in turns], axis=0
+                ).tolist()
                 p50, p99, rate = found[name][concurrency]
-                print(f"{concurrency:3d}  {name:12} p50 {p50:7.2f}  p99 {p99:7.2f}  {rate:6.0f}/s", flush=True)
+                print(
+                    f"{concurrency:3d}  {name:12} p50 {p50:7.2f}  p99 {p99:7.2f}  {rate:6.0f}/s",
+                    flush=True,
+                )
     return found
 
 
@@ -152,7 +175,9 @@ def mlflow_server(onnx: Path, home: Path):
     import onnx as onnx_format
 
     model = home / "mlflow-model"
-    mlflow.onnx.save_model(onnx_format.load(onnx), model, pip_requirements=["onnxruntime"], save_as_external_data=False)
+    mlflow.onnx.save_model(
+        onnx_format.load(onnx), model, pip_requirements=["onnxruntime"], save_as_external_data=False
+    )
     port = processes.free_port()
     command: list[str | Path] = [
         Path(sys.executable).parent / "mlflow", "models", "serve", "-m", model, "--env-manager", "local", "--host",
@@ -168,10 +193,16 @@ def mlflow_server(onnx: Path, home: Path):
         processes.stop(record)
 
 
-def perf_analyzer(program: Path, url: str, asked: Questions, folder: Path) -> dict[int, list[float]]:
-    """`{concurrency: [p50, p99, per second]}` of Triton alone, as NVIDIA's client sees it. Raises RuntimeError."""
+def perf_analyzer(
+    program: Path, url: str, asked: Questions, folder: Path
+) -> dict[int, list[float]]:
+    """`{concurrency: [p50, p99, per second]}` of Triton alone, as NVIDIA's client sees it. Raises
+    RuntimeError."""
     told = folder / "questions.json"
-    rows = [{name: values.ravel().tolist() for name, values in tensors.items()} for tensors in asked.inputs]
+    rows = [
+        {name: values.ravel().tolist() for name, values in tensors.items()}
+        for tensors in asked.inputs
+    ]
     told.write_text(json.dumps({"data": rows}))
     found = {}
     for concurrency in CONCURRENCY:
@@ -209,7 +240,10 @@ def measure(
             found["perf_analyzer"] = perf_analyzer(nvidia, running["triton"]["grpc"], asked, home)
     finally:
         stack.down(home)
-    first, busy = ({name: result[c] for name, result in found.items()} for c in (CONCURRENCY[0], CONCURRENCY[-1]))
+    first, busy = (
+        {name: result[c] for name, result in found.items()}
+        for c in (CONCURRENCY[0], CONCURRENCY[-1])
+    )
     numbers = {
         "triton_minus_ort_p50_ms": first["triton"][0] - first["ort"][0],
         "gateway_minus_triton_p50_ms": first["gateway"][0] - first["triton"][0],
@@ -220,18 +254,28 @@ def measure(
         for concurrency, (p50, p99, rate) in result.items():
             numbers |= {f"{name}_{concurrency}_p50": p50, f"{name}_{concurrency}_p99": p99}
             numbers[f"{name}_{concurrency}_per_second"] = rate
-    return {name: round(value, 2) for name, value in numbers.items()} | {"size_mb": asked.onnx.stat().st_size / 1e6}
+    return {name: round(value, 2) for name, value in numbers.items()} | {
+        "size_mb": asked.onnx.stat().st_size / 1e6
+    }
 
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3, help="of each contender in a round")
-    parser.add_argument("--perf-analyzer", type=Path, help="NVIDIA's client, to ask the same Triton")
+    parser.add_argument(
+        "--perf-analyzer", type=Path, help="NVIDIA's client, to ask the same Triton"
+    )
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(PLAN, QUICK, told.rounds, told.seconds, Path(folder), told.perf_analyzer)))
+        print(
+            json.dumps(
+                measure(PLAN, QUICK, told.rounds, told.seconds, Path(folder), told.perf_analyzer)
+            )
+        )
 
 
 if __name__ == "__main__":

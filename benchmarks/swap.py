@@ -1,11 +1,12 @@
 """Does anyone notice when versions are swapped under load, or when a broken one is published?
 
-`python -m benchmarks.swap` starts Prefect, MLflow, Triton and the gateway, trains two recommenders, briefly, on a
-simulated shop and on half of it, and publishes them in turn, each time as a new version, while clients ask the gateway
-without pause. Every sixth version is broken: Triton cannot load it, or it answers otherwise than was registered;
-publish has to refuse it. A request fails if it is not answered with 200; fallbacks, after the gateway's deadline, are
-counted apart. An answer is unapproved if its version never was in the release log, or if it is not what this version's
-file answers. The last line is JSON.
+`python -m benchmarks.swap` starts Prefect, MLflow, Triton and the gateway, trains two recommenders,
+briefly, on a simulated shop and on half of it, and publishes them in turn, each time as a new
+version, while clients ask the gateway without pause. Every sixth version is broken: Triton cannot
+load it, or it answers otherwise than was registered; publish has to refuse it. A request fails if
+it is not answered with 200; fallbacks, after the gateway's deadline, are counted apart. An answer
+is unapproved if its version never was in the release log, or if it is not what this version's file
+answers. The last line is JSON.
 """
 
 import argparse
@@ -72,7 +73,9 @@ class Crowd:
             question = number % len(self.questions)
             try:
                 async with session.post(self.url, json=self.questions[question]) as response:
-                    self.told.append(Told(time.time(), question, response.status, await response.json()))
+                    self.told.append(
+                        Told(time.time(), question, response.status, await response.json())
+                    )
             except aiohttp.ClientError as error:
                 self.told.append(Told(time.time(), question, 0, {"detail": str(error)}))
             number += CLIENTS
@@ -82,19 +85,27 @@ class Shelf:
     """Registers versions of two trainings, whole or broken."""
 
     def __init__(self, plan: Plan, params: dict, folder: Path):
-        self.kind, self.folder = spec.load(MODEL), folder
+        self.kind = spec.load(MODEL)
+        self.folder = folder
         self.rows = simulate(plan)
         self.params = self.kind.Params(**params)
         parts = (self.rows, self.rows.filter(pl.col("session") % 2 == 0))
-        self.trained = [self.kind.train(part, self.params, Work(folder / str(i))) for i, part in enumerate(parts)]
+        self.trained = [
+            self.kind.train(part, self.params, Work(folder / str(i)))
+            for i, part in enumerate(parts)
+        ]
         examples = self.kind.examples(self.rows)
         drawn = np.random.default_rng(0).permutation(len(examples))[:QUESTIONS]
         inputs = {name: values[drawn] for name, values in examples.inputs.items()}
         self.questions = [
-            request({name: values[i : i + 1] for name, values in inputs.items()}) for i in range(len(drawn))
+            request({name: values[i : i + 1] for name, values in inputs.items()})
+            for i in range(len(drawn))
         ]
         self.answers = [
-            [answer["article_ids"] for answer in self.kind.answers(scoring.answer(one.onnx, inputs))]
+            [
+                answer["article_ids"]
+                for answer in self.kind.answers(scoring.answer(one.onnx, inputs))
+            ]
             for one in self.trained
         ]
         same = sum(a == b for a, b in zip(*self.answers, strict=True))
@@ -104,14 +115,19 @@ class Shelf:
             )
 
     def put(self, which: int, number: int, champion: int | None, fault: str = "") -> int:
-        """A version with the answers of training `which`, promoted against `champion`; its number."""
+        """A version with the answers of training `which`, promoted against `champion`; its
+        number."""
         from kreislauf import registry
         from kreislauf.evaluation import gate
         from kreislauf.release.golden import write_golden
 
-        right, other = self.trained[which], self.trained[1 - which]
+        right = self.trained[which]
+        other = self.trained[1 - which]
         golden = write_golden(
-            self.kind, self.rows, (other if fault == "answers" else right).onnx, self.folder / "golden.json"
+            self.kind,
+            self.rows,
+            (other if fault == "answers" else right).onnx,
+            self.folder / "golden.json",
         )
         trained = replace(right, onnx=self.unloadable(right)) if fault == "unloadable" else right
         lineage = registry.Lineage(
@@ -120,7 +136,9 @@ class Shelf:
         )  # fmt: skip
         files = {"golden": golden, "weights": right.weights, "baseline": right.onnx}
         version = registry.register(MODEL, trained, self.params, lineage, files)
-        decision = gate.Decision(outcome="promote", reasons=["A benchmark."], metric="", champion_version=champion)
+        decision = gate.Decision(
+            outcome="promote", reasons=["A benchmark."], metric="", champion_version=champion
+        )
         return registry.record_decision(version, decision).number
 
     def unloadable(self, trained: Trained) -> Path:
@@ -140,7 +158,8 @@ def measure(plan: Plan, params: dict, swaps: int, broken: int, home: Path, url: 
 
     shelf = Shelf(plan, params, home)
     champion = publish(MODEL, shelf.put(0, 1, None)).champion
-    files, refused = {champion: 0}, 0
+    files = {champion: 0}
+    refused = 0
     # The gateway looks into the release log twice a second.
     time.sleep(2)
     with Crowd(url, shelf.questions) as crowd:
@@ -159,13 +178,16 @@ def measure(plan: Plan, params: dict, swaps: int, broken: int, home: Path, url: 
                 continue
             if fault:
                 raise RuntimeError(f"Version {version} is live, although it is broken ({fault}).")
-            champion, files[version] = version, which
+            champion = version
+            files[version] = which
             print(f"version {version} is live", flush=True)
         time.sleep(2)
     return summary(crowd.told, shelf, files, [r.champion for r in releases.history(MODEL)], refused)
 
 
-def summary(told: list[Told], shelf: Shelf, files: dict[int, int], live: list[int], refused: int) -> dict:
+def summary(
+    told: list[Told], shelf: Shelf, files: dict[int, int], live: list[int], refused: int
+) -> dict:
     """What the JSON line has."""
     failed = [one for one in told if one.status != 200]
     answered = [one for one in told if one.status == 200 and one.body["variant"] != "fallback"]
@@ -173,7 +195,8 @@ def summary(told: list[Told], shelf: Shelf, files: dict[int, int], live: list[in
         one
         for one in answered
         if one.body["version"] not in live
-        or one.body["answer"]["article_ids"] != shelf.answers[files[one.body["version"]]][one.question]
+        or one.body["answer"]["article_ids"]
+        != shelf.answers[files[one.body["version"]]][one.question]
     ]
     for one in [*failed, *wrong][:5]:
         print(f"question {one.question}: {one.status} {str(one.body)[:300]}")
@@ -190,7 +213,9 @@ def summary(told: list[Told], shelf: Shelf, files: dict[int, int], live: list[in
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.swap", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.swap", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--swaps", type=int, default=50)
     parser.add_argument("--broken", type=int, default=10)
     told = parser.parse_args()

@@ -1,12 +1,15 @@
-"""How fast does the session encoder learn, beside OTTO's TRON, and what does Lightning cost over a bare PyTorch loop?
+"""How fast does the session encoder learn, beside OTTO's TRON, and what does Lightning cost over a
+bare PyTorch loop?
 
-`python -m benchmarks.training --data FOLDER --tron CHECKOUT` does the same steps with and without Lightning, in turn.
-Then it trains both encoders on the sessions before the published test, each in a process of its own, until recall@20 is
-.47 on the same test prefixes, the whole catalogue ranked. Both have one thread, and TRON the loader processes that it
-starts besides. The clock does not run while data is prepared or recall measured; what our vectors start from, the
-co-visitation table, counts. Ours may be there before its first step: then its time is that of this start. The last line
-is JSON; times in it are wall times, and `cpu` means CPU time, which other programs hardly change. FOLDER has
-`sessions.jsonl.gz`, `test_prefixes.parquet` and `meta.json`, which says where the test begins.
+`python -m benchmarks.training --data FOLDER --tron CHECKOUT` does the same steps with and without
+Lightning, in turn. Then it trains both encoders on the sessions before the published test, each in
+a process of its own, until recall@20 is .47 on the same test prefixes, the whole catalogue ranked.
+Both have one thread, and TRON the loader processes that it starts besides. The clock does not run
+while data is prepared or recall measured; what our vectors start from, the co-visitation table,
+counts. Ours may be there before its first step: then its time is that of this start. The last line
+is JSON; times in it are wall times, and `cpu` means CPU time, which other programs hardly change.
+FOLDER has `sessions.jsonl.gz`, `test_prefixes.parquet` and `meta.json`, which says where the test
+begins.
 """
 
 import argparse
@@ -39,7 +42,8 @@ from models.spec import Examples, unheard
 
 
 class Ours:
-    """The session encoder, started and trained as `training.py` does it, on everything there is to learn from."""
+    """The session encoder, started and trained as `training.py` does it, on everything there is to
+    learn from."""
 
     def __init__(self, job: Job):
         rows, self.test = job.load()
@@ -58,14 +62,22 @@ class Ours:
     def task(self, kind: type[EncoderTask]) -> Any:
         """The encoder as it is before the first step."""
         encoder = copy.deepcopy(self.encoder)
-        return kind(encoder, self.params, self.known, np.arange(len(self.catalogue.ids)), self.params.lr)
+        return kind(
+            encoder, self.params, self.known, np.arange(len(self.catalogue.ids)), self.params.lr
+        )
 
     def batches(self, steps: int = ALL) -> Batches:
         """One epoch of all sessions or, if that has more steps, of the newest."""
         size = self.params.batch_size
         first = max(0, len(self.sequences.length) - steps * size)
         length = self.sequences.length[first:]
-        return Batches(length, [len(length)], size, self.params.seed, lambda index: self.sequences.take(index + first))
+        return Batches(
+            length,
+            [len(length)],
+            size,
+            self.params.seed,
+            lambda index: self.sequences.take(index + first),
+        )
 
     def recalls(self, encoder: Encoder) -> tuple[float, float]:
         """Of the encoder alone, and of encoder and table together."""
@@ -76,7 +88,9 @@ def recalls(scorer: Scorer, catalogue: Catalogue, test: Examples) -> tuple[float
     """See `Ours.recalls`."""
     rows, kinds, times = (test.inputs[name] for name in INPUTS)
     session = Session(*map(torch.from_numpy, (catalogue.rows(rows), kinds.clip(min=0), times)))
-    alone, both, n = [], [], len(catalogue.ids)
+    alone = []
+    both = []
+    n = len(catalogue.ids)
     with torch.no_grad():
         for index in torch.arange(len(test)).split(256):
             part = Session(*(t[index] for t in session))
@@ -132,7 +146,8 @@ def bare_loop(task: Stamped, batches: Batches) -> None:
     """The training without Lightning, with the same optimizer, schedule and seeds."""
     task.steps = len(batches)
     made = task.configure_optimizers()
-    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    optimizer = made["optimizer"]
+    schedule = made["lr_scheduler"]["scheduler"]
     for step, batch in enumerate(batches):
         torch.default_generator.manual_seed((task.seed * 1_000_003 + step) * 1_009)
         task.loss(batch).backward()
@@ -148,11 +163,14 @@ def with_lightning(task: Stamped, batches: Batches) -> None:
 
 
 def overhead(job: Job) -> dict[str, np.ndarray]:
-    """Wall and CPU seconds per step of both loops: the mean over the steps, each the median of the rounds.
+    """Wall and CPU seconds per step of both loops: the mean over the steps, each the median of the
+    rounds.
 
-    Raises RuntimeError if the loops do not have the same losses, but for the rounding of several threads.
+    Raises RuntimeError if the loops do not have the same losses, but for the rounding of several
+    threads.
     """
-    ours, loops = Ours(job), {"lightning": with_lightning, "torch": bare_loop}
+    ours = Ours(job)
+    loops = {"lightning": with_lightning, "torch": bare_loop}
     stamps: dict[str, list[np.ndarray]] = {name: [] for name in loops}
     losses = []
     with quiet():
@@ -163,24 +181,32 @@ def overhead(job: Job) -> dict[str, np.ndarray]:
                 stamps[name].append(np.diff(task.stamps, axis=0)[job.warm :])
                 losses.append(torch.stack(task.losses))
     if not all(torch.allclose(losses[0], found, rtol=1e-3) for found in losses):
-        raise RuntimeError("The two loops did not do the same: compare `bare_loop` with learning.py.")
+        raise RuntimeError(
+            "The two loops did not do the same: compare `bare_loop` with learning.py."
+        )
     return {name: np.median(found, 0).mean(0) for name, found in stamps.items()}
 
 
 def compared(job: Job, ours: list[Check], rival: list[Check]) -> dict[str, Any]:
-    """How much longer TRON takes. If only TRON does not get there, the time that it had is a lower bound."""
+    """How much longer TRON takes. If only TRON does not get there, the time that it had is a lower
+    bound."""
     result: dict[str, Any] = {"seconds_to_47_tron": seconds_to(job.target, rival)}
     result["tron_is_lower_bound"] = result["seconds_to_47_tron"] is None
     if result["tron_is_lower_bound"]:
-        seconds, best = rival[-1].seconds, max(check.recalls[0] for check in rival)
-        print(f"TRON got to {best:.4f} in {seconds:.0f} s: this time, and so the ratio, is a lower bound.")
+        seconds = rival[-1].seconds
+        best = max(check.recalls[0] for check in rival)
+        print(
+            f"TRON got to {best:.4f} in {seconds:.0f} s: this time, and so the ratio, is a lower bound."
+        )
     for name, clock in (("tron_over_ours_to_recall_47", "seconds"), ("tron_over_ours_cpu", "cpu")):
         own, its = (seconds_to(job.target, checks, clock=clock) for checks in (ours, rival))
         result[name] = (its or getattr(rival[-1], clock)) / own if own else None
     return result
 
 
-def summary(job: Job, loops: dict[str, np.ndarray], ours: list[Check], rival: list[Check] | None) -> dict:
+def summary(
+    job: Job, loops: dict[str, np.ndarray], ours: list[Check], rival: list[Check] | None
+) -> dict:
     """What the JSON line has."""
     wall, cpu = loops["lightning"] / loops["torch"]
     alone, both = (seconds_to(job.target, ours, which) for which in (0, 1))
@@ -188,18 +214,26 @@ def summary(job: Job, loops: dict[str, np.ndarray], ours: list[Check], rival: li
     result |= {"lightning_over_torch_cpu": cpu, "seconds_to_47_encoder": alone}
     result |= {"seconds_to_47_with_table": both}
     if rival is None:
-        print("tron_over_ours_to_recall_47 is null, because TRON was not run: give its checkout with --tron.")
+        print(
+            "tron_over_ours_to_recall_47 is null, because TRON was not run: give its checkout with --tron."
+        )
     else:
         result |= compared(job, ours, rival)
     if alone is None:
         print(f"Our encoder did not get to {job.target}: there is no ratio to report.")
     for name, checks in {"ours": ours, "tron": rival or []}.items():
         for last in checks[-1:]:
-            seconds, cpu = last.seconds - checks[0].seconds, last.cpu - checks[0].cpu
+            seconds = last.seconds - checks[0].seconds
+            cpu = last.cpu - checks[0].cpu
             result[f"{name}_examples_per_second"] = last.examples / seconds
             result[f"{name}_best_recall"] = max(check.recalls[0] for check in checks)
-            print(f"{name}: {last.examples / seconds:.0f} examples/s, {last.examples / cpu:.0f} per CPU second")
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in result.items()}
+            print(
+                f"{name}: {last.examples / seconds:.0f} examples/s, {last.examples / cpu:.0f} per CPU second"
+            )
+    return {
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in result.items()
+    }
 
 
 def run(job: Job, checkout: Path | None, changed: dict[str, Any]) -> dict[str, Any]:
@@ -214,16 +248,33 @@ def run(job: Job, checkout: Path | None, changed: dict[str, Any]) -> dict[str, A
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.training", description=(__doc__ or "").splitlines()[0]
+    )
     parent = os.environ.get("KREISLAUF_DATA")
     given = {"default": Path(parent) / "diginetica"} if parent else {"required": True}
     parser.add_argument("--data", type=Path, help="default: $KREISLAUF_DATA/diginetica", **given)  # type: ignore[arg-type]
-    parser.add_argument("--tron", type=Path, help="checkout of github.com/otto-de/TRON; without it, only ours is timed")
-    parser.add_argument("--tron-config", type=json.loads, default={}, help="other than benchmarks/tron.py's, as JSON")
-    parser.add_argument("--threads", type=int, default=Job.threads, help="of PyTorch, for each contender")
+    parser.add_argument(
+        "--tron",
+        type=Path,
+        help="checkout of github.com/otto-de/TRON; without it, only ours is timed",
+    )
+    parser.add_argument(
+        "--tron-config",
+        type=json.loads,
+        default={},
+        help="other than benchmarks/tron.py's, as JSON",
+    )
+    parser.add_argument(
+        "--threads", type=int, default=Job.threads, help="of PyTorch, for each contender"
+    )
     parser.add_argument("--epochs", type=int, default=Job.epochs, help="of our training")
-    parser.add_argument("--limit", type=float, default=Job.limit, help="seconds of training for each contender")
-    parser.add_argument("--newest", type=int, default=ALL, help="train sessions at most, for a first look")
+    parser.add_argument(
+        "--limit", type=float, default=Job.limit, help="seconds of training for each contender"
+    )
+    parser.add_argument(
+        "--newest", type=int, default=ALL, help="train sessions at most, for a first look"
+    )
     told = parser.parse_args()
     job = Job(told.data.resolve(), told.threads, told.epochs, told.limit, told.newest)
     print(json.dumps(run(job, told.tron and told.tron.resolve(), told.tron_config)))

@@ -1,14 +1,16 @@
-"""How long from an event to the first line of the retraining it starts, and how many trainings do events start?
+"""How long from an event to the first line of the retraining it starts, and how many trainings do
+events start?
 
-`python -m benchmarks.trigger` starts the stack (the gateway left out) with the deployments and the automation of
-prefect.yaml, on a small simulated shop whose models train in seconds; only these training parameters are its own.
-It emits SINGLES events, each after the one before is done with; BURST identical ones at once, after new data; and one
-while a training runs, during which new data arrived. The first line is the flow's own "Retraining ...", the first
-statement of its body, at the time in Prefect's log.
+`python -m benchmarks.trigger` starts the stack (the gateway left out) with the deployments and the
+automation of prefect.yaml, on a small simulated shop whose models train in seconds; only these
+training parameters are its own. It emits SINGLES events, each after the one before is done with;
+BURST identical ones at once, after new data; and one while a training runs, during which new data
+arrived. The first line is the flow's own "Retraining ...", the first statement of its body, at the
+time in Prefect's log.
 
-The last line is JSON: the median of the seconds from the event to the first line, less the trigger's debounce window;
-and trainings, which are counted where the flow's task `fit` began: a retraining that finds no new data says so and
-trains nothing.
+The last line is JSON: the median of the seconds from the event to the first line, less the
+trigger's debounce window; and trainings, which are counted where the flow's task `fit` began: a
+retraining that finds no new data says so and trains nothing.
 """
 
 import json
@@ -31,7 +33,8 @@ from kreislauf.clock import DAY_MS
 MODEL = "session_recommender"
 PLAN = Plan(days=9, sessions_per_day=2600, articles=400, change_day=3)
 QUICK = {"epochs": 1, "ranker_epochs": 1}
-SINGLES, BURST = 9, 10
+SINGLES = 9
+BURST = 10
 PATIENCE = 1200
 """Seconds after which something will not happen any more."""
 OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -44,23 +47,39 @@ def window() -> float:
     return trigger["within"]
 
 
-def marks(occurred: datetime, run: dict, states: Sequence[dict], logs: Sequence[dict]) -> dict[str, float]:
-    """Seconds from the event to each step of the run it started. Raises StopIteration if one has not happened yet."""
+def marks(
+    occurred: datetime, run: dict, states: Sequence[dict], logs: Sequence[dict]
+) -> dict[str, float]:
+    """Seconds from the event to each step of the run it started. Raises StopIteration if one has
+    not happened yet."""
     when = {
         "flow run created": run["created"],
-        "flow run due": next(s["state_details"]["scheduled_time"] for s in states if s["type"] == "SCHEDULED"),
+        "flow run due": next(
+            s["state_details"]["scheduled_time"] for s in states if s["type"] == "SCHEDULED"
+        ),
         "picked up by the worker": next(s["timestamp"] for s in states if s["type"] == "PENDING"),
-        "Prefect imported, pull step begins": next(m["timestamp"] for m in logs if "pull step" in m["message"]),
-        "flow imported, and due: running": next(s["timestamp"] for s in states if s["type"] == "RUNNING"),
+        "Prefect imported, pull step begins": next(
+            m["timestamp"] for m in logs if "pull step" in m["message"]
+        ),
+        "flow imported, and due: running": next(
+            s["timestamp"] for s in states if s["type"] == "RUNNING"
+        ),
         "first line": next(m["timestamp"] for m in logs if m["message"].startswith("Retraining ")),
     }
-    return {step: (datetime.fromisoformat(at) - occurred).total_seconds() for step, at in when.items()}
+    return {
+        step: (datetime.fromisoformat(at) - occurred).total_seconds() for step, at in when.items()
+    }
 
 
 def report(found: Sequence[dict[str, float]], folded: float) -> str:
     """Medians of when each step was reached, in the order of time."""
-    when = {step: statistics.median(one[step] for one in found) for step in found[0]} | {"debounce window ends": folded}
-    return "\n".join(f"  {seconds:6.2f}  {step}" for seconds, step in sorted((at, step) for step, at in when.items()))
+    when = {step: statistics.median(one[step] for one in found) for step in found[0]} | {
+        "debounce window ends": folded
+    }
+    return "\n".join(
+        f"  {seconds:6.2f}  {step}"
+        for seconds, step in sorted((at, step) for step, at in when.items())
+    )
 
 
 def ask(what: str, **wanted: object) -> list[dict]:
@@ -71,13 +90,22 @@ def ask(what: str, **wanted: object) -> list[dict]:
 
 def retrainings(since: datetime) -> list[dict]:
     """Runs of the deployment that were created since then, not by its schedule; oldest first."""
-    found = ask("flow_runs", deployments={"name": {"any_": ["retrain"]}}, sort="EXPECTED_START_TIME_ASC")
-    return [r for r in found if not r["auto_scheduled"] and datetime.fromisoformat(r["created"]) >= since]
+    found = ask(
+        "flow_runs", deployments={"name": {"any_": ["retrain"]}}, sort="EXPECTED_START_TIME_ASC"
+    )
+    return [
+        r
+        for r in found
+        if not r["auto_scheduled"] and datetime.fromisoformat(r["created"]) >= since
+    ]
 
 
 def trainings(since: datetime) -> list[dict]:
     """Tasks `fit` that have begun since then."""
-    return ask("task_runs", task_runs={"name": {"like_": "fit-"}, "start_time": {"after_": since.isoformat()}})
+    return ask(
+        "task_runs",
+        task_runs={"name": {"like_": "fit-"}, "start_time": {"after_": since.isoformat()}},
+    )
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -93,23 +121,31 @@ def emit(times: int = 1) -> datetime:
     """Emit the same event several times, at once; when the first one occurred."""
     from kreislauf import events
 
-    emitted = [events.emit_model_event(events.DRIFT_DETECTED, MODEL, "Drift: a benchmark.") for _ in range(times)]
+    emitted = [
+        events.emit_model_event(events.DRIFT_DETECTED, MODEL, "Drift: a benchmark.")
+        for _ in range(times)
+    ]
     assert emitted[0] is not None
     return emitted[0].occurred
 
 
 def settle(since: datetime) -> list[dict]:
-    """All retrainings since then, once all of them are over and no other has come for two windows."""
+    """All retrainings since then, once all of them are over and no other has come for two
+    windows."""
     until(lambda: retrainings(since), "an event starts a retraining")
     quiet = time.monotonic()
     while time.monotonic() < quiet + 2 * window() + 5:
-        until(lambda: all(r["state_type"] in OVER for r in retrainings(since)), "the retrainings end")
+        until(
+            lambda: all(r["state_type"] in OVER for r in retrainings(since)), "the retrainings end"
+        )
         seen = len(retrainings(since))
         time.sleep(1)
         if len(retrainings(since)) > seen:
             quiet = time.monotonic()
     if any(r["state_type"] != "COMPLETED" for r in retrainings(since)):
-        raise RuntimeError(f"not every retraining completed: {[r['state_type'] for r in retrainings(since)]}")
+        raise RuntimeError(
+            f"not every retraining completed: {[r['state_type'] for r in retrainings(since)]}"
+        )
     return retrainings(since)
 
 
@@ -122,7 +158,9 @@ def single() -> dict[str, float]:
     time.sleep(4)
     (run,) = retrainings(occurred)
     logs = ask("logs", logs={"flow_run_id": {"any_": [run["id"]]}}, sort="TIMESTAMP_ASC")
-    states = httpx.get(f"{os.environ['PREFECT_API_URL']}/flow_run_states/", params={"flow_run_id": run["id"]}).json()
+    states = httpx.get(
+        f"{os.environ['PREFECT_API_URL']}/flow_run_states/", params={"flow_run_id": run["id"]}
+    ).json()
     found = marks(occurred, run, sorted(states, key=lambda s: s["timestamp"]), logs)
     print("  ".join(f"{seconds:.2f} {step}" for step, seconds in found.items()), flush=True)
     return found
@@ -132,7 +170,9 @@ class Shop:
     """Days of the simulated shop, as they arrive in the lake."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.rows, self.day = folder, simulate(PLAN), 0
+        self.folder = folder
+        self.rows = simulate(PLAN)
+        self.day = 0
 
     def arrive(self, days: int) -> None:
         """The next days of data."""
@@ -148,7 +188,8 @@ class Shop:
 
 
 def during(shop: Shop) -> tuple[list[dict], datetime]:
-    """An event starts a training, during which data and another event arrive: all retrainings, and when that was."""
+    """An event starts a training, during which data and another event arrive: all retrainings, and
+    when that was."""
     shop.arrive(2)
     first = emit()
     until(lambda: trainings(first), "a training begins")
@@ -165,7 +206,9 @@ def hurry() -> None:
     """Let the deployment train with `QUICK`; everything else about it stays."""
     (found,) = ask("deployments", deployments={"name": {"any_": ["retrain"]}})
     changed = {"parameters": found["parameters"] | {"params": QUICK}}
-    httpx.patch(f"{os.environ['PREFECT_API_URL']}/deployments/{found['id']}", json=changed).raise_for_status()
+    httpx.patch(
+        f"{os.environ['PREFECT_API_URL']}/deployments/{found['id']}", json=changed
+    ).raise_for_status()
 
 
 def measure(folder: Path) -> dict:
@@ -174,16 +217,22 @@ def measure(folder: Path) -> dict:
     shop = Shop(folder)
     shop.arrive(3)
     settle(emit())
-    print(f"load {os.getloadavg()[0]:.2f} of {os.cpu_count()} cores; s from the event to each step:", flush=True)
+    print(
+        f"load {os.getloadavg()[0]:.2f} of {os.cpu_count()} cores; s from the event to each step:",
+        flush=True,
+    )
     found = [single() for _ in range(SINGLES)]
     print(f"medians:\n{report(found, window())}", flush=True)
     shop.arrive(2)
     occurred = emit(BURST)
-    runs, fits = settle(occurred), trainings(occurred)
+    runs = settle(occurred)
+    fits = trainings(occurred)
     print(f"{BURST} events at once: {len(runs)} flow runs, {len(fits)} trainings", flush=True)
     after_runs, second = during(shop)
     after = trainings(second)
-    print(f"an event during a training: {len(after_runs)} flow runs with the first, {len(after)} trainings after it")
+    print(
+        f"an event during a training: {len(after_runs)} flow runs with the first, {len(after)} trainings after it"
+    )
     seconds = [one["first line"] - window() for one in found]
     return {
         "median_seconds": round(statistics.median(seconds), 2),

@@ -1,6 +1,8 @@
-"""OTTO's TRON (https://github.com/otto-de/TRON) in the race: its own preparation, loaders, model and trainer.
+"""OTTO's TRON (https://github.com/otto-de/TRON) in the race: its own preparation, loaders, model
+and trainer.
 
-Nothing of it is copied here: its package `src` is imported from a checkout, in a process of its own.
+Nothing of it is copied here: its package `src` is imported from a checkout, in a process of its
+own.
 """
 
 import gzip
@@ -44,7 +46,11 @@ def contend(job: Job, checkout: Path, changed: dict[str, Any]) -> list[Check]:
     """
     sys.path.insert(0, str(checkout))
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    config = json.loads((checkout / "configs" / "tron" / "diginetica.json").read_text()) | CONFIG | changed
+    config = (
+        json.loads((checkout / "configs" / "tron" / "diginetica.json").read_text())
+        | CONFIG
+        | changed
+    )
     _, test = job.load()
     with tempfile.TemporaryDirectory() as folder, chdir(folder), quiet():
         with redirect_stderr(io.StringIO()):  # progress bars
@@ -53,27 +59,36 @@ def contend(job: Job, checkout: Path, changed: dict[str, Any]) -> list[Check]:
         trainer, model, loader, _ = theirs.train_sasrec(config, ".", *statistics, len(ids) - 1)
 
         def ask() -> tuple[float]:
-            return (float(recall(answer(model, ids, test.inputs["article_ids"]), test.labels).mean()),)
+            return (
+                float(recall(answer(model, ids, test.inputs["article_ids"]), test.labels).mean()),
+            )
 
         watch = Watch("tron", job, ask, lambda batch: int(batch["mask"].sum()))
-        trainer.callbacks = [watch]  # instead of its progress bar, and of checkpoints that want its validation
+        trainer.callbacks = [
+            watch
+        ]  # instead of its progress bar, and of checkpoints that want its validation
         trainer.fit(model, loader)
     return watch.checks
 
 
 def prepare(job: Job, name: str) -> tuple[np.ndarray, list[dict[str, int]]]:
-    """Writes its files as its script does after the split, which is given here, to the current folder.
+    """Writes its files as its script does after the split, which is given here, to the current
+    folder.
 
-    Returns the raw ids of its article numbers, of which 0 is padding, and how much there is to learn and to test.
+    Returns the raw ids of its article numbers, of which 0 is padding, and how much there is to
+    learn and to test.
     """
     theirs: Any = importlib.import_module("src.preprocessing")
     first = job.first_test()
     with gzip.open(job.data / "sessions.jsonl.gz") as file:
         sessions = [json.loads(line) for line in file]
     learnt = [session for session in sessions if first - job.newest <= session["session"] < first]
-    tested, aids = theirs.filter_test_aids(learnt, [session for session in sessions if session["session"] >= first])
+    tested, aids = theirs.filter_test_aids(
+        learnt, [session for session in sessions if session["session"] >= first]
+    )
     numbers = theirs.create_aid_to_idx(aids)
-    folder, statistics = Path(name), []
+    folder = Path(name)
+    statistics = []
     folder.mkdir()
     for part, found in (("train", learnt), ("test", theirs.filter_short_sessions(tested))):
         found, count, events = theirs.remap_indices(found, numbers)
@@ -83,7 +98,8 @@ def prepare(job: Job, name: str) -> tuple[np.ndarray, list[dict[str, int]]]:
 
 
 def answer(model: Any, ids: np.ndarray, sessions: np.ndarray) -> np.ndarray:
-    """The best raw ids after each session, int64 (n, K), the whole catalogue ranked as its own validation ranks it.
+    """The best raw ids after each session, int64 (n, K), the whole catalogue ranked as its own
+    validation ranks it.
 
     `sessions` are raw ids, int64 (n, m), oldest first, then padding.
     """
@@ -91,7 +107,9 @@ def answer(model: Any, ids: np.ndarray, sessions: np.ndarray) -> np.ndarray:
     at = np.minimum(np.searchsorted(ids, sessions, sorter=order), len(ids) - 1)
     numbers = np.where(ids[order[at]] == sessions, order[at], 0)
     # It wants the padding first.
-    numbers = np.take_along_axis(numbers, np.argsort(numbers > 0, axis=1, kind="stable"), 1)[:, -model.max_len :]
+    numbers = np.take_along_axis(numbers, np.argsort(numbers > 0, axis=1, kind="stable"), 1)[
+        :, -model.max_len :
+    ]
     found = []
     model.eval()
     with torch.no_grad():

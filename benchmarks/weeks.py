@@ -1,8 +1,10 @@
-"""A real shop week by week: a version for the end of each week, trained once, and what it answers in later weeks.
+"""A real shop week by week: a version for the end of each week, trained once, and what it answers
+in later weeks.
 
-Without a parent, what a training makes does not depend on what was live before. So one version for each week is enough
-to look up what any policy of retraining would have come to. Whatever took long is kept in a folder, by what it was
-made from: a run that was killed goes on, and one with another monitor trains nothing again.
+Without a parent, what a training makes does not depend on what was live before. So one version for
+each week is enough to look up what any policy of retraining would have come to. Whatever took long
+is kept in a folder, by what it was made from: a run that was killed goes on, and one with another
+monitor trains nothing again.
 """
 
 import hashlib
@@ -30,26 +32,32 @@ HISTORY = 0.4
 WEEK_MS = 7 * DAY_MS
 PARAMS = Params(dim=32, epochs=1, ranker_epochs=1, most_compared=500, batch_size=256)
 LIGHT = {"NEWEST": 0.02, "BLOCKS": 2}
-"""Constants of a training that are cheaper than the usual ones, as are its parameters: how often to train is asked, not
-how well one can. Table and encoder are always what is served. The ranker takes most of a training's time, and chosen
-now and then, it would make versions differ by more than what they have learnt from."""
+"""Constants of a training that are cheaper than the usual ones, as are its parameters: how often to
+train is asked, not how well one can. Table and encoder are always what is served. The ranker takes
+most of a training's time, and chosen now and then, it would make versions differ by more than what
+they have learnt from."""
 
 
 def load(folder: Path, kind: ModelSpec) -> pl.DataFrame:
-    """Every row of the sessions in `folder`, in the order in which the lake gives them. Raises ValueError if a line is
-    bad."""
+    """Every row of the sessions in `folder`, in the order in which the lake gives them. Raises
+    ValueError if a line is bad."""
     path = folder / "sessions.jsonl.gz"
     judged = judge(kind.table, list(sources.open_file(str(path), kind.table.line).chunks()))
     if judged.rejected.height:
-        raise ValueError(f"{judged.rejected.height} lines of {path} break a rule: this benchmark wants clean data.")
+        raise ValueError(
+            f"{judged.rejected.height} lines of {path} break a rule: this benchmark wants clean data."
+        )
     return judged.rows.sort(kind.table.order)
 
 
 def ends(rows: pl.DataFrame, kind: ModelSpec) -> list[int]:
-    """Where the history and each of the weeks after it end, ms since 1970 UTC, exclusive: equal stretches of about a
-    week."""
-    starts = rows.group_by(kind.table.group).agg(pl.col(kind.table.time).min())[kind.table.time].sort()
-    begin, end = int(starts[int(len(starts) * HISTORY)]), int(rows[kind.table.time].max()) + 1  # type: ignore[arg-type]
+    """Where the history and each of the weeks after it end, ms since 1970 UTC, exclusive: equal
+    stretches of about a week."""
+    starts = (
+        rows.group_by(kind.table.group).agg(pl.col(kind.table.time).min())[kind.table.time].sort()
+    )
+    begin = int(starts[int(len(starts) * HISTORY)])
+    end = int(rows[kind.table.time].max()) + 1  # type: ignore[arg-type]
     count = max(1, round((end - begin) / WEEK_MS))
     return [round(begin + (end - begin) * i / count) for i in range(count + 1)]
 
@@ -60,7 +68,9 @@ class Kept:
 
     folder: Path
 
-    def arrays(self, name: str, key: Sequence, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    def arrays(
+        self, name: str, key: Sequence, make: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
         """What `make` returned for this `key`, strings and numbers, the first time."""
         path = self.folder / name / f"{digest_of(key)}.npz"
         if not path.exists():
@@ -76,16 +86,24 @@ class Kept:
         return str(self.arrays(name, key, lambda: {"text": np.array(make())})["text"])
 
     def answer(self, onnx: Path, inputs: Tensors) -> Tensors:
-        """As `scoring.answer`; kept for the files in this folder, whose names say what they were made from."""
+        """As `scoring.answer`; kept for the files in this folder, whose names say what they were
+        made from."""
         if self.folder not in onnx.parents:
             return ANSWER(onnx, inputs)
-        key = [str(onnx.relative_to(self.folder)), Examples(inputs, np.array([]), np.array([])).digest()]
+        key = [
+            str(onnx.relative_to(self.folder)),
+            Examples(inputs, np.array([]), np.array([])).digest(),
+        ]
         return self.arrays("answers", key, lambda: ANSWER(onnx, inputs))
 
-    def baseline_scores(self, kind: ModelSpec, rows: pl.DataFrame, examples: Examples) -> np.ndarray:
+    def baseline_scores(
+        self, kind: ModelSpec, rows: pl.DataFrame, examples: Examples
+    ) -> np.ndarray:
         """As `scoring.baseline_scores`."""
         key = [code_digest(kind), digest(rows), examples.digest()]
-        return self.arrays("baselines", key, lambda: {"scores": BASELINE_SCORES(kind, rows, examples)})["scores"]
+        return self.arrays(
+            "baselines", key, lambda: {"scores": BASELINE_SCORES(kind, rows, examples)}
+        )["scores"]
 
 
 @contextmanager
@@ -102,7 +120,8 @@ def light() -> Iterator[None]:
             setattr(training, name, value)
 
 
-ANSWER, BASELINE_SCORES = scoring.answer, scoring.baseline_scores
+ANSWER = scoring.answer
+BASELINE_SCORES = scoring.baseline_scores
 
 
 def digest_of(key: Sequence) -> str:
@@ -113,7 +132,9 @@ def digest(rows: pl.DataFrame) -> str:
     """Hex SHA-256 of the rows in their order."""
     sha = hashlib.sha256()
     for column in rows.get_columns():
-        sha.update(column.name.encode() + np.ascontiguousarray(column.to_physical().to_numpy()).tobytes())
+        sha.update(
+            column.name.encode() + np.ascontiguousarray(column.to_physical().to_numpy()).tobytes()
+        )
     return sha.hexdigest()
 
 
@@ -152,7 +173,8 @@ class Shop:
     """See the function."""
     kept: Kept
     without: tuple[tuple[int, int], ...] = ()
-    """Stretches, ms since 1970 UTC, both ends inclusive, whose groups no version learns from or is judged by."""
+    """Stretches, ms since 1970 UTC, both ends inclusive, whose groups no version learns from or is
+    judged by."""
     params: Params = field(default_factory=lambda: PARAMS)
 
     @property
@@ -161,14 +183,16 @@ class Shop:
 
     def until(self, number: int) -> pl.DataFrame:
         """What the lake would give at the end of week `number`."""
-        time, rows = pl.col(self.kind.table.time), self.rows
+        time = pl.col(self.kind.table.time)
+        rows = self.rows
         rows = rows.filter(time < self.ends[number])
         for first, last in self.without:
             rows = rows.filter(~time.is_between(first, last).any().over(self.kind.table.group))
         return rows
 
     def version(self, number: int) -> Version:
-        """What a training at the end of week `number` makes, as `flows.train` does it, without a parent."""
+        """What a training at the end of week `number` makes, as `flows.train` does it, without a
+        parent."""
         rows = self.until(number)
         cut = split.cut(rows, self.kind.table, 0, self.kind.policy)
         learnt = split.train_rows(rows, self.kind.table, cut)
@@ -180,14 +204,19 @@ class Shop:
 
     def _train(self, learnt: pl.DataFrame, version: Version) -> None:
         """An interrupted training is continued."""
-        work, began = version.folder / "work", time.perf_counter()
+        work = version.folder / "work"
+        began = time.perf_counter()
         work.mkdir(parents=True, exist_ok=True)
         with light():
             trained = self.kind.train(learnt, self.params, Work(work))
         shutil.copy(trained.onnx, version.onnx)
         shutil.copy(self.kind.baseline(learnt, work), version.baseline)
         shutil.rmtree(work)
-        said: dict = {"seconds": round(time.perf_counter() - began), "number": version.number, "rows": learnt.height}
+        said: dict = {
+            "seconds": round(time.perf_counter() - began),
+            "number": version.number,
+            "rows": learnt.height,
+        }
         said["validation"] = round(trained.validation, 4)
         (version.folder / "done.json").write_text(json.dumps(said))
         print(f"trained at the end of week {version.number}: {said}", flush=True)
@@ -203,21 +232,33 @@ class Shop:
         rival = [champion.number, champion.folder.name] if champion else []
         code = hashlib.sha256(Path(gate.__file__).read_bytes()).hexdigest()
         policy = self.kind.policy.model_dump(mode="json", exclude={"decay"})
-        key = [challenger.number, challenger.folder.name, digest(challenger.rows), *rival, code, policy]
-        made = self.kept.text("decisions", key, lambda: self._judge(challenger, champion).model_dump_json())
+        key = [
+            challenger.number,
+            challenger.folder.name,
+            digest(challenger.rows),
+            *rival,
+            code,
+            policy,
+        ]
+        made = self.kept.text(
+            "decisions", key, lambda: self._judge(challenger, champion).model_dump_json()
+        )
         return gate.Decision.model_validate_json(made)
 
     def _judge(self, challenger: Version, champion: Version | None) -> gate.Decision:
-        kind, cut = self.kind, challenger.cut
+        kind = self.kind
+        cut = challenger.cut
         rows = split.started(challenger.rows, kind.table, cut.holdout, cut.watermark)
-        learnt, asked = split.train_rows(challenger.rows, kind.table, cut), kind.examples(rows)
+        learnt = split.train_rows(challenger.rows, kind.table, cut)
+        asked = kind.examples(rows)
         known = kind.known(learnt.lazy()).collect()
         by = {column.name: column.cast(pl.String).to_numpy() for column in kind.slices(rows, known)}
         holdout = gate.Holdout(asked.digest(), cut.holdout, asked.groups, by)
 
         def score(onnx: Path, trained_until: int, number: int | None) -> gate.Scores:
             outputs = self.kept.answer(onnx, asked.inputs)
-            p95, megabytes = scoring.p95(onnx, asked.inputs), onnx.stat().st_size / 1e6
+            p95 = scoring.p95(onnx, asked.inputs)
+            megabytes = onnx.stat().st_size / 1e6
             cost = gate.Cost(p95, megabytes, kind.coverage(outputs, known))
             name = str(onnx.relative_to(self.kept.folder))
             return gate.Scores(

@@ -1,6 +1,8 @@
-"""Simulated shops in which one thing happens, and what a monitor should say of it; for benchmarks.monitoring.
+"""Simulated shops in which one thing happens, and what a monitor should say of it; for
+benchmarks.monitoring.
 
-Until it happens articles and visitors stay as they are: a window before that is one without any change.
+Until it happens articles and visitors stay as they are: a window before that is one without any
+change.
 """
 
 import copy
@@ -14,10 +16,12 @@ from demo.shop import START_MS, Plan, Shop
 from kreislauf.clock import DAY_MS
 from models.session_recommender.schema import EVENT_TYPES
 
-CARTS, ORDERS = 0.078, 0.024
+CARTS = 0.078
+ORDERS = 0.024
 """Shares of events, about those of OTTO's data."""
 SPREAD = 1.5
-"""Of popularity, as a logarithm, against that of the demo's shop: some articles are far more popular than most."""
+"""Of popularity, as a logarithm, against that of the demo's shop: some articles are far more
+popular than most."""
 Fault = Callable[[pl.DataFrame], pl.DataFrame]
 """What becomes of events on their way into the table."""
 
@@ -55,15 +59,20 @@ def wrong_ids(shop: Shop, rng: np.random.Generator) -> Fault:
 
     def fault(events: pl.DataFrame) -> pl.DataFrame:
         drawn = ids.gather(rng.integers(len(ids), size=events.height))
-        return events.with_columns(aid=pl.when(pl.Series(rng.random(events.height) < 0.3)).then(drawn).otherwise("aid"))
+        return events.with_columns(
+            aid=pl.when(pl.Series(rng.random(events.height) < 0.3)).then(drawn).otherwise("aid")
+        )
 
     return fault
 
 
 def id_scheme(shop: Shop, rng: np.random.Generator) -> Fault:
-    """Every article has another id: a new one, or, in half of the shops, that of another article."""
+    """Every article has another id: a new one, or, in half of the shops, that of another
+    article."""
     new = rng.permutation(shop.ids) if rng.random() < 0.5 else shop.ids + 10**9
-    return lambda events: events.with_columns(pl.col("aid").replace_strict(pl.Series(shop.ids), pl.Series(new)))
+    return lambda events: events.with_columns(
+        pl.col("aid").replace_strict(pl.Series(shop.ids), pl.Series(new))
+    )
 
 
 def sentinel(shop: Shop, rng: np.random.Generator) -> Fault:
@@ -85,7 +94,9 @@ def season(shop: Shop, rng: np.random.Generator) -> Fault:
 
 def volume(shop: Shop, rng: np.random.Generator) -> Fault:
     """Two of five visitors stay away."""
-    return lambda events: events.filter(pl.Series(rng.random(events["session"].n_unique()) < 0.6).gather(rank(events)))
+    return lambda events: events.filter(
+        pl.Series(rng.random(events["session"].n_unique()) < 0.6).gather(rank(events))
+    )
 
 
 KINDS = {
@@ -101,7 +112,9 @@ KINDS = {
 }
 
 
-def types(count: int, rng: np.random.Generator, carts: float = CARTS, orders: float = ORDERS) -> pl.Series:
+def types(
+    count: int, rng: np.random.Generator, carts: float = CARTS, orders: float = ORDERS
+) -> pl.Series:
     """Types of so many events."""
     drawn = rng.choice(len(EVENT_TYPES), size=count, p=[1 - carts - orders, carts, orders])
     return pl.Series(np.array(EVENT_TYPES)[drawn], dtype=pl.Enum(EVENT_TYPES))
@@ -113,7 +126,8 @@ def rank(events: pl.DataFrame) -> pl.Series:
 
 
 def days(shop: Shop, first: int, last: int, rng: np.random.Generator) -> pl.DataFrame:
-    """Events of the days from `first` to `last` (exclusive), as rows of the table events. Session ids ascend."""
+    """Events of the days from `first` to `last` (exclusive), as rows of the table events. Session
+    ids ascend."""
     visits = [visit for day in range(first, last) for visit in shop.day(day)]
     lengths = [len(articles) for _, articles in visits]
     steps = np.concatenate([np.arange(n) for n in lengths])
@@ -127,8 +141,11 @@ def days(shop: Shop, first: int, last: int, rng: np.random.Generator) -> pl.Data
     )
 
 
-def future(shop: Shop, kind: Kind, first: int, begins: int, last: int, rng: np.random.Generator) -> pl.DataFrame:
-    """Events of the days from `first` to `last` (exclusive), if `kind` happens on the day `begins`; `shop` stays."""
+def future(
+    shop: Shop, kind: Kind, first: int, begins: int, last: int, rng: np.random.Generator
+) -> pl.DataFrame:
+    """Events of the days from `first` to `last` (exclusive), if `kind` happens on the day `begins`;
+    `shop` stays."""
     shop = copy.deepcopy(shop)
     shop.rng = np.random.default_rng(rng.integers(2**63))
     before = days(shop, first, begins, rng)
@@ -146,7 +163,13 @@ def at(day: float) -> int:
 
 def shop(seed: int, articles: int, sessions_per_day: int) -> Shop:
     """A shop in which nothing ever happens by itself."""
-    plan = Plan(articles=articles, sessions_per_day=sessions_per_day, weekly_churn=0.0, change_day=10**9, seed=seed)
+    plan = Plan(
+        articles=articles,
+        sessions_per_day=sessions_per_day,
+        weekly_churn=0.0,
+        change_day=10**9,
+        seed=seed,
+    )
     made = Shop(plan)
     made.appeal *= SPREAD
     return made

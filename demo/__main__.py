@@ -1,6 +1,8 @@
-"""`make demo`: the whole loop on this machine, on a simulated shop or on `DATA=path/to/sessions.jsonl.gz`.
+"""`make demo`: the whole loop on this machine, on a simulated shop or on
+`DATA=path/to/sessions.jsonl.gz`.
 
-State lies in .kreislauf/demo and is fresh at each start; servers that an earlier demo left running are stopped first.
+State lies in .kreislauf/demo and is fresh at each start; servers that an earlier demo left running
+are stopped first.
 """
 
 import argparse
@@ -29,7 +31,8 @@ def main() -> None:
     # The demo keeps to itself: a lake or Triton that the shell points to is not its playground.
     for name in [name for name in os.environ if name.startswith("KREISLAUF_")]:
         del os.environ[name]
-    began, home = time.monotonic(), (stack.ROOT / ".kreislauf" / "demo")
+    began = time.monotonic()
+    home = stack.ROOT / ".kreislauf" / "demo"
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:5.0f} s] {text}", flush=True)
@@ -44,7 +47,8 @@ def main() -> None:
         for name in ("prefect", "mlflow"):
             say(f"{name}: {running[name]['url']}")
         os.environ.update(
-            stack.client_env(home, running) | {"PREFECT_LOGGING_LEVEL": "WARNING", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+            stack.client_env(home, running)
+            | {"PREFECT_LOGGING_LEVEL": "WARNING", "MLFLOW_LOGGING_LEVEL": "WARNING"}
         )
         print(json.dumps(run(events, home, say)), flush=True)
         if arguments.keep:
@@ -64,7 +68,9 @@ def run(events: pl.DataFrame, home: Path, say) -> dict:
     from demo.replay import replay, split_by_time, summary
 
     files, period_days = split_by_time(events, home / "shop")
-    say(f"{events['session'].n_unique()} sessions: a history, then {len(files) - 1} periods of {period_days:.1f} days")
+    say(
+        f"{events['session'].n_unique()} sessions: a history, then {len(files) - 1} periods of {period_days:.1f} days"
+    )
     periods = []
     say("period  recall live (first model, table)  version  what happened")
     for period in replay(files, period_days, say):
@@ -81,11 +87,17 @@ def run(events: pl.DataFrame, home: Path, say) -> dict:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--data", type=Path, help="real sessions in OTTO's format, jsonl or jsonl.gz")
-    parser.add_argument("--keep", action="store_true", help="keep the UIs up at the end until Ctrl-C")
+    parser.add_argument(
+        "--data", type=Path, help="real sessions in OTTO's format, jsonl or jsonl.gz"
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the UIs up at the end until Ctrl-C"
+    )
     arguments = parser.parse_args()
     if arguments.data and not arguments.data.is_file():
-        sys.exit(f"{arguments.data} is no file: DATA wants sessions in OTTO's format, one JSON object per line.")
+        sys.exit(
+            f"{arguments.data} is no file: DATA wants sessions in OTTO's format, one JSON object per line."
+        )
     return arguments
 
 
@@ -107,7 +119,9 @@ def load_shop(data: Path | None) -> pl.DataFrame:
     judged = judge(EVENTS, list(sources.open_file(str(data), EVENTS.line).chunks()))
     for bad in judged.rejected.head(1).iter_rows(named=True):
         where = f"{data}, line {bad['line']}"
-        raise sources.SourceError(f"{where}: {bad['rule']}. The demo wants clean data; remove this line.")
+        raise sources.SourceError(
+            f"{where}: {bad['rule']}. The demo wants clean data; remove this line."
+        )
     return judged.rows
 
 

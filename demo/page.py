@@ -15,7 +15,8 @@ STYLE = (
 
 
 def write_page(periods: list[dict], summary: dict, path: Path) -> Path:
-    """Write the page to `path` and return it; `periods` and `summary` as `demo.replay` makes them."""
+    """Write the page to `path` and return it; `periods` and `summary` as `demo.replay` makes
+    them."""
     rows = "\n".join(_row(period) for period in periods)
     path.write_text(
         f"""<!doctype html>
@@ -50,9 +51,27 @@ def _curves(periods: list[dict]) -> str:
     figure = Figure(figsize=(9, 3.6))
     axes = figure.subplots()
     numbers = [p["number"] for p in periods]
-    axes.plot(numbers, [p["live_recall"] for p in periods], marker="o", color="#0b6e4f", label="live model")
-    axes.plot(numbers, [p["frozen_recall"] for p in periods], marker="o", color="#9aa3ad", label="first model, kept")
-    axes.plot(numbers, [p["table_recall"] for p in periods], marker=".", color="#c98a1b", label="table, fitted weekly")
+    axes.plot(
+        numbers,
+        [p["live_recall"] for p in periods],
+        marker="o",
+        color="#0b6e4f",
+        label="live model",
+    )
+    axes.plot(
+        numbers,
+        [p["frozen_recall"] for p in periods],
+        marker="o",
+        color="#9aa3ad",
+        label="first model, kept",
+    )
+    axes.plot(
+        numbers,
+        [p["table_recall"] for p in periods],
+        marker=".",
+        color="#c98a1b",
+        label="table, fitted weekly",
+    )
     for period in periods:
         if period["story"].startswith("promote"):
             axes.axvline(period["number"] + 0.5, color="#0b6e4f", linewidth=0.8, linestyle=":")

@@ -1,7 +1,8 @@
-"""Replay a shop period by period: serve, ingest, monitor. What follows from an event is left to Prefect and the worker.
+"""Replay a shop period by period: serve, ingest, monitor. What follows from an event is left to
+Prefect and the worker.
 
-The weekly schedule of `retrain` follows the wall clock; in a replay, whose weeks pass in minutes, a week without an
-event ends with what the schedule would do.
+The weekly schedule of `retrain` follows the wall clock; in a replay, whose weeks pass in minutes, a
+week without an event ends with what the schedule would do.
 
 Imported only after the environment says where the stack is.
 """
@@ -64,7 +65,8 @@ class Period:
 
 
 def replay(files: list[Path], period_days: float, say: Callable[[str], None]) -> Iterator[Period]:
-    """Make the first file's model live, then go through the others; yields each period when it is over."""
+    """Make the first file's model live, then go through the others; yields each period when it is
+    over."""
     say(f"history: {ingest(str(files[0]), MODEL).rows_kept} events; training the first model")
     first = retrain(MODEL, reason="the first model")
     if first.release is None or first.version is None:
@@ -77,7 +79,8 @@ def replay(files: list[Path], period_days: float, say: Callable[[str], None]) ->
 
 def one_period(number: int, file: Path, frozen: Path, first: int, period_days: float) -> Period:
     """Serve the period's sessions with what is live, then let the loop learn of them."""
-    kind, began = spec.load(MODEL), time.monotonic()
+    kind = spec.load(MODEL)
+    began = time.monotonic()
     judged = judge(kind.table, list(sources.open_file(str(file), kind.table.line).chunks()))
     examples = kind.examples(judged.rows)
     with ThreadPoolExecutor(1) as pool:
@@ -87,13 +90,18 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
         frozen_recall = float(kind.score(examples, kept.result()).mean())
     table_recall = float(scoring.baseline_scores(kind, lake.read(kind.table), examples).mean())
     if version == first and not np.isclose(live_recall, frozen_recall, atol=1e-3):
-        raise RuntimeError(f"Version {first} answers {live_recall} in Triton and {frozen_recall} in process.")
+        raise RuntimeError(
+            f"Version {first} answers {live_recall} in Triton and {frozen_recall} in process."
+        )
     ingest(str(file), MODEL)
-    since, newest = datetime.now(UTC), registry.versions(MODEL)[0].number
+    since = datetime.now(UTC)
+    newest = registry.versions(MODEL)[0].number
     finding = monitor(MODEL, window_days=period_days)
     trigger = "event" if finding.action == ASKED else "schedule"
     if trigger == "schedule":
-        run_deployment("retrain/retrain", parameters={"model": MODEL, "reason": "weekly schedule"}, timeout=0)
+        run_deployment(
+            "retrain/retrain", parameters={"model": MODEL, "reason": "weekly schedule"}, timeout=0
+        )
     story = wait_for_retraining(since, newest)
     return Period(
         number, int(judged.rows[kind.table.time].min()), judged.lines_in, len(examples), version,  # type: ignore[arg-type]
@@ -102,30 +110,37 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
 
 
 def wait_for_retraining(since: datetime, before: int) -> str:
-    """Hold the replay's clock until the retraining that was started after `since` is over; what came of it, in words.
+    """Hold the replay's clock until the retraining that was started after `since` is over; what
+    came of it, in words.
 
     `before` is the newest version at that time.
     """
     until(lambda: bool(retrainings(since)), REACTION_SECONDS, "no retraining was started")
     # A crashed run is not over: the automation takes it up again.
     until(
-        lambda: all(r.state and r.state.is_final() and not r.state.is_crashed() for r in retrainings(since)),
+        lambda: all(
+            r.state and r.state.is_final() and not r.state.is_crashed() for r in retrainings(since)
+        ),
         RETRAINING_SECONDS,
         "the retraining did not end",
     )
     failed = [r for r in retrainings(since) if r.state and not r.state.is_completed()]
     if failed:
         raise RuntimeError(f"Retraining {failed[0].name} ended as {failed[0].state}")
-    newest, current = registry.versions(MODEL)[0], releases.current(MODEL)
+    newest = registry.versions(MODEL)[0]
+    current = releases.current(MODEL)
     if newest.number == before:
         return "cooling down: too little new data since the last retraining."
     decision = gate.Decision.model_validate_json(newest.decision or "")
     live_now = f"version {current.champion} is live" if current else "nothing is live"
-    return f"{decision.outcome} version {newest.number}: {' '.join(decision.reasons)} Now {live_now}."
+    return (
+        f"{decision.outcome} version {newest.number}: {' '.join(decision.reasons)} Now {live_now}."
+    )
 
 
 def retrainings(since: datetime) -> list[FlowRun]:
-    """Runs of the deployment `retrain` created after `since`, but by the schedule of the wall clock."""
+    """Runs of the deployment `retrain` created after `since`, but by the schedule of the wall
+    clock."""
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["retrain"])),
@@ -139,7 +154,9 @@ def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"{what}: not within {seconds:.0f} s. Look at the Prefect UI and the worker's log.")
+            raise TimeoutError(
+                f"{what}: not within {seconds:.0f} s. Look at the Prefect UI and the worker's log."
+            )
         time.sleep(1)
 
 
@@ -152,7 +169,9 @@ def summary(periods: list[Period]) -> dict:
         "frozen_recall": round(float(np.mean([p.frozen_recall for p in tail])), 4),
         "table_recall": round(float(np.mean([p.table_recall for p in tail])), 4),
         "live_recall": round(float(np.mean([p.live_recall for p in tail])), 4),
-        "retrainings": sum(outcome in ("promote", "refuse", "inconclusive") for outcome in outcomes),
+        "retrainings": sum(
+            outcome in ("promote", "refuse", "inconclusive") for outcome in outcomes
+        ),
         "events": sum(p.trigger == "event" for p in periods),
         "promoted": outcomes.count("promote"),
         "refused": outcomes.count("refuse"),
@@ -163,16 +182,21 @@ def summary(periods: list[Period]) -> dict:
 
 
 def split_by_time(events: pl.DataFrame, folder: Path) -> tuple[list[Path], float]:
-    """Write the history and each period as a file in OTTO's format; returns the files and the days of a period.
+    """Write the history and each period as a file in OTTO's format; returns the files and the days
+    of a period.
 
-    The history is the time until HISTORY of the sessions have begun; the rest is cut into equal periods of about
-    PERIOD_DAYS. A session that goes on in a later period continues in that period's file.
+    The history is the time until HISTORY of the sessions have begun; the rest is cut into equal
+    periods of about PERIOD_DAYS. A session that goes on in a later period continues in that
+    period's file.
     """
     starts = events.group_by("session").agg(pl.col("ts").min())["ts"].sort()
-    begin, end = int(starts[int(len(starts) * HISTORY)]), int(events["ts"].max()) + 1  # type: ignore[arg-type]
+    begin = int(starts[int(len(starts) * HISTORY)])
+    end = int(events["ts"].max()) + 1  # type: ignore[arg-type]
     count = max(1, round((end - begin) / DAY_MS / PERIOD_DAYS))
     length = (end - begin) / count
-    period = ((pl.col("ts") - begin) / length).floor().cast(pl.Int32).clip(-1, count - 1).alias("period")
+    period = (
+        ((pl.col("ts") - begin) / length).floor().cast(pl.Int32).clip(-1, count - 1).alias("period")
+    )
     lines = (
         events.with_columns(period)
         .group_by("period", "session", maintain_order=True)

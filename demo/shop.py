@@ -1,9 +1,11 @@
-"""A simulated shop: deterministic sessions in OTTO's format, with structure worth learning and one real change.
+"""A simulated shop: deterministic sessions in OTTO's format, with structure worth learning and one
+real change.
 
-Every article has a place in a space of styles, and every visitor a taste: the nearer and the more popular an article,
-the likelier it is looked at. Each article also has a few articles that visitors go to next; visitors return to what
-they have seen, or jump anywhere. Every week some articles leave and new ones come. At one point the season changes: a
-large part of the assortment is replaced, and visitors go from article to article in other ways.
+Every article has a place in a space of styles, and every visitor a taste: the nearer and the more
+popular an article, the likelier it is looked at. Each article also has a few articles that visitors
+go to next; visitors return to what they have seen, or jump anywhere. Every week some articles leave
+and new ones come. At one point the season changes: a large part of the assortment is replaced, and
+visitors go from article to article in other ways.
 """
 
 from dataclasses import dataclass
@@ -40,21 +42,27 @@ class Shop:
     """The assortment of a moment: one slot per article on offer."""
 
     def __init__(self, plan: Plan):
-        self.plan, self.rng = plan, np.random.default_rng(plan.seed)
-        self.ids = self.rng.choice(np.arange(10**6, 10**6 + 10 * plan.articles), plan.articles, replace=False)
+        self.plan = plan
+        self.rng = np.random.default_rng(plan.seed)
+        self.ids = self.rng.choice(
+            np.arange(10**6, 10**6 + 10 * plan.articles), plan.articles, replace=False
+        )
         self.fresh_id = 2 * 10**7
         self.style = self.styles(plan.articles)
         self.appeal = self.appeals(plan.articles)
         self.next = np.stack([self.relations(slot) for slot in range(plan.articles)])
 
     def day(self, number: int) -> list[tuple[int, list[int]]]:
-        """Sessions of a day: start in ms since 1970 UTC, and article ids in order. Advances the assortment."""
+        """Sessions of a day: start in ms since 1970 UTC, and article ids in order. Advances the
+        assortment."""
         if number == self.plan.change_day:
             self.replace(self.plan.changed, rewire=True)
         elif number % 7 == 0:
             self.replace(self.plan.weekly_churn, rewire=False)
         count = self.plan.sessions_per_day
-        starts = START_MS + number * DAY_MS + np.sort(self.rng.integers(DAY_MS - 3_600_000, size=count))
+        starts = (
+            START_MS + number * DAY_MS + np.sort(self.rng.integers(DAY_MS - 3_600_000, size=count))
+        )
         return [(int(start), self.session()) for start in starts]
 
     def session(self) -> list[int]:
@@ -90,18 +98,20 @@ class Shop:
         return self.rng.choice(near, NEXT)
 
     def replace(self, share: float, rewire: bool) -> None:
-        """New articles take the place of a share of the old ones; `rewire`: visitors also go other ways from all
-        others."""
+        """New articles take the place of a share of the old ones; `rewire`: visitors also go other
+        ways from all others."""
         slots = self.rng.choice(self.plan.articles, int(share * self.plan.articles), replace=False)
         self.ids[slots] = np.arange(self.fresh_id, self.fresh_id + len(slots))
         self.fresh_id += len(slots)
-        self.style[slots], self.appeal[slots] = self.styles(len(slots)), self.appeals(len(slots))
+        self.style[slots] = self.styles(len(slots))
+        self.appeal[slots] = self.appeals(len(slots))
         for slot in range(self.plan.articles) if rewire else slots:
             self.next[slot] = self.relations(slot)
 
 
 def simulate(plan: Plan | None = None) -> pl.DataFrame:
-    """All events of the shop: columns session, aid, ts (ms since 1970 UTC), type; ordered by session and time."""
+    """All events of the shop: columns session, aid, ts (ms since 1970 UTC), type; ordered by
+    session and time."""
     plan = plan or Plan()
     shop = Shop(plan)
     sessions = [session for day in range(plan.days) for session in shop.day(day)]

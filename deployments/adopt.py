@@ -23,18 +23,23 @@ TRAINING = ("flows.train.train", "flows.retrain.retrain")
 
 
 def adopt(model: str, study: str, file: Path = ROOT / "prefect.yaml") -> str:
-    """Write the best parameters of a study into the deployments that train `model`. Returns the change as a diff.
+    """Write the best parameters of a study into the deployments that train `model`. Returns the
+    change as a diff.
 
-    Raises ValueError when nothing of the study has finished, its parameters are not the model type's any more, or no
-    deployment trains the model; registry.RegistryError when there is no such study. Then nothing is written.
+    Raises ValueError when nothing of the study has finished, its parameters are not the model
+    type's any more, or no deployment trains the model; registry.RegistryError when there is no such
+    study. Then nothing is written.
     """
-    kind, found = spec.load(model), studies.get(model, study)
+    kind = spec.load(model)
+    found = studies.get(model, study)
     params = {**found.fixed, **search.best(studies.trials(found)).params}
     kind.Params.model_validate(params)
     before = file.read_text()
     after = edited(before, model, params)
     file.write_text(after)
-    lines = difflib.unified_diff(before.splitlines(True), after.splitlines(True), file.name, f"{file.name}, adopted")
+    lines = difflib.unified_diff(
+        before.splitlines(True), after.splitlines(True), file.name, f"{file.name}, adopted"
+    )
     return "".join(lines)
 
 
@@ -42,8 +47,10 @@ def edited(text: str, model: str, params: dict[str, Any]) -> str:
     """prefect.yaml with `params` in place, and everything else as it was, comments too."""
     from ruamel.yaml import YAML
 
-    editor, out = YAML(), io.StringIO()
-    editor.preserve_quotes, editor.width = True, 4096
+    editor = YAML()
+    out = io.StringIO()
+    editor.preserve_quotes = True
+    editor.width = 4096
     editor.indent(mapping=2, sequence=4, offset=2)
     content = editor.load(text)
     trainings = list(of(model, content["deployments"]))
@@ -55,9 +62,13 @@ def edited(text: str, model: str, params: dict[str, Any]) -> str:
     for deployment in trainings:
         refuse_to_share(deployment, model)
         if "parameters" not in deployment:
-            deployment.insert(list(deployment).index("work_pool") + 1, "parameters", editor.load("{}"))
+            deployment.insert(
+                list(deployment).index("work_pool") + 1, "parameters", editor.load("{}")
+            )
         # Prefect reads YAML 1.1, where the editor's own 1e-05 would be a text.
-        deployment["parameters"]["params"] = editor.load(yaml.safe_dump(params, default_flow_style=True, width=4096))
+        deployment["parameters"]["params"] = editor.load(
+            yaml.safe_dump(params, default_flow_style=True, width=4096)
+        )
     editor.dump(content, out)
     return out.getvalue()
 
@@ -68,12 +79,16 @@ def of(model: str, deployments: list) -> Iterator[Any]:
 
     default = inspect.signature(train.fn).parameters["model"].default
     for deployment in deployments:
-        if deployment["entrypoint"] in TRAINING and deployment.get("parameters", {}).get("model", default) == model:
+        if (
+            deployment["entrypoint"] in TRAINING
+            and deployment.get("parameters", {}).get("model", default) == model
+        ):
             yield deployment
 
 
 def refuse_to_share(deployment: Any, model: str) -> None:
-    """Raise ValueError if an event of another model would start the deployment with this model's parameters."""
+    """Raise ValueError if an event of another model would start the deployment with this model's
+    parameters."""
     others = [name for name in spec.names() if name != model]
     for trigger in deployment.get("triggers", []):
         if others and str(trigger.get("match", {}).get("prefect.resource.id", "*")).endswith("*"):
@@ -95,7 +110,9 @@ def main() -> None:
         sys.exit(str(error))
     if not change:
         sys.exit("prefect.yaml says this already; `make deploy` puts it in place.")
-    print(f"{change}\nNothing else was changed. Review it, then put it in place with `make deploy`.")
+    print(
+        f"{change}\nNothing else was changed. Review it, then put it in place with `make deploy`."
+    )
 
 
 if __name__ == "__main__":

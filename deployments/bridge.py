@@ -1,9 +1,10 @@
 """Alertmanager's webhook into Prefect's events: `python -m deployments.bridge`, on loopback.
 
 An alert becomes the event that its label `event` names, `kreislauf.alert` by default, and once more
-`kreislauf.alert.resolved` when it is over. The same alert sent again is the same event, by its id, and is sent on once.
-What Prefect does not take is answered with 503, and Alertmanager sends it again. KREISLAUF_BRIDGE_TOKEN, which
-Alertmanager has to bring as `Authorization: Bearer ...`, must be set.
+`kreislauf.alert.resolved` when it is over. The same alert sent again is the same event, by its id,
+and is sent on once. What Prefect does not take is answered with 503, and Alertmanager sends it
+again. KREISLAUF_BRIDGE_TOKEN, which Alertmanager has to bring as `Authorization: Bearer ...`, must
+be set.
 """
 
 import argparse
@@ -44,10 +45,13 @@ class Webhook(BaseModel):
 
 
 def as_event(alert: Alert) -> dict[str, Any]:
-    """An alert as Prefect wants its events. A name that an alert must not send becomes `kreislauf.alert`."""
-    resolved, wanted = alert.status == "resolved", alert.labels.get("event", events.ALERT)
+    """An alert as Prefect wants its events. A name that an alert must not send becomes
+    `kreislauf.alert`."""
+    resolved = alert.status == "resolved"
+    wanted = alert.labels.get("event", events.ALERT)
     name = events.ALERT_RESOLVED if resolved else wanted if wanted in NAMES else events.ALERT
-    model, title = alert.labels.get("model"), alert.labels.get("alertname", "unnamed")
+    model = alert.labels.get("model")
+    title = alert.labels.get("alertname", "unnamed")
     resource = f"kreislauf.model.{model}" if model else f"kreislauf.alert.{title}"
     told = f"{alert.fingerprint} {alert.startsAt.isoformat()} {name}"
     return {
@@ -80,7 +84,9 @@ def create(token: str) -> FastAPI:
         given = request.headers.get("authorization", "").encode()
         if not hmac.compare_digest(given, f"Bearer {token}".encode()):
             raise HTTPException(401, "Send the bridge's token: Authorization: Bearer ...")
-        new = {event["id"]: event for event in map(as_event, webhook.alerts) if event["id"] not in sent}
+        new = {
+            event["id"]: event for event in map(as_event, webhook.alerts) if event["id"] not in sent
+        }
         if not new:
             return
         try:
@@ -98,7 +104,9 @@ def create(token: str) -> FastAPI:
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.bridge", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments.bridge", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--port", type=int, default=8090)
     arguments = parser.parse_args()
     try:

@@ -29,7 +29,9 @@ def quantile(share: float, series: str) -> str:
 def per_answer(kind: str) -> str:
     """PromQL of how often an answer led to something."""
     asked = f"sum by ({BY}) (rate(kreislauf_requests_total[{WINDOW}]))"
-    return f'sum by ({BY}) (rate(kreislauf_feedback_total{{kind="{kind}"}}[{WINDOW}])) / ({asked} > 0)'
+    return (
+        f'sum by ({BY}) (rate(kreislauf_feedback_total{{kind="{kind}"}}[{WINDOW}])) / ({asked} > 0)'
+    )
 
 
 def signal(part: str) -> str:
@@ -108,13 +110,26 @@ ROWS: dict[str, list[Panel]] = {
 
 def build() -> Dashboard:
     """The dashboard as Grafana imports it."""
-    board = dashboard.Dashboard("Kreislauf: live answers").uid("kreislauf").tags(["kreislauf"]).time("now-6h", "now")
+    board = (
+        dashboard.Dashboard("Kreislauf: live answers")
+        .uid("kreislauf")
+        .tags(["kreislauf"])
+        .time("now-6h", "now")
+    )
     for row, panels in ROWS.items():
         board = board.with_row(dashboard.Row(row))
         for told in panels:
-            panel = timeseries.Panel().title(told.title).unit(told.unit).span(24 // len(panels)).height(8)
+            panel = (
+                timeseries.Panel()
+                .title(told.title)
+                .unit(told.unit)
+                .span(24 // len(panels))
+                .height(8)
+            )
             for legend, expression in told.curves.items():
-                panel = panel.with_target(prometheus.Dataquery().expr(expression).legend_format(legend))
+                panel = panel.with_target(
+                    prometheus.Dataquery().expr(expression).legend_format(legend)
+                )
             board = board.with_panel(panel)
     return board.build()
 

@@ -1,4 +1,5 @@
-"""Put prefect.yaml and automations.yaml in place. Idempotent. `python -m deployments.deploy`, or `make deploy`.
+"""Put prefect.yaml and automations.yaml in place. Idempotent. `python -m deployments.deploy`, or
+`make deploy`.
 
 The server is the one of PREFECT_API_URL, else the one that `make up` recorded.
 """
@@ -18,7 +19,8 @@ AUTOMATIONS = ROOT / "deployments" / "automations.yaml"
 
 
 def deploy() -> None:
-    """Create or update the work pool, all automations and all deployments. Raises RuntimeError with Prefect's words."""
+    """Create or update the work pool, all automations and all deployments. Raises RuntimeError with
+    Prefect's words."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
 

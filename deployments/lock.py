@@ -1,7 +1,7 @@
 """Resolve pyproject.toml into constraints.txt, with hashes. `make lock`.
 
-The CPU build of torch is no public release of its own, so its hash is taken from the wheel folder that pip uses, if
-there is one, and stands beside those of the public build.
+The CPU build of torch is no public release of its own, so its hash is taken from the wheel folder
+that pip uses, if there is one, and stands beside those of the public build.
 """
 
 import hashlib
@@ -11,22 +11,39 @@ from pathlib import Path
 
 from deployments.stack import ROOT
 
-COMPILE = ("pip", "compile", "--generate-hashes", "--python-version", "3.11", "--no-header", "--no-annotate", "-q")
+COMPILE = (
+    "pip",
+    "compile",
+    "--generate-hashes",
+    "--python-version",
+    "3.11",
+    "--no-header",
+    "--no-annotate",
+    "-q",
+)
 CONSTRAINTS = ROOT / "constraints.txt"
 
 
 def main(links: list[str]) -> None:
     uv = Path(sys.executable).parent / "uv"
-    subprocess.run([uv, *COMPILE, "pyproject.toml", "--extra", "dev", "-o", CONSTRAINTS], cwd=ROOT, check=True)
+    subprocess.run(
+        [uv, *COMPILE, "pyproject.toml", "--extra", "dev", "-o", CONSTRAINTS], cwd=ROOT, check=True
+    )
     triton = ROOT / "deployments" / "triton"
-    subprocess.run([uv, *COMPILE, "requirements.in", "-o", "constraints.txt"], cwd=triton, check=True)
-    for wheel in (w for link in links if link != "--find-links" for w in Path(link).glob("torch-*+cpu-*.whl")):
+    subprocess.run(
+        [uv, *COMPILE, "requirements.in", "-o", "constraints.txt"], cwd=triton, check=True
+    )
+    for wheel in (
+        w for link in links if link != "--find-links" for w in Path(link).glob("torch-*+cpu-*.whl")
+    ):
         version = wheel.name.split("-")[1].split("+")[0]
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
         head = f"torch=={version} \\\n"
         text = CONSTRAINTS.read_text()
         if head not in text:
-            raise SystemExit(f"{wheel.name} is not the version that was resolved: {head.strip()} is missing.")
+            raise SystemExit(
+                f"{wheel.name} is not the version that was resolved: {head.strip()} is missing."
+            )
         if digest not in text:
             CONSTRAINTS.write_text(text.replace(head, f"{head}    --hash=sha256:{digest} \\\n"))
 

@@ -1,4 +1,5 @@
-"""Start, find and stop server processes: recorded by process id and start time, so that no stranger is ever killed."""
+"""Start, find and stop server processes: recorded by process id and start time, so that no stranger
+is ever killed."""
 
 import json
 import os
@@ -21,7 +22,8 @@ class StartError(RuntimeError):
 
 
 def free_port(wanted: str = "") -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on: that of the address `wanted`, if it can be had."""
+    """A TCP port on 127.0.0.1 that nobody listens on: that of the address `wanted`, if it can be
+    had."""
     for port in (int(re.findall(r":(\d+)", wanted)[-1]) if wanted else 0, 0):
         with socket.socket() as s, suppress(OSError):
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -33,7 +35,8 @@ def free_port(wanted: str = "") -> int:
 def spawn(name: str, command: Sequence[str | Path], home: Path, env: Mapping[str, str]) -> dict:
     """Start `command` in a session of its own, its output appended to `home/logs/<name>.log`.
 
-    Returns the record that `find`, `wait` and `stop` want: pid, started (seconds since 1970) and log.
+    Returns the record that `find`, `wait` and `stop` want: pid, started (seconds since 1970) and
+    log.
     """
     log = home / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -46,10 +49,14 @@ def spawn(name: str, command: Sequence[str | Path], home: Path, env: Mapping[str
 
 
 def find(record: Mapping) -> psutil.Process | None:
-    """The recorded process if it still runs: the id alone could have been given to another by now."""
+    """The recorded process if it still runs: the id alone could have been given to another by
+    now."""
     try:
         process = psutil.Process(record["pid"])
-        same = abs(process.create_time() - record["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        same = (
+            abs(process.create_time() - record["started"]) < 1
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
     except psutil.NoSuchProcess:
         return None
     return process if same else None
@@ -57,7 +64,8 @@ def find(record: Mapping) -> psutil.Process | None:
 
 def wait(record: Mapping, url: str, seconds: float) -> None:
     """Return when `url` answers 200. Raises StartError when the process dies or the time is up."""
-    name, end = Path(record["log"]).stem, time.monotonic() + seconds
+    name = Path(record["log"]).stem
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         if not find(record):
             raise StartError(f"{name} ended while starting. {_log_end(record)}")

@@ -1,7 +1,9 @@
-"""The whole loop on one machine: Postgres, Prefect, MLflow, Triton, the gateway and a worker, on loopback.
+"""The whole loop on one machine: Postgres, Prefect, MLflow, Triton, the gateway and a worker, on
+loopback.
 
-`python -m deployments.stack up|down|status`. State and `run.json` live under `KREISLAUF_HOME` (default .kreislauf).
-Ports are free ones. A second `up` keeps what still runs and replaces what does not.
+`python -m deployments.stack up|down|status`. State and `run.json` live under `KREISLAUF_HOME`
+(default .kreislauf). Ports are free ones. A second `up` keeps what still runs and replaces what
+does not.
 """
 
 import argparse
@@ -76,13 +78,18 @@ def client_env(home: Path, running: dict[str, dict]) -> dict[str, str]:
 def deploy(home: Path, running: dict[str, dict]) -> None:
     """`make deploy`, on this stack's server."""
     command = [sys.executable, "-m", "deployments.deploy"]
-    done = subprocess.run(command, cwd=ROOT, env=client_env(home, running), capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=client_env(home, running), capture_output=True, text=True
+    )
     if done.returncode:
-        raise processes.StartError(f"The deployments could not be put in place:\n{done.stdout}{done.stderr}")
+        raise processes.StartError(
+            f"The deployments could not be put in place:\n{done.stdout}{done.stderr}"
+        )
 
 
 def start_postgres(home: Path, _: dict) -> dict:
-    """Prefect's database. SQLite locks up under bursts of events: `python -m benchmarks.burst` shows both."""
+    """Prefect's database. SQLite locks up under bursts of events: `python -m benchmarks.burst`
+    shows both."""
     import psutil
     from pgserver import get_server
 
@@ -94,7 +101,12 @@ def start_postgres(home: Path, _: dict) -> dict:
     if "prefect" not in server.psql("SELECT datname FROM pg_database;"):
         server.psql("CREATE DATABASE prefect;")
     url = server.get_uri("prefect").replace("postgresql:", "postgresql+asyncpg:")
-    return {"pid": pid, "started": psutil.Process(pid).create_time(), "log": str(data / "log"), "url": url}
+    return {
+        "pid": pid,
+        "started": psutil.Process(pid).create_time(),
+        "log": str(data / "log"),
+        "url": url,
+    }
 
 
 def start_prefect(home: Path, running: dict) -> dict:
@@ -111,13 +123,16 @@ def start_prefect(home: Path, running: dict) -> dict:
         env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = running["postgres"]["url"]
     server: list[str | Path] = [_bin("prefect"), "--no-prompt", "server", "start"]
     url = f"http://127.0.0.1:{port}"
-    record = processes.spawn("prefect", [*server, "--host", "127.0.0.1", "--port", str(port)], home, env)
+    record = processes.spawn(
+        "prefect", [*server, "--host", "127.0.0.1", "--port", str(port)], home, env
+    )
     return {**record, "url": url, "api": f"{url}/api", "probe": f"{url}/api/health"}
 
 
 def start_mlflow(home: Path, _: dict) -> dict:
     """The MLflow tracking server and registry; its job queue, ten more processes, stays off."""
-    port, folder = processes.free_port(), home / "mlflow"
+    port = processes.free_port()
+    folder = home / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
     command: list[str | Path] = [
         _bin("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
@@ -134,7 +149,9 @@ def start_triton(home: Path, _: dict) -> dict:
     That is in `home`, or where `KREISLAUF_TRITON_REPOSITORY` says, if that is on S3.
     """
     before = processes.read(home).get("triton", {})
-    http, grpc, metrics = (processes.free_port(before.get(name, "")) for name in ("url", "grpc", "metrics"))
+    http, grpc, metrics = (
+        processes.free_port(before.get(name, "")) for name in ("url", "grpc", "metrics")
+    )
     repository, models = _triton_repository(home)
     site = triton_environment() / "lib/python3.11/site-packages"
     command: list[str | Path] = [
@@ -153,7 +170,11 @@ def start_triton(home: Path, _: dict) -> dict:
     }
     url = f"http://127.0.0.1:{http}"
     record = processes.spawn("triton", command, home, env)
-    urls = {"url": url, "grpc": f"127.0.0.1:{grpc}", "metrics": f"http://127.0.0.1:{metrics}/metrics"}
+    urls = {
+        "url": url,
+        "grpc": f"127.0.0.1:{grpc}",
+        "metrics": f"http://127.0.0.1:{metrics}/metrics",
+    }
     return {**record, **urls, "probe": f"{url}/v2/health/live"}
 
 
@@ -165,7 +186,8 @@ def _triton_repository(home: Path) -> tuple[str, list[str]]:
     fs.makedirs(root, exist_ok=True)
     models = sorted(path.split("/")[-2] for path in fs.glob(f"{root}/*/config.pbtxt"))
     if repository.startswith("s3://"):
-        # Triton takes a prefix without objects for a mistake, and wants the server's address inside its own.
+        # Triton takes a prefix without objects for a mistake, and wants the server's address inside
+        # its own.
         fs.pipe_file(f"{root.rstrip('/')}/.keep", b"Kreislauf")
         repository = "/".join(filter(None, ["s3:/", os.environ.get("AWS_ENDPOINT_URL"), root]))
     return repository, models
@@ -175,7 +197,11 @@ def start_gateway(home: Path, running: dict) -> dict:
     """The gateway, which may start before anything is live."""
     port = processes.free_port(processes.read(home).get("gateway", {}).get("url", ""))
     command: list[str | Path] = [sys.executable, "-m", "serving.app", "--port", str(port)]
-    env = {**os.environ, "KREISLAUF_HOME": str(home), "KREISLAUF_TRITON_URL": running["triton"]["grpc"]}
+    env = {
+        **os.environ,
+        "KREISLAUF_HOME": str(home),
+        "KREISLAUF_TRITON_URL": running["triton"]["grpc"],
+    }
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     url = f"http://127.0.0.1:{port}"
     return {**processes.spawn("gateway", command, home, env), "url": url, "probe": f"{url}/health"}
@@ -184,13 +210,20 @@ def start_gateway(home: Path, running: dict) -> dict:
 def start_worker(home: Path, running: dict) -> dict:
     """A Prefect worker that takes the runs of the deployments, one process per run.
 
-    A run's process starts up to 6 seconds before the run is due, and waits then: that is as long as the trigger of
-    `retrain` puts its runs off, so that imports are done while further events are folded in. A run that found no free
-    concurrency slot is tried again 10 - 6 seconds later, because the server puts it off by 10.
+    A run's process starts up to 6 seconds before the run is due, and waits then: that is as long as
+    the trigger of `retrain` puts its runs off, so that imports are done while further events are
+    folded in. A run that found no free concurrency slot is tried again 10 - 6 seconds later,
+    because the server puts it off by 10.
     """
-    env = client_env(home, running) | {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_WORKER_PREFETCH_SECONDS": "6"}
+    env = client_env(home, running) | {
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_PREFETCH_SECONDS": "6",
+    }
     return processes.spawn(
-        "worker", [_bin("prefect"), "--no-prompt", "worker", "start", "--pool", WORK_POOL], home, env
+        "worker",
+        [_bin("prefect"), "--no-prompt", "worker", "start", "--pool", WORK_POOL],
+        home,
+        env,
     )
 
 
@@ -203,8 +236,10 @@ def triton_environment() -> Path:
 
 
 def _triton_backends(home: Path, site: Path) -> Path:
-    """A writable backends folder: Triton's python backend with its stub, and our onnxruntime beside it."""
-    folder, triton = home / "triton-backends", site / "pytriton/tritonserver"
+    """A writable backends folder: Triton's python backend with its stub, and our onnxruntime beside
+    it."""
+    folder = home / "triton-backends"
+    triton = site / "pytriton/tritonserver"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(triton / "backends/python", folder / "python")
     shutil.copy2(triton / "python_backend_stubs/3.11/triton_python_backend_stub", folder / "python")
@@ -241,7 +276,8 @@ def show(running: dict[str, dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["up", "down", "status"])
-    command, home = parser.parse_args().command, settings().home
+    command = parser.parse_args().command
+    home = settings().home
     if command == "up":
         try:
             up(home)

@@ -1,4 +1,5 @@
-"""An A/B test: a challenger beside the champion, for a share of the users, or unseen in their shadow."""
+"""An A/B test: a challenger beside the champion, for a share of the users, or unseen in their
+shadow."""
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -16,17 +17,19 @@ class ExperimentRefused(RuntimeError):
 
 @flow
 def experiment(
-    model: str = "session_recommender", challenger: int | None = None, share: float = 0.1, who: str | None = None
+    model: str = "session_recommender",
+    challenger: int | None = None,
+    share: float = 0.1,
+    who: str | None = None,
 ) -> releases.Release:
     """Start an A/B test, change its share, or end it. The gateway follows within a second.
 
-    A user stays with a variant as long as the test runs. A changed share moves only the users it must.
+    A user stays with a variant as long as the test runs. A changed share moves only the users it
+    must.
 
-    Args:
-        model: Name of the model type.
-        challenger: Version that is tested against the champion; none ends the test.
-        share: Of the users, 0 to 1, that get the challenger. At 0 nobody does, but it is asked, too, and compared.
-        who: For the release log; default: the name of this run.
+    Args: model: Name of the model type. challenger: Version that is tested against the champion;
+        none ends the test. share: Of the users, 0 to 1, that get the challenger. At 0 nobody does,
+        but it is asked, too, and compared. who: For the release log; default: the name of this run.
 
     Returns:
         The entry of the release log that is now in force.
@@ -38,26 +41,38 @@ def experiment(
         releases.ReleaseConflict: somebody else published meanwhile.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}: give the part of the users that get the challenger, 0 to 1.")
+        raise ValueError(
+            f"share is {share}: give the part of the users that get the challenger, 0 to 1."
+        )
     with triton.exclusive(model):
         live = releases.current(model)
         if live is None:
-            raise ExperimentRefused(f"Nothing of {model} is live: a challenger needs a champion. Run retrain first.")
+            raise ExperimentRefused(
+                f"Nothing of {model} is live: a challenger needs a champion. Run retrain first."
+            )
         who = who or flow_run.get_name() or "a person, from Python"
         if challenger is None:
-            release = releases.append(model, live.champion, reason(None, 0), who, live, watermark=live.watermark)
+            release = releases.append(
+                model, live.champion, reason(None, 0), who, live, watermark=live.watermark
+            )
         else:
             release = begin(registry.get(model, challenger), live, share, who)
         triton.serve(model, release.versions)
         registry.mirror(model, release.champion, release.challenger, release.previous)
-    create_markdown_artifact(key=f"ab-test-{model.replace('_', '-')}", markdown=f"# {model}\n\n{release.reason}")
+    create_markdown_artifact(
+        key=f"ab-test-{model.replace('_', '-')}", markdown=f"# {model}\n\n{release.reason}"
+    )
     return release
 
 
-def begin(challenger: registry.Version, live: releases.Release, share: float, who: str) -> releases.Release:
-    """Verify the challenger in Triton, then write the release; on failure Triton serves what it served before."""
+def begin(
+    challenger: registry.Version, live: releases.Release, share: float, who: str
+) -> releases.Release:
+    """Verify the challenger in Triton, then write the release; on failure Triton serves what it
+    served before."""
     permit(challenger, live)
-    model, number = challenger.model, challenger.number
+    model = challenger.model
+    number = challenger.number
     with restored(challenger):
         put_in_triton(model, sorted({*live.versions, number}), number)
         return releases.append(

@@ -26,20 +26,26 @@ class IngestReport(lake.Counts):
 
 @flow
 def ingest(
-    source: str, model: str = "session_recommender", max_reject_share: float = 0.1, table: str | None = None
+    source: str,
+    model: str = "session_recommender",
+    max_reject_share: float = 0.1,
+    table: str | None = None,
 ) -> IngestReport:
-    """Load raw files, or the segments of the gateway. Running it again is safe: each file is loaded once.
+    """Load raw files, or the segments of the gateway. Running it again is safe: each file is loaded
+    once.
 
-    Args:
-        source: A `.jsonl`, `.jsonl.gz`, `.jsonl.zst` or `.parquet` file, a folder that is searched with all below it,
+    Args: source: A `.jsonl`, `.jsonl.gz`, `.jsonl.zst` or `.parquet` file, a folder that is
+        searched with all below it,
             or an `s3://` prefix.
         model: Model type, a folder in `models/`; it decides the table and what a valid line is.
-        max_reject_share: A file of whose lines a larger share is bad is not loaded at all: its source is broken.
-        table: `exposures` or `feedback`, for the gateway's segments; then the model does not matter.
+        max_reject_share: A file of whose lines a larger share is bad is not loaded at all: its
+            source is broken.
+        table: `exposures` or `feedback`, for the gateway's segments; then the model does not
+            matter.
 
-    Returns:
-        The accounts of every file, and their totals: lines in = loaded + rejected + blank, rows in = kept + rejected
-        + duplicate. Rejected lines are in the table `rejects`, byte for byte.
+    Returns: The accounts of every file, and their totals: lines in = loaded + rejected + blank,
+        rows in = kept + rejected + duplicate. Rejected lines are in the table `rejects`, byte for
+        byte.
 
     Raises:
         ValueError: No model type, or table, has this name.
@@ -69,13 +75,17 @@ def the_table(model: str, table: str | None) -> spec.Table:
     if table is None:
         return spec.load(model).table
     if table not in exposures.TABLES:
-        raise ValueError(f"No table of the gateway is called {table!r}. Known: {', '.join(exposures.TABLES)}.")
+        raise ValueError(
+            f"No table of the gateway is called {table!r}. Known: {', '.join(exposures.TABLES)}."
+        )
     return exposures.TABLES[table]
 
 
 def _outcome(path: str, table: spec.Table, max_reject_share: float) -> lake.Accounts | Exception:
     """Accounts of a file or why there are none: a bad file must not stop the next."""
-    return load_file(path, table, max_reject_share, return_state=True).result(raise_on_failure=False)
+    return load_file(path, table, max_reject_share, return_state=True).result(
+        raise_on_failure=False
+    )
 
 
 def _publish(table: str, files: Sequence[lake.Accounts], failed: dict[str, Exception]) -> None:
@@ -86,7 +96,9 @@ def _publish(table: str, files: Sequence[lake.Accounts], failed: dict[str, Excep
         for f in files
     ]
     rows += [{"file": path, "state": f"failed: {error}"} for path, error in failed.items()]
-    create_table_artifact(table=rows, key=f"ingest-{table.replace('_', '-')}", description=f"Files into `{table}`")
+    create_table_artifact(
+        table=rows, key=f"ingest-{table.replace('_', '-')}", description=f"Files into `{table}`"
+    )
 
 
 def _report(table: str, files: Sequence[lake.Accounts]) -> IngestReport:

@@ -10,7 +10,8 @@ from tasks.lake import replay_source
 
 
 class ReplayReport(lake.Counts):
-    """What a replay did. `rejected` lines are still in quarantine, now with the rule that they break today."""
+    """What a replay did. `rejected` lines are still in quarantine, now with the rule that they
+    break today."""
 
     table: str
     sources: tuple[lake.Accounts, ...]
@@ -18,14 +19,15 @@ class ReplayReport(lake.Counts):
 
 @flow
 def replay(model: str = "session_recommender", reason: str | None = None) -> ReplayReport:
-    """Judge quarantined lines again, after a rule of the model type was mended. Running it again is safe.
+    """Judge quarantined lines again, after a rule of the model type was mended. Running it again is
+    safe.
 
-    A line that passes leaves the quarantine and becomes rows, in the same commit rules as a load: duplicates are looked
-    for, and the accounts balance. A line that does not pass stays, byte for byte.
+    A line that passes leaves the quarantine and becomes rows, in the same commit rules as a load:
+    duplicates are looked for, and the accounts balance. A line that does not pass stays, byte for
+    byte.
 
-    Args:
-        model: Model type, a folder in `models/`.
-        reason: Only sources with rejects of this reason code, such as `unknown-value`; default: all.
+    Args: model: Model type, a folder in `models/`. reason: Only sources with rejects of this reason
+        code, such as `unknown-value`; default: all.
 
     Returns:
         The accounts of every source, and their totals.
@@ -40,6 +42,11 @@ def replay(model: str = "session_recommender", reason: str | None = None) -> Rep
         waiting = waiting.filter(waiting["reason"] == reason)
     sources = waiting.select("source", "sha256").unique(maintain_order=True).rows()
     done = [replay_source(model, source, sha256) for source, sha256 in sources]
-    rows = [a.model_dump(include=set(lake.Counts.model_fields) - {"reasons"}) | {"source": a.source} for a in done]
-    create_table_artifact(table=rows, key=f"replay-{table.name.replace('_', '-')}", description="Quarantine, replayed")
+    rows = [
+        a.model_dump(include=set(lake.Counts.model_fields) - {"reasons"}) | {"source": a.source}
+        for a in done
+    ]
+    create_table_artifact(
+        table=rows, key=f"replay-{table.name.replace('_', '-')}", description="Quarantine, replayed"
+    )
     return ReplayReport(table=table.name, sources=tuple(done), **lake.total(done).model_dump())

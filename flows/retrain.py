@@ -51,14 +51,14 @@ def retrain(
     cooldown_days: float = 1.0,
     approval: Literal["automatic", "manual"] = "automatic",
 ) -> Retraining:
-    """Train a challenger, judge it, and publish it if it is better. Safe to kill and to run again at any point.
+    """Train a challenger, judge it, and publish it if it is better. Safe to kill and to run again
+    at any point.
 
-    Args:
-        model: Name of the model type.
-        reason: Why, in a sentence: an event's words, the schedule, a person.
-        params: Training parameters that differ from the defaults.
-        cooldown_days: Days of data that must have arrived since the last retraining; a burst of events trains once.
-        approval: With "manual" the run pauses before it publishes, until a person has filled in its form in Prefect.
+    Args: model: Name of the model type. reason: Why, in a sentence: an event's words, the schedule,
+        a person. params: Training parameters that differ from the defaults. cooldown_days: Days of
+        data that must have arrived since the last retraining; a burst of events trains once.
+        approval: With "manual" the run pauses before it publishes, until a person has filled in its
+        form in Prefect.
 
     Returns:
         Outcome, version and release.
@@ -71,15 +71,25 @@ def retrain(
         return Retraining(outcome="cooling down", reason=waiting)
     version = train(model, params)
     decision = promote(model, version.number)
-    answer = ask_a_person(version, decision) if approval == "manual" and decision.outcome == "promote" else None
+    answer = (
+        ask_a_person(version, decision)
+        if approval == "manual" and decision.outcome == "promote"
+        else None
+    )
     if answer and not answer.approve:
         registry.close(version)
-        alarms.settle_alarms(model, version.lineage.watermark, f"Version {version.number} was trained: not approved.")
+        alarms.settle_alarms(
+            model, version.lineage.watermark, f"Version {version.number} was trained: not approved."
+        )
         return Retraining(outcome="not approved", reason=str(answer), version=version.number)
     who = str(answer) if answer else None
     release = publish(model, version.number, who=who) if decision.outcome == "promote" else None
     registry.close(version)
-    alarms.settle_alarms(model, version.lineage.watermark, f"Version {version.number} was trained: {decision.outcome}.")
+    alarms.settle_alarms(
+        model,
+        version.lineage.watermark,
+        f"Version {version.number} was trained: {decision.outcome}.",
+    )
     return Retraining(
         outcome=decision.outcome,
         reason=" ".join(decision.reasons),
@@ -96,7 +106,8 @@ def ask_a_person(version: registry.Version, decision: gate.Decision) -> Approval
 
 
 def finish_what_a_crash_left(model: str) -> None:
-    """A release that was written by a run which then died: verify it, mirror it, and be done with it.
+    """A release that was written by a run which then died: verify it, mirror it, and be done with
+    it.
 
     Aliases that somebody moved, or that a rollback which died did not move, are put right too.
     """

@@ -1,4 +1,5 @@
-"""Back to a version that was live before: verified in Triton, one more entry of the release log, who and why in it."""
+"""Back to a version that was live before: verified in Triton, one more entry of the release log,
+who and why in it."""
 
 import itertools
 
@@ -21,31 +22,32 @@ def rollback(
     who: str | None = None,
     automatic: bool = False,
 ) -> releases.Release:
-    """Make an earlier champion live again, after it answered its golden requests in Triton as registered.
+    """Make an earlier champion live again, after it answered its golden requests in Triton as
+    registered.
 
-    What is live now becomes `previous`, so a second rollback undoes the first. The version that was rolled back is not
-    published again by itself: only a rollback brings it back. Safe to kill and to run again: a version that is live
-    already is only verified.
+    What is live now becomes `previous`, so a second rollback undoes the first. The version that was
+    rolled back is not published again by itself: only a rollback brings it back. Safe to kill and
+    to run again: a version that is live already is only verified.
 
-    Args:
-        model: Name of the model type.
-        version: An earlier champion; default: the release log's `previous`.
-        reason: Why, in a sentence, for the release log.
-        who: For the release log; default: the name of this run.
-        automatic: An alert asks, no person: a version that itself came back by a rollback stays, so that alerts do
+    Args: model: Name of the model type. version: An earlier champion; default: the release log's
+        `previous`. reason: Why, in a sentence, for the release log. who: For the release log;
+        default: the name of this run. automatic: An alert asks, no person: a version that itself
+        came back by a rollback stays, so that alerts do
             not swing to and fro.
 
     Returns:
         The entry of the release log that is now in force.
 
-    Raises:
-        NothingToRollBackTo: nothing was live before, or that version never was, or it was rolled back already.
-        flows.publish.PublishRefused: Triton did not answer the golden requests as registered; nothing was changed.
-        releases.ReleaseConflict: somebody else published meanwhile.
+    Raises: NothingToRollBackTo: nothing was live before, or that version never was, or it was
+        rolled back already. flows.publish.PublishRefused: Triton did not answer the golden requests
+        as registered; nothing was changed. releases.ReleaseConflict: somebody else published
+        meanwhile.
     """
     target = choose(model, version, automatic)
     get_run_logger().info(f"Rolling {model} back to version {target}: {reason}")
-    return publish(model, target, rollback=reason, who=who or flow_run.get_name() or "a person, from Python")
+    return publish(
+        model, target, rollback=reason, who=who or flow_run.get_name() or "a person, from Python"
+    )
 
 
 def choose(model: str, version: int | None, automatic: bool = False) -> int:
@@ -61,7 +63,9 @@ def choose(model: str, version: int | None, automatic: bool = False) -> int:
     target = version or history[-1].previous
     champions = sorted({release.champion for release in history})
     if target is None:
-        raise NothingToRollBackTo(f"{model} version {champions[0]} is the first that was live: there is none before.")
+        raise NothingToRollBackTo(
+            f"{model} version {champions[0]} is the first that was live: there is none before."
+        )
     if target not in champions:
         raise NothingToRollBackTo(
             f"{model} version {target} was never live, so it cannot be rolled back to. Versions that were: "

@@ -1,4 +1,5 @@
-"""Stream: a Kafka topic into the lake, batch after batch, for as long as its deployment is switched on."""
+"""Stream: a Kafka topic into the lake, batch after batch, for as long as its deployment is switched
+on."""
 
 import math
 import time
@@ -44,25 +45,29 @@ def stream(
     until_end: bool = False,
     skip_lost: bool = False,
 ) -> StreamReport:
-    """Land a Kafka topic in the table of a model type, each message exactly once, one commit per batch.
+    """Land a Kafka topic in the table of a model type, each message exactly once, one commit per
+    batch.
 
-    How far the topic has been read is stored in the commit of its rows, so a run that ends in any way, even by kill -9,
-    leaves nothing to mend: the next one goes on. A run ends well when its deployment is paused, or when a newer run of
-    its deployment is due, which then takes over.
+    How far the topic has been read is stored in the commit of its rows, so a run that ends in any
+    way, even by kill -9, leaves nothing to mend: the next one goes on. A run ends well when its
+    deployment is paused, or when a newer run of its deployment is due, which then takes over.
 
-    Args:
-        topic: Kafka topic; each message is a line of JSON. Kafka's address is in KREISLAUF_KAFKA.
+    Args: topic: Kafka topic; each message is a line of JSON. Kafka's address is in KREISLAUF_KAFKA.
         model: Model type, a folder in `models/`; it decides the table and what a valid line is.
-        batch_seconds: A batch is stored after so many seconds, or earlier when it is full. Each makes a version of the
+        batch_seconds: A batch is stored after so many seconds, or earlier when it is full. Each
+        makes a version of the
             table, and files.
         batch_messages: A batch with so many messages, or 64 MB, is full.
-        max_reject_share: A batch of whose messages a larger share is bad stops the stream before it is visible.
-        until_end: End, whether paused or not, when everything has been read that was in the topic at the start.
-        skip_lost: Go on where messages begin that Kafka still has, if it deleted some before they were read.
+        max_reject_share: A batch of whose messages a larger share is bad stops the stream before it
+            is visible.
+        until_end: End, whether paused or not, when everything has been read that was in the topic
+            at the start.
+        skip_lost: Go on where messages begin that Kafka still has, if it deleted some before they
+            were read.
 
-    Returns:
-        The accounts of this run: lines (messages) in = loaded + rejected + blank, rows in = kept + rejected +
-        duplicate. Rejected messages are in the table `rejects`, byte for byte; `line` is their offset.
+    Returns: The accounts of this run: lines (messages) in = loaded + rejected + blank, rows in =
+        kept + rejected + duplicate. Rejected messages are in the table `rejects`, byte for byte;
+        `line` is their offset.
 
     Raises:
         ValueError: No model type has this name.
@@ -74,7 +79,16 @@ def stream(
     """
     table = spec.load(model).table
     run = _Run(table.name, topic, ends_itself=until_end)
-    read = partial(landings, table, topic, batch_messages, batch_seconds, max_reject_share, until_end, skip_lost)
+    read = partial(
+        landings,
+        table,
+        topic,
+        batch_messages,
+        batch_seconds,
+        max_reject_share,
+        until_end,
+        skip_lost,
+    )
     try:
         for accounts, reader in _patiently(lambda: read(run.over), run.over):
             run.note(accounts, reader)
@@ -100,29 +114,39 @@ def landings(
     skip_lost: bool,
     over: Callable[[], bool],
 ) -> Iterator[tuple[lake.Accounts | None, Reader]]:
-    """Land batches until `over` says so: the accounts of each, None for an empty one, and the reader behind it."""
+    """Land batches until `over` says so: the accounts of each, None for an empty one, and the
+    reader behind it."""
     lake.settle(table)
-    with Reader(topic, f"kreislauf-{table.name}", partial(lake.progress, table), skip_lost) as reader:
+    with Reader(
+        topic, f"kreislauf-{table.name}", partial(lake.progress, table), skip_lost
+    ) as reader:
         enough = (lambda: over() or reader.ended) if until_end else over
         while not enough():
             batch = reader.batch(batch_messages, batch_seconds, enough)
             accounts = None
             if batch.raws:
                 origin = lake.Origin("stream", f"kafka://{topic}", dict(batch.progress))
-                accounts = lake.load(table, batch.raws, lambda origin=origin: origin, max_reject_share)  # type: ignore[misc]
+                accounts = lake.load(table, batch.raws, partial(_same, origin), max_reject_share)
                 reader.landed(batch)
             yield accounts, reader
+
+
+def _same(origin: lake.Origin) -> lake.Origin:
+    return origin
 
 
 def _patiently(
     read: Callable[[], Iterator[tuple[lake.Accounts | None, Reader]]], over: Callable[[], bool]
 ) -> Iterator[tuple[lake.Accounts | None, Reader]]:
-    """What `read` yields, which is started again while the network is down, for as long as it is worth it."""
-    silent_since, pause = None, 1.0
+    """What `read` yields, which is started again while the network is down, for as long as it is
+    worth it."""
+    silent_since = None
+    pause = 1.0
     while True:
         try:
             for landing in read():
-                silent_since, pause = None, 1.0
+                silent_since = None
+                pause = 1.0
                 yield landing
             return
         except OSError as error:
@@ -130,7 +154,8 @@ def _patiently(
             if time.monotonic() - silent_since > PATIENCE_SECONDS:
                 raise
             get_run_logger().warning("Trying again in %.0f s: %s", pause, error)
-        end, pause = time.monotonic() + pause, min(30.0, 2 * pause)
+        end = time.monotonic() + pause
+        pause = min(30.0, 2 * pause)
         while time.monotonic() < end and not over():
             time.sleep(0.2)
         if over():
@@ -141,17 +166,20 @@ class _Run:
     """What a run tells Prefect, and what Prefect tells it."""
 
     def __init__(self, table: str, topic: str, ends_itself: bool) -> None:
-        self._table, self._topic = table, topic
+        self._table = table
+        self._topic = topic
         self._log = get_run_logger()
         self._deployment = None if ends_itself else runtime.deployment.id
         self._over = False
         self._looked = self._announced = -math.inf
         self._shown = time.monotonic()
-        self._commits, self._lost = 0, 0
+        self._commits = 0
+        self._lost = 0
         self._totals = self._unannounced = lake.total([])
 
     def over(self) -> bool:
-        """Whether to end: the deployment is paused, or a newer run of it is due. Asks every few seconds."""
+        """Whether to end: the deployment is paused, or a newer run of it is due. Asks every few
+        seconds."""
         if self._deployment and not self._over and time.monotonic() - self._looked > LOOK_SECONDS:
             try:
                 self._over = bool(why := _reason_to_end(self._deployment))
@@ -165,8 +193,11 @@ class _Run:
     def note(self, accounts: lake.Accounts | None, reader: Reader) -> None:
         """Log a landing; show and announce the totals now and then."""
         if reader.lost:
-            self._log.error("%s messages of %s were deleted unread: left out.", reader.lost, self._topic)
-            self._lost, reader.lost = self._lost + reader.lost, 0
+            self._log.error(
+                "%s messages of %s were deleted unread: left out.", reader.lost, self._topic
+            )
+            self._lost = self._lost + reader.lost
+            reader.lost = 0
         if accounts:
             self._commits += 1
             self._totals = lake.total([self._totals, accounts])
@@ -192,18 +223,25 @@ class _Run:
         """What this run did so far."""
         totals = self._totals.model_dump()
         return StreamReport(
-            table=self._table, topic=self._topic, commits=self._commits, messages_lost=self._lost, **totals
+            table=self._table,
+            topic=self._topic,
+            commits=self._commits,
+            messages_lost=self._lost,
+            **totals,
         )
 
     def _announce(self) -> None:
         events.emit_rejected(self._table, self._unannounced, stopped=0)
-        self._unannounced, self._announced = lake.total([]), time.monotonic()
+        self._unannounced = lake.total([])
+        self._announced = time.monotonic()
 
     def _show(self) -> None:
         key = f"stream-{self._topic}-{self._table}".lower().replace("_", "-").replace(".", "-")
         row = self.report().model_dump(exclude={"reasons"})
         try:
-            create_table_artifact(table=[row], key=key, description=f"`{self._topic}` into `{self._table}`")
+            create_table_artifact(
+                table=[row], key=key, description=f"`{self._topic}` into `{self._table}`"
+            )
         except (httpx.HTTPError, PrefectException) as error:
             self._log.warning("Prefect does not answer (%s): the artifact is missing.", error)
         self._shown = time.monotonic()
@@ -211,7 +249,10 @@ class _Run:
 
 def _reason_to_end(deployment: str) -> str:
     """Why a run of this deployment should end, or nothing."""
-    due = {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"before_": datetime.now(UTC)}}
+    due = {
+        "state": {"type": {"any_": ["SCHEDULED"]}},
+        "expected_start_time": {"before_": datetime.now(UTC)},
+    }
     with get_client(sync_client=True) as client:
         if client.read_deployment(UUID(deployment)).paused:
             return "The deployment is paused."

@@ -14,8 +14,9 @@ def tidy(retention_hours: int = 168) -> list[Tidied]:
 
     Safe beside loads, streams and trainings.
 
-    Every version that a registered model was trained from stays readable. Of the others, those that are younger than
-    the retention do. Files that killed loads have left are swept when they are older than that.
+    Every version that a registered model was trained from stays readable. Of the others, those that
+    are younger than the retention do. Files that killed loads have left are swept when they are
+    older than that.
 
     Args:
         retention_hours: Must be longer than any load, training or query takes.
@@ -32,7 +33,9 @@ def tidy(retention_hours: int = 168) -> list[Tidied]:
     names = [name for name in [*needed, *exposures.TABLES, quarantine.REJECTS] if delta.find(name)]
     done = [tidy_table(name, retention_hours, needed.get(name, [])) for name in names]
     for tidied in done:
-        get_run_logger().info(f"{tidied.table}: {tidied.merged} files fewer, {tidied.swept} files swept")
+        get_run_logger().info(
+            f"{tidied.table}: {tidied.merged} files fewer, {tidied.swept} files swept"
+        )
     return done
 
 

@@ -15,11 +15,13 @@ from tasks.train import fit
 
 
 @flow
-def train(model: str = "session_recommender", params: dict[str, Any] | None = None) -> registry.Version:
+def train(
+    model: str = "session_recommender", params: dict[str, Any] | None = None
+) -> registry.Version:
     """Train one challenger on everything before the hold-out, and register it.
 
-    The same data, parameters, parent and code give the version that is there already: a rerun continues, it does not
-    repeat.
+    The same data, parameters, parent and code give the version that is there already: a rerun
+    continues, it does not repeat.
 
     Args:
         model: Name of the model type, a folder in `models/`.
@@ -60,8 +62,20 @@ def plan(kind: spec.ModelSpec, params: BaseModel) -> registry.Lineage:
     if parent and registry.get(kind.name, parent).lineage.holdout > at.holdout:
         parent = None
     digest = lake.digest(rows)
-    inputs = [kind.name, params.model_dump(mode="json"), at.holdout, digest, parent, spec.code_digest(kind)]
+    inputs = [
+        kind.name,
+        params.model_dump(mode="json"),
+        at.holdout,
+        digest,
+        parent,
+        spec.code_digest(kind),
+    ]
     key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     return registry.Lineage(
-        key=key, table=kind.table.name, parent=parent, digest=digest, without=without, **at.model_dump()
+        key=key,
+        table=kind.table.name,
+        parent=parent,
+        digest=digest,
+        without=without,
+        **at.model_dump(),
     )

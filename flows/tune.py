@@ -1,4 +1,5 @@
-"""Search for better training parameters: trials side by side, on the rows before the hold-out. Changes nothing else."""
+"""Search for better training parameters: trials side by side, on the rows before the hold-out.
+Changes nothing else."""
 
 import hashlib
 import json
@@ -48,11 +49,17 @@ class Tuned(BaseModel):
 
     model: str
     study: str
-    params: dict[str, Any] = Field(description="Best parameters, those that differ from the defaults or were searched.")
+    params: dict[str, Any] = Field(
+        description="Best parameters, those that differ from the defaults or were searched."
+    )
     validation: float = Field(description="`Trained.validation` with them.")
     default_validation: float = Field(description="The same with the default parameters.")
-    trials: dict[str, int] = Field(description="Attempts by their state: finished, pruned, failed, killed.")
-    adopt: str = Field(description="The command that makes the best parameters the deployments' defaults.")
+    trials: dict[str, int] = Field(
+        description="Attempts by their state: finished, pruned, failed, killed."
+    )
+    adopt: str = Field(
+        description="The command that makes the best parameters the deployments' defaults."
+    )
 
 
 @flow
@@ -62,17 +69,18 @@ def tune(
     params: dict[str, Any] | None = None,
     workers: PositiveInt | None = None,
 ) -> Tuned:
-    """Search the fields of the model type's `Params` that are marked with `Search`, by `Trained.validation`.
+    """Search the fields of the model type's `Params` that are marked with `Search`, by
+    `Trained.validation`.
 
-    All trials learn cold from the rows that a training would learn from today; the hold-out stays unseen. A search that
-    was interrupted is continued, on its own rows, when it is run again with the same parameters; more `trials` than
-    before are added to those that were run. Nothing that runs or serves is changed: `Tuned.adopt` says how to.
+    All trials learn cold from the rows that a training would learn from today; the hold-out stays
+    unseen. A search that was interrupted is continued, on its own rows, when it is run again with
+    the same parameters; more `trials` than before are added to those that were run. Nothing that
+    runs or serves is changed: `Tuned.adopt` says how to.
 
-    Args:
-        model: Name of the model type.
-        trials: Trials to have in the end, finished or pruned; the first has the default parameters.
-        params: Parameters that differ from the defaults and are not searched.
-        workers: Trials at the same time. Default: one a core, but no more than a quarter of the trials, because they
+    Args: model: Name of the model type. trials: Trials to have in the end, finished or pruned; the
+        first has the default parameters. params: Parameters that differ from the defaults and are
+        not searched. workers: Trials at the same time. Default: one a core, but no more than a
+        quarter of the trials, because they
             learn from earlier ones only; one where `KREISLAUF_TRAINER` names an accelerator.
 
     Returns:
@@ -95,7 +103,9 @@ def tune(
         studies.bury(study)
         run_trials(study, trials, workers or cores(trials), folder)
         tuned = conclude(study)
-    get_run_logger().info(f"{tuned.validation:.4f} against {tuned.default_validation:.4f}. {tuned.adopt}")
+    get_run_logger().info(
+        f"{tuned.validation:.4f} against {tuned.default_validation:.4f}. {tuned.adopt}"
+    )
     return tuned
 
 
@@ -119,25 +129,35 @@ def continued(kind: spec.ModelSpec, key: str) -> tuple[studies.Study, pl.DataFra
         return None
     try:
         seen = study.lineage
-        rows = lake.rebuild(kind.table, seen.table_version, seen.watermark, seen.digest, seen.without)
+        rows = lake.rebuild(
+            kind.table, seen.table_version, seen.watermark, seen.digest, seen.without
+        )
     except lake.LakeUnreachable:
         raise
     except lake.LakeError as error:
-        get_run_logger().warning(f"Study {study.name} cannot be continued, a new one begins. {error}")
+        get_run_logger().warning(
+            f"Study {study.name} cannot be continued, a new one begins. {error}"
+        )
         studies.end(study, {}, "KILLED")
         return None
     get_run_logger().info(f"Study {study.name} is continued.")
     return study, rows
 
 
-def begun(kind: spec.ModelSpec, key: str, fixed: dict[str, Any]) -> tuple[studies.Study, pl.DataFrame]:
+def begun(
+    kind: spec.ModelSpec, key: str, fixed: dict[str, Any]
+) -> tuple[studies.Study, pl.DataFrame]:
     """A search on the rows that a training would see today; the same rows give the same study."""
     version = lake.version(kind.table)
     without = lake.distrusted(kind.table.name)
     rows = lake.read(kind.table, version, without=without)
     at = split.cut(rows, kind.table, version, kind.policy).model_dump()
-    lineage = registry.Lineage(key=key, table=kind.table.name, digest=lake.digest(rows), without=without, **at)
-    return studies.start(kind.name, digest(key, lineage.digest, lineage.holdout)[:12], lineage, fixed), rows
+    lineage = registry.Lineage(
+        key=key, table=kind.table.name, digest=lake.digest(rows), without=without, **at
+    )
+    return studies.start(
+        kind.name, digest(key, lineage.digest, lineage.holdout)[:12], lineage, fixed
+    ), rows
 
 
 def digest(*inputs: Any) -> str:
@@ -146,8 +166,11 @@ def digest(*inputs: Any) -> str:
 
 
 def run_trials(study: studies.Study, trials: int, workers: int, folder: Path) -> None:
-    """Run every trial that has neither finished nor was pruned. Raises Ended if that with the defaults fails."""
-    ended = {trial.number for trial in studies.trials(study) if trial.state in ("finished", "pruned")}
+    """Run every trial that has neither finished nor was pruned. Raises Ended if that with the
+    defaults fails."""
+    ended = {
+        trial.number for trial in studies.trials(study) if trial.state in ("finished", "pruned")
+    }
     left = [number for number in range(trials) if number not in ended]
     pool: ThreadPoolTaskRunner[Any]
     with ThreadPoolTaskRunner(max_workers=workers) as pool:
@@ -163,7 +186,8 @@ def run_trials(study: studies.Study, trials: int, workers: int, folder: Path) ->
 def conclude(study: studies.Study) -> Tuned:
     """Show and return what was found, and close the study."""
     tried = studies.trials(study)
-    best, default = search.best(tried), search.best([trial for trial in tried if trial.number == 0])
+    best = search.best(tried)
+    default = search.best([trial for trial in tried if trial.number == 0])
     tuned = Tuned(
         model=study.model,
         study=study.name,
@@ -173,8 +197,12 @@ def conclude(study: studies.Study) -> Tuned:
         trials=Counter(trial.state for trial in tried),
         adopt=f"make adopt MODEL={study.model} STUDY={study.name}",
     )
-    studies.end(study, {"validation": tuned.validation, "default_validation": tuned.default_validation})
-    create_markdown_artifact(key=f"search-{study.model.replace('_', '-')}", markdown=page(tuned, tried))
+    studies.end(
+        study, {"validation": tuned.validation, "default_validation": tuned.default_validation}
+    )
+    create_markdown_artifact(
+        key=f"search-{study.model.replace('_', '-')}", markdown=page(tuned, tried)
+    )
     return tuned
 
 
@@ -183,7 +211,11 @@ def page(tuned: Tuned, tried: Sequence[studies.Trial]) -> str:
     finished = (trial for trial in tried if trial.state == "finished")
     top = sorted(finished, key=lambda trial: -trial.validation)[:SHOWN]
     names = list(top[0].params)
-    rows = [[f"{t.number}", f"{t.validation:.4f}", *(f"{t.params[n]:.6g}" for n in names)] for t in top]
+    rows = [
+        [f"{t.number}", f"{t.validation:.4f}", *(f"{t.params[n]:.6g}" for n in names)] for t in top
+    ]
     table = [["trial", "validation", *names], ["---"] * (len(names) + 2), *rows]
     states = ", ".join(f"{count} {state}" for state, count in tuned.trials.items())
-    return PAGE.format(tuned=tuned, states=states, table="\n".join(f"| {' | '.join(row)} |" for row in table))
+    return PAGE.format(
+        tuned=tuned, states=states, table="\n".join(f"| {' | '.join(row)} |" for row in table)
+    )

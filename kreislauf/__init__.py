@@ -1,1 +1,2 @@
-"""The library under flows and tasks: a folder for each organ of the loop. Knows neither flows nor tasks."""
+"""The library under flows and tasks: a folder for each organ of the loop. Knows neither flows nor
+tasks."""

@@ -27,7 +27,10 @@ def emit_model_event(event: str, model: str, reason: str, **payload: object) -> 
     """Emit `event` about a model type; `reason` is a sentence for people, `payload` is JSON."""
     return emit_event(
         event=event,
-        resource={"prefect.resource.id": f"kreislauf.model.{model}", "prefect.resource.name": model},
+        resource={
+            "prefect.resource.id": f"kreislauf.model.{model}",
+            "prefect.resource.name": model,
+        },
         payload={"model": model, "reason": reason, **payload},
     )
 
@@ -36,13 +39,17 @@ def emit_table_event(event: str, table: str, reason: str, **payload: object) -> 
     """Emit `event` about a Delta table; `reason` is a sentence for people, `payload` is JSON."""
     return emit_event(
         event=event,
-        resource={"prefect.resource.id": f"kreislauf.table.{table}", "prefect.resource.name": table},
+        resource={
+            "prefect.resource.id": f"kreislauf.table.{table}",
+            "prefect.resource.name": table,
+        },
         payload={"table": table, "reason": reason, **payload},
     )
 
 
 def emit_rejected(table: str, counts: Any, stopped: int) -> Event | None:
-    """Say that lines were rejected (`counts`: the lake's Counts), and that so many loads were stopped because of it."""
+    """Say that lines were rejected (`counts`: the lake's Counts), and that so many loads were
+    stopped because of it."""
     share = counts.lines_rejected / counts.lines_in
     halted = f" {stopped} load(s) were stopped, nothing of them is in the table." if stopped else ""
     return emit_table_event(

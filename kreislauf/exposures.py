@@ -1,7 +1,8 @@
-"""What the gateway saw: lines of answers shown, and of what people did with them, with their Delta tables.
+"""What the gateway saw: lines of answers shown, and of what people did with them, with their Delta
+tables.
 
-The gateway writes them as segments of JSON lines; `flows/ingest.py` lands these like any raw file. An exposure and its
-feedback are joined by `request_id`.
+The gateway writes them as segments of JSON lines; `flows/ingest.py` lands these like any raw file.
+An exposure and its feedback are joined by `request_id`.
 """
 
 from typing import Annotated, Literal, get_args
@@ -17,7 +18,8 @@ Kind = Literal["click", "cart", "order"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-EARLIEST, LATEST = 946_684_800_000, 4_102_444_800_000
+EARLIEST = 946_684_800_000
+LATEST = 4_102_444_800_000
 """Of a `ts`: ms since 1970 UTC, in 2000..2099."""
 
 
@@ -81,7 +83,12 @@ class FeedbackRow(pa.DataFrameModel):
 
 
 EXPOSURES = Table(
-    name="exposures", line=Exposure, schema=ExposureRow, key=("request_id",), time="ts", group="request_id"
+    name="exposures",
+    line=Exposure,
+    schema=ExposureRow,
+    key=("request_id",),
+    time="ts",
+    group="request_id",
 )
 FEEDBACK = Table(
     name="feedback", line=Feedback, schema=FeedbackRow, key=("request_id", "kind", "item"), time="ts",

@@ -13,7 +13,8 @@ STEP = 0.02
 
 @dataclass
 class Progress:
-    """To be called with the share that is done, 0 to 1, and the newest metrics; can be sent to another process."""
+    """To be called with the share that is done, 0 to 1, and the newest metrics; can be sent to
+    another process."""
 
     what: str
     artifact: UUID
@@ -25,7 +26,8 @@ class Progress:
         return cls(what, create_progress_artifact(progress=0.0, description=what))  # type: ignore[arg-type]
 
     def __call__(self, share: float, metrics: dict[str, float]) -> None:
-        """Moves the bar and writes a line, unless hardly anything has happened since the last one."""
+        """Moves the bar and writes a line, unless hardly anything has happened since the last
+        one."""
         if share < self.told + STEP and share < 1:
             return
         self.told = share

@@ -9,10 +9,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Every field is an environment variable `KREISLAUF_<FIELD>`; unset ones live under `home`, on embedded defaults.
+    """Every field is an environment variable `KREISLAUF_<FIELD>`; unset ones live under `home`, on
+    embedded defaults.
 
-    Credentials and the endpoint of an S3 server are the usual AWS variables (`AWS_ENDPOINT_URL`, `AWS_REGION`,
-    `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`), which every library underneath understands.
+    Credentials and the endpoint of an S3 server are the usual AWS variables (`AWS_ENDPOINT_URL`,
+    `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`), which every library underneath
+    understands.
     """
 
     model_config = SettingsConfigDict(env_prefix="KREISLAUF_")
@@ -24,7 +26,8 @@ class Settings(BaseSettings):
     releases: str = ""
     """Folder or s3:// prefix of the release logs."""
     training: str = ""
-    """Folder of unfinished trainings, from which killed ones are continued; a volume, if runs change machines."""
+    """Folder of unfinished trainings, from which killed ones are continued; a volume, if runs
+    change machines."""
     trainer: dict[str, Any] = {}
     """JSON object of `lightning.Trainer` arguments that say where a training runs, such as
     `{"accelerator": "gpu", "devices": 4, "strategy": "ddp_spawn", "precision": "bf16-mixed"}`."""
@@ -33,7 +36,8 @@ class Settings(BaseSettings):
     triton_url: str = ""
     """host:port of Triton's gRPC endpoint; default: the one that `make up` recorded."""
     triton_gpu: bool = False
-    """Whether Triton answers on its GPUs, with one instance each; it needs its native onnxruntime backend then."""
+    """Whether Triton answers on its GPUs, with one instance each; it needs its native onnxruntime
+    backend then."""
     kafka: str = ""
     """Bootstrap servers of Kafka, host:port, separated by commas."""
     kafka_options: dict[str, str] = {}
@@ -41,11 +45,13 @@ class Settings(BaseSettings):
     spool: str = ""
     """Folder into which the gateway writes exposures and feedback until they are loaded."""
     gateway_token: str = ""
-    """What requests to the gateway bring as `Authorization: Bearer ...`; without it, only loopback is served."""
+    """What requests to the gateway bring as `Authorization: Bearer ...`; without it, only loopback
+    is served."""
     deadline_ms: float = 200.0
     """After so long the gateway answers without the model."""
     mlflow_url: str = ""
-    """MLflow tracking server; default: the one that `make up` recorded, else a SQLite file under `home`."""
+    """MLflow tracking server; default: the one that `make up` recorded, else a SQLite file under
+    `home`."""
 
     def model_post_init(self, _: object) -> None:
         self.home = self.home.absolute()
@@ -74,5 +80,6 @@ class Settings(BaseSettings):
 
 
 def settings() -> Settings:
-    """The settings of this moment: read afresh, so that tests and long-lived workers see changes."""
+    """The settings of this moment: read afresh, so that tests and long-lived workers see
+    changes."""
     return Settings()

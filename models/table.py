@@ -28,7 +28,9 @@ class Raw:
     """int64: line or row numbers in a file, from 1; or Kafka offsets."""
 
     @classmethod
-    def of(cls, source: str, lines: Sequence[bytes], numbers: Sequence[int] | np.ndarray | None = None) -> "Raw":
+    def of(
+        cls, source: str, lines: Sequence[bytes], numbers: Sequence[int] | np.ndarray | None = None
+    ) -> "Raw":
         """Lines as they are, whatever bytes are in them; `numbers` from 1 by default."""
         lengths = np.fromiter(map(len, lines), np.int64, len(lines))
         ends = np.cumsum(lengths)
@@ -37,7 +39,8 @@ class Raw:
 
     @classmethod
     def cut(cls, source: str, data: bytes, first: int) -> "Raw":
-        """`data` cut at its line feeds, the first line being number `first`; the last line may lack one."""
+        """`data` cut at its line feeds, the first line being number `first`; the last line may lack
+        one."""
         feeds = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
         ends = feeds if data.endswith(b"\n") or not data else np.append(feeds, len(data))
         starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
@@ -57,8 +60,9 @@ class Table:
 
     name: str
     line: type[msgspec.Struct]
-    """Shape of one raw JSON line, unknown fields forbidden; what does not decode into it is quarantined. A line is one
-    row, or, where one field is a list of structs, one row for each item of it, with the other fields repeated."""
+    """Shape of one raw JSON line, unknown fields forbidden; what does not decode into it is
+    quarantined. A line is one row, or, where one field is a list of structs, one row for each item
+    of it, with the other fields repeated."""
     schema: type[pa.DataFrameModel]
     """Pandera rules of the rows."""
     key: tuple[str, ...]
@@ -72,7 +76,11 @@ class Table:
     def items(self) -> str | None:
         """Field of `line` that is a list of structs."""
         kinds = {field.name: field.type for field in _fields(self.line)}
-        lists = [n for n, t in kinds.items() if isinstance(t, ListType) and isinstance(t.item_type, StructType)]
+        lists = [
+            n
+            for n, t in kinds.items()
+            if isinstance(t, ListType) and isinstance(t.item_type, StructType)
+        ]
         return lists[0] if lists else None
 
     @cached_property
@@ -82,11 +90,14 @@ class Table:
 
     @cached_property
     def dtypes(self) -> pl.Schema:
-        """Columns of the rows and their types. Raises ValueError if `line` and `schema` do not fit together."""
+        """Columns of the rows and their types. Raises ValueError if `line` and `schema` do not fit
+        together."""
         dtypes = self.schema.empty().schema
         names = {field.name for field in _fields(self.line)} - {self.items}
         if self.items:
-            item = next(field.type for field in _fields(self.line) if field.name == self.items).item_type  # type: ignore[attr-defined]
+            item = next(
+                field.type for field in _fields(self.line) if field.name == self.items
+            ).item_type  # type: ignore[attr-defined]
             names |= {field.name for field in item.fields}
         if names != set(dtypes):
             raise ValueError(
@@ -96,14 +107,21 @@ class Table:
         return dtypes
 
     def unfold(self, lines: Sequence[Any]) -> pl.DataFrame:
-        """Decoded lines to rows, not validated; column `line` (UInt32) holds each row's position in `lines`."""
-        items = [getattr(line, self.items) for line in lines] if self.items else [[line] for line in lines]
+        """Decoded lines to rows, not validated; column `line` (UInt32) holds each row's position in
+        `lines`."""
+        items = (
+            [getattr(line, self.items) for line in lines]
+            if self.items
+            else [[line] for line in lines]
+        )
         counts = np.fromiter(map(len, items), np.int64, len(lines))
         position = np.repeat(np.arange(len(lines), dtype=np.uint32), counts)
         flat = list(itertools.chain.from_iterable(items))
         own = {f for f in self.line.__struct_fields__ if f != self.items} if self.items else set()
         columns = {
-            name: pl.Series(name, [getattr(line, name) for line in lines], dtype, strict=True).gather(position)
+            name: pl.Series(
+                name, [getattr(line, name) for line in lines], dtype, strict=True
+            ).gather(position)
             if name in own
             else pl.Series(name, [getattr(item, name) for item in flat], dtype, strict=True)
             for name, dtype in self.dtypes.items()

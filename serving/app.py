@@ -1,7 +1,8 @@
 """The gateway over HTTP: `python -m serving.app` (or `make gateway`), its API described at `/docs`.
 
-Where the models, Triton and the spool are, the environment says (`kreislauf/settings.py`). Beyond loopback it wants a
-token, which every request then has to bring as `Authorization: Bearer ...`; `/health` and `/ready` need none.
+Where the models, Triton and the spool are, the environment says (`kreislauf/settings.py`). Beyond
+loopback it wants a token, which every request then has to bring as `Authorization: Bearer ...`;
+`/health` and `/ready` need none.
 """
 
 import argparse
@@ -37,7 +38,9 @@ class Prediction(BaseModel):
 
     request_id: str = Field(description="Send it back with the feedback.")
     model: str
-    version: int = Field(description="Of the registry; for a fallback, the champion that did not answer.")
+    version: int = Field(
+        description="Of the registry; for a fallback, the champion that did not answer."
+    )
     variant: str = Field(description="champion, challenger, or fallback.")
     answer: dict[str, Any] = Field(description="The model type's answer.")
 
@@ -72,7 +75,9 @@ def create(told: Settings) -> FastAPI:
         ("/v1/{model}/predict", predict, {"response_model": Prediction}),
         ("/v1/feedback", feedback, {"status_code": 204, "response_class": Response}),
     ):
-        app.add_api_route(path, endpoint, methods=["POST"], openapi_extra={"requestBody": OBJECT}, **extra)
+        app.add_api_route(
+            path, endpoint, methods=["POST"], openapi_extra={"requestBody": OBJECT}, **extra
+        )
     app.add_exception_handler(Refused, refused)
     app.add_exception_handler(RecursionError, too_deep)
     app.add_middleware(Guard, token=told.gateway_token)
@@ -80,10 +85,13 @@ def create(told: Settings) -> FastAPI:
 
 
 class Guard:
-    """Before everything else: the token, and no more requests at a time than memory was planned for."""
+    """Before everything else: the token, and no more requests at a time than memory was planned
+    for."""
 
     def __init__(self, app: Any, token: str):
-        self.app, self.expected, self.in_flight = app, f"Bearer {token}".encode() if token else b"", 0
+        self.app = app
+        self.expected = f"Bearer {token}".encode() if token else b""
+        self.in_flight = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI."""
@@ -91,9 +99,13 @@ class Guard:
             return await self.app(scope, receive, send)
         given = dict(scope["headers"]).get(b"authorization", b"")
         if self.expected and not hmac.compare_digest(given, self.expected):
-            return await problem(401, "Send the gateway's token: Authorization: Bearer ...")(scope, receive, send)
+            return await problem(401, "Send the gateway's token: Authorization: Bearer ...")(
+                scope, receive, send
+            )
         if self.in_flight >= IN_FLIGHT:
-            return await problem(503, "Too many requests at a time. Come back in a second.")(scope, receive, send)
+            return await problem(503, "Too many requests at a time. Come back in a second.")(
+                scope, receive, send
+            )
         self.in_flight += 1
         try:
             await self.app(scope, receive, send)
@@ -102,7 +114,8 @@ class Guard:
 
 
 async def predict(model: str, request: Request) -> Response:
-    """Answer one request of a model type: its raw JSON, and `user`, whom it is for (by default its `session`)."""
+    """Answer one request of a model type: its raw JSON, and `user`, whom it is for (by default its
+    `session`)."""
     gateway: Gateway = request.app.state.gateway
     try:
         return JSONResponse(await gateway.predict(model, await read(request)))
@@ -113,7 +126,8 @@ async def predict(model: str, request: Request) -> Response:
 
 
 async def feedback(request: Request) -> Response:
-    """Say what somebody did with an answer: `{"request_id", "model", "kind": "click" | "cart" | "order", "item"}`."""
+    """Say what somebody did with an answer: `{"request_id", "model", "kind": "click" | "cart" |
+    "order", "item"}`."""
     request.app.state.gateway.feedback(await read(request))
     return Response(status_code=204)
 
@@ -138,7 +152,8 @@ async def metrics(request: Request) -> Response:
 
 
 async def read(request: Request) -> bytes:
-    """The body, if it is no longer than BODY_BYTES and arrives within BODY_SECONDS. Raises Refused."""
+    """The body, if it is no longer than BODY_BYTES and arrives within BODY_SECONDS. Raises
+    Refused."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -185,13 +200,20 @@ def is_loopback(host: str) -> bool:
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(prog="python -m serving.app", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m serving.app", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
-    arguments, told = parser.parse_args(), settings()
+    arguments = parser.parse_args()
+    told = settings()
     if not is_loopback(arguments.host) and not told.gateway_token:
-        sys.exit(f"{arguments.host} can be reached from outside: set KREISLAUF_GATEWAY_TOKEN, or bind to 127.0.0.1.")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        sys.exit(
+            f"{arguments.host} can be reached from outside: set KREISLAUF_GATEWAY_TOKEN, or bind to 127.0.0.1."
+        )
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     uvicorn.Server(listen(told, arguments.host, arguments.port)).run()
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from models.spec import Tensors
 
 RECONNECT_MS = 500
-"""Longest pause between two tries to reach a Triton that is gone: gRPC's own grows to two minutes."""
+"""Longest pause between two tries to reach a Triton that is gone: gRPC's own grows to two
+minutes."""
 
 
 class NotResident(RuntimeError):
@@ -23,30 +24,44 @@ class TooLate(NoAnswer):
 
 
 class Triton:
-    """One gRPC channel, on which all questions of a gateway go at once. Made and used inside an event loop."""
+    """One gRPC channel, on which all questions of a gateway go at once. Made and used inside an
+    event loop."""
 
     def __init__(self, url: str):
         from tritonclient.grpc.aio import InferenceServerClient
 
-        backoff = [(f"grpc.{name}_reconnect_backoff_ms", RECONNECT_MS) for name in ("initial", "min", "max")]
+        backoff = [
+            (f"grpc.{name}_reconnect_backoff_ms", RECONNECT_MS)
+            for name in ("initial", "min", "max")
+        ]
         self.url = url
-        self._client = InferenceServerClient(url, channel_args=[*backoff, ("grpc.max_receive_message_length", -1)])
+        self._client = InferenceServerClient(
+            url, channel_args=[*backoff, ("grpc.max_receive_message_length", -1)]
+        )
 
     async def ask(self, model: str, version: int, inputs: Tensors, seconds: float) -> Tensors:
-        """Answers of exactly this version, by output name. Raises NotResident, TooLate or NoAnswer, also for NaN."""
+        """Answers of exactly this version, by output name. Raises NotResident, TooLate or NoAnswer,
+        also for NaN."""
         from tritonclient.grpc import InferInput
         from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
         if seconds <= 0:
             raise TooLate("no time is left to ask")
-        tensors = [InferInput(name, array.shape, np_to_triton_dtype(array.dtype)) for name, array in inputs.items()]
+        tensors = [
+            InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
+            for name, array in inputs.items()
+        ]
         for tensor, array in zip(tensors, inputs.values(), strict=True):
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
         try:
             result = await self._client.infer(model, tensors, str(version), client_timeout=seconds)
         except InferenceServerException as error:
-            raise _kind(error)(f"Triton at {self.url}, {model} version {version}: {error.message()}") from error
-        outputs = {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+            raise _kind(error)(
+                f"Triton at {self.url}, {model} version {version}: {error.message()}"
+            ) from error
+        outputs = {
+            output.name: result.as_numpy(output.name) for output in result.get_response().outputs
+        }
         for name, values in outputs.items():
             if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
                 raise NoAnswer(f"{model} version {version}: output {name} holds NaN or infinity")
@@ -61,5 +76,10 @@ def _kind(error: Any) -> type[RuntimeError]:
     status = str(error.status())
     if "DEADLINE_EXCEEDED" in status:
         return TooLate
-    # An unknown version is NOT_FOUND, one that is being unloaded UNAVAILABLE, as is a Triton that is gone.
-    return NotResident if "NOT_FOUND" in status or "not at ready state" in str(error.message()) else NoAnswer
+    # An unknown version is NOT_FOUND, one that is being unloaded UNAVAILABLE, as is a Triton that
+    # is gone.
+    return (
+        NotResident
+        if "NOT_FOUND" in status or "not at ready state" in str(error.message())
+        else NoAnswer
+    )

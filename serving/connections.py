@@ -1,4 +1,5 @@
-"""HTTP connections that cannot exhaust the gateway, whose clients nobody has asked for a token yet."""
+"""HTTP connections that cannot exhaust the gateway, whose clients nobody has asked for a token
+yet."""
 
 import asyncio
 from typing import Any
@@ -30,8 +31,10 @@ class Connection(H11Protocol):
         super().connection_lost(error)
 
     def look(self) -> None:
-        """Close the connection of a client that neither finishes its request nor reads its answer."""
+        """Close the connection of a client that neither finishes its request nor reads its
+        answer."""
         if self.cycle is self.seen:
             self.transport.abort()
         else:
-            self.seen, self.watch = self.cycle, self.loop.call_later(SECONDS, self.look)
+            self.seen = self.cycle
+            self.watch = self.loop.call_later(SECONDS, self.look)

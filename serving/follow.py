@@ -1,4 +1,5 @@
-"""Which release is in force: follows the release log, and keeps an answer that is good for everyone in hand."""
+"""Which release is in force: follows the release log, and keeps an answer that is good for everyone
+in hand."""
 
 import asyncio
 import itertools
@@ -47,7 +48,8 @@ class Followers:
 
     def __init__(self, kinds: list[ModelSpec], folder: Path, triton: Triton, metrics: Metrics):
         folder.mkdir(parents=True, exist_ok=True)
-        self.triton, self.metrics = triton, metrics
+        self.triton = triton
+        self.metrics = metrics
         self.models = {kind.name: Followed(kind, folder / f"{kind.name}.json") for kind in kinds}
         for one in self.models.values():
             # A machine that lost power may have left half a file; Triton is asked again.
@@ -64,11 +66,19 @@ class Followers:
                     one.versions.update(version for release in past for version in release.versions)
                 release = await asyncio.to_thread(releases.current, name)
                 check(one.release, release)
-            except Exception as error:  # Whatever the storage raises, what is in force must not end.
+            except (
+                Exception
+            ) as error:  # Whatever the storage raises, what is in force must not end.
                 self.metrics.release_errors.labels(name).inc()
-                log.warning("The release log of %s cannot be read, release %s stays: %s", name, one.release, error)
+                log.warning(
+                    "The release log of %s cannot be read, release %s stays: %s",
+                    name,
+                    one.release,
+                    error,
+                )
                 return
-            one.read, one.release = True, release
+            one.read = True
+            one.release = release
             if release:
                 one.versions.update(release.versions)
                 self.metrics.release.labels(name).set(release.number)
@@ -83,12 +93,17 @@ class Followers:
             return
         try:
             inputs = one.kind.tensors([one.kind.fallback])
-            outputs = await self.triton.ask(one.kind.name, release.champion, inputs, FALLBACK_SECONDS)
-            one.fallback, one.asked = one.kind.answers(outputs)[0], release.champion
+            outputs = await self.triton.ask(
+                one.kind.name, release.champion, inputs, FALLBACK_SECONDS
+            )
+            one.fallback = one.kind.answers(outputs)[0]
+            one.asked = release.champion
             draft = one.file.with_suffix(".tmp")
             draft.write_text(json.dumps(one.fallback))
             draft.replace(one.file)
-        except Exception as error:  # Whatever Triton says or the disk refuses, the log must still be followed.
+        except (
+            Exception
+        ) as error:  # Whatever Triton says or the disk refuses, the log must still be followed.
             log.warning("No new fallback answer for %s is kept: %s", one.kind.name, error)
 
     async def watch(self, one: Followed) -> None:
@@ -113,6 +128,9 @@ class Followers:
 
 
 def check(before: releases.Release | None, now: releases.Release | None) -> None:
-    """Raises LookupError if the log ends earlier than before: it only grows, so its storage is what is gone."""
+    """Raises LookupError if the log ends earlier than before: it only grows, so its storage is what
+    is gone."""
     if before and (now is None or now.number < before.number):
-        raise LookupError(f"it ended with release {before.number} and now with {now and now.number}")
+        raise LookupError(
+            f"it ended with release {before.number} and now with {now and now.number}"
+        )

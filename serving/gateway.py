@@ -1,4 +1,5 @@
-"""The gateway in front of Triton: validates, splits users, asks, falls back, and remembers what it showed.
+"""The gateway in front of Triton: validates, splits users, asks, falls back, and remembers what it
+showed.
 
 Everything but HTTP, which is in `app.py`. What it does with one request is `Gateway.predict`.
 """
@@ -36,7 +37,8 @@ class Refused(Exception):
 
     def __init__(self, status: int, detail: str):
         super().__init__(detail)
-        self.status, self.detail = status, detail
+        self.status = status
+        self.detail = detail
 
 
 @dataclass
@@ -54,12 +56,15 @@ class Gateway:
     """All of it but HTTP. Made and used inside one event loop."""
 
     def __init__(self, settings: Settings):
-        self.metrics, self.deadline = Metrics(), settings.deadline_ms / 1000
+        self.metrics = Metrics()
+        self.deadline = settings.deadline_ms / 1000
         self.triton = Triton(settings.triton_url)
         kinds = [spec.load(name) for name in spec.names()]
         self.followers = Followers(kinds, settings.home / "gateway", self.triton, self.metrics)
         self.exposures, self.feedbacks = (Spool(folder) for folder in settings.spools)
-        self.metrics.start([kind.name for kind in kinds], [folder.name for folder in settings.spools])
+        self.metrics.start(
+            [kind.name for kind in kinds], [folder.name for folder in settings.spools]
+        )
         self.shadows: set[asyncio.Task] = set()
 
     async def start(self) -> None:
@@ -67,7 +72,10 @@ class Gateway:
         for one in self.followers.models.values():
             await self.followers.refresh(one)
             await self.followers.keep_fallback(one)
-        self.background = [asyncio.create_task(self.followers.forever()), asyncio.create_task(self.ticking())]
+        self.background = [
+            asyncio.create_task(self.followers.forever()),
+            asyncio.create_task(self.ticking()),
+        ]
 
     async def stop(self) -> None:
         """Close what is open; every line is on disk afterwards."""
@@ -145,7 +153,9 @@ class Gateway:
                         async with asyncio.timeout(self.left(began)):
                             await self.followers.refresh(one)
             except NoAnswer as error:
-                return self.fall_back(one, "deadline" if isinstance(error, TooLate) else "unavailable", error)
+                return self.fall_back(
+                    one, "deadline" if isinstance(error, TooLate) else "unavailable", error
+                )
         return self.fall_back(one, "unavailable", NoAnswer(f"version {version} is not resident"))
 
     def left(self, began: float) -> float:
@@ -156,7 +166,10 @@ class Gateway:
         """What is good for everyone. Raises Refused if no version ever said what that is."""
         log.warning("Fallback for %s: %s", one.kind.name, error)
         if one.fallback is None:
-            raise Refused(503, f"{one.kind.name} cannot be answered: Triton does not answer, and no fallback is kept.")
+            raise Refused(
+                503,
+                f"{one.kind.name} cannot be answered: Triton does not answer, and no fallback is kept.",
+            )
         assert one.release
         return Answer(one.release.champion, "fallback", one.fallback, reason)
 
@@ -190,15 +203,19 @@ class Gateway:
         missing = {"request_id", "model", "kind", "item"} ^ set(found)
         if missing:
             raise Refused(
-                422, f"Send exactly request_id, model, kind and item; {sorted(missing)} is missing or unknown."
+                422,
+                f"Send exactly request_id, model, kind and item; {sorted(missing)} is missing or unknown.",
             )
         one = self.followed(found["model"])
         variant, version = served(found["request_id"], one)
         if found["kind"] not in KINDS:
-            raise Refused(422, f"kind is {str(found['kind'])[:100]!r}. Send one of {', '.join(KINDS)}.")
+            raise Refused(
+                422, f"kind is {str(found['kind'])[:100]!r}. Send one of {', '.join(KINDS)}."
+            )
         if len(json.dumps(found["item"])) > USER_CHARACTERS:
             raise Refused(
-                422, f"item is longer than {USER_CHARACTERS} characters. Send one of the items of the answer."
+                422,
+                f"item is longer than {USER_CHARACTERS} characters. Send one of the items of the answer.",
             )
         self.keep(
             self.feedbacks,
@@ -210,7 +227,8 @@ class Gateway:
         self.metrics.feedback.labels(found["model"], str(version), variant, found["kind"]).inc()
 
     def keep(self, spool: Spool, line: Any) -> None:
-        """Spool a line; a full disk costs the line, not the answer, and is counted for the alert."""
+        """Spool a line; a full disk costs the line, not the answer, and is counted for the
+        alert."""
         try:
             spool.write(line)
         except OSError as error:
@@ -222,12 +240,14 @@ class Gateway:
         one = self.followers.models.get(model) if isinstance(model, str) else None
         if one is None:
             raise Refused(
-                404, f"No model type is called {str(model)[:100]!r}. Known: {', '.join(self.followers.models)}."
+                404,
+                f"No model type is called {str(model)[:100]!r}. Known: {', '.join(self.followers.models)}.",
             )
         return one
 
     def understand(self, one: Followed, body: bytes) -> tuple[str | None, Tensors]:
-        """User and tensors; the parsed JSON, which can be twenty times the body, is not kept while Triton is asked.
+        """User and tensors; the parsed JSON, which can be twenty times the body, is not kept while
+        Triton is asked.
 
         Raises Refused with the model type's own words.
         """
@@ -251,19 +271,27 @@ def parse(body: bytes) -> dict:
 
 
 def read_user(request: dict) -> str | None:
-    """Whom the answer is for: `user`, else the `session`, taken out of the request; None if neither is there."""
+    """Whom the answer is for: `user`, else the `session`, taken out of the request; None if neither
+    is there."""
     user = request.pop("user", None)
     if user is None:
         user = request.get("session")
     if user is None:
         return None
-    if isinstance(user, bool) or not isinstance(user, str | int) or not 0 < len(str(user)) <= USER_CHARACTERS:
-        raise Refused(422, f"user must be an integer or a string of 1 to {USER_CHARACTERS} characters.")
+    if (
+        isinstance(user, bool)
+        or not isinstance(user, str | int)
+        or not 0 < len(str(user)) <= USER_CHARACTERS
+    ):
+        raise Refused(
+            422, f"user must be an integer or a string of 1 to {USER_CHARACTERS} characters."
+        )
     return str(user)
 
 
 def served(request_id: Any, one: Followed) -> tuple[Variant, int]:
-    """Variant and version, which the id of a request tells. Raises Refused for ids that were never given."""
+    """Variant and version, which the id of a request tells. Raises Refused for ids that were never
+    given."""
     parts = request_id.split(".") if isinstance(request_id, str) else []
     if len(parts) == 3 and len(parts[0]) == 32:
         for variant, version in itertools.product(VARIANTS, one.versions):

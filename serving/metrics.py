@@ -1,4 +1,5 @@
-"""What Prometheus sees of the gateway; the names are those of `deployments/prometheus` and of the dashboards."""
+"""What Prometheus sees of the gateway; the names are those of `deployments/prometheus` and of the
+dashboards."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -19,26 +20,49 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.requests = Counter("kreislauf_requests", "Answered requests.", SERVED, registry=registry)
+        self.requests = Counter(
+            "kreislauf_requests", "Answered requests.", SERVED, registry=registry
+        )
         self.latency = Histogram(
             "kreislauf_latency_seconds", "From the request read to its answer.", SERVED, buckets=SECONDS,
             registry=registry,
         )  # fmt: skip
         self.items = Histogram(
-            "kreislauf_result_items", "Items in an answer.", SERVED, buckets=ITEMS, registry=registry
+            "kreislauf_result_items",
+            "Items in an answer.",
+            SERVED,
+            buckets=ITEMS,
+            registry=registry,
         )
-        self.refused = Counter("kreislauf_refused", "Requests not answered.", ("model", "status"), registry=registry)
-        self.fallbacks = Counter("kreislauf_fallbacks", "Fallback answers.", ("model", "reason"), registry=registry)
+        self.refused = Counter(
+            "kreislauf_refused", "Requests not answered.", ("model", "status"), registry=registry
+        )
+        self.fallbacks = Counter(
+            "kreislauf_fallbacks", "Fallback answers.", ("model", "reason"), registry=registry
+        )
         self.feedback = Counter(
-            "kreislauf_feedback", "What people did with answers.", (*SERVED, "kind"), registry=registry
+            "kreislauf_feedback",
+            "What people did with answers.",
+            (*SERVED, "kind"),
+            registry=registry,
         )
         self.lost = Counter(
-            "kreislauf_lost_lines", "Lines that the spool's disk refused.", ("table",), registry=registry
+            "kreislauf_lost_lines",
+            "Lines that the spool's disk refused.",
+            ("table",),
+            registry=registry,
         )
-        self.release = Gauge("kreislauf_release", "Number of the release in force.", ("model",), registry=registry)
-        self.champion = Gauge("kreislauf_champion", "Version that is the champion.", ("model",), registry=registry)
+        self.release = Gauge(
+            "kreislauf_release", "Number of the release in force.", ("model",), registry=registry
+        )
+        self.champion = Gauge(
+            "kreislauf_champion", "Version that is the champion.", ("model",), registry=registry
+        )
         self.release_errors = Counter(
-            "kreislauf_release_errors", "Reads of the release log that failed.", ("model",), registry=registry
+            "kreislauf_release_errors",
+            "Reads of the release log that failed.",
+            ("model",),
+            registry=registry,
         )
         self.watermark = Gauge(
             "kreislauf_data_watermark_seconds", "Newest event that the champion learnt from, since 1970.", ("model",),
@@ -57,18 +81,25 @@ class Metrics:
             ("model", "signal", "part"), registry=registry,
         )  # fmt: skip
         self.verdict = Gauge(
-            "kreislauf_monitor_verdict", "1 for the monitor's newest verdict.", ("model", "verdict"), registry=registry
+            "kreislauf_monitor_verdict",
+            "1 for the monitor's newest verdict.",
+            ("model", "verdict"),
+            registry=registry,
         )
         self.window_end = Gauge(
             "kreislauf_monitor_window_end_seconds", "Newest event that the monitor saw, since 1970.", ("model",),
             registry=registry,
         )  # fmt: skip
         self.monitored = Gauge(
-            "kreislauf_monitor_run_seconds", "When the monitor last ran, since 1970.", ("model",), registry=registry
+            "kreislauf_monitor_run_seconds",
+            "When the monitor last ran, since 1970.",
+            ("model",),
+            registry=registry,
         )
 
     def start(self, models: list[str], tables: list[str]) -> None:
-        """At 0, because Prometheus sees no increase in a counter that appears with its first count."""
+        """At 0, because Prometheus sees no increase in a counter that appears with its first
+        count."""
         for model in models:
             self.release_errors.labels(model)
             for reason in REASONS:

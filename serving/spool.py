@@ -1,8 +1,10 @@
-"""Exposures and feedback on their way to the lake: segments of JSON lines in a folder that `flows/ingest.py` loads.
+"""Exposures and feedback on their way to the lake: segments of JSON lines in a folder that
+`flows/ingest.py` loads.
 
-A line is handed to the operating system before its answer leaves, so a killed gateway loses none, and nothing is held
-in memory. (A machine that loses power loses what its disk has not got yet.) A segment is `.open` while it is written,
-and `.jsonl` when it is whole; segments that a killed gateway left open are closed by the next.
+A line is handed to the operating system before its answer leaves, so a killed gateway loses none,
+and nothing is held in memory. (A machine that loses power loses what its disk has not got yet.) A
+segment is `.open` while it is written, and `.jsonl` when it is whole; segments that a killed
+gateway left open are closed by the next.
 """
 
 import fcntl
@@ -23,21 +25,28 @@ class Spool:
     """Appends lines to the newest segment of a folder. Not safe for several threads."""
 
     def __init__(self, folder: Path, seconds: float = SEGMENT_SECONDS):
-        self.folder, self.seconds = folder, seconds
+        self.folder = folder
+        self.seconds = seconds
         folder.mkdir(parents=True, exist_ok=True)
-        self._file, self._path, self._bytes, self._opened = -1, folder, 0, 0.0
+        self._file = -1
+        self._path = folder
+        self._bytes = 0
+        self._opened = 0.0
         self._encoder = msgspec.json.Encoder()
         adopt(folder)
 
     def write(self, line: msgspec.Struct) -> None:
-        """Append one line. Raises OSError when the disk does not take it; then nothing of it is there."""
+        """Append one line. Raises OSError when the disk does not take it; then nothing of it is
+        there."""
         if self._file < 0:
             self._open()
         data = self._encoder.encode(line) + b"\n"
         written = os.write(self._file, data)
         if written < len(data):
             os.ftruncate(self._file, self._bytes)
-            raise OSError(f"{self._path}: only {written} of {len(data)} bytes were written. Is the disk full?")
+            raise OSError(
+                f"{self._path}: only {written} of {len(data)} bytes were written. Is the disk full?"
+            )
         self._bytes += written
         if self._bytes >= SEGMENT_BYTES:
             self.close()
@@ -65,11 +74,13 @@ class Spool:
             # Another gateway was starting, and adopted it before it was locked.
             os.close(self._file)
             return self._open()
-        self._bytes, self._opened = 0, time.monotonic()
+        self._bytes = 0
+        self._opened = time.monotonic()
 
 
 def adopt(folder: Path) -> None:
-    """Close the segments whose gateway is gone; half a last line goes with them and is quarantined when loaded."""
+    """Close the segments whose gateway is gone; half a last line goes with them and is quarantined
+    when loaded."""
     for path in folder.glob("*.open"):
         # One that is gone was closed meanwhile by the gateway that wrote it.
         with suppress(FileNotFoundError), path.open("rb") as file:

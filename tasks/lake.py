@@ -48,4 +48,6 @@ class Tidied(BaseModel):
 @task(task_run_name="tidy {table}", cache_policy=NO_CACHE)
 def tidy_table(table: str, retention_hours: int, needed: list[int]) -> Tidied:
     """Compact and vacuum one table."""
-    return Tidied(table=table, merged=delta.compact(table), swept=delta.vacuum(table, retention_hours, needed))
+    return Tidied(
+        table=table, merged=delta.compact(table), swept=delta.vacuum(table, retention_hours, needed)
+    )

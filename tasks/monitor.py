@@ -25,24 +25,35 @@ REJECTED_LEAST = 0.001
 @task(task_run_name="look-at-{model}-{version}")
 def look(model: str, version: int, window_days: float, worth: float | None) -> Finding:
     """Measure and diagnose one version over the newest window."""
-    kind, champion = spec.load(model), registry.get(model, version)
+    kind = spec.load(model)
+    champion = registry.get(model, version)
     end = lake.watermark(kind.table) or 0  # before the rows are taken: there are none after it
     rows = table_rows(kind)
     with tempfile.TemporaryDirectory() as folder:
         view = view_of(kind, champion, rows, Path(folder))
-        return diagnosed(view, champion, rows, end, window_days, kind.policy.decay if worth is None else worth)
+        return diagnosed(
+            view, champion, rows, end, window_days, kind.policy.decay if worth is None else worth
+        )
 
 
 def diagnosed(
     view: View, champion: registry.Version, rows: Rows, end: int, window_days: float, worth: float
 ) -> Finding:
     """What the window that ends at `end` (ms) says, noted and reported."""
-    kind, lineage, version = view.kind, champion.lineage, champion.number
+    kind = view.kind
+    lineage = champion.lineage
+    version = champion.number
     start = max(end - int(window_days * DAY_MS), lineage.watermark) + 1
     with lake.reading(kind.table):
         seen = window.look(kind, rows, view.known, start, end)
     began = seen.sample[kind.table.group].n_unique()
-    facts: dict = {"model": champion.model, "version": version, "start": start, "end": end, "groups": seen.groups}
+    facts: dict = {
+        "model": champion.model,
+        "version": version,
+        "start": start,
+        "end": end,
+        "groups": seen.groups,
+    }
     if began < kind.policy.min_groups or not len(kind.examples(seen.sample)):
         reason = f"{began} groups since version {version} was judged; the policy wants {kind.policy.min_groups}, "
         reason += "and some with a right answer."
@@ -54,8 +65,11 @@ def diagnosed(
     if len(past["rows"]) < LEAST:
         reason = f"There is too little before version {version}'s hold-out to learn from it what is usual."
         return Finding(verdict="not enough data", reason=reason, reference=view.reference, **facts)
-    for name, (value, usual) in (rejected(champion) | feedback.clicks(reactions, version, start)).items():
-        seen.values[name], past[name] = value, usual
+    for name, (value, usual) in (
+        rejected(champion) | feedback.clicks(reactions, version, start)
+    ).items():
+        seen.values[name] = value
+        past[name] = usual
     examined = view.examine(seen, before, past, worth)
     finding = Finding(
         verdict=examined.diagnosis.verdict, reason=" ".join(examined.diagnosis.evidence), signals=examined.signals,
@@ -70,14 +84,18 @@ def diagnosed(
 def table_rows(kind: spec.ModelSpec) -> Rows:
     """The rows of the lake, as it is now, that can be trusted."""
     table = kind.table
-    without, heights, version = lake.distrusted(table.name), lake.heights(table), lake.version(table)
+    without = lake.distrusted(table.name)
+    heights = lake.heights(table)
+    version = lake.version(table)
 
     def between(first: int | None, last: int) -> pl.LazyFrame:
         return lake.scan(table, version, start=first, end=last + 1, without=without)
 
     def count(first: int | None, last: int) -> int:
         dates = heights.filter(pl.col("date") <= lake.date_of(pl.lit(last)))
-        dates = dates if first is None else dates.filter(pl.col("date") >= lake.date_of(pl.lit(first)))
+        dates = (
+            dates if first is None else dates.filter(pl.col("date") >= lake.date_of(pl.lit(first)))
+        )
         return int(dates["rows"].sum())
 
     return Rows(between, count, without)
@@ -88,12 +106,19 @@ def view_of(kind: spec.ModelSpec, champion: registry.Version, rows: Rows, folder
     decision = gate.Decision.model_validate_json(champion.decision) if champion.decision else None
     if decision is None or decision.reference is None:
         name = f"{champion.model} version {champion.number}"
-        raise RuntimeError(f"{name} is live, but no gate ever scored it, so there is no reference: run promote for it.")
-    onnx, *tables = (registry.onnx_file(champion), *(registry.artifact(champion, n) for n in ("known", "holdout")))
+        raise RuntimeError(
+            f"{name} is live, but no gate ever scored it, so there is no reference: run promote for it."
+        )
+    onnx, *tables = (
+        registry.onnx_file(champion),
+        *(registry.artifact(champion, n) for n in ("known", "holdout")),
+    )
     known, holdout = (pl.read_parquet(path) for path in tables)
-    learnt, baseline = (champion.lineage.start, champion.lineage.holdout - 1), registry.artifact(champion, "baseline")
+    learnt = (champion.lineage.start, champion.lineage.holdout - 1)
+    baseline = registry.artifact(champion, "baseline")
     if rows.count(*learnt) > calibration.LEARN_ROWS:
-        # Beside one that learns anew from the newest rows only, that which learnt from all of them would look too good.
+        # Beside one that learns anew from the newest rows only, that which learnt from all of them
+        # would look too good.
         with lake.reading(kind.table):
             newest = calibration.newest(kind, rows, *learnt)
         baseline = kind.baseline(newest, folder)
@@ -101,51 +126,85 @@ def view_of(kind: spec.ModelSpec, champion: registry.Version, rows: Rows, folder
 
 
 def rejected(champion: registry.Version) -> dict[str, tuple[float, list[float]]]:
-    """The share of the lines that were rejected since the champion was trained, and in each load before."""
+    """The share of the lines that were rejected since the champion was trained, and in each load
+    before."""
     shares = lake.rejected_shares(spec.load(champion.model).table)
     after = pl.col("version") > champion.lineage.table_version
-    now = shares.filter(after).select((pl.col("share") * pl.col("lines")).sum() / pl.col("lines").sum()).item()
+    now = (
+        shares.filter(after)
+        .select((pl.col("share") * pl.col("lines")).sum() / pl.col("lines").sum())
+        .item()
+    )
     usual = shares.filter(~after)["share"].clip(REJECTED_LEAST).to_list()
     return {} if now is None else {"rejected": (max(now, REJECTED_LEAST), usual)}
 
 
 def reacted(model: str, start: int, end: int) -> pl.DataFrame:
-    """What people did with answers of the model, of `feedback.joined`, until `end` (ms) and in the days before `start`
-    from which it is learnt what is usual; empty if the gateway has told nothing."""
-    shown, done = exposures.EXPOSURES, exposures.FEEDBACK
-    until = min((w for w in (lake.watermark(shown), lake.watermark(done)) if w is not None), default=None)
+    """What people did with answers of the model, of `feedback.joined`, until `end` (ms) and in the
+    days before `start` from which it is learnt what is usual; empty if the gateway has told
+    nothing."""
+    shown = exposures.EXPOSURES
+    done = exposures.FEEDBACK
+    until = min(
+        (w for w in (lake.watermark(shown), lake.watermark(done)) if w is not None), default=None
+    )
     if lake.watermark(done) is None or until is None:
         return pl.DataFrame()
-    first, last = start - feedback.USUAL_DAYS * DAY_MS, min(end, until - feedback.MATURITY_MS)
+    first = start - feedback.USUAL_DAYS * DAY_MS
+    last = min(end, until - feedback.MATURITY_MS)
     with lake.reading(shown):
         rows = lake.scan(shown, start=first, end=last + 1).filter(pl.col("model") == model)
         return feedback.joined(rows, lake.scan(done, start=first).filter(pl.col("model") == model))
 
 
 def calibrated(view: View, champion: registry.Version, rows: Rows, start: int, end: int) -> dict:
-    """Each signal, and `rows`, in windows about as long as from `start` to `end` in which nothing was wrong: before
-    the champion's hold-out, measured once for each champion, and after it, as this flow has noted them."""
-    lineage, about = champion.lineage, (champion.model, champion.number)
+    """Each signal, and `rows`, in windows about as long as from `start` to `end` in which nothing
+    was wrong: before the champion's hold-out, measured once for each champion, and after it, as
+    this flow has noted them."""
+    lineage = champion.lineage
+    about = (champion.model, champion.number)
     length = end - start + 1
     if calibration.quiet(lake.noted(WINDOWS), *about, start, end).is_empty():
         cells = calibration.usual_windows(view, rows, lineage.start, lineage.holdout - 1, length)
-        frames = [calibration.as_rows(*about, cell.start, cell.end, length, "calibration", v) for cell, v in cells]
+        frames = [
+            calibration.as_rows(*about, cell.start, cell.end, length, "calibration", v)
+            for cell, v in cells
+        ]
         if frames:
-            lake.note(WINDOWS, "/".join(map(str, (*about, calibration.octave(length)))), pl.concat(frames))
+            lake.note(
+                WINDOWS, "/".join(map(str, (*about, calibration.octave(length)))), pl.concat(frames)
+            )
     noted = calibration.quiet(lake.noted(WINDOWS), *about, start, end)
-    found = {} if noted.is_empty() else {str(n[0]): part["value"].to_list() for n, part in noted.group_by("signal")}
+    found = (
+        {}
+        if noted.is_empty()
+        else {str(n[0]): part["value"].to_list() for n, part in noted.group_by("signal")}
+    )
     return {"rows": [], **found}
 
 
 def note(finding: Finding, examined: Examined) -> None:
     """Put the window into the lake: its signals, and the live quality in its slices."""
-    start, end = finding.start, finding.end
+    start = finding.start
+    end = finding.end
     key = f"{finding.model}/{finding.version}/{start}/{end}"
-    told = (finding.model, finding.version, start, end, end - start + 1, finding.verdict, examined.values)
+    told = (
+        finding.model,
+        finding.version,
+        start,
+        end,
+        end - start + 1,
+        finding.verdict,
+        examined.values,
+    )
     lake.note(WINDOWS, key, calibration.as_rows(*told))
     if examined.slices.height:
         about = {"model": finding.model, "version": finding.version, "start": start, "end": end}
-        lake.note(SLICES, key, examined.slices.with_columns(**{name: pl.lit(value) for name, value in about.items()}))
+        lake.note(
+            SLICES,
+            key,
+            examined.slices.with_columns(**{name: pl.lit(value) for name, value in about.items()}),
+        )
 
 
 def report(
@@ -156,8 +215,12 @@ def report(
     slices: pl.DataFrame,
     reactions: pl.DataFrame,
 ) -> None:
-    """For people: Evidently's view of the window against the hold-out to MLflow, and a page to Prefect."""
-    now, then = (view.kind.monitored(rows.lazy(), view.known).collect() for rows in (seen.sample, view.holdout))
+    """For people: Evidently's view of the window against the hold-out to MLflow, and a page to
+    Prefect."""
+    now, then = (
+        view.kind.monitored(rows.lazy(), view.known).collect()
+        for rows in (seen.sample, view.holdout)
+    )
     with tempfile.TemporaryDirectory() as folder:
         moved = drift.compare(now, then, Path(folder) / f"drift-{seen.end}.html")
         registry.attach(champion, "monitor", moved.report)

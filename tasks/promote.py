@@ -20,10 +20,14 @@ DECISIONS = "decisions"
 
 @task(task_run_name="judge-{model}-{challenger}-against-{champion}")
 def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
-    """Let challenger, champion and trivial baseline answer the challenger's hold-out, and decide."""
-    kind, version = spec.load(model), registry.get(model, challenger)
+    """Let challenger, champion and trivial baseline answer the challenger's hold-out, and
+    decide."""
+    kind = spec.load(model)
+    version = registry.get(model, challenger)
     lineage = version.lineage
-    whole = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without)
+    whole = lake.rebuild(
+        kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without
+    )
     known = pl.read_parquet(registry.artifact(version, "known"))
     rows = split.started(whole, kind.table, lineage.holdout, lineage.watermark)
     examples = kind.examples(rows)
@@ -40,7 +44,9 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
             onnx=registry.sha256(onnx),
             version=number,
             cost=gate.Cost(
-                scoring.p95(onnx, examples.inputs), onnx.stat().st_size / 1e6, kind.coverage(outputs, known)
+                scoring.p95(onnx, examples.inputs),
+                onnx.stat().st_size / 1e6,
+                kind.coverage(outputs, known),
             ),
             probabilities=kind.probabilities(outputs),
         )
@@ -48,7 +54,9 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
     rival = registry.get(model, champion) if champion else None
     return gate.decide(
         challenger=score(registry.onnx_file(version), lineage.holdout, challenger),
-        champion=score(registry.onnx_file(rival), rival.lineage.holdout, champion) if rival else None,
+        champion=score(registry.onnx_file(rival), rival.lineage.holdout, champion)
+        if rival
+        else None,
         baseline=score(registry.artifact(version, "baseline"), lineage.holdout),
         policy=kind.policy,
     )
@@ -57,36 +65,64 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
 def as_row(version: registry.Version, decision: gate.Decision) -> pl.DataFrame:
     """One row for the table of decisions."""
     told = decision.model_dump(mode="json")
-    flat: dict = {"model": version.model, "version": version.number, "parent": version.lineage.parent}
+    flat: dict = {
+        "model": version.model,
+        "version": version.number,
+        "parent": version.lineage.parent,
+    }
     flat |= {"holdout_start": version.lineage.holdout, "holdout_end": version.lineage.watermark}
-    flat |= {name: told[name] for name in ("champion_version", "outcome", "metric", "groups", "needed", "holdout")}
+    flat |= {
+        name: told[name]
+        for name in ("champion_version", "outcome", "metric", "groups", "needed", "holdout")
+    }
     flat |= {f"{who}_score": told[who] for who in ("challenger", "champion", "baseline")}
     for name in ("gain", "over_baseline"):
         flat |= {f"{name}_{part}": (told[name] or {}).get(part) for part in ("mean", "low", "high")}
-    flat |= {"reasons": " ".join(decision.reasons)} | {name: json.dumps(told[name]) for name in ("slices", "costs")}
-    whole = {"version", "parent", "holdout_start", "holdout_end", "champion_version", "groups", "needed"}
+    flat |= {"reasons": " ".join(decision.reasons)} | {
+        name: json.dumps(told[name]) for name in ("slices", "costs")
+    }
+    whole = {
+        "version",
+        "parent",
+        "holdout_start",
+        "holdout_end",
+        "champion_version",
+        "groups",
+        "needed",
+    }
     text = {"model", "outcome", "metric", "holdout", "reasons", "slices", "costs"}
-    types = {name: pl.Int64 if name in whole else pl.String if name in text else pl.Float64 for name in flat}
+    types = {
+        name: pl.Int64 if name in whole else pl.String if name in text else pl.Float64
+        for name in flat
+    }
     return pl.DataFrame({name: [value] for name, value in flat.items()}, schema=types)
 
 
 @task(task_run_name="describe-{model}-{number}")
 def describe(model: str, number: int, decision: gate.Decision) -> str:
     """Add the version's card to its run. Returns it as Markdown."""
-    kind, version = spec.load(model), registry.get(model, number)
-    moved, judged = drifted(kind, version.lineage), lake.noted(DECISIONS).filter(pl.col("model") == model)
+    kind = spec.load(model)
+    version = registry.get(model, number)
+    moved = drifted(kind, version.lineage)
+    judged = lake.noted(DECISIONS).filter(pl.col("model") == model)
     text = page(version, decision, split.detectable(decision.groups, kind.policy), moved, judged)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "card.html"
-        path.write_text(markdown.page(f"{model} version {number}", text, registry.curves(version)), encoding="utf-8")
+        path.write_text(
+            markdown.page(f"{model} version {number}", text, registry.curves(version)),
+            encoding="utf-8",
+        )
         registry.attach(version, "card", path)
     return text
 
 
 def drifted(kind: spec.ModelSpec, lineage: registry.Lineage) -> dict[str, float]:
-    """How far each column of the hold-out is from the same stretch of time before it, both as they would have been seen
-    by a model that learnt from all before; empty if there is no such stretch."""
-    rows = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without)
+    """How far each column of the hold-out is from the same stretch of time before it, both as they
+    would have been seen by a model that learnt from all before; empty if there is no such
+    stretch."""
+    rows = lake.rebuild(
+        kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without
+    )
     stretch = lineage.watermark - lineage.holdout + 1
 
     def seen(start: int) -> pl.DataFrame:
@@ -97,4 +133,6 @@ def drifted(kind: spec.ModelSpec, lineage: registry.Lineage) -> dict[str, float]
     if lineage.holdout - stretch <= lineage.start:
         return {}
     with tempfile.TemporaryDirectory() as folder:
-        return drift.compare(seen(lineage.holdout), seen(lineage.holdout - stretch), Path(folder) / "drift.html").values
+        return drift.compare(
+            seen(lineage.holdout), seen(lineage.holdout - stretch), Path(folder) / "drift.html"
+        ).values

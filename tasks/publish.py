@@ -24,22 +24,28 @@ def restored(candidate: registry.Version) -> Iterator[None]:
         try:
             undo(candidate)
         except triton.TritonError as second:
-            error.add_note(f"What Triton served before could not be restored yet; publish again. {second}")
+            error.add_note(
+                f"What Triton served before could not be restored yet; publish again. {second}"
+            )
         raise
 
 
 @task(task_run_name="load-{model}-{version}")
 def put_in_triton(model: str, resident: list[int], version: int) -> None:
-    """Make the versions resident and prove that `version` answers the golden requests as registered."""
+    """Make the versions resident and prove that `version` answers the golden requests as
+    registered."""
     golden = json.loads(registry.artifact(registry.get(model, version), "golden").read_text())
-    asked, expected = tensors(golden["inputs"]), tensors(golden["outputs"])
+    asked = tensors(golden["inputs"])
+    expected = tensors(golden["outputs"])
     for number in resident:
         triton.add_version(model, number, registry.onnx_file(registry.get(model, number)))
     triton.keep_warm_up(model, asked)
     triton.serve(model, resident)
     differences = compare(triton.ask(model, version, asked), expected)
     if differences:
-        raise PublishRefused(f"{model} version {version} in Triton answers otherwise than registered: {differences}")
+        raise PublishRefused(
+            f"{model} version {version} in Triton answers otherwise than registered: {differences}"
+        )
 
 
 def undo(candidate: registry.Version) -> None:

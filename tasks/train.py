@@ -25,12 +25,19 @@ ABANDONED_DAYS = 7
 def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> registry.Version:
     """Train, export, prove parity and register; nothing is visible before all of it is done.
 
-    A run that was killed is continued by the next one with the same lineage, from its last checkpoint.
+    A run that was killed is continued by the next one with the same lineage, from its last
+    checkpoint.
     """
     kind = spec.load(model)
-    whole = lake.rebuild(kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without)
+    whole = lake.rebuild(
+        kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without
+    )
     rows = whole.filter(pl.col(kind.table.time) < lineage.holdout)
-    parent = registry.artifact(registry.get(model, lineage.parent), "weights") if lineage.parent else None
+    parent = (
+        registry.artifact(registry.get(model, lineage.parent), "weights")
+        if lineage.parent
+        else None
+    )
     settled = kind.Params.model_validate(params)
     folder = Path(settings().training) / model / lineage.key
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +46,9 @@ def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> regist
     files = {
         "weights": trained.weights,
         "baseline": kind.baseline(rows, folder),
-        **write_watch(kind, rows, split.started(whole, kind.table, lineage.holdout, lineage.watermark), folder),
+        **write_watch(
+            kind, rows, split.started(whole, kind.table, lineage.holdout, lineage.watermark), folder
+        ),
         "golden": write_golden(kind, rows, trained.onnx, folder / "golden.json"),
     }
     version = registry.register(model, trained, settled, lineage, files)
@@ -47,9 +56,11 @@ def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> regist
     return version
 
 
-def write_watch(kind: spec.ModelSpec, rows: pl.DataFrame, holdout: pl.DataFrame, folder: Path) -> dict[str, Path]:
-    """Store what whoever watches the version needs beside it: what is known of the rows that it learnt from, and a
-    sample of its hold-out."""
+def write_watch(
+    kind: spec.ModelSpec, rows: pl.DataFrame, holdout: pl.DataFrame, folder: Path
+) -> dict[str, Path]:
+    """Store what whoever watches the version needs beside it: what is known of the rows that it
+    learnt from, and a sample of its hold-out."""
     files = {"known": folder / "known.parquet", "holdout": folder / "holdout.parquet"}
     kind.known(rows.lazy()).collect().write_parquet(files["known"])
     split.some(holdout, kind.table, HOLDOUT_ROWS).write_parquet(files["holdout"])
@@ -57,7 +68,8 @@ def write_watch(kind: spec.ModelSpec, rows: pl.DataFrame, holdout: pl.DataFrame,
 
 
 def sweep(folder: Path) -> None:
-    """Removes the folder of a finished training, and those that nobody has continued for `ABANDONED_DAYS`."""
+    """Removes the folder of a finished training, and those that nobody has continued for
+    `ABANDONED_DAYS`."""
     shutil.rmtree(folder)
     for other in folder.parent.iterdir():
         newest = max((path.stat().st_mtime for path in [other, *other.rglob("*")]), default=0)

@@ -20,7 +20,9 @@ def was_killed(_task: Any, _run: Any, state: Any) -> bool:
     return isinstance(state.data, process.Ended) and state.data.state == "killed"
 
 
-@task(task_run_name="trial-{number}", cache_policy=NO_CACHE, retries=1, retry_condition_fn=was_killed)
+@task(
+    task_run_name="trial-{number}", cache_policy=NO_CACHE, retries=1, retry_condition_fn=was_killed
+)
 def attempt(study: studies.Study, number: int, folder: Path) -> str:
     """Run one trial; returns finished or pruned. Raises Ended if it fails or is killed."""
     kind = spec.load(study.model)
@@ -34,7 +36,9 @@ def attempt(study: studies.Study, number: int, folder: Path) -> str:
     trial = studies.begin(study, number, params)
     try:
         used = {**study.fixed, **params}
-        validation = process.train(study.model, folder / "rows.arrow", used, own, listener(kind, study, trial))
+        validation = process.train(
+            study.model, folder / "rows.arrow", used, own, listener(kind, study, trial)
+        )
         if not math.isfinite(validation):
             raise process.Ended("failed", f"Its validation metric is {validation}.")
     except Exception as error:
@@ -48,7 +52,8 @@ def attempt(study: studies.Study, number: int, folder: Path) -> str:
 
 
 def again(tried: Sequence[studies.Trial], number: int) -> dict[str, Any] | None:
-    """The parameters of a trial's last attempt if it was killed, but only once with them: they may be why."""
+    """The parameters of a trial's last attempt if it was killed, but only once with them: they may
+    be why."""
     before = [trial for trial in tried if trial.number == number]
     if not before or before[-1].state != "killed":
         return None
@@ -56,7 +61,9 @@ def again(tried: Sequence[studies.Trial], number: int) -> dict[str, Any] | None:
     return last if sum(trial.params == last for trial in before) == 1 else None
 
 
-def choose(kind: spec.ModelSpec, study: studies.Study, tried: Sequence[studies.Trial], number: int) -> dict[str, Any]:
+def choose(
+    kind: spec.ModelSpec, study: studies.Study, tried: Sequence[studies.Trial], number: int
+) -> dict[str, Any]:
     """Parameters of a new attempt: the defaults in trial 0, else what the search proposes."""
     space = search.space(kind.Params, study.fixed)
     if number == 0:
@@ -68,13 +75,16 @@ def choose(kind: spec.ModelSpec, study: studies.Study, tried: Sequence[studies.T
 def listener(
     kind: spec.ModelSpec, study: studies.Study, trial: studies.Trial
 ) -> Callable[[int, dict[str, float]], bool]:
-    """Logs what a training reports, and says whether to stop it; the one with the defaults is never stopped."""
+    """Logs what a training reports, and says whether to stop it; the one with the defaults is never
+    stopped."""
     reports: dict[int, float] = {}
 
     def hear(percent: int, metrics: dict[str, float]) -> bool:
         if kind.metric in metrics:
             reports[percent] = metrics[kind.metric]
         studies.report(trial, percent, metrics, reports)
-        return trial.number > 0 and bool(reports) and search.hopeless(studies.trials(study), reports)
+        return (
+            trial.number > 0 and bool(reports) and search.hopeless(studies.trials(study), reports)
+        )
 
     return hear

@@ -30,7 +30,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_harness() -> Iterator[None]:
-    """A Prefect server for flows that are called as plain functions; about 15 seconds, so once for all tests."""
+    """A Prefect server for flows that are called as plain functions; about 15 seconds, so once for
+    all tests."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
@@ -79,7 +80,9 @@ def small_shop() -> pl.DataFrame:
 def write_sessions(events: pl.DataFrame, path: Path) -> Path:
     """Write events as a raw file in OTTO's format."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    sessions = events.group_by("session", maintain_order=True).agg(pl.struct("aid", "ts", "type").alias("events"))
+    sessions = events.group_by("session", maintain_order=True).agg(
+        pl.struct("aid", "ts", "type").alias("events")
+    )
     sessions.write_ndjson(path)
     return path
 
@@ -126,7 +129,10 @@ def triton(one_triton: dict, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict]:
     with InferenceServerClient(one_triton["grpc"]) as client:
         for folder in one_triton["repository"].iterdir():
             client.unload_model(folder.name)
-        while any(model.state not in ("", "UNAVAILABLE") for model in client.get_model_repository_index().models):
+        while any(
+            model.state not in ("", "UNAVAILABLE")
+            for model in client.get_model_repository_index().models
+        ):
             time.sleep(0.02)
     for folder in one_triton["repository"].iterdir():
         shutil.rmtree(folder)
@@ -134,7 +140,8 @@ def triton(one_triton: dict, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict]:
 
 @contextmanager
 def moto(folder: Path) -> Iterator[tuple[str, dict]]:
-    """URL and process record of an S3 emulator: deltalake holds the GIL in some calls, a thread could not answer it."""
+    """URL and process record of an S3 emulator: deltalake holds the GIL in some calls, a thread
+    could not answer it."""
     port = processes.free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     record = processes.spawn("moto", command, folder, os.environ)
@@ -155,7 +162,9 @@ def moto_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def s3(moto_url, monkeypatch):
     """s3fs on an emptied S3 emulator with one bucket, `shop`; the AWS variables point to it."""
-    urllib.request.urlopen(urllib.request.Request(f"{moto_url}/moto-api/reset", method="POST")).close()
+    urllib.request.urlopen(
+        urllib.request.Request(f"{moto_url}/moto-api/reset", method="POST")
+    ).close()
     return shop_on(moto_url, monkeypatch)
 
 

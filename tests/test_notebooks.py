@@ -1,4 +1,5 @@
-"""The exploration runs on a small lake, as a script and cell by cell, and names what was planted there."""
+"""The exploration runs on a small lake, as a script and cell by cell, and names what was planted
+there."""
 
 import ast
 import json
@@ -27,11 +28,14 @@ T0, DAY, HOUR = 1_767_225_600_000, 86_400_000, 3_600_000
 OUTAGE = T0 + 4 * DAY + 14 * HOUR
 FAST, LONG, NOWHERE, AGAIN, JUMP = 777_001, 777_002, 777_003, 777_004, 424_242
 DIRTY = [b"<b>$no$ JSON</b>"] + [
-    json.dumps({"session": i, "events": [{"aid": 1, "ts": T0, "type": "views"}]}).encode() for i in range(5)
+    json.dumps({"session": i, "events": [{"aid": 1, "ts": T0, "type": "views"}]}).encode()
+    for i in range(5)
 ]
 
 
-def clicks(session: int, start: int, articles: list[int], step: int) -> list[tuple[int, int, int, str]]:
+def clicks(
+    session: int, start: int, articles: list[int], step: int
+) -> list[tuple[int, int, int, str]]:
     return [(session, article, start + i * step, "clicks") for i, article in enumerate(articles)]
 
 
@@ -40,13 +44,16 @@ def frame(rows: list[tuple[int, int, int, str]]) -> pl.DataFrame:
 
 
 def calm(days: int = 8) -> list[tuple[int, int, int, str]]:
-    """Fourteen visitors an hour, who click every 5 to 60 seconds, put something into a cart, and order it."""
+    """Fourteen visitors an hour, who click every 5 to 60 seconds, put something into a cart, and
+    order it."""
     rng, rows = np.random.default_rng(0), []
     for session in range(days * 24 * 14):
         start = T0 + session // 14 * HOUR + int(rng.integers(2_400_000))
         times = (start + rng.integers(5_000, 60_000, rng.integers(3, 15)).cumsum()).tolist()
         types = ["clicks"] * (len(times) - 2) + ["carts", "orders"]
-        rows += [(session, int(rng.integers(300)), t, what) for t, what in zip(times, types, strict=True)]
+        rows += [
+            (session, int(rng.integers(300)), t, what) for t, what in zip(times, types, strict=True)
+        ]
     return rows
 
 
@@ -55,16 +62,26 @@ def disturbed() -> list[tuple[int, int, int, str]]:
     rows = [row for row in calm() if row[2] // HOUR != OUTAGE // HOUR]
     rows += clicks(FAST, T0 + 2 * DAY, list(range(1000, 1060)), step=1100)
     rows += clicks(LONG, T0 + 3 * DAY, list(range(1000, 1250)), step=10_000)
-    rows += [(NOWHERE, 5, T0 + 3 * DAY + HOUR, "orders"), (NOWHERE, 5, T0 + 3 * DAY + 2 * HOUR, "clicks")]
+    rows += [
+        (NOWHERE, 5, T0 + 3 * DAY + HOUR, "orders"),
+        (NOWHERE, 5, T0 + 3 * DAY + 2 * HOUR, "clicks"),
+    ]
     rows += clicks(AGAIN, T0 + 6 * DAY, [7, 7, 7, 7, 8], step=300)
-    return rows + [(800_000 + i, JUMP, T0 + 5 * DAY + 9 * HOUR + i * 1000, "clicks") for i in range(60)]
+    return rows + [
+        (800_000 + i, JUMP, T0 + 5 * DAY + 9 * HOUR + i * 1000, "clicks") for i in range(60)
+    ]
 
 
-def ingest(rows: list[tuple[int, int, int, str]], folder: Path, dirty: Sequence[bytes] = ()) -> None:
+def ingest(
+    rows: list[tuple[int, int, int, str]], folder: Path, dirty: Sequence[bytes] = ()
+) -> None:
     """Fill the lake as the flow does, with two files; the second one ends with dirty lines."""
     events = frame(rows)
     late = pl.col("session") > events["session"].median()
-    for name, part, lines in (("early", events.filter(~late), ()), ("late", events.filter(late), dirty)):
+    for name, part, lines in (
+        ("early", events.filter(~late), ()),
+        ("late", events.filter(late), dirty),
+    ):
         if part.height:
             path = write_sessions(part, folder / f"{name} $^$.jsonl")
             path.write_bytes(path.read_bytes() + b"\n".join(lines))
@@ -72,7 +89,9 @@ def ingest(rows: list[tuple[int, int, int, str]], folder: Path, dirty: Sequence[
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
 
 
 def run_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -102,7 +121,8 @@ def tables(page: str) -> dict[str, list[list[str]]]:
     """Cells of the page's tables by their captions, without the names of the columns."""
     found = re.findall(r"<table><caption>(.*?)</caption>(.*?)</table>", page, re.S)
     return {
-        caption: [re.findall("<td>(.*?)</td>", row, re.S) for row in rows.split("<tr>")[2:]] for caption, rows in found
+        caption: [re.findall("<td>(.*?)</td>", row, re.S) for row in rows.split("<tr>")[2:]]
+        for caption, rows in found
     }
 
 
@@ -120,7 +140,11 @@ def test_it_names_what_was_planted(home: Path, tmp_path: Path):
     assert [row[1:] for row in again] == [[str(AGAIN), "7", "3"]]
     assert nowhere == [["2026-01-04 01:00:00", str(NOWHERE), "1"]]
     assert [row[0] for row in rejected] == ["unknown-value"] * 3 + ["bad-json"]
-    assert rejected[3][2:] == [str(tmp_path / "late $^$.jsonl"), rejected[3][3], "&lt;b&gt;$no$ JSON&lt;/b&gt;"]
+    assert rejected[3][2:] == [
+        str(tmp_path / "late $^$.jsonl"),
+        rejected[3][3],
+        "&lt;b&gt;$no$ JSON&lt;/b&gt;",
+    ]
     assert "6 lines are in quarantine" in page
     assert "Most frequent is unknown-value (Invalid enum value &#x27;views&#x27;" in page
     assert "outages (hours without events): 1;" in page
@@ -133,7 +157,10 @@ def test_a_calm_shop_has_no_suspects_and_no_rejects(tmp_path: Path):
     page = check(tmp_path / "out")
     assert tables(page) == {}
     assert "none is in quarantine" in page
-    assert "100 % of the sessions with clicks have carts; 100 % of the sessions with carts have orders." in page
+    assert (
+        "100 % of the sessions with clicks have carts; 100 % of the sessions with carts have orders."
+        in page
+    )
 
 
 SMALL = {
@@ -158,21 +185,27 @@ def test_little_data_is_enough(rows, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_clock_that_was_made_up_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    ingest([row for session in range(9) for row in clicks(session, T0, [1, 2, 3, 4], 20_000)], tmp_path)
+    ingest(
+        [row for session in range(9) for row in clicks(session, T0, [1, 2, 3, 4], 20_000)], tmp_path
+    )
     assert "100 % of the steps take exactly 20 s" in run_here(tmp_path / "out", monkeypatch)
 
 
 def test_it_says_what_to_do_without_a_lake(home: Path, tmp_path: Path):
     done = run("-m", "notebooks.explore")
     assert done.returncode == 1
-    assert re.fullmatch(r"There is no table events in .*lake yet. Ingest raw files first.*\n", done.stderr)
+    assert re.fullmatch(
+        r"There is no table events in .*lake yet. Ingest raw files first.*\n", done.stderr
+    )
     assert not (home / "explore").exists()
 
 
 def test_it_says_so_if_every_line_was_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "bad.jsonl").write_bytes(b"\n".join(DIRTY))
     load_file.fn(str(tmp_path / "bad.jsonl"), EVENTS, 1.0)
-    with pytest.raises(SystemExit, match=r"no rows: all lines were rejected. Invalid enum value 'views'"):
+    with pytest.raises(
+        SystemExit, match=r"no rows: all lines were rejected. Invalid enum value 'views'"
+    ):
         run_here(tmp_path / "out", monkeypatch)
 
 
@@ -183,8 +216,11 @@ def cells() -> list[tuple[str, str]]:
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 
-def test_it_is_a_notebook_whose_cells_show_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """What Jupyter does: it starts in the folder of the notebook, has no `__file__`, and shows a cell's last value."""
+def test_it_is_a_notebook_whose_cells_show_their_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What Jupyter does: it starts in the folder of the notebook, has no `__file__`, and shows a
+    cell's last value."""
     ingest(disturbed()[-500:], tmp_path, DIRTY)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
@@ -215,11 +251,17 @@ def test_limits_follow_the_data():
     values = pl.Series(np.random.default_rng(0).lognormal(1, 0.5, 10_000))
     assert np.log(suspects.limit(values)) == pytest.approx(1 + 3.5 * 0.5, abs=0.05)
     assert suspects.limit(values * 60) == pytest.approx(60 * suspects.limit(values))
-    assert suspects.limit(pl.concat([values, pl.Series([1e9] * 500)])) == pytest.approx(suspects.limit(values), rel=0.3)
+    assert suspects.limit(pl.concat([values, pl.Series([1e9] * 500)])) == pytest.approx(
+        suspects.limit(values), rel=0.3
+    )
 
 
 def test_a_quiet_night_is_no_outage_and_hours_in_a_row_are_one():
-    rows = [row for row in calm() if row[2] // HOUR % 24 > 4 and row[2] // HOUR - T0 // HOUR not in (30, 31, 32, 80)]
+    rows = [
+        row
+        for row in calm()
+        if row[2] // HOUR % 24 > 4 and row[2] // HOUR - T0 // HOUR not in (30, 31, 32, 80)
+    ]
     found = suspects.outages(suspects.hours(frame(rows)))
     hours = found.select((pl.col("when").dt.epoch("ms") - T0) // HOUR, "hours").rows()
     assert hours == [(30, 3), (80, 1)]

@@ -26,7 +26,9 @@ def test_a_process_is_stopped_with_its_children(home):
         time.sleep(0.05)
     processes.stop(record)
     assert processes.find(record) is None
-    assert not [child for child in children if psutil.pid_exists(child.pid) and child.status() != "zombie"]
+    assert not [
+        child for child in children if psutil.pid_exists(child.pid) and child.status() != "zombie"
+    ]
 
 
 def test_a_stranger_with_a_recycled_id_is_left_alone(home):
@@ -43,9 +45,14 @@ def test_a_stranger_with_a_recycled_id_is_left_alone(home):
 
 def test_a_server_that_dies_while_starting_is_reported_with_its_last_words(home):
     record = processes.spawn(
-        "server", [sys.executable, "-c", "print('no licence'); raise SystemExit(3)"], home, os.environ
+        "server",
+        [sys.executable, "-c", "print('no licence'); raise SystemExit(3)"],
+        home,
+        os.environ,
     )
-    with pytest.raises(processes.StartError, match=r"server ended while starting\.(.|\n)*no licence"):
+    with pytest.raises(
+        processes.StartError, match=r"server ended while starting\.(.|\n)*no licence"
+    ):
         processes.wait(record, "http://127.0.0.1:1", 10)
 
 

@@ -1,4 +1,5 @@
-"""What the project says about itself is true: who imports whom, the READMEs, prefect.yaml, event names."""
+"""What the project says about itself is true: who imports whom, the READMEs, prefect.yaml, event
+names."""
 
 import ast
 import importlib
@@ -89,7 +90,10 @@ def test_heavy_and_foreign_libraries_stay_where_they_belong(path: Path):
         assert "optuna" not in roots or relative == "kreislauf/search/sampler.py"
         assert "evidently" not in roots or relative == "kreislauf/monitoring/drift.py"
     if relative.startswith("kreislauf/"):
-        assert "prefect" not in roots or relative in ("kreislauf/events.py", "kreislauf/progress.py")
+        assert "prefect" not in roots or relative in (
+            "kreislauf/events.py",
+            "kreislauf/progress.py",
+        )
     if relative.startswith("serving/"):
         assert "prefect" not in roots
 
@@ -126,9 +130,13 @@ FOLDERS = [top for top in (*OURS, "docs")]
 @pytest.mark.parametrize("top", FOLDERS)
 def test_the_readme_of_a_folder_tells_its_files(top: str):
     command = ["git", "ls-files", "-co", "--exclude-standard", top]
-    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    tracked = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     paths = [Path(name).relative_to(top) for name in tracked if (ROOT / name).exists()]
-    assert listed(ROOT / top) == {str(p) for p in paths if p.name not in ("__init__.py", "README.md")}
+    assert listed(ROOT / top) == {
+        str(p) for p in paths if p.name not in ("__init__.py", "README.md")
+    }
 
 
 def test_the_readme_names_every_folder():
@@ -145,7 +153,10 @@ def test_prefect_yaml_matches_the_flows(deployment: dict):
     module, name = deployment["entrypoint"].rsplit(".", 1)
     flow = getattr(importlib.import_module(module), name)
     parameters = inspect.signature(flow.fn).parameters
-    given = [deployment.get("parameters", {}), *(t.get("parameters", {}) for t in deployment.get("triggers", []))]
+    given = [
+        deployment.get("parameters", {}),
+        *(t.get("parameters", {}) for t in deployment.get("triggers", [])),
+    ]
     assert all(set(p) <= set(parameters) for p in given)
     assert flow.name == deployment["name"] == module.split(".")[1]
     given = deployment.get("parameters", {})
@@ -161,9 +172,17 @@ def test_every_flow_has_a_deployment_and_a_docstring():
 
 
 def test_yaml_names_only_events_that_are_emitted():
-    text = (ROOT / "prefect.yaml").read_text() + (ROOT / "deployments" / "automations.yaml").read_text()
-    emitted = {v for v in vars(events).values() if isinstance(v, str) and v.startswith("kreislauf.")}
-    named = {n for n in re.findall(r"kreislauf\.[a-z]+\.[a-z-]+", text) if not n.startswith("kreislauf.model.*")}
+    text = (ROOT / "prefect.yaml").read_text() + (
+        ROOT / "deployments" / "automations.yaml"
+    ).read_text()
+    emitted = {
+        v for v in vars(events).values() if isinstance(v, str) and v.startswith("kreislauf.")
+    }
+    named = {
+        n
+        for n in re.findall(r"kreislauf\.[a-z]+\.[a-z-]+", text)
+        if not n.startswith("kreislauf.model.*")
+    }
     assert named
     assert named <= emitted
 

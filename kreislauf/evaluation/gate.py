@@ -1,4 +1,5 @@
-"""The decision to replace a live model: a pure function over scores of both models on the same hold-out."""
+"""The decision to replace a live model: a pure function over scores of both models on the same
+hold-out."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ class Holdout:
     """What all models were asked."""
 
     digest: str
-    """Of the examples, their order and their labels: only scores with the same digest can be compared."""
+    """Of the examples, their order and their labels: only scores with the same digest can be
+    compared."""
     start: int
     """Of the oldest example, ms since 1970 UTC."""
     groups: np.ndarray
@@ -77,7 +79,8 @@ class Slice(BaseModel):
 
 
 class Decision(BaseModel):
-    """What the gate says, and why. Serves as the tag on the version and as the artifact in the UI."""
+    """What the gate says, and why. Serves as the tag on the version and as the artifact in the
+    UI."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -89,22 +92,33 @@ class Decision(BaseModel):
     baseline: float | None = None
     gain: Interval | None = Field(None, description="Challenger minus champion.")
     over_baseline: Interval | None = Field(None, description="Challenger minus trivial baseline.")
-    reference: Interval | None = Field(None, description="The challenger's own score: what decay is measured against.")
-    slices: list[Slice] = Field([], description="Against the champion; the intervals hold for all of them at once.")
-    costs: dict[str, Cost] = Field({}, description="What serving takes: of challenger, champion, and baseline.")
+    reference: Interval | None = Field(
+        None, description="The challenger's own score: what decay is measured against."
+    )
+    slices: list[Slice] = Field(
+        [], description="Against the champion; the intervals hold for all of them at once."
+    )
+    costs: dict[str, Cost] = Field(
+        {}, description="What serving takes: of challenger, champion, and baseline."
+    )
     groups: int = 0
-    needed: int | None = Field(None, description="Groups that would decide a gain like this, if it is inconclusive.")
+    needed: int | None = Field(
+        None, description="Groups that would decide a gain like this, if it is inconclusive."
+    )
     holdout: str = Field("", description="Digest of the hold-out.")
     champion_version: int | None = None
 
 
-def decide(challenger: Scores, champion: Scores | None, baseline: Scores | None, policy: Policy) -> Decision:
-    """Promote only what is proven better on a hold-out that neither model has seen; otherwise refuse or say unsure.
+def decide(
+    challenger: Scores, champion: Scores | None, baseline: Scores | None, policy: Policy
+) -> Decision:
+    """Promote only what is proven better on a hold-out that neither model has seen; otherwise
+    refuse or say unsure.
 
-    The interval is a paired percentile bootstrap over groups (Efron & Tibshirani 1993, ch. 13; resampling whole
-    groups: Davison & Hinkley 1997, 2.4). Guards refuse whatever the gain: the trivial baseline, every slice, what
-    serving takes, how much of the catalogue is left, and whether probabilities can be believed. Without a champion the
-    guards are the whole rule.
+    The interval is a paired percentile bootstrap over groups (Efron & Tibshirani 1993, ch. 13;
+    resampling whole groups: Davison & Hinkley 1997, 2.4). Guards refuse whatever the gain: the
+    trivial baseline, every slice, what serving takes, how much of the catalogue is left, and
+    whether probabilities can be believed. Without a champion the guards are the whole rule.
     """
     given = {"challenger": challenger, "champion": champion, "baseline": baseline}
     scores = {name: one for name, one in given.items() if one is not None}
@@ -124,16 +138,24 @@ def decide(challenger: Scores, champion: Scores | None, baseline: Scores | None,
 
 def incomparable(scores: dict[str, Scores], policy: Policy) -> list[str]:
     """Why these scores say nothing; empty when they do."""
-    first, champion = scores["challenger"], scores.get("champion")
-    asked, found = first.holdout, []
+    first = scores["challenger"]
+    champion = scores.get("champion")
+    asked = first.holdout
+    found = []
     groups = len(np.unique(asked.groups))
     if groups < policy.min_groups:
-        found.append(f"The hold-out has {groups} groups, and the policy wants at least {policy.min_groups}.")
+        found.append(
+            f"The hold-out has {groups} groups, and the policy wants at least {policy.min_groups}."
+        )
     if "baseline" not in scores:
-        found.append("There are no scores of the trivial baseline, without which nothing is promoted.")
+        found.append(
+            "There are no scores of the trivial baseline, without which nothing is promoted."
+        )
     if champion and (first.version, first.onnx) != (champion.version, champion.onnx):
         if first.onnx == champion.onnx:
-            found.append(f"The challenger is the same file as the champion, version {champion.version}.")
+            found.append(
+                f"The challenger is the same file as the champion, version {champion.version}."
+            )
         elif first.version is None or champion.version is None or first.version <= champion.version:
             found.append(
                 f"The challenger, version {first.version}, is no later than the champion, version {champion.version}: "
@@ -148,13 +170,20 @@ def incomparable(scores: dict[str, Scores], policy: Policy) -> list[str]:
 
 def _unusable(name: str, one: Scores, first: Scores) -> list[str]:
     """What is wrong with the scores of one model."""
-    found, asked = [], one.holdout
-    if asked.digest != first.holdout.digest or not np.array_equal(asked.groups, first.holdout.groups):
+    found = []
+    asked = one.holdout
+    if asked.digest != first.holdout.digest or not np.array_equal(
+        asked.groups, first.holdout.groups
+    ):
         found.append(f"The {name} answered a different hold-out than the challenger.")
     if one.values.shape != asked.groups.shape:
-        found.append(f"The {name} has scores of shape {one.values.shape} for {len(asked.groups)} examples.")
+        found.append(
+            f"The {name} has scores of shape {one.values.shape} for {len(asked.groups)} examples."
+        )
     elif not np.isfinite(one.values).all():
-        found.append(f"{int((~np.isfinite(one.values)).sum())} scores of the {name} are not numbers.")
+        found.append(
+            f"{int((~np.isfinite(one.values)).sum())} scores of the {name} are not numbers."
+        )
     if one.metric != first.metric:
         found.append(f"The {name} was scored by {one.metric}, the challenger by {first.metric}.")
     if one.trained_until > first.holdout.start:
@@ -164,12 +193,19 @@ def _unusable(name: str, one: Scores, first: Scores) -> list[str]:
 
 def measure(scores: dict[str, Scores], policy: Policy) -> dict:
     """Means, differences and their intervals, overall and by slice: the fields of the decision."""
-    challenger, baseline, champion = scores["challenger"], scores["baseline"], scores.get("champion")
-    differences = {"reference": challenger.values, "over_baseline": challenger.values - baseline.values}
+    challenger = scores["challenger"]
+    baseline = scores["baseline"]
+    champion = scores.get("champion")
+    differences = {
+        "reference": challenger.values,
+        "over_baseline": challenger.values - baseline.values,
+    }
     if champion:
         differences["gain"] = challenger.values - champion.values
     groups = challenger.holdout.groups
-    found = dict(zip(differences, intervals([*differences.values()], groups, policy.confidence), strict=True))
+    found = dict(
+        zip(differences, intervals([*differences.values()], groups, policy.confidence), strict=True)
+    )
     means = {name: float(one.values.mean()) for name, one in scores.items()}
     parts = slices(differences["gain"], challenger.holdout, policy) if champion else []
     costs = {name: one.cost for name, one in scores.items() if one.cost is not None}
@@ -177,20 +213,23 @@ def measure(scores: dict[str, Scores], policy: Policy) -> dict:
 
 
 def slices(difference: np.ndarray, holdout: Holdout, policy: Policy) -> list[Slice]:
-    """The mean of `difference` (n,) in every slice of at least `policy.slice_groups` groups, with intervals that hold
-    for all slices at once (Bonferroni): a ratio of sums over groups (Cochran, "Sampling Techniques", 1977, ch. 6)."""
+    """The mean of `difference` (n,) in every slice of at least `policy.slice_groups` groups, with
+    intervals that hold for all slices at once (Bonferroni): a ratio of sums over groups (Cochran,
+    "Sampling Techniques", 1977, ch. 6)."""
     parts = []
     for by, kinds in holdout.slices.items():
         for value in np.unique(kinds):
             inside = kinds == value
             _, index = np.unique(holdout.groups[inside], return_inverse=True)
-            sums, counts = np.bincount(index, difference[inside]), np.bincount(index)
+            sums = np.bincount(index, difference[inside])
+            counts = np.bincount(index)
             if len(counts) >= max(2, policy.slice_groups):
                 parts.append((by, str(value), sums, counts))
     z = NormalDist().inv_cdf(1 - (1 - policy.confidence) / 2 / max(1, len(parts)))
     found = []
     for by, value, sums, counts in parts:
-        n, mean = len(counts), sums.sum() / counts.sum()
+        n = len(counts)
+        mean = sums.sum() / counts.sum()
         error = math.sqrt(n / (n - 1) * float(((sums - mean * counts) ** 2).sum())) / counts.sum()
         gain = Interval(mean=mean, low=mean - z * error, high=mean + z * error)
         found.append(Slice(by=by, value=value, groups=n, gain=gain))
@@ -198,10 +237,15 @@ def slices(difference: np.ndarray, holdout: Holdout, policy: Policy) -> list[Sli
 
 
 def guards(scores: dict[str, Scores], facts: dict, policy: Policy) -> list[str]:
-    """Why the challenger must not go live however much it gains; empty when nothing speaks against it."""
-    challenger, metric, found = scores["challenger"], facts["metric"], []
+    """Why the challenger must not go live however much it gains; empty when nothing speaks against
+    it."""
+    challenger = scores["challenger"]
+    metric = facts["metric"]
+    found = []
     if facts["over_baseline"].high < -policy.baseline_margin:
-        found.append(f"The challenger is worse than the trivial baseline: {metric} {facts['over_baseline']}.")
+        found.append(
+            f"The challenger is worse than the trivial baseline: {metric} {facts['over_baseline']}."
+        )
     for part in facts["slices"]:
         if part.gain.high < -policy.slice_margin:
             found.append(f"The challenger loses more than {policy.slice_margin} where {part}.")
@@ -220,18 +264,25 @@ def _costs(cost: Cost | None, rival: Cost | None, policy: Policy) -> list[str]:
         return ["What serving the challenger takes was not measured."]
     found = []
     if not cost.p95_ms <= policy.p95_ms:
-        found.append(f"The challenger's p95 is {cost.p95_ms:.1f} ms; {policy.p95_ms:g} ms are allowed.")
+        found.append(
+            f"The challenger's p95 is {cost.p95_ms:.1f} ms; {policy.p95_ms:g} ms are allowed."
+        )
     if not cost.megabytes <= policy.megabytes:
-        found.append(f"The challenger's file has {cost.megabytes:.1f} MB; {policy.megabytes:g} MB are allowed.")
+        found.append(
+            f"The challenger's file has {cost.megabytes:.1f} MB; {policy.megabytes:g} MB are allowed."
+        )
     if cost.coverage is not None and rival and rival.coverage is not None:
         least = policy.coverage * rival.coverage
         if not cost.coverage >= least:
-            found.append(f"The challenger answers with {cost.coverage:.1%} of the catalogue; {least:.1%} is the least.")
+            found.append(
+                f"The challenger answers with {cost.coverage:.1%} of the catalogue; {least:.1%} is the least."
+            )
     return found
 
 
 def calibration_error(probabilities: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error in `BINS` bins of equal width, 0 to 1; NaN if a probability is none.
+    """Expected calibration error in `BINS` bins of equal width, 0 to 1; NaN if a probability is
+    none.
 
     Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015.
     """
@@ -242,16 +293,25 @@ def calibration_error(probabilities: np.ndarray, right: np.ndarray) -> float:
 
 
 def _verdict(facts: dict, policy: Policy) -> dict:
-    gain, metric, over_baseline = facts.get("gain"), facts["metric"], facts["over_baseline"]
+    gain = facts.get("gain")
+    metric = facts["metric"]
+    over_baseline = facts["over_baseline"]
     if over_baseline.low < -policy.baseline_margin:
         reason = f"The challenger is not shown to be as good as the trivial baseline: {metric} {over_baseline}."
-        return _undecided(reason, over_baseline, -policy.baseline_margin, -policy.baseline_margin, facts["groups"])
+        return _undecided(
+            reason, over_baseline, -policy.baseline_margin, -policy.baseline_margin, facts["groups"]
+        )
     if gain is None:
         reason = f"No champion yet, and the challenger is no worse than the trivial baseline: {metric} {over_baseline}."
         return {"outcome": "promote", "reasons": [reason]}
     if gain.low > policy.least_gain:
-        better = "better than" if policy.least_gain >= 0 else f"no worse by {-policy.least_gain} than"
-        return {"outcome": "promote", "reasons": [f"The challenger is {better} the champion: {metric} {gain}."]}
+        better = (
+            "better than" if policy.least_gain >= 0 else f"no worse by {-policy.least_gain} than"
+        )
+        return {
+            "outcome": "promote",
+            "reasons": [f"The challenger is {better} the champion: {metric} {gain}."],
+        }
     if gain.high < policy.min_effect:
         reason = f"The challenger gains less than the {policy.min_effect} that a release is worth: {metric} {gain}."
         return {"outcome": "refuse", "reasons": [reason]}
@@ -260,9 +320,14 @@ def _verdict(facts: dict, policy: Policy) -> dict:
 
 
 def _undecided(reason: str, found: Interval, above: float, below: float, groups: int) -> dict:
-    """Inconclusive; and how many groups would put the interval wholly above the one or below the other."""
+    """Inconclusive; and how many groups would put the interval wholly above the one or below the
+    other."""
     room = max(found.mean - above, below - found.mean)
     half = (found.high - found.low) / 2
     needed = math.ceil(groups * (half / room) ** 2) if room > 0 else None
-    more = f"About {needed} groups would decide a difference like this; the hold-out has {groups}." if needed else ""
+    more = (
+        f"About {needed} groups would decide a difference like this; the hold-out has {groups}."
+        if needed
+        else ""
+    )
     return {"outcome": "inconclusive", "reasons": [f"{reason} {more}".strip()], "needed": needed}

@@ -1,5 +1,5 @@
-"""How sure is a mean over dependent examples? The percentile bootstrap over whole groups (Efron and Tibshirani, "An
-Introduction to the Bootstrap", 1993, ch. 13)."""
+"""How sure is a mean over dependent examples? The percentile bootstrap over whole groups (Efron and
+Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13)."""
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -28,13 +28,16 @@ def interval(values: np.ndarray, groups: np.ndarray, confidence: float) -> Inter
 def intervals(values: list[np.ndarray], groups: np.ndarray, confidence: float) -> list[Interval]:
     """The same for several `values`, from the same resamples."""
     _, index = np.unique(groups, return_inverse=True)
-    sums, counts = np.stack([np.bincount(index, each) for each in values]), np.bincount(index)
-    rng, n = np.random.default_rng(0), len(counts)
+    sums = np.stack([np.bincount(index, each) for each in values])
+    counts = np.bincount(index)
+    rng = np.random.default_rng(0)
+    n = len(counts)
     means = np.empty((RESAMPLES, len(values)))
     for i in range(RESAMPLES):
         times = np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
         means[i] = sums @ times / (counts @ times)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return [
-        Interval(mean=float(v.mean()), low=float(a), high=float(b)) for v, a, b in zip(values, low, high, strict=True)
+        Interval(mean=float(v.mean()), low=float(a), high=float(b))
+        for v, a, b in zip(values, low, high, strict=True)
     ]

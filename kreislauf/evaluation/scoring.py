@@ -12,11 +12,13 @@ import polars as pl
 from models.spec import Examples, ModelSpec, Tensors
 
 BATCH = 256
-REQUESTS, REPEATS = 200, 3
+REQUESTS = 200
+REPEATS = 3
 
 
 def answer(onnx: Path, inputs: Tensors, batch: int = BATCH) -> Tensors:
-    """Run `onnx` over all rows of `inputs`, `batch` at a time; returns its outputs by name, in the same order."""
+    """Run `onnx` over all rows of `inputs`, `batch` at a time; returns its outputs by name, in the
+    same order."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -28,8 +30,13 @@ def answer(onnx: Path, inputs: Tensors, batch: int = BATCH) -> Tensors:
     rows = len(inputs[wanted[0]])
     # An empty batch still has outputs, with no rows.
     starts = range(0, rows, batch) if rows else [0]
-    parts = [session.run(names, {name: inputs[name][i : i + batch] for name in wanted}) for i in starts]
-    return {name: np.concatenate(arrays) for name, arrays in zip(names, zip(*parts, strict=True), strict=True)}
+    parts = [
+        session.run(names, {name: inputs[name][i : i + batch] for name in wanted}) for i in starts
+    ]
+    return {
+        name: np.concatenate(arrays)
+        for name, arrays in zip(names, zip(*parts, strict=True), strict=True)
+    }
 
 
 def baseline_scores(kind: ModelSpec, rows: pl.DataFrame, examples: Examples) -> np.ndarray:
@@ -40,11 +47,16 @@ def baseline_scores(kind: ModelSpec, rows: pl.DataFrame, examples: Examples) -> 
 
 def p95(onnx: Path, inputs: Tensors) -> float:
     """Of `latencies`, in milliseconds; 0 without inputs."""
-    return float(np.quantile(latencies(onnx, inputs), 0.95)) if len(next(iter(inputs.values()))) else 0.0
+    return (
+        float(np.quantile(latencies(onnx, inputs), 0.95))
+        if len(next(iter(inputs.values())))
+        else 0.0
+    )
 
 
 def latencies(onnx: Path, inputs: Tensors) -> np.ndarray:
-    """Milliseconds of each of `REQUESTS` requests with one example, drawn evenly from `inputs`, on one thread.
+    """Milliseconds of each of `REQUESTS` requests with one example, drawn evenly from `inputs`, on
+    one thread.
 
     Each is the fastest of `REPEATS`, in turn: other programs on the machine only add to it.
     """

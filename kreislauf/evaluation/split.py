@@ -28,12 +28,16 @@ class TooSmall(ValueError):
 
 
 def groups_needed(policy: Policy) -> int:
-    """Groups with which `policy.min_effect` is found with chance `policy.power`: the usual formula for paired means."""
-    return max(policy.min_groups, math.ceil((_z(policy) * policy.group_sd / policy.min_effect) ** 2))
+    """Groups with which `policy.min_effect` is found with chance `policy.power`: the usual formula
+    for paired means."""
+    return max(
+        policy.min_groups, math.ceil((_z(policy) * policy.group_sd / policy.min_effect) ** 2)
+    )
 
 
 def detectable(groups: int, policy: Policy) -> float:
-    """The smallest gain that a hold-out of so many groups finds with chance `policy.power`; infinite for none."""
+    """The smallest gain that a hold-out of so many groups finds with chance `policy.power`;
+    infinite for none."""
     return _z(policy) * policy.group_sd / math.sqrt(groups) if groups else math.inf
 
 
@@ -43,7 +47,8 @@ def _z(policy: Policy) -> float:
 
 
 def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
-    """The shortest hold-out of whole days before the newest row that has the groups the policy needs.
+    """The shortest hold-out of whole days before the newest row that has the groups the policy
+    needs.
 
     Raises TooSmall when that would leave less than half of the time to learn from.
     """
@@ -52,14 +57,22 @@ def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
             f"The table {table.name} has no rows: ingest files, or see in the table rejects what was refused."
         )
     starts = _starts(rows, table)
-    first, watermark = int(starts.min()), int(rows[table.time].max())  # type: ignore[arg-type]
-    wanted, found = groups_needed(policy), 0
+    first = int(starts.min())  # type: ignore[arg-type]
+    watermark = int(rows[table.time].max())  # type: ignore[arg-type]
+    wanted = groups_needed(policy)
+    found = 0
     longest = int((watermark - first) / DAY_MS / 2)
     for days in range(1, longest + 1):
         holdout = watermark - days * DAY_MS + 1
         found = int((starts >= holdout).sum())
         if found >= wanted:
-            return Cut(table_version=version, start=first, holdout=holdout, watermark=watermark, groups=found)
+            return Cut(
+                table_version=version,
+                start=first,
+                holdout=holdout,
+                watermark=watermark,
+                groups=found,
+            )
     raise TooSmall(
         f"The table {table.name} is too small to judge a model: a hold-out of {longest} days, half of what is there, "
         f"has {found} {table.group} values and the policy needs {wanted}. "
@@ -85,7 +98,12 @@ def some(rows: pl.DataFrame, table: Table, amount: int) -> pl.DataFrame:
     """Whole groups drawn at random, always the same ones, with `amount` rows at most."""
     if rows.height <= amount:
         return rows
-    counts = rows.group_by(table.group).len().sort(table.group).sample(fraction=1.0, shuffle=True, seed=0)
+    counts = (
+        rows.group_by(table.group)
+        .len()
+        .sort(table.group)
+        .sample(fraction=1.0, shuffle=True, seed=0)
+    )
     kept = counts.filter(pl.col("len").cum_sum() <= amount)
     return rows.join(kept.select(table.group), on=table.group, how="semi", maintain_order="left")
 

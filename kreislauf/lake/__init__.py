@@ -1,4 +1,5 @@
-"""Delta tables in which every raw line ends as validated rows, a reject with its reason, a duplicate, or a blank."""
+"""Delta tables in which every raw line ends as validated rows, a reject with its reason, a
+duplicate, or a blank."""
 
 from kreislauf.lake.accounts import Accounts, Counts, Reason, total
 from kreislauf.lake.delta import LakeError, LakeUnreachable

@@ -65,10 +65,14 @@ def total(loads: Iterable[Counts]) -> Counts:
     for r in (r for load in loads for r in load.reasons):
         lines[r.reason, r.rule] += r.lines
     names = [name for name in Counts.model_fields if name != "reasons"]
-    return Counts(**{n: sum(getattr(x, n) for x in loads) for n in names}, reasons=most_frequent(lines))
+    return Counts(
+        **{n: sum(getattr(x, n) for x in loads) for n in names}, reasons=most_frequent(lines)
+    )
 
 
 def most_frequent(lines: Counter[tuple[str, str]]) -> tuple[Reason, ...]:
     """The ten most frequent of (reason, rule), by how many lines have them."""
     frequent = sorted(lines.items(), key=lambda item: (-item[1], item[0]))[:10]
-    return tuple(Reason(reason=reason, rule=rule, lines=count) for (reason, rule), count in frequent)
+    return tuple(
+        Reason(reason=reason, rule=rule, lines=count) for (reason, rule), count in frequent
+    )

@@ -1,8 +1,9 @@
 """JSON lines to columns.
 
-A line that has all fields of its struct, in order, and in them only integers and known words, is read by a compiled
-loop, straight into arrays. Any other line is for msgspec to judge: msgspec is the rule, and the loop takes nothing that
-msgspec would not take, with the same values; a test holds one against the other.
+A line that has all fields of its struct, in order, and in them only integers and known words, is
+read by a compiled loop, straight into arrays. Any other line is for msgspec to judge: msgspec is
+the rule, and the loop takes nothing that msgspec would not take, with the same values; a test holds
+one against the other.
 """
 
 import json
@@ -50,15 +51,17 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Template:
-    """A struct as the tokens of its JSON; `item` are those of the structs in its list, if it has one."""
+    """A struct as the tokens of its JSON; `item` are those of the structs in its list, if it has
+    one."""
 
     head: list[Token]
     item: list[Token]
 
     @cached_property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """For the compiled loop: tokens as int64 (n, 3), words as int64 (m, 2) spans, the bytes that they span, and
-        where among these a space may stand: before a byte that is not inside quotes."""
+        """For the compiled loop: tokens as int64 (n, 3), words as int64 (m, 2) spans, the bytes
+        that they span, and where among these a space may stand: before a byte that is not inside
+        quotes."""
         tokens: list[tuple[int, int, int]] = []
         spans: list[tuple[int, int]] = []
         text = b""
@@ -71,7 +74,12 @@ class Template:
             tokens.append((token.kind, *bounds))
         quotes = np.cumsum(np.frombuffer(text, np.uint8) == ord('"'))
         gaps = np.roll(quotes % 2 == 0, 1)
-        return np.array(tokens, np.int64), np.array(spans, np.int64), np.frombuffer(text, np.uint8), gaps
+        return (
+            np.array(tokens, np.int64),
+            np.array(spans, np.int64),
+            np.frombuffer(text, np.uint8),
+            gaps,
+        )
 
     @cached_property
     def shortest_item(self) -> int:
@@ -92,7 +100,11 @@ def template(line: type[msgspec.Struct]) -> Template | None:
         last = info.fields[-1].type
         if not isinstance(last, ListType):
             return Template([*_object(info), _word("}")], [])
-        if last.max_length is not None or (last.min_length or 0) > 1 or not isinstance(last.item_type, StructType):
+        if (
+            last.max_length is not None
+            or (last.min_length or 0) > 1
+            or not isinstance(last.item_type, StructType)
+        ):
             raise _TooRich
         return Template(_object(info), [*_object(last.item_type), _word("}")])
     except _TooRich:
@@ -121,7 +133,9 @@ def _value(column: str, kind: msgspec.inspect.Type) -> Token:
         low = max(0, kind.ge or 0, 0 if kind.gt is None else kind.gt + 1)
         highs = [MAX_INTEGER, kind.le, None if kind.lt is None else kind.lt - 1]
         return Token(INTEGER, (), low, min(high for high in highs if high is not None), column)
-    if isinstance(kind, LiteralType) and all(isinstance(v, str) and re.fullmatch(r"[\w-]+", v) for v in kind.values):
+    if isinstance(kind, LiteralType) and all(
+        isinstance(v, str) and re.fullmatch(r"[\w-]+", v) for v in kind.values
+    ):
         return Token(CHOICE, tuple(f'"{v}"'.encode() for v in kind.values), column=column)
     raise _TooRich
 
@@ -131,14 +145,16 @@ class Decoded:
     """What became of the lines of one Raw."""
 
     rows: pl.DataFrame
-    """Columns `line` (UInt32, position in the Raw) and those of the table, sorted by line; not validated."""
+    """Columns `line` (UInt32, position in the Raw) and those of the table, sorted by line; not
+    validated."""
     broken: list[tuple[int, str, str]]
     """Position, reason code and rule of each line that does not decode."""
     blank: int
 
 
 def decode(table: Table, raw: Raw, total: int) -> Decoded:
-    """Lines to rows; with these, `total` bytes are to be decoded, which tells if the compiled loop is worth loading."""
+    """Lines to rows; with these, `total` bytes are to be decoded, which tells if the compiled loop
+    is worth loading."""
     shape = template(table.line)
     if shape is None or (total < WORTH_LOADING and "kreislauf.lake.fast_decode" not in sys.modules):
         return _by_rule(table, raw, np.arange(len(raw)))
@@ -184,7 +200,8 @@ def _by_rule(table: Table, raw: Raw, positions: np.ndarray) -> Decoded:
     decoder = msgspec.json.Decoder(table.line)
     decoded: list[Any] = []
     found: list[int] = []
-    broken, blank = [], 0
+    broken = []
+    blank = 0
     for i in positions.tolist():
         line = raw.line(i).removeprefix(b"\xef\xbb\xbf")
         if not line or line.isspace():
@@ -197,7 +214,9 @@ def _by_rule(table: Table, raw: Raw, positions: np.ndarray) -> Decoded:
         except (ValueError, RecursionError) as error:
             broken.append((i, *_why(error)))
     rows = table.unfold(decoded)
-    return Decoded(rows.with_columns(pl.Series("line", found, pl.UInt32).gather(rows["line"])), broken, blank)
+    return Decoded(
+        rows.with_columns(pl.Series("line", found, pl.UInt32).gather(rows["line"])), broken, blank
+    )
 
 
 def _once(table: Table, line: bytes, decoded: Any) -> Any:
@@ -231,4 +250,6 @@ def _why(error: Exception) -> tuple[str, str]:
         return "duplicate-field", str(error)
     if not isinstance(error, msgspec.ValidationError):
         return "bad-json", str(error)
-    return next((code for text, code in CODES.items() if text in str(error)), "wrong-type"), str(error)
+    return next((code for text, code in CODES.items() if text in str(error)), "wrong-type"), str(
+        error
+    )

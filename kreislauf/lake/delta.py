@@ -1,4 +1,5 @@
-"""Delta Lake: Parquet files that become visible in a commit, on exactly the version that was read or not at all."""
+"""Delta Lake: Parquet files that become visible in a commit, on exactly the version that was read
+or not at all."""
 
 import io
 import json
@@ -19,12 +20,17 @@ from pydantic import BaseModel, ConfigDict
 
 from kreislauf.settings import settings
 
-# Plain http is only spoken if AWS_ENDPOINT_URL says so; the rest makes an unreachable S3 fail in seconds, not minutes.
+# Plain http is only spoken if AWS_ENDPOINT_URL says so; the rest makes an unreachable S3 fail in
+# seconds, not minutes.
 S3_OPTIONS = {"aws_allow_http": "true", "connect_timeout": "3s", "retry_timeout": "5s"}
 # Old versions stay readable as long as their files do; `flows/tidy.py` decides about these.
-KEEP_HISTORY = {"delta.enableExpiredLogCleanup": "false", "delta.logRetentionDuration": "interval 36500 days"}
+KEEP_HISTORY = {
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+}
 ROW_GROUP = 50_000
-"""Rows of a file that are read in one go: readers hold some of these in memory, however large the file is."""
+"""Rows of a file that are read in one go: readers hold some of these in memory, however large the
+file is."""
 ATTEMPTS = 50
 """So many races against other writers are lost before it is `too_busy`."""
 
@@ -39,7 +45,9 @@ class LakeUnreachable(LakeError, ConnectionError):
 
 def too_busy(name: str) -> LakeError:
     """The error of who has lost so many races."""
-    return LakeError(f"Table {name} is too busy: {ATTEMPTS} times another writer was faster. Run again.")
+    return LakeError(
+        f"Table {name} is too busy: {ATTEMPTS} times another writer was faster. Run again."
+    )
 
 
 class Part(BaseModel):
@@ -58,14 +66,20 @@ class Part(BaseModel):
 
     def action(self) -> AddAction:
         """What the commit says of it."""
-        stats = {"numRecords": self.rows, "minValues": self.low, "maxValues": self.high, "nullCount": {}}
+        stats = {
+            "numRecords": self.rows,
+            "minValues": self.low,
+            "maxValues": self.high,
+            "nullCount": {},
+        }
         now = int(time.time() * 1000)
         return AddAction(self.path, self.size, self.partition, now, True, json.dumps(stats))
 
 
 @contextmanager
 def answering(name: str) -> Iterator[None]:
-    """Whatever the libraries underneath raise when the storage does not answer becomes LakeUnreachable."""
+    """Whatever the libraries underneath raise when the storage does not answer becomes
+    LakeUnreachable."""
     from botocore.exceptions import BotoCoreError
 
     try:
@@ -73,7 +87,10 @@ def answering(name: str) -> Iterator[None]:
     except (CommitFailedError, TableNotFoundError, LakeError):
         raise
     except (OSError, BotoCoreError, DeltaError, pl.exceptions.ComputeError) as error:
-        if isinstance(error, DeltaError | pl.exceptions.ComputeError) and "object" not in str(error).lower():
+        if (
+            isinstance(error, DeltaError | pl.exceptions.ComputeError)
+            and "object" not in str(error).lower()
+        ):
             raise
         raise LakeUnreachable(
             f"The lake at {uri(name)} does not answer ({_plain(error)}). "
@@ -118,16 +135,26 @@ def create(name: str, schema: pl.Schema, partition_by: str) -> DeltaTable:
 
 def stored(schema: pl.Schema) -> pl.Schema:
     """The schema as Delta keeps it: it knows no Enum."""
-    return pl.Schema({name: pl.String() if isinstance(dtype, pl.Enum) else dtype for name, dtype in schema.items()})
+    return pl.Schema(
+        {
+            name: pl.String() if isinstance(dtype, pl.Enum) else dtype
+            for name, dtype in schema.items()
+        }
+    )
 
 
 def widen(delta: DeltaTable, schema: pl.Schema) -> bool:
-    """Add the columns of `schema` that a table lacks, and say if there were any; its older rows have null there.
+    """Add the columns of `schema` that a table lacks, and say if there were any; its older rows
+    have null there.
 
-    Raises LakeError if a column's type is another one, CommitFailedError if another writer was faster.
+    Raises LakeError if a column's type is another one, CommitFailedError if another writer was
+    faster.
     """
-    have, want = pl.Schema(delta.schema()), stored(schema)
-    if wrong := [f"{c} is {have[c]}, not {want[c]}" for c in want if c in have and have[c] != want[c]]:
+    have = pl.Schema(delta.schema())
+    want = stored(schema)
+    if wrong := [
+        f"{c} is {have[c]}, not {want[c]}" for c in want if c in have and have[c] != want[c]
+    ]:
         raise LakeError(
             f"Table {delta.table_uri} has other column types ({', '.join(wrong)}). Types cannot be changed in place: "
             "give the model type's table a new name and ingest the raw files into it."
@@ -140,7 +167,8 @@ def widen(delta: DeltaTable, schema: pl.Schema) -> bool:
 
 
 def put(name: str, partition: Mapping[str, str], rows: pl.DataFrame) -> Part:
-    """Write rows (of no partition column) as a file of a table, which nobody sees before a commit."""
+    """Write rows (of no partition column) as a file of a table, which nobody sees before a
+    commit."""
     buffer = io.BytesIO()
     integers = rows.select(pl.selectors.integer())
     how = _parquet(rows.columns, integers.columns)
@@ -160,7 +188,8 @@ def put(name: str, partition: Mapping[str, str], rows: pl.DataFrame) -> Part:
 
 
 def _parquet(columns: Sequence[str], integers: Sequence[str]) -> dict:
-    """Options of pyarrow's writer: without Arrow's schema, so that an Enum is to all readers what it means: strings.
+    """Options of pyarrow's writer: without Arrow's schema, so that an Enum is to all readers what
+    it means: strings.
 
     Deltas of integers are smaller than a dictionary of them, and half the work.
     """
@@ -179,8 +208,11 @@ def remove(name: str, paths: Sequence[str]) -> None:
             fs.rm_file(f"{root}/{path}")
 
 
-def commit(delta: DeltaTable, parts: Sequence[Part], progress: Mapping[str, int], said: Mapping[str, str]) -> None:
-    """Make `parts` visible, with transaction ids at new values and `said` in the log, on exactly `delta`'s version.
+def commit(
+    delta: DeltaTable, parts: Sequence[Part], progress: Mapping[str, int], said: Mapping[str, str]
+) -> None:
+    """Make `parts` visible, with transaction ids at new values and `said` in the log, on exactly
+    `delta`'s version.
 
     Raises CommitFailedError if another writer was faster; then nothing is visible.
     """
@@ -201,7 +233,8 @@ def commit(delta: DeltaTable, parts: Sequence[Part], progress: Mapping[str, int]
 
 def said(name: str, version: int) -> dict[str, str]:
     """What the commit that made a version says of itself: its operation, and `said` of `commit`."""
-    # deltalake's history() labels commits wrongly from an earlier version on, and reads every later one.
+    # deltalake's history() labels commits wrongly from an earlier version on, and reads every later
+    # one.
     log = f"{uri(name)}/_delta_log/{version:020}.json"
     with answering(name):
         lines = pl.scan_lines(log, storage_options=options(log)).collect().to_series()
@@ -209,16 +242,21 @@ def said(name: str, version: int) -> dict[str, str]:
 
 
 def at(name: str, version: int | None) -> DeltaTable:
-    """A table at a version (newest: None). Raises LakeError if there is no such table or version."""
+    """A table at a version (newest: None). Raises LakeError if there is no such table or
+    version."""
     delta = find(name)
     if delta is None:
-        raise LakeError(f"There is no table {name} in {settings().lake} yet. Ingest raw files first.")
+        raise LakeError(
+            f"There is no table {name} in {settings().lake} yet. Ingest raw files first."
+        )
     if version is None:
         return delta
     try:
         delta.load_as_version(version)
     except DeltaError as error:
-        raise LakeError(f"Table {name} has no version {version}; the newest is {delta.version()}.") from error
+        raise LakeError(
+            f"Table {name} has no version {version}; the newest is {delta.version()}."
+        ) from error
     return delta
 
 
@@ -228,24 +266,37 @@ def files(delta: DeltaTable) -> pl.DataFrame:
 
 
 def compact(name: str) -> int:
-    """Merge small files of the same partition; the number of files that are now fewer. Rows and old versions stay."""
+    """Merge small files of the same partition; the number of files that are now fewer. Rows and old
+    versions stay."""
     written = WriterProperties(max_row_group_size=ROW_GROUP, compression="ZSTD")
     metrics = at(name, None).optimize.compact(max_concurrent_tasks=1, writer_properties=written)
     return metrics["numFilesRemoved"] - metrics["numFilesAdded"]
 
 
 def vacuum(name: str, hours: int, keep_versions: Sequence[int]) -> int:
-    """Delete files that neither the newest version nor one of `keep_versions` needs; how many it were.
+    """Delete files that neither the newest version nor one of `keep_versions` needs; how many it
+    were.
 
-    That is what compaction has replaced, and what killed loads have left, if it is older than `hours`.
+    That is what compaction has replaced, and what killed loads have left, if it is older than
+    `hours`.
     """
     found = at(name, None)
     kept = sorted({version for version in keep_versions if version <= found.version()})
-    return len(found.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=kept))
+    return len(
+        found.vacuum(
+            hours, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=kept
+        )
+    )
 
 
 def _filesystem(name: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    limits = {"config_kwargs": {"connect_timeout": 3, "read_timeout": 20, "retries": {"total_max_attempts": 2}}}
+    limits = {
+        "config_kwargs": {
+            "connect_timeout": 3,
+            "read_timeout": 20,
+            "retries": {"total_max_attempts": 2},
+        }
+    }
     return fsspec.core.url_to_fs(uri(name), **(limits if options(uri(name)) else {}))
 
 

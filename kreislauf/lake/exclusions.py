@@ -9,8 +9,8 @@ DISTRUSTED = "distrusted"
 
 
 def distrust(table: str, start: int, end: int, reason: str) -> None:
-    """Leave the rows of `table` from `start` to `end` (ms since 1970 UTC, inclusive) out of what models learn from and
-    are judged by. They stay in the table."""
+    """Leave the rows of `table` from `start` to `end` (ms since 1970 UTC, inclusive) out of what
+    models learn from and are judged by. They stay in the table."""
     row = {"table": table, "start": start, "end": end, "reason": reason}
     note(DISTRUSTED, f"{table}/{start}/{end}", pl.DataFrame([row]))
 
@@ -18,4 +18,8 @@ def distrust(table: str, start: int, end: int, reason: str) -> None:
 def distrusted(table: str) -> list[tuple[int, int]]:
     """Start and end of each stretch of time that is left out, in their order."""
     found = noted(DISTRUSTED)
-    return [] if found.is_empty() else sorted(found.filter(pl.col("table") == table).select("start", "end").rows())
+    return (
+        []
+        if found.is_empty()
+        else sorted(found.filter(pl.col("table") == table).select("start", "end").rows())
+    )

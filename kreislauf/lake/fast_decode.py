@@ -1,4 +1,5 @@
-"""The compiled loop of `kreislauf.lake.decode`. A module of its own, because importing numba takes most of a second."""
+"""The compiled loop of `kreislauf.lake.decode`. A module of its own, because importing numba takes
+most of a second."""
 
 import numba
 import numpy as np
@@ -18,7 +19,8 @@ def _spaces(data, at, end):
 
 @inlined
 def _word(data, at, end, text, gaps, first, last):
-    """Position after the word text[first:last] at `at`, with spaces where gaps allow; -1 if something else is there."""
+    """Position after the word text[first:last] at `at`, with spaces where gaps allow; -1 if
+    something else is there."""
     n = last - first
     if at + n <= end:
         i = 0
@@ -37,8 +39,10 @@ def _word(data, at, end, text, gaps, first, last):
 
 @inlined
 def _integer(data, at, end):
-    """Position after the JSON integer at `at`, and its value; -1 if none is there that is not negative and short."""
-    value, start = np.int64(0), at
+    """Position after the JSON integer at `at`, and its value; -1 if none is there that is not
+    negative and short."""
+    value = np.int64(0)
+    start = at
     stop = min(end, start + TOO_LONG + 1)
     while at < stop:
         digit = np.int64(data[np.uintp(at)]) - 48
@@ -53,10 +57,13 @@ def _integer(data, at, end):
 
 @inlined
 def _tokens(data, at, end, tokens, spans, text, gaps, first, last, out, row):
-    """Position after the tokens first..last, whose values go into out[:, row]; -1 if something else is there."""
+    """Position after the tokens first..last, whose values go into out[:, row]; -1 if something else
+    is there."""
     column = 0
     for k in range(first, last):
-        kind, low, high = tokens[k, 0], tokens[k, 1], tokens[k, 2]
+        kind = tokens[k, 0]
+        low = tokens[k, 1]
+        high = tokens[k, 2]
         if kind == 0:
             at = _word(data, at, end, text, gaps, spans[low, 0], spans[low, 1])
         elif kind == 1:
@@ -81,7 +88,8 @@ def _tokens(data, at, end, tokens, spans, text, gaps, first, last, out, row):
 
 @inlined
 def _list(data, at, end, tokens, spans, text, gaps, head, items, row):
-    """Position after the items, `]` and `}`, and the number of the row after the last one; -1 if they do not fit."""
+    """Position after the items, `]` and `}`, and the number of the row after the last one; -1 if
+    they do not fit."""
     while True:
         at = _tokens(data, at, end, tokens, spans, text, gaps, head, len(tokens), items, row)
         if at < 0:
@@ -101,14 +109,16 @@ def _list(data, at, end, tokens, spans, text, gaps, head, items, row):
 
 @numba.njit(cache=True, nogil=True)
 def read_lines(data, starts, ends, tokens, spans, text, gaps, head, own, items, counts):
-    """Reads the lines data[starts[i]:ends[i]] that fit the tokens, of which the first `head` are outside the list.
+    """Reads the lines data[starts[i]:ends[i]] that fit the tokens, of which the first `head` are
+    outside the list.
 
-    Fills own[:, i] with a line's own values, items[:, 0:total] with those of all items, and counts[i] with the number
-    of rows of a line, -1 if it does not fit. Returns the total.
+    Fills own[:, i] with a line's own values, items[:, 0:total] with those of all items, and
+    counts[i] with the number of rows of a line, -1 if it does not fit. Returns the total.
     """
     total = 0
     for i in range(len(starts)):
-        end, row = ends[i], total
+        end = ends[i]
+        row = total
         at = _tokens(data, starts[i], end, tokens, spans, text, gaps, 0, head, own, i)
         if at >= 0 and head < len(tokens):
             at, row = _list(data, at, end, tokens, spans, text, gaps, head, items, total)

@@ -8,9 +8,11 @@ from kreislauf.lake import delta
 
 
 def note(name: str, key: str, row: pl.DataFrame) -> None:
-    """Append `row` to the table `name`, unless that was done with this `key` before; makes the table if need be.
+    """Append `row` to the table `name`, unless that was done with this `key` before; makes the
+    table if need be.
 
-    A column that the table lacks is added to it. Raises LakeUnreachable if the storage does not answer.
+    A column that the table lacks is added to it. Raises LakeUnreachable if the storage does not
+    answer.
     """
     address = delta.uri(name)
     for _ in range(delta.ATTEMPTS):

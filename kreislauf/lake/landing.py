@@ -1,8 +1,8 @@
 """The commit that makes a load visible.
 
-It holds the rows, the accounts, how far the source has been read (Delta transaction ids), and the names of the files
-with the rejects. It is made on exactly the version that was read: after a lost race, duplicates are looked for again on
-the dates that the winner wrote to.
+It holds the rows, the accounts, how far the source has been read (Delta transaction ids), and the
+names of the files with the rejects. It is made on exactly the version that was read: after a lost
+race, duplicates are looked for again on the dates that the winner wrote to.
 """
 
 import uuid
@@ -21,7 +21,8 @@ from kreislauf.lake.validate import REJECTED
 from models.table import Table
 
 Progress = dict[str, tuple[int | None, int | None]]
-"""Delta transaction id to its value before and after a load; None before: never set, after: the load's version."""
+"""Delta transaction id to its value before and after a load; None before: never set, after: the
+load's version."""
 
 
 class Overtaken(LakeError):
@@ -68,7 +69,9 @@ def land(table: Table, intake: Intake, origin: Origin) -> Accounts:
             **intake.counts(kept=sum(part.rows for part in parts)),
             table=table.name, kind=origin.kind, source=origin.source, sha256=origin.sha256, version=after,
         )  # fmt: skip
-        progress = {name: after if new is None else new for name, (_, new) in origin.progress.items()}
+        progress = {
+            name: after if new is None else new for name, (_, new) in origin.progress.items()
+        }
         said = {"load": mine, "accounts": accounts.model_dump_json()}
         if rejects or origin.replaces:
             said |= quarantine.intent(found, table, rejects, origin.replaces)
@@ -88,7 +91,9 @@ def _put_rejects(table: Table, intake: Intake, origin: Origin) -> list[Part]:
     files = (pl.read_ipc(path) for path in sorted(intake.rejects.iterdir()))
     sha256 = pl.lit(origin.sha256, pl.String).alias("sha256")
     partition = {"table": table.name}
-    return [delta.put(quarantine.REJECTS, partition, lines.select(sha256, *REJECTED)) for lines in files]
+    return [
+        delta.put(quarantine.REJECTS, partition, lines.select(sha256, *REJECTED)) for lines in files
+    ]
 
 
 def _writable(table: Table) -> DeltaTable:
@@ -116,7 +121,8 @@ def _check_progress(found: DeltaTable, origin: Origin) -> None:
 
 
 def _refresh(table: Table, stage: Stage, found: DeltaTable, days: dict[date, _Day]) -> None:
-    """Look for duplicates on the dates that other writers have changed, and write those dates' fresh rows again."""
+    """Look for duplicates on the dates that other writers have changed, and write those dates'
+    fresh rows again."""
     files = delta.files(found)
     for name in stage.rows:
         day = days.get(name)
@@ -126,13 +132,18 @@ def _refresh(table: Table, stage: Stage, found: DeltaTable, days: dict[date, _Da
             continue
         # The commit that named them has failed, so that nobody else knows of them.
         delta.remove(table.name, [part.path for part in day.parts] if day else [])
-        known = as_rows(table, pl.scan_delta(found).filter(pl.col(DATE) == name)) if beside else None
+        known = (
+            as_rows(table, pl.scan_delta(found).filter(pl.col(DATE) == name)) if beside else None
+        )
         partition = {DATE: str(name)}
-        days[name] = _Day(beside, [delta.put(table.name, partition, part) for part in stage.fresh(name, known)])
+        days[name] = _Day(
+            beside, [delta.put(table.name, partition, part) for part in stage.fresh(name, known)]
+        )
 
 
 def as_rows(table: Table, stored: pl.LazyFrame) -> pl.LazyFrame:
-    """Columns and types of the table, from what Delta has stored; columns that it lacks are null."""
+    """Columns and types of the table, from what Delta has stored; columns that it lacks are
+    null."""
     lacking = set(table.dtypes) - set(stored.collect_schema())
     stored = stored.with_columns(pl.lit(None).alias(name) for name in lacking)
     return stored.select(pl.col(name).cast(dtype) for name, dtype in table.dtypes.items())

@@ -25,9 +25,11 @@ class RawFile(Protocol):
 
 
 def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Accounts:
-    """Load a raw file, exactly once: neither the same path unchanged nor the same content is loaded again.
+    """Load a raw file, exactly once: neither the same path unchanged nor the same content is loaded
+    again.
 
-    Raises TooManyRejects, LakeUnreachable, and what reading the file raises; nothing of it is visible then.
+    Raises TooManyRejects, LakeUnreachable, and what reading the file raises; nothing of it is
+    visible then.
     """
     seen = f"{table.name}/seen/{file.stamp}"
     if before := _loaded(table, seen):
@@ -46,11 +48,15 @@ def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Acc
         return before
 
 
-def load(table: Table, raws: Iterable[Raw], origin: Callable[[], Origin], max_reject_share: float = 1.0) -> Accounts:
-    """Load lines in bounded memory: one commit, or nothing. `origin` is called when all have been read.
+def load(
+    table: Table, raws: Iterable[Raw], origin: Callable[[], Origin], max_reject_share: float = 1.0
+) -> Accounts:
+    """Load lines in bounded memory: one commit, or nothing. `origin` is called when all have been
+    read.
 
-    Raises Overtaken if the table's progress is not the one that `origin` starts from, TooManyRejects if more than
-    `max_reject_share` of the lines (and at least FEW) are bad, LakeUnreachable if the storage does not answer.
+    Raises Overtaken if the table's progress is not the one that `origin` starts from,
+    TooManyRejects if more than `max_reject_share` of the lines (and at least FEW) are bad,
+    LakeUnreachable if the storage does not answer.
     """
     quarantine.settle(table)
     with staging.spool() as folder:
@@ -65,21 +71,29 @@ def load(table: Table, raws: Iterable[Raw], origin: Callable[[], Origin], max_re
 
 
 def replay(table: Table, source: str, sha256: str | None) -> Accounts:
-    """Judge the rejects of one source again, by today's rules: lines that pass become rows, the others stay.
+    """Judge the rejects of one source again, by today's rules: lines that pass become rows, the
+    others stay.
 
-    `sha256` tells files of the same path apart; streams have none. Raises Overtaken if another replay was faster.
+    `sha256` tells files of the same path apart; streams have none. Raises Overtaken if another
+    replay was faster.
     """
     quarantine.settle(table)
-    lines = quarantine.lines_of(table).filter(pl.col("source") == source, pl.col("sha256").eq_missing(pl.lit(sha256)))
+    lines = quarantine.lines_of(table).filter(
+        pl.col("source") == source, pl.col("sha256").eq_missing(pl.lit(sha256))
+    )
     last = lines.select(pl.col("line").max()).collect().item()
     if last is None:
-        raise LakeError(f"Nothing of {source} ({sha256}) is in the quarantine of table {table.name}.")
+        raise LakeError(
+            f"Nothing of {source} ({sha256}) is in the quarantine of table {table.name}."
+        )
     counter = f"{table.name}/replays"
     # What a stream adds meanwhile has higher line numbers.
     quoted = source.replace("'", "''")
     which = f"sha256 = '{sha256}'" if sha256 else "sha256 IS NULL"
     replaces = f"\"table\" = '{table.name}' AND source = '{quoted}' AND {which} AND line <= {last}"
-    origin = Origin("replay", source, {counter: (progress(table, [counter])[counter], None)}, sha256, replaces)
+    origin = Origin(
+        "replay", source, {counter: (progress(table, [counter])[counter], None)}, sha256, replaces
+    )
     batches = lines.select("line", "raw").collect_batches(chunk_size=10_000)
     raws = (Raw.of(source, batch["raw"].to_list(), batch["line"].to_numpy()) for batch in batches)
     return load(table, raws, lambda: origin)
@@ -92,17 +106,21 @@ def progress(table: Table, ids: Sequence[str]) -> dict[str, int | None]:
 
 
 def rejected_shares(table: Table) -> pl.DataFrame:
-    """Of each load, oldest first, the table's version that it made and the share of its lines that were rejected:
-    columns version, share, lines."""
+    """Of each load, oldest first, the table's version that it made and the share of its lines that
+    were rejected: columns version, share, lines."""
     loads = [load for load in history(table) if load.kind != "replay" and load.lines_in]
     rows = [(load.version, load.lines_rejected / load.lines_in, load.lines_in) for load in loads]
-    return pl.DataFrame(rows, {"version": pl.Int64, "share": pl.Float64, "lines": pl.Int64}, orient="row")
+    return pl.DataFrame(
+        rows, {"version": pl.Int64, "share": pl.Float64, "lines": pl.Int64}, orient="row"
+    )
 
 
 def history(table: Table) -> list[Accounts]:
     """Accounts of all loads of `table`, oldest first."""
     commits = delta.at(table.name, None).history()
-    return [Accounts.model_validate_json(c["accounts"]) for c in reversed(commits) if "accounts" in c]
+    return [
+        Accounts.model_validate_json(c["accounts"]) for c in reversed(commits) if "accounts" in c
+    ]
 
 
 def _loaded(table: Table, name: str) -> Accounts | None:

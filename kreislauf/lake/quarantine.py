@@ -1,7 +1,8 @@
-"""The table `rejects`: bad lines, byte for byte, with source, line, reason code and the rule that they broke.
+"""The table `rejects`: bad lines, byte for byte, with source, line, reason code and the rule that
+they broke.
 
-A load's commit names the files that hold its rejects; `settle` makes them part of this table. So rejects are there if,
-and only if, the load is.
+A load's commit names the files that hold its rejects; `settle` makes them part of this table. So
+rejects are there if, and only if, the load is.
 """
 
 import polars as pl
@@ -24,8 +25,11 @@ def newest(table: Table) -> str:
     return f"{table.name}/rejects"
 
 
-def intent(found: DeltaTable, table: Table, parts: list[Part], replaces: str | None) -> dict[str, str]:
-    """What a load's commit says of its rejects: their files, the load with rejects before it, what they replace."""
+def intent(
+    found: DeltaTable, table: Table, parts: list[Part], replaces: str | None
+) -> dict[str, str]:
+    """What a load's commit says of its rejects: their files, the load with rejects before it, what
+    they replace."""
     before = found.transaction_version(newest(table)) or 0
     said = {"rejects": PARTS.dump_json(parts).decode(), "rejects_before": str(before)}
     return said | ({"replaces": replaces} if replaces else {})
@@ -63,7 +67,8 @@ def rejects(table: Table) -> pl.DataFrame:
 
 
 def sources(table: Table) -> pl.DataFrame:
-    """What is quarantined: columns source, sha256, reason, lines; one row for each reason in each source."""
+    """What is quarantined: columns source, sha256, reason, lines; one row for each reason in each
+    source."""
     groups = lines_of(table).group_by("source", "sha256", "reason").agg(pl.len().alias("lines"))
     return groups.collect().sort("source", "sha256", "reason")
 
@@ -84,7 +89,8 @@ def _first_after(table: Table, landed: int | None, newest: int) -> int:
 
 
 def _follow(table: Table, quarantine: DeltaTable, version: int) -> None:
-    """Make the rejects of one load visible. Raises CommitFailedError if another writer was faster."""
+    """Make the rejects of one load visible. Raises CommitFailedError if another writer was
+    faster."""
     said = delta.said(table.name, version)
     parts = PARTS.validate_json(said["rejects"])
     if "replaces" not in said:
@@ -93,10 +99,16 @@ def _follow(table: Table, quarantine: DeltaTable, version: int) -> None:
     files = [f"{delta.uri(REJECTS)}/{part.path}" for part in parts]
     options = delta.options(delta.uri(REJECTS))
     lines = (
-        pl.concat([pl.read_parquet(f, storage_options=options, hive_partitioning=False) for f in files])
+        pl.concat(
+            [pl.read_parquet(f, storage_options=options, hive_partitioning=False) for f in files]
+        )
         if files
         else REJECT.to_frame()
     )
-    properties = CommitProperties(app_transactions=[Transaction(table.name, version)], max_commit_retries=0)
+    properties = CommitProperties(
+        app_transactions=[Transaction(table.name, version)], max_commit_retries=0
+    )
     rows = lines.with_columns(pl.lit(table.name).alias("table")).select(REJECT.names())
-    write_deltalake(quarantine, rows, mode="overwrite", predicate=said["replaces"], commit_properties=properties)
+    write_deltalake(
+        quarantine, rows, mode="overwrite", predicate=said["replaces"], commit_properties=properties
+    )

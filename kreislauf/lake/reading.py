@@ -32,11 +32,13 @@ def scan(
     end: int | None = None,
     without: Sequence[tuple[int, int]] = (),
 ) -> pl.LazyFrame:
-    """Rows with `start` <= time < `end` (ms since 1970 UTC), in any order, at a version (newest: None).
+    """Rows with `start` <= time < `end` (ms since 1970 UTC), in any order, at a version (newest:
+    None).
 
-    Groups with a row in one of the stretches `without` (both ends inclusive), as `distrusted` gives them, are left out.
-    Columns that the table did not have at that version are null. Raises LakeError if there is no such version; collect
-    under `reading`, for what the storage and the values may raise.
+    Groups with a row in one of the stretches `without` (both ends inclusive), as `distrusted` gives
+    them, are left out. Columns that the table did not have at that version are null. Raises
+    LakeError if there is no such version; collect under `reading`, for what the storage and the
+    values may raise.
     """
     rows = pl.scan_delta(delta.at(table.name, version))
     if start is not None:
@@ -60,7 +62,9 @@ def reading(table: Table) -> Iterator[None]:
             yield
     except pl.exceptions.InvalidOperationError as error:
         what = str(error).splitlines()[0]
-        raise LakeError(f"Table {table.name} holds values that this model type does not know: {what}.") from error
+        raise LakeError(
+            f"Table {table.name} holds values that this model type does not know: {what}."
+        ) from error
 
 
 def read(
@@ -77,15 +81,25 @@ def read(
 
 
 def heights(table: Table) -> pl.DataFrame:
-    """Rows of each date, oldest first: columns date, rows; from the files' statistics, without reading them."""
+    """Rows of each date, oldest first: columns date, rows; from the files' statistics, without
+    reading them."""
     files = delta.files(delta.at(table.name, None))
-    return files.group_by(date=pl.col(f"partition.{DATE}")).agg(rows=pl.col("num_records").sum()).sort("date")
+    return (
+        files.group_by(date=pl.col(f"partition.{DATE}"))
+        .agg(rows=pl.col("num_records").sum())
+        .sort("date")
+    )
 
 
 def rebuild(
-    table: Table, version: int, watermark: int, expected: str, without: Sequence[tuple[int, int]] = ()
+    table: Table,
+    version: int,
+    watermark: int,
+    expected: str,
+    without: Sequence[tuple[int, int]] = (),
 ) -> pl.DataFrame:
-    """The rows up to `watermark` at a version but `without`, bit for bit the same as when their digest was taken.
+    """The rows up to `watermark` at a version but `without`, bit for bit the same as when their
+    digest was taken.
 
     Raises LakeError if they are not, or are not there any more.
     """
@@ -104,7 +118,11 @@ def digest(rows: pl.DataFrame) -> str:
     sha = hashlib.sha256()
     for column in sorted(name for name in rows.columns if rows[name].null_count() < rows.height):
         sha.update(column.encode() + b"\0")
-        values = rows[column].cast(pl.String) if isinstance(rows.schema[column], pl.Enum) else rows[column]
+        values = (
+            rows[column].cast(pl.String)
+            if isinstance(rows.schema[column], pl.Enum)
+            else rows[column]
+        )
         for chunk in values.to_frame().iter_slices(100_000):
             sha.update(chunk.write_csv(include_header=False, null_value="\0").encode())
     return sha.hexdigest()

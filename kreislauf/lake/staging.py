@@ -1,4 +1,5 @@
-"""Lines on their way into a table: judged, spooled to disk by date, then freed of duplicates; all in bounded memory."""
+"""Lines on their way into a table: judged, spooled to disk by date, then freed of duplicates; all
+in bounded memory."""
 
 import fcntl
 import math
@@ -30,7 +31,8 @@ FEW = 20
 
 @contextmanager
 def spool() -> Iterator[Path]:
-    """A folder of this load's own, on disk below KREISLAUF_HOME; those of killed loads are removed."""
+    """A folder of this load's own, on disk below KREISLAUF_HOME; those of killed loads are
+    removed."""
     root = settings().home / "spool"
     root.mkdir(parents=True, exist_ok=True)
     for left in root.glob("load-*"):
@@ -61,7 +63,9 @@ class Stage:
     """Validated rows of one load in `folder`, one Arrow file for each date of each batch."""
 
     def __init__(self, table: Table, folder: Path) -> None:
-        self._table, self._folder, self._batches = table, folder, 0
+        self._table = table
+        self._folder = folder
+        self._batches = 0
         self.rows: Counter[date] = Counter()
         """Rows by date (UTC) of the event, duplicates included."""
 
@@ -69,16 +73,20 @@ class Stage:
         """Spool a batch."""
         self._batches += 1
         dated = rows.with_columns(date_of(pl.col(self._table.time)).alias(DATE))
-        for (day,), part in dated.partition_by(DATE, as_dict=True, include_key=False, maintain_order=True).items():
+        for (day,), part in dated.partition_by(
+            DATE, as_dict=True, include_key=False, maintain_order=True
+        ).items():
             folder = self._folder / str(day)
             folder.mkdir(exist_ok=True)
             part.write_ipc(folder / f"{self._batches:06}.arrow", compression="uncompressed")
             self.rows[day] += part.height
 
     def fresh(self, day: date, stored: pl.LazyFrame | None) -> Iterator[pl.DataFrame]:
-        """Rows of `day` without duplicates, of each other or of `stored` (rows of that day in the table).
+        """Rows of `day` without duplicates, of each other or of `stored` (rows of that day in the
+        table).
 
-        Memory is bounded by buckets of about BUCKET_ROWS rows: duplicates share date and group, and so the bucket.
+        Memory is bounded by buckets of about BUCKET_ROWS rows: duplicates share date and group, and
+        so the bucket.
         """
         folders = self._buckets(day)
         for bucket, folder in enumerate(folders):
@@ -87,7 +95,9 @@ class Stage:
             part = _once(pl.scan_ipc(folder / "*.arrow").collect(), self._table.key)
             if stored is not None:
                 time = pl.col(self._table.time)
-                known = stored.filter(time.is_between(part[self._table.time].min(), part[self._table.time].max()))
+                known = stored.filter(
+                    time.is_between(part[self._table.time].min(), part[self._table.time].max())
+                )
                 known = known.filter(self._bucket(len(folders)) == bucket).select(self._table.key)
                 part = _without(part, known.collect(engine="streaming"), self._table.key)
             if not part.is_empty():
@@ -97,8 +107,10 @@ class Stage:
         return pl.col(self._table.group).hash() % count
 
     def _buckets(self, day: date) -> list[Path]:
-        """Folders with the rows of `day`, which are dealt out by group when they are too many for one."""
-        folder, count = self._folder / str(day), math.ceil(self.rows[day] / BUCKET_ROWS)
+        """Folders with the rows of `day`, which are dealt out by group when they are too many for
+        one."""
+        folder = self._folder / str(day)
+        count = math.ceil(self.rows[day] / BUCKET_ROWS)
         folders = [folder / f"bucket-{n}" for n in range(count)]
         if count == 1 or folders[0].exists():
             return folders if count > 1 else [folder]
@@ -109,7 +121,9 @@ class Stage:
         for first in range(0, len(files), share):
             rows = pl.concat([pl.read_ipc(file) for file in files[first : first + share]])
             rows = rows.with_columns(self._bucket(count).alias(BUCKET))
-            for (n,), part in rows.partition_by(BUCKET, as_dict=True, include_key=False, maintain_order=True).items():
+            for (n,), part in rows.partition_by(
+                BUCKET, as_dict=True, include_key=False, maintain_order=True
+            ).items():
                 part.write_ipc(folders[n] / f"{first:06}.arrow", compression="uncompressed")
         for file in files:
             file.unlink()
@@ -120,7 +134,9 @@ class Intake:
     """Lines of one load, judged and spooled to disk."""
 
     def __init__(self, table: Table, folder: Path) -> None:
-        self.table, self.stage, self.rejects = table, Stage(table, folder), folder / "rejects"
+        self.table = table
+        self.stage = Stage(table, folder)
+        self.rejects = folder / "rejects"
         self.rejects.mkdir()
         self.lines: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
@@ -132,16 +148,25 @@ class Intake:
         self.stage.add(judged.rows)
         rejected = judged.rejected
         if not rejected.is_empty():
-            rejected.write_ipc(self.rejects / f"{self.lines['in']:012}.arrow", compression="uncompressed")
-        self.lines.update({"in": judged.lines_in, "blank": judged.lines_blank, "rejected": rejected.height})
+            rejected.write_ipc(
+                self.rejects / f"{self.lines['in']:012}.arrow", compression="uncompressed"
+            )
+        self.lines.update(
+            {"in": judged.lines_in, "blank": judged.lines_blank, "rejected": rejected.height}
+        )
         self.rows.update({"in": judged.rows_in, "rejected": int(rejected["rows"].sum())})
-        general = pl.col("rule").str.replace_all(r"\[\d+\]", "[...]").str.replace_all(r" \(byte \d+\)", "")
+        general = (
+            pl.col("rule")
+            .str.replace_all(r"\[\d+\]", "[...]")
+            .str.replace_all(r" \(byte \d+\)", "")
+        )
         for reason, rule, lines in rejected.group_by("reason", general).len().rows():
             self.reasons[reason, rule] += lines
 
     def counts(self, kept: int) -> dict:
         """Fields of Counts."""
-        lines, rows = self.lines, self.rows
+        lines = self.lines
+        rows = self.rows
         return {
             "lines_in": lines["in"],
             "lines_loaded": lines["in"] - lines["blank"] - lines["rejected"],
@@ -156,7 +181,8 @@ class Intake:
 
     def check(self, max_reject_share: float) -> None:
         """Raises TooManyRejects."""
-        bad, share = self.lines["rejected"], self.lines["rejected"] / max(self.lines["in"], 1)
+        bad = self.lines["rejected"]
+        share = self.lines["rejected"] / max(self.lines["in"], 1)
         if bad < FEW or share <= max_reject_share:
             return
         counts = Counts(**self.counts(self.rows["in"] - self.rows["rejected"]))
@@ -199,7 +225,8 @@ def _once(rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
         return rows
     suspects = hashes.is_in(twice.implode()).arg_true()
     return _without_positions(
-        rows, suspects.filter(~rows[suspects].select(pl.struct(key).is_first_distinct()).to_series())
+        rows,
+        suspects.filter(~rows[suspects].select(pl.struct(key).is_first_distinct()).to_series()),
     )
 
 
@@ -208,7 +235,11 @@ def _without(rows: pl.DataFrame, known: pl.DataFrame, key: tuple[str, ...]) -> p
     suspects = _hash(rows, key).is_in(_hash(known, key).implode()).arg_true()
     if suspects.is_empty():
         return rows
-    found = rows[suspects].with_columns(suspects.alias("_at")).join(known, on=key, how="semi", nulls_equal=True)
+    found = (
+        rows[suspects]
+        .with_columns(suspects.alias("_at"))
+        .join(known, on=key, how="semi", nulls_equal=True)
+    )
     return _without_positions(rows, found["_at"])
 
 

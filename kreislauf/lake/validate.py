@@ -44,11 +44,24 @@ def judge(table: Table, raws: Sequence[Raw]) -> Judged:
     size = sum(len(raw.data) for raw in raws)
     decoded = [decode(table, raw, size) for raw in raws]
     firsts = np.cumsum([0, *map(len, raws)])
-    rows = pl.concat([d.rows.with_columns(pl.col("line") + int(f)) for d, f in zip(decoded, firsts, strict=False)])
+    rows = pl.concat(
+        [
+            d.rows.with_columns(pl.col("line") + int(f))
+            for d, f in zip(decoded, firsts, strict=False)
+        ]
+    )
     bad = pl.concat([_breaking_rules(table, rows), _in_the_future(table, rows)])
     bad = bad.unique("line", keep="first", maintain_order=True)
-    broken = [(int(f) + i, reason, rule) for d, f in zip(decoded, firsts, strict=False) for i, reason, rule in d.broken]
-    sizes = rows.join(bad, on="line", how="semi").group_by("line").agg(pl.len().cast(pl.Int64).alias("rows"))
+    broken = [
+        (int(f) + i, reason, rule)
+        for d, f in zip(decoded, firsts, strict=False)
+        for i, reason, rule in d.broken
+    ]
+    sizes = (
+        rows.join(bad, on="line", how="semi")
+        .group_by("line")
+        .agg(pl.len().cast(pl.Int64).alias("rows"))
+    )
     rejected = pl.concat(
         [
             pl.DataFrame(broken, BAD, orient="row").with_columns(pl.lit(1, pl.Int64).alias("rows")),
@@ -81,12 +94,14 @@ def _with_raw(rejected: pl.DataFrame, raws: Sequence[Raw], firsts: np.ndarray) -
 def _breaking_rules(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
     """Lines with a row that breaks a rule, and the first rule broken.
 
-    Raises Pandera's SchemaErrors if the columns themselves are wrong: then the model type's `line` and `schema`
-    disagree, and no line is at fault.
+    Raises Pandera's SchemaErrors if the columns themselves are wrong: then the model type's `line`
+    and `schema` disagree, and no line is at fault.
     """
     try:
         # PANDERA_VALIDATION_* in the environment could switch the rules off.
-        with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
+        with config_context(
+            validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA
+        ):
             table.schema.validate(rows.drop("line"), lazy=True)
     except SchemaErrors as error:
         cases = error.failure_cases
@@ -95,13 +110,16 @@ def _breaking_rules(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         return cases.select(
             rows["line"].gather(cases["index"]).alias("line"),
             pl.lit("broken-rule").alias("reason"),
-            pl.format("Expected `{}` {}", "column", pl.col("check").map_elements(_in_words, pl.String)).alias("rule"),
+            pl.format(
+                "Expected `{}` {}", "column", pl.col("check").map_elements(_in_words, pl.String)
+            ).alias("rule"),
         ).unique("line", keep="first", maintain_order=True)
     return pl.DataFrame(schema=BAD)
 
 
 def _in_the_future(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-    """Lines with a row from later than tomorrow: one of them would push the watermark, and with it every window."""
+    """Lines with a row from later than tomorrow: one of them would push the watermark, and with it
+    every window."""
     tomorrow = int(time.time() * 1000) + DAY_MS
     return (
         rows.filter(pl.col(table.time) > tomorrow)
@@ -117,5 +135,7 @@ def _in_the_future(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
 def _in_words(check: str) -> str:
     """Pandera's `less_than(5)` as "less than 5"."""
     name, _, arguments = check.removesuffix(")").partition("(")
-    name = {"isin": "to be one of", "not_nullable": "not to be null"}.get(name, name.replace("_", " "))
+    name = {"isin": "to be one of", "not_nullable": "not to be null"}.get(
+        name, name.replace("_", " ")
+    )
     return f"{name} {arguments}".strip()

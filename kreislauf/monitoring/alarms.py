@@ -9,18 +9,24 @@ ALARMS = "alarms"
 
 
 def alarm(row: dict, action: str, asks: bool) -> None:
-    """Note an alarm, once: `row` has model, version, start and end (of the window, ms since 1970 UTC), and more;
-    `action` says what followed. One that `asks` for a retraining is settled by it."""
+    """Note an alarm, once: `row` has model, version, start and end (of the window, ms since 1970
+    UTC), and more; `action` says what followed. One that `asks` for a retraining is settled by
+    it."""
     note(ALARMS, _key(row), pl.DataFrame([row | {"action": action, "asks": asks}]))
 
 
 def settle_alarms(model: str, until: int, action: str) -> None:
-    """Note what became of each alarm of `model` that asked for a retraining and whose window ended until then (ms)."""
+    """Note what became of each alarm of `model` that asked for a retraining and whose window ended
+    until then (ms)."""
     found = noted(ALARMS)
     if found.is_empty():
         return
-    for row in found.filter(pl.col("model") == model, pl.col("end") <= until, "asks").iter_rows(named=True):
-        note(ALARMS, f"{_key(row)}/settled", pl.DataFrame([row | {"action": action, "asks": False}]))
+    for row in found.filter(pl.col("model") == model, pl.col("end") <= until, "asks").iter_rows(
+        named=True
+    ):
+        note(
+            ALARMS, f"{_key(row)}/settled", pl.DataFrame([row | {"action": action, "asks": False}])
+        )
 
 
 def _key(row: dict) -> str:

@@ -1,4 +1,5 @@
-"""What an alarm means: has the world changed, is the data broken, or is it the season? A pure function."""
+"""What an alarm means: has the world changed, is the data broken, or is it the season? A pure
+function."""
 
 import math
 from collections.abc import Mapping
@@ -10,18 +11,21 @@ from kreislauf.monitoring.limits import Signal
 
 Verdict = Literal["quiet", "world changed", "data broken", "season or mix", "not enough data"]
 TOO_OFTEN = 5.0
-"""So many times as frequent as the most frequent right answer usually is, one is no fashion but a placeholder."""
+"""So many times as frequent as the most frequent right answer usually is, one is no fashion but a
+placeholder."""
 NEW = 0.005
 """New is a right answer that the hold-out has less than this share as often as the window."""
-NEW_TOO_OFTEN, NEW_ALONE = 0.5, 0.5
-"""A new one is a placeholder if it is so many times as frequent as the most frequent one usually is, and has this share
-of all that is new: assortments change in many articles."""
+NEW_TOO_OFTEN = 0.5
+NEW_ALONE = 0.5
+"""A new one is a placeholder if it is so many times as frequent as the most frequent one usually
+is, and has this share of all that is new: assortments change in many articles."""
 MENDED = 0.25
 """Of what the live model lost: if learning anew brings back less, there is less to learn."""
-GONE, STRANGE = 0.5, 0.25
-"""If the model keeps less than the first share of its usual quality in a part of the window, and how frequent each
-right answer is resembles the hold-out by less than the second share of the usual, ids mean something else. What
-visitors come back to is found even then."""
+GONE = 0.5
+STRANGE = 0.25
+"""If the model keeps less than the first share of its usual quality in a part of the window, and
+how frequent each right answer is resembles the hold-out by less than the second share of the usual,
+ids mean something else. What visitors come back to is found even then."""
 
 
 OTHER = 0.5
@@ -29,17 +33,23 @@ OTHER = 0.5
 
 
 class Quality(BaseModel):
-    """How well the window was answered; recall and the like, higher is better, each at the mix of requests of the
-    champion's hold-out."""
+    """How well the window was answered; recall and the like, higher is better, each at the mix of
+    requests of the champion's hold-out."""
 
     model_config = ConfigDict(frozen=True)
 
     live: Signal = Field(description="The champion.")
-    fresh: Signal = Field(description="A trivial baseline that learnt from half of the window, on the other half.")
+    fresh: Signal = Field(
+        description="A trivial baseline that learnt from half of the window, on the other half."
+    )
     late: Signal = Field(description="The same in the later half of the window.")
-    gain: float = Field(description="What the trivial baseline gains by learning anew, window included.")
+    gain: float = Field(
+        description="What the trivial baseline gains by learning anew, window included."
+    )
     gain_low: float = Field(description="Lower end of its interval.")
-    worst_part: float = Field(description="Of the champion, in the worst part of the window, as a share of its usual.")
+    worst_part: float = Field(
+        description="Of the champion, in the worst part of the window, as a share of its usual."
+    )
     newcomer: tuple[float, float] = Field(
         description="Share of the right answers that the most frequent new one has, and that all new ones have."
     )
@@ -54,7 +64,8 @@ class Quality(BaseModel):
         return self.gain_low > 0 and self.gain >= worth
 
     def alone(self, worth: float) -> bool:
-        """Whether the live model has fallen by as much, beyond its limit, and the fresh baselines have not."""
+        """Whether the live model has fallen by as much, beyond its limit, and the fresh baselines
+        have not."""
         return self.live.off < -1 and self.lost >= worth and not fell(self.fresh, self.late)
 
 
@@ -65,10 +76,14 @@ class Diagnosis(BaseModel):
 
     verdict: Verdict
     evidence: list[str] = Field(description="Sentences.")
-    noise: bool = Field(False, description="Data is broken, and the only sign is that there is less to learn from it.")
+    noise: bool = Field(
+        False,
+        description="Data is broken, and the only sign is that there is less to learn from it.",
+    )
 
     def kept(self, taught: object) -> "Diagnosis":
-        """The same for a window that is not left out, because a baseline gains `taught` by learning from it."""
+        """The same for a window that is not left out, because a baseline gains `taught` by learning
+        from it."""
         told = f"What it has still makes a baseline better, by {taught}, so nothing is left out."
         return self.model_copy(update={"evidence": [*self.evidence, told]})
 
@@ -77,12 +92,15 @@ class Diagnosis(BaseModel):
 
 
 def diagnose(data: Mapping[str, Signal], quality: Quality, worth: float) -> Diagnosis:
-    """Broken data first, because to learn from it makes the model worse; then what learning anew would mend.
+    """Broken data first, because to learn from it makes the model worse; then what learning anew
+    would mend.
 
-    `data` are signals of the data itself. A loss or gain of less than `worth` is not worth a training.
+    `data` are signals of the data itself. A loss or gain of less than `worth` is not worth a
+    training.
     """
     alarms = [f"{signal}." for signal in data.values() if signal.alarm]
-    other, less = meaning(data, quality), poverty(quality)
+    other = meaning(data, quality)
+    less = poverty(quality)
     if other or less:
         return Diagnosis(verdict="data broken", evidence=[*other, *less, *alarms], noise=not other)
     if stale := staleness(data.get("familiar"), quality, worth):
@@ -108,7 +126,9 @@ def meaning(data: Mapping[str, Signal], quality: Quality) -> list[str]:
 
 def poverty(quality: Quality) -> list[str]:
     """Signs that there is less to learn from the window than from others."""
-    fresh, late, live = quality.fresh, quality.late, quality.live
+    fresh = quality.fresh
+    late = quality.late
+    live = quality.live
     lost = max(quality.lost, 0.0)
     if live.off > -1 or not fell(fresh, late) or quality.gain >= lost * MENDED:
         return []
@@ -121,14 +141,15 @@ def poverty(quality: Quality) -> list[str]:
 
 
 def fell(fresh: Signal, late: Signal) -> bool:
-    """Whether there is less to learn from the window, to its end. A change in the middle makes two worlds of a window,
-    of which half of it teaches less than of one; its later half, which is half as much, then says that it is over."""
+    """Whether there is less to learn from the window, to its end. A change in the middle makes two
+    worlds of a window, of which half of it teaches less than of one; its later half, which is half
+    as much, then says that it is over."""
     return fresh.off < -1 and late.off < -0.5
 
 
 def placeholder(top: Signal | None, new: float, all_new: float) -> str:
-    """Whether one right answer is so frequent that it stands for something else; empty if none is. `top` is the log of
-    the share of the most frequent one."""
+    """Whether one right answer is so frequent that it stands for something else; empty if none is.
+    `top` is the log of the share of the most frequent one."""
     if top is None:
         return ""
     times = math.exp(top.value - top.usual)
@@ -141,7 +162,9 @@ def placeholder(top: Signal | None, new: float, all_new: float) -> str:
 
 def staleness(familiar: Signal | None, quality: Quality, worth: float) -> list[str]:
     """Signs that a training would make the answers better."""
-    found, live, fresh = [], quality.live, quality.fresh
+    found = []
+    live = quality.live
+    fresh = quality.fresh
     if quality.taught(worth):
         found.append(
             f"Learning anew makes a trivial baseline better by {quality.gain:.4f} (at least {quality.gain_low:.4f})."
@@ -154,7 +177,12 @@ def staleness(familiar: Signal | None, quality: Quality, worth: float) -> list[s
             f"{live.limit:.4f}; a baseline that knows the window is as good as ever ({known.value:.4f}, "
             f"usually {known.usual:.4f})."
         )
-    if familiar and familiar.off < -1 and familiar.value < OTHER * familiar.usual and quality.lost >= worth:
+    if (
+        familiar
+        and familiar.off < -1
+        and familiar.value < OTHER * familiar.usual
+        and quality.lost >= worth
+    ):
         found.append(
             f"Other answers are right than were (correlation {familiar.value:.2f}, usually {familiar.usual:.2f}), and "
             f"the live model has lost {quality.lost:.4f}."

@@ -6,8 +6,10 @@ from kreislauf.evaluation.intervals import Interval
 from kreislauf.monitoring.diagnosis import Verdict
 from kreislauf.monitoring.limits import Signal
 
-WINDOWS, SLICES = "windows", "slices"
-"""The lake's tables with each signal of each window, and with the live quality in each slice of each window."""
+WINDOWS = "windows"
+SLICES = "slices"
+"""The lake's tables with each signal of each window, and with the live quality in each slice of
+each window."""
 
 
 class Finding(BaseModel):
@@ -22,7 +24,9 @@ class Finding(BaseModel):
     groups: int = Field(description="In the window.")
     verdict: Verdict
     reason: str = Field(description="The evidence, in sentences.")
-    faulty: tuple[int, int] | None = Field(None, description="What is not to be learnt from: from when to when.")
+    faulty: tuple[int, int] | None = Field(
+        None, description="What is not to be learnt from: from when to when."
+    )
     signals: list[Signal] = []
     realised: Interval | None = Field(None, description="Metric of the live version in the window.")
     reference: Interval | None = Field(None, description="Its metric on its own hold-out.")

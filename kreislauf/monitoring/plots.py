@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from kreislauf.monitoring.limits import Signal
 
-OFF, FINE = "#b3261e", "#0b6e4f"
+OFF = "#b3261e"
+FINE = "#0b6e4f"
 FARTHEST = 4.0
 """Limits from usual that are drawn; a signal that is farther away ends at the edge."""
 
@@ -28,11 +29,13 @@ def signals(told: Sequence[Signal]) -> str:
 
 
 def history(windows: pl.DataFrame, metric: str) -> str:
-    """The live quality in each window, version by version, as a `data:` address; `windows` are rows of the table of
-    that name, of one model type."""
+    """The live quality in each window, version by version, as a `data:` address; `windows` are rows
+    of the table of that name, of one model type."""
     figure = Figure(figsize=(7, 2.8))
     axes = figure.subplots()
-    found = windows.filter(pl.col("signal") == metric).unique(["version", "start", "end"]).sort("end")
+    found = (
+        windows.filter(pl.col("signal") == metric).unique(["version", "start", "end"]).sort("end")
+    )
     for (version,), part in sorted(found.group_by("version")):
         days = pl.from_epoch(part["end"], "ms").to_numpy()
         axes.plot(days, part["value"].to_numpy(), marker="o", label=f"version {version}")

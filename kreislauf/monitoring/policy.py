@@ -16,7 +16,9 @@ LOOK = "Somebody should look at it; trainings still learn from it."
 
 def tell(finding: Finding) -> None:
     """Leave the finding where the gateway shows it to Prometheus."""
-    signals = {s.name: status.Vital(value=s.value, usual=s.usual, limit=s.limit) for s in finding.signals}
+    signals = {
+        s.name: status.Vital(value=s.value, usual=s.usual, limit=s.limit) for s in finding.signals
+    }
     about = finding.model_dump(include={"model", "version", "end", "verdict"})
     status.write(status.Vitals(**about, at=int(time.time() * 1000), signals=signals))
 
@@ -25,7 +27,8 @@ def act(finding: Finding, needed: int, of: int, cost: float) -> str:
     """Do what the verdict asks for, note the alarm and what became of it, and say so."""
     if finding.verdict in ("quiet", "not enough data"):
         return ""
-    action, table = "Nothing to do but to watch.", spec.load(finding.model).table.name
+    action = "Nothing to do but to watch."
+    table = spec.load(finding.model).table.name
     about = {"version": finding.version, "groups": finding.groups}
     if finding.verdict == "data broken":
         start, end = finding.faulty or (finding.start, finding.end)
@@ -34,7 +37,12 @@ def act(finding: Finding, needed: int, of: int, cost: float) -> str:
             lake.distrust(table, start, end, finding.reason)
             action = f"No training will learn from {when(start)} to {when(end)}; the rows stay in the table."
         if finding.faulty or action == LOOK:
-            told: dict = {"model": finding.model, "start": start, "end": end, "left_out": bool(finding.faulty)}
+            told: dict = {
+                "model": finding.model,
+                "start": start,
+                "end": end,
+                "left_out": bool(finding.faulty),
+            }
             events.emit_table_event(events.DATA_BROKEN, table, finding.reason, **told)
     elif finding.verdict == "world changed":
         trained = registry.finished(finding.model)
@@ -42,15 +50,21 @@ def act(finding: Finding, needed: int, of: int, cost: float) -> str:
         newest = finding.start, finding.end, finding.verdict, finding.loss
         seen = regret.apart(lake.noted(WINDOWS), finding.model, finding.version, since, newest)
         if (count := (seen["verdict"] == "world changed").head(of).sum()) < needed:
-            action = f"{count} of the newest {of} windows say so; {needed} are needed for a retraining."
+            action = (
+                f"{count} of the newest {of} windows say so; {needed} are needed for a retraining."
+            )
         elif (gone := regret.lost(seen, since)) < cost:
             action = f"{gone:.3f} of {cost:g} (metric times days) is lost that a training costs."
         else:
             action = ASKED
-            live = next((s for s in finding.signals if s.name == spec.load(finding.model).metric), None)
+            live = next(
+                (s for s in finding.signals if s.name == spec.load(finding.model).metric), None
+            )
             event = events.DECAY_DETECTED if live and live.off < -1 else events.DRIFT_DETECTED
             events.emit_model_event(event, finding.model, finding.reason, **about)
-    row = finding.model_dump(include={"model", "version", "start", "end", "groups", "verdict", "reason"})
+    row = finding.model_dump(
+        include={"model", "version", "start", "end", "groups", "verdict", "reason"}
+    )
     alarms.alarm(row, action, asks=action == ASKED)
     return action
 

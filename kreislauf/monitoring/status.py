@@ -1,4 +1,5 @@
-"""What the monitor last said of a model: one small file beside its release log, where the gateway finds it."""
+"""What the monitor last said of a model: one small file beside its release log, where the gateway
+finds it."""
 
 import os
 import tempfile

@@ -1,4 +1,5 @@
-"""A page about a model version that needs no other file: Markdown, which Prefect shows, and the same as HTML."""
+"""A page about a model version that needs no other file: Markdown, which Prefect shows, and the
+same as HTML."""
 
 import html
 import io
@@ -18,7 +19,9 @@ Points = Sequence[tuple[str, int, float]]
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Rows as Markdown; None is an empty cell. The empty string if there are none."""
-    lines = [[("" if cell is None else str(cell)).replace("|", "\\|") for cell in row] for row in rows]
+    lines = [
+        [("" if cell is None else str(cell)).replace("|", "\\|") for cell in row] for row in rows
+    ]
     if not lines:
         return ""
     whole = [list(head), ["---"] * len(head), *lines]
@@ -46,7 +49,11 @@ def drawn(curves: Points) -> str:
     figure = Figure(figsize=(9, 2.6 * len(found)), layout="constrained")
     panels = figure.subplots(len(found), squeeze=False)[:, 0]
     for axes, (name, points) in zip(panels, sorted(found.items()), strict=True):
-        axes.plot(*zip(*sorted(points), strict=True), marker="." if len(points) < 20 else None, color="#0b6e4f")
+        axes.plot(
+            *zip(*sorted(points), strict=True),
+            marker="." if len(points) < 20 else None,
+            color="#0b6e4f",
+        )
         axes.set(ylabel=name, xlabel="step")
         axes.spines[["top", "right"]].set_visible(False)
     return svg(figure)

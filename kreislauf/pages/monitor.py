@@ -19,16 +19,27 @@ def page(
     """The finding as Markdown; `past` are the noted windows of the model type."""
     did = markdown.table(
         ["version", "variant", "answers", "clicks per answer"],
-        feedback.by_variant(reactions.filter(pl.col("ts") >= finding.start)) if reactions.height else [],
+        feedback.by_variant(reactions.filter(pl.col("ts") >= finding.start))
+        if reactions.height
+        else [],
     )
     told = markdown.table(
         ["signal", "now", "usually", "limit", "windows", ""],
         [
-            (s.name, f"{s.value:.4g}", f"{s.usual:.4g}", f"{s.limit:.2g}", s.windows, "alarm" if s.alarm else "")
+            (
+                s.name,
+                f"{s.value:.4g}",
+                f"{s.usual:.4g}",
+                f"{s.limit:.2g}",
+                s.windows,
+                "alarm" if s.alarm else "",
+            )
             for s in finding.signals
         ],
     )
-    psi = markdown.table(["column", "PSI"], [(name, f"{value:.3f}") for name, value in moved.values.items()])
+    psi = markdown.table(
+        ["column", "PSI"], [(name, f"{value:.3f}") for name, value in moved.values.items()]
+    )
     by = markdown.table(
         ["slice", "", "groups", f"{kind.metric} now", "when it was judged", "trivial baseline now"],
         [

@@ -10,11 +10,17 @@ from kreislauf.pages import markdown
 
 
 def page(
-    version: registry.Version, decision: gate.Decision, smallest: float, moved: dict[str, float], judged: pl.DataFrame
+    version: registry.Version,
+    decision: gate.Decision,
+    smallest: float,
+    moved: dict[str, float],
+    judged: pl.DataFrame,
 ) -> str:
-    """The card as Markdown: `smallest` is the gain that the hold-out could show, `moved` the drift of each column, and
-    `judged` the decisions about all versions."""
-    name, lineage, parity = f"{version.model} version {version.number}", version.lineage, version.parity
+    """The card as Markdown: `smallest` is the gain that the hold-out could show, `moved` the drift
+    of each column, and `judged` the decisions about all versions."""
+    name = f"{version.model} version {version.number}"
+    lineage = version.lineage
+    parity = version.parity
     slices = markdown.table(
         ["slice", "", "groups", "challenger minus champion"],
         [(part.by, part.value, part.groups, part.gain) for part in decision.slices],
@@ -59,9 +65,14 @@ def _intervals(decision: gate.Decision) -> str:
 def _quality(decision: gate.Decision) -> str:
     rows = []
     for who in ("challenger", "champion", "baseline"):
-        cost, score = decision.costs.get(who), getattr(decision, who)
+        cost = decision.costs.get(who)
+        score = getattr(decision, who)
         told = (cost.p95_ms, cost.megabytes, cost.coverage) if cost else (None, None, None)
-        name = f"champion, version {decision.champion_version}" if who == "champion" and score is not None else who
+        name = (
+            f"champion, version {decision.champion_version}"
+            if who == "champion" and score is not None
+            else who
+        )
         rows.append((name, *map(_number, (score, *told), (4, 2, 1, 3))))
     return markdown.table(["", decision.metric, "p95, ms", "MB", "coverage"], rows)
 
@@ -69,18 +80,35 @@ def _quality(decision: gate.Decision) -> str:
 def ancestors(version: registry.Version, judged: pl.DataFrame) -> str:
     """The version, its parent, and so on to one without: what the gate said of each, as a table."""
     last = {row["version"]: row for row in judged.iter_rows(named=True)}
-    rows, number = [], version.number
+    rows = []
+    number = version.number
     while number is not None and number in last:
         row = last[number]
         gain = f"{row['gain_mean']:+.4f}" if row["gain_mean"] is not None else "first"
-        rows.append((number, row["outcome"], _number(row["challenger_score"], 4), gain, when(row["holdout_start"])))
+        rows.append(
+            (
+                number,
+                row["outcome"],
+                _number(row["challenger_score"], 4),
+                gain,
+                when(row["holdout_start"]),
+            )
+        )
         number = row["parent"]
-    return markdown.table(["version", "decision", "score", "gain over the champion", "learnt until"], rows)
+    return markdown.table(
+        ["version", "decision", "score", "gain over the champion", "learnt until"], rows
+    )
 
 
 def _drift(moved: dict[str, float]) -> str:
-    rows = [(name, f"{value:.3f}", "drifted" if value >= drift.THRESHOLD else "") for name, value in moved.items()]
-    return markdown.table(["column", "PSI", ""], rows) or "There is too little before the hold-out to compare it with."
+    rows = [
+        (name, f"{value:.3f}", "drifted" if value >= drift.THRESHOLD else "")
+        for name, value in moved.items()
+    ]
+    return (
+        markdown.table(["column", "PSI", ""], rows)
+        or "There is too little before the hold-out to compare it with."
+    )
 
 
 def _number(value: float | None, digits: int) -> str | None:

@@ -1,4 +1,5 @@
-"""MLflow's registry: versions, their files, tags and aliases. The only folder that imports mlflow."""
+"""MLflow's registry: versions, their files, tags and aliases. The only folder that imports
+mlflow."""
 
 from kreislauf.registry.runs import Lineage, RegistryError
 from kreislauf.registry.versions import (

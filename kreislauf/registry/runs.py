@@ -1,4 +1,5 @@
-"""MLflow itself, and a training as one of its runs: parameters, curves, data, environment, the ONNX file."""
+"""MLflow itself, and a training as one of its runs: parameters, curves, data, environment, the ONNX
+file."""
 
 import shutil
 import subprocess
@@ -30,10 +31,16 @@ class Lineage(BaseModel):
     start: int = Field(description="Oldest event learnt from, ms since 1970 UTC.")
     holdout: int = Field(description="Training ends before this, ms since 1970 UTC.")
     watermark: int = Field(description="End of the hold-out, ms since 1970 UTC.")
-    groups: int = Field(0, description="Groups that started in the hold-out; 0 if it was not counted.")
-    digest: str = Field(description="SHA-256 of the rows up to the watermark, those of the hold-out too.")
+    groups: int = Field(
+        0, description="Groups that started in the hold-out; 0 if it was not counted."
+    )
+    digest: str = Field(
+        description="SHA-256 of the rows up to the watermark, those of the hold-out too."
+    )
     parent: int | None = Field(None, description="Version whose weights it started from.")
-    without: list[tuple[int, int]] = Field([], description="Stretches of time that were distrusted and left out.")
+    without: list[tuple[int, int]] = Field(
+        [], description="Stretches of time that were distrusted and left out."
+    )
 
 
 def client():
@@ -46,7 +53,8 @@ def client():
 
 
 def uri() -> str:
-    """Address of MLflow, known to answer: MLflow's own retries take minutes before they say that it does not."""
+    """Address of MLflow, known to answer: MLflow's own retries take minutes before they say that it
+    does not."""
     uri = settings().mlflow_url
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +104,8 @@ def close_left_behind(model: str, key: str) -> None:
 
 
 def code_version() -> str:
-    """The commit that this process runs from, or the installed version where there is no checkout."""
+    """The commit that this process runs from, or the installed version where there is no
+    checkout."""
     if not shutil.which("git"):
         return installed("kreislauf")
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
@@ -108,7 +117,9 @@ def log_environment() -> None:
     """Store the names and versions of all installed packages with the run."""
     import mlflow
 
-    mlflow.log_text("\n".join(sorted(f"{d.name}=={d.version}" for d in distributions())), "environment.txt")
+    mlflow.log_text(
+        "\n".join(sorted(f"{d.name}=={d.version}" for d in distributions())), "environment.txt"
+    )
 
 
 def log_dataset(lineage: Lineage) -> None:
@@ -117,7 +128,9 @@ def log_dataset(lineage: Lineage) -> None:
     from mlflow.data.delta_dataset_source import DeltaDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
 
-    source = DeltaDatasetSource(path=f"{settings().lake}/{lineage.table}", delta_table_version=lineage.table_version)
+    source = DeltaDatasetSource(
+        path=f"{settings().lake}/{lineage.table}", delta_table_version=lineage.table_version
+    )
     # MLflow takes 36 characters; the whole digest is in the version's lineage.
     mlflow.log_input(MetaDataset(source, lineage.table, lineage.digest[:36]), context="training")  # type: ignore[abstract]
 
@@ -136,7 +149,12 @@ def curves(run_id: str) -> list[tuple[str, int, float]]:
     found = client()
     names = sorted(found.get_run(run_id).data.metrics)
     histories = [found.get_metric_history(run_id, name) for name in names]
-    return [(point.key, point.step, point.value) for history in histories if len(history) > 1 for point in history]
+    return [
+        (point.key, point.step, point.value)
+        for history in histories
+        if len(history) > 1
+        for point in history
+    ]
 
 
 def log_onnx(path: Path):

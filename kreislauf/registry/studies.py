@@ -1,7 +1,8 @@
-"""A search as MLflow runs: one run per study, one nested run per trial. They are all that a search is continued from.
+"""A search as MLflow runs: one run per study, one nested run per trial. They are all that a search
+is continued from.
 
-Trials of several processes only ever write runs of their own. A run whose tag `state` is missing still runs, or was
-killed: `bury` settles which.
+Trials of several processes only ever write runs of their own. A run whose tag `state` is missing
+still runs, or was killed: `bury` settles which.
 """
 
 import json
@@ -26,8 +27,12 @@ class Study(BaseModel):
     model: str
     name: str
     run_id: str
-    lineage: Lineage = Field(description="What all trials learn from; `key` is the digest of everything but the data.")
-    fixed: dict[str, Any] = Field(description="Parameters that are not searched and not the defaults.")
+    lineage: Lineage = Field(
+        description="What all trials learn from; `key` is the digest of everything but the data."
+    )
+    fixed: dict[str, Any] = Field(
+        description="Parameters that are not searched and not the defaults."
+    )
 
 
 class Trial(BaseModel):
@@ -36,23 +41,34 @@ class Trial(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     run_id: str
-    number: int = Field(description="From 0, which has the default parameters. A killed or failed one is tried again.")
+    number: int = Field(
+        description="From 0, which has the default parameters. A killed or failed one is tried again."
+    )
     state: str = Field("running", description="running, finished, pruned, failed or killed.")
     params: dict[str, Any] = Field(description="Those that are searched.")
     validation: float = Field(math.nan, description="Of a finished one.")
-    reports: dict[int, float] = Field({}, description="Per cent of the training, and the validation metric then.")
+    reports: dict[int, float] = Field(
+        {}, description="Per cent of the training, and the validation metric then."
+    )
 
 
 def unfinished(model: str, key: str) -> Study | None:
     """The newest study of the same search, whatever its data, that has not come to its end."""
-    return next(iter(_studies(model, f"tags.search = '{key}' and attributes.status = 'RUNNING'")), None)
+    return next(
+        iter(_studies(model, f"tags.search = '{key}' and attributes.status = 'RUNNING'")), None
+    )
 
 
 def start(model: str, name: str, lineage: Lineage, fixed: dict[str, Any]) -> Study:
     """The study called `name`, new or taken up again."""
     found = _studies(model, f"tags.study = '{name}'")
     if not found:
-        tags = {"study": name, "search": lineage.key, "lineage": lineage.model_dump_json(), "fixed": json.dumps(fixed)}
+        tags = {
+            "study": name,
+            "search": lineage.key,
+            "lineage": lineage.model_dump_json(),
+            "fixed": json.dumps(fixed),
+        }
         with runs.run(model, name, **tags):
             runs.log_dataset(lineage)
         found = _studies(model, f"tags.study = '{name}'")
@@ -65,7 +81,9 @@ def get(model: str, name: str) -> Study:
     known = {study.name: study for study in _studies(model)}
     if name not in known:
         listed = ", ".join(known) if known else f"none yet: run the flow tune on {model}"
-        raise RegistryError(f"{model} has no study called {name!r}. Its studies, newest first: {listed}.")
+        raise RegistryError(
+            f"{model} has no study called {name!r}. Its studies, newest first: {listed}."
+        )
     return known[name]
 
 
@@ -106,23 +124,40 @@ def begin(study: Study, number: int, params: dict[str, Any]) -> Trial:
     return Trial(run_id=run.info.run_id, number=number, params=params)
 
 
-def report(trial: Trial, percent: int, metrics: dict[str, float], reports: dict[int, float]) -> None:
-    """Store validation metrics after `percent` of a trial's training; `reports` as in Trial, these included."""
+def report(
+    trial: Trial, percent: int, metrics: dict[str, float], reports: dict[int, float]
+) -> None:
+    """Store validation metrics after `percent` of a trial's training; `reports` as in Trial, these
+    included."""
     from mlflow.entities import Metric, RunTag
 
     now = int(time.time() * 1000)
     # MLflow allows no "@" in names.
-    found = [Metric(name.replace("@", "_at_"), value, now, percent) for name, value in metrics.items()]
-    runs.client().log_batch(trial.run_id, metrics=found, tags=[RunTag("reports", json.dumps(reports))])
+    found = [
+        Metric(name.replace("@", "_at_"), value, now, percent) for name, value in metrics.items()
+    ]
+    runs.client().log_batch(
+        trial.run_id, metrics=found, tags=[RunTag("reports", json.dumps(reports))]
+    )
 
 
 def settle(trial: Trial, state: str, validation: float | None = None, why: str = "") -> None:
     """Close an attempt."""
     from mlflow.entities import Metric, RunTag
 
-    tags = {"state": state, "why": why[:5000], "validation": "" if validation is None else repr(validation)}
-    told = [] if validation is None else [Metric("validation", validation, int(time.time() * 1000), 100)]
-    runs.client().log_batch(trial.run_id, told, tags=[RunTag(name, value) for name, value in tags.items() if value])
+    tags = {
+        "state": state,
+        "why": why[:5000],
+        "validation": "" if validation is None else repr(validation),
+    }
+    told = (
+        []
+        if validation is None
+        else [Metric("validation", validation, int(time.time() * 1000), 100)]
+    )
+    runs.client().log_batch(
+        trial.run_id, told, tags=[RunTag(name, value) for name, value in tags.items() if value]
+    )
     runs.client().set_terminated(trial.run_id, STATUS[state])
 
 
@@ -156,6 +191,8 @@ def _search(model: str, which: str) -> list:
     page = client.search_runs([experiment.experiment_id], which, max_results=1000)
     found = list(page)
     while page.token:
-        page = client.search_runs([experiment.experiment_id], which, max_results=1000, page_token=page.token)
+        page = client.search_runs(
+            [experiment.experiment_id], which, max_results=1000, page_token=page.token
+        )
         found += page
     return found

@@ -1,7 +1,7 @@
 """MLflow's registry: versions, their files, tags and aliases. No pickle is written or read.
 
-What is live is the release log's to say (`kreislauf/release/releases.py`); the aliases here mirror it. Only this
-folder imports mlflow.
+What is live is the release log's to say (`kreislauf/release/releases.py`); the aliases here mirror
+it. Only this folder imports mlflow.
 """
 
 import hashlib
@@ -29,16 +29,25 @@ class Version(BaseModel):
     model: str
     number: int
     run_id: str
-    digests: dict[str, str] = Field(description="SHA-256 of the ONNX file and of each file beside it, by name.")
+    digests: dict[str, str] = Field(
+        description="SHA-256 of the ONNX file and of each file beside it, by name."
+    )
     lineage: Lineage
     parity: Parity | None = None
     decision: str | None = Field(None, description="JSON of the gate's decision.")
-    closed: bool = Field(False, description="Judged, and live if promoted: nothing is left to do with it.")
+    closed: bool = Field(
+        False, description="Judged, and live if promoted: nothing is left to do with it."
+    )
 
     @property
     def proven(self) -> bool:
-        """Whether the ONNX file answered as the module did, at every batch size that Triton may make."""
-        return self.parity is not None and self.parity.passed and self.parity.largest_batch >= MAX_BATCH
+        """Whether the ONNX file answered as the module did, at every batch size that Triton may
+        make."""
+        return (
+            self.parity is not None
+            and self.parity.passed
+            and self.parity.largest_batch >= MAX_BATCH
+        )
 
 
 def find(model: str, key: str) -> Version | None:
@@ -57,14 +66,16 @@ def finished(model: str) -> Version | None:
 
 
 def _stored(which: str, page: str | None = None) -> list:
-    """MLflow's model versions; not those that someone registered by hand: these are not ours to judge or to serve."""
+    """MLflow's model versions; not those that someone registered by hand: these are not ours to
+    judge or to serve."""
     answer = runs.client().search_model_versions(which, max_results=1000, page_token=page)
     found = [version for version in answer if "lineage" in version.tags]
     return found + _stored(which, answer.token) if answer.token else found
 
 
 def lineages() -> list[Lineage]:
-    """Where all registered versions of all models come from, also of model types that this checkout does not have."""
+    """Where all registered versions of all models come from, also of model types that this checkout
+    does not have."""
     return [Lineage.model_validate_json(v.tags["lineage"]) for v in _stored("")]
 
 
@@ -77,20 +88,29 @@ def get(model: str, number: int) -> Version:
         found = client.get_model_version(model, str(number))
     except MlflowException as error:
         where = f"MLflow at {settings().mlflow_url}"
-        raise RegistryError(f"{where} has no {model} version {number} to give: {error.message}") from error
+        raise RegistryError(
+            f"{where} has no {model} version {number} to give: {error.message}"
+        ) from error
     if "lineage" not in found.tags:
-        raise RegistryError(f"{model} version {number} was not registered by Kreislauf: it has no lineage.")
+        raise RegistryError(
+            f"{model} version {number} was not registered by Kreislauf: it has no lineage."
+        )
     return _version(found)
 
 
-def register(model: str, trained: Trained, params: BaseModel, lineage: Lineage, files: Mapping[str, Path]) -> Version:
-    """Log a training as a run, its ONNX file as the model, and make it a version with alias `challenger`.
+def register(
+    model: str, trained: Trained, params: BaseModel, lineage: Lineage, files: Mapping[str, Path]
+) -> Version:
+    """Log a training as a run, its ONNX file as the model, and make it a version with alias
+    `challenger`.
 
     `files` are further artifacts by name. The version is visible only when all of it is stored.
     """
     import mlflow
 
-    digests = {"model.onnx": sha256(trained.onnx)} | {name: sha256(path) for name, path in files.items()}
+    digests = {"model.onnx": sha256(trained.onnx)} | {
+        name: sha256(path) for name, path in files.items()
+    }
     runs.close_left_behind(model, lineage.key)
     with runs.run(model, key=lineage.key) as run:
         mlflow.log_params(params.model_dump(mode="json"))
@@ -123,12 +143,14 @@ def call_challenger(version: Version) -> None:
 
 
 def onnx_file(version: Version) -> Path:
-    """The contract of a version as a local file. Raises RegistryError when it is not what was registered."""
+    """The contract of a version as a local file. Raises RegistryError when it is not what was
+    registered."""
     return _fetched(version, "model.onnx", f"models:/{version.model}/{version.number}/model.onnx")
 
 
 def artifact(version: Version, name: str) -> Path:
-    """The file that was registered as `name` beside the version, as a local file, checked like the contract.
+    """The file that was registered as `name` beside the version, as a local file, checked like the
+    contract.
 
     Raises RegistryError if there is none of this name, or if it was changed.
     """
@@ -148,7 +170,9 @@ def attach(version: Version, name: str, path: Path) -> None:
 def record_decision(version: Version, decision: BaseModel) -> Version:
     """Store the gate's decision on the version."""
     client = runs.client()
-    client.set_model_version_tag(version.model, str(version.number), "decision", decision.model_dump_json())
+    client.set_model_version_tag(
+        version.model, str(version.number), "decision", decision.model_dump_json()
+    )
     outcome = decision.model_dump()["outcome"]
     client.set_model_version_tag(version.model, str(version.number), "outcome", outcome)
     return get(version.model, version.number)
@@ -172,7 +196,10 @@ def mirror(model: str, champion: int, challenger: int | None, previous: int | No
 
 def aliases(model: str) -> dict[str, int]:
     """Version numbers by alias."""
-    return {alias: int(number) for alias, number in runs.client().get_registered_model(model).aliases.items()}
+    return {
+        alias: int(number)
+        for alias, number in runs.client().get_registered_model(model).aliases.items()
+    }
 
 
 def sha256(path: Path) -> str:
@@ -181,7 +208,8 @@ def sha256(path: Path) -> str:
 
 
 def _fetched(version: Version, name: str, uri: str) -> Path:
-    """The file `name` of a version, cached under its digest: found there, it is the right one, however it came."""
+    """The file `name` of a version, cached under its digest: found there, it is the right one,
+    however it came."""
     import mlflow
 
     digest = version.digests.get(name)
@@ -197,7 +225,11 @@ def _fetched(version: Version, name: str, uri: str) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         runs.client()
-        found = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder, tracking_uri=runs.uri()))
+        found = Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=folder, tracking_uri=runs.uri()
+            )
+        )
         found = found if found.is_file() else next(found.iterdir())
         if sha256(found) != digest:
             raise RegistryError(

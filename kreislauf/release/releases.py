@@ -1,7 +1,8 @@
 """The release log: what serves, decided by one append-only list of entries per model.
 
-Entry `n` is the object `<releases>/<model>/<n>.json`, created exclusively: an exclusive create on disk, a conditional
-put on S3. Two publishers that read the same newest entry cannot both write the next one.
+Entry `n` is the object `<releases>/<model>/<n>.json`, created exclusively: an exclusive create on
+disk, a conditional put on S3. Two publishers that read the same newest entry cannot both write the
+next one.
 """
 
 import os
@@ -31,7 +32,9 @@ class Release(BaseModel):
     previous: int | None = Field(None, description="Version to roll back to.")
     share: float = Field(0.0, ge=0, le=1, description="Share of users that get the challenger.")
     salt: str = Field("", description="Of the hash that assigns users.")
-    watermark: int | None = Field(None, description="Newest event that the champion learnt from, ms since 1970.")
+    watermark: int | None = Field(
+        None, description="Newest event that the champion learnt from, ms since 1970."
+    )
     reason: str
     who: str = Field(description="Flow run or person.")
 
@@ -65,7 +68,8 @@ def append(
 ) -> Release:
     """Put these versions in force, on the condition that `after` is still the newest entry.
 
-    A test that goes on keeps its salt, so that a changed share moves only the users it must; another one gets another.
+    A test that goes on keeps its salt, so that a changed share moves only the users it must;
+    another one gets another.
 
     Raises ReleaseConflict when someone else wrote meanwhile.
     """
@@ -105,7 +109,11 @@ def _entries(model: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
     fs.invalidate_cache()
     if not fs.exists(folder):
         return fs, []
-    numbered = {int(m[1]): path for path in fs.ls(folder, detail=False) if (m := re.search(r"/(\d+)\.json$", path))}
+    numbered = {
+        int(m[1]): path
+        for path in fs.ls(folder, detail=False)
+        if (m := re.search(r"/(\d+)\.json$", path))
+    }
     return fs, [numbered[number] for number in sorted(numbered)]
 
 
@@ -113,7 +121,8 @@ def _create(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
     """Create `path` with its whole content, or raise FileExistsError."""
     if "file" in fs.protocol:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        # A hard link appears at once and fails if the name is taken; a crash leaves only the draft behind.
+        # A hard link appears at once and fails if the name is taken; a crash leaves only the draft
+        # behind.
         with tempfile.NamedTemporaryFile(dir=Path(path).parent, suffix=".tmp") as draft:
             draft.write(content)
             draft.flush()
@@ -125,6 +134,9 @@ def _create(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
     except OSError as error:
         # The exception differs by server; the status of the conditional put does not.
         cause = getattr(error.__cause__, "response", {})
-        if isinstance(error, FileExistsError) or cause.get("ResponseMetadata", {}).get("HTTPStatusCode") == 412:
+        if (
+            isinstance(error, FileExistsError)
+            or cause.get("ResponseMetadata", {}).get("HTTPStatusCode") == 412
+        ):
             raise FileExistsError(path) from error
         raise

@@ -1,6 +1,8 @@
-"""Triton's model repository, and questions to exact versions. The repository is made from the ONNX file alone.
+"""Triton's model repository, and questions to exact versions. The repository is made from the ONNX
+file alone.
 
-A load status is never trusted (Triton has answered 200 for a failed load): who publishes asks the loaded version.
+A load status is never trusted (Triton has answered 200 for a failed load): who publishes asks the
+loaded version.
 """
 
 import fcntl
@@ -27,7 +29,8 @@ class TritonError(RuntimeError):
 def exclusive(model: str) -> Iterator[None]:
     """Hold off every other publisher of this model repository; the lock ends with the process.
 
-    A repository on S3 holds off those on this machine; between machines the release log decides alone.
+    A repository on S3 holds off those on this machine; between machines the release log decides
+    alone.
     """
     fs, path = _folder(model)
     folder = Path(path) if _is_local(fs) else settings().home / "locks" / model
@@ -38,16 +41,20 @@ def exclusive(model: str) -> Iterator[None]:
 
 
 def add_version(model: str, version: int, onnx: Path) -> None:
-    """Copy `onnx` to `<repository>/<model>/<version>/model.onnx`, at once; a version is never overwritten.
+    """Copy `onnx` to `<repository>/<model>/<version>/model.onnx`, at once; a version is never
+    overwritten.
 
     Raises TritonError when another file is there under this number.
     """
     fs, folder = _folder(model)
-    path, content = f"{folder}/{version}/model.onnx", onnx.read_bytes()
+    path = f"{folder}/{version}/model.onnx"
+    content = onnx.read_bytes()
     if not fs.exists(path):
         _write(fs, path, content)
     elif fs.cat_file(path) != content:
-        raise TritonError(f"{path} holds another file than {model} version {version}: remove its folder.")
+        raise TritonError(
+            f"{path} holds another file than {model} version {version}: remove its folder."
+        )
 
 
 def keep_warm_up(model: str, inputs: Tensors) -> None:
@@ -68,7 +75,8 @@ def remove_version(model: str, version: int) -> None:
 
 
 def serve(model: str, versions: list[int]) -> None:
-    """Make exactly `versions` resident, and delete the folders of all others, which the registry has, too.
+    """Make exactly `versions` resident, and delete the folders of all others, which the registry
+    has, too.
 
     Raises TritonError with Triton's words; what was resident then stays.
     """
@@ -84,7 +92,8 @@ def serve(model: str, versions: list[int]) -> None:
 
 
 def unload(model: str) -> None:
-    """Take the model out of memory: for a first version that turned out bad, when nothing was live before."""
+    """Take the model out of memory: for a first version that turned out bad, when nothing was live
+    before."""
     fs, folder = _folder(model)
     if fs.exists(f"{folder}/config.pbtxt"):
         fs.rm_file(f"{folder}/config.pbtxt")
@@ -93,13 +102,16 @@ def unload(model: str) -> None:
 
 
 def config(model: str, onnx: bytes, versions: list[int], warm: set[str]) -> str:
-    """Text of config.pbtxt: names, types and shapes read from the graph; `warm` are the inputs of the kept request."""
+    """Text of config.pbtxt: names, types and shapes read from the graph; `warm` are the inputs of
+    the kept request."""
     import onnx as onnx_format
     from tritonclient.grpc import model_config_pb2
     from tritonclient.utils import np_to_triton_dtype
 
     graph = onnx_format.load_from_string(onnx).graph
-    message = model_config_pb2.ModelConfig(name=model, backend="onnxruntime", max_batch_size=MAX_BATCH)
+    message = model_config_pb2.ModelConfig(
+        name=model, backend="onnxruntime", max_batch_size=MAX_BATCH
+    )
     message.version_policy.specific.versions.extend(versions)
     message.dynamic_batching.SetInParent()
     device = "KIND_GPU" if settings().triton_gpu else "KIND_CPU"
@@ -109,7 +121,11 @@ def config(model: str, onnx: bytes, versions: list[int], warm: set[str]) -> str:
             kind = tensor.type.tensor_type
             name = np_to_triton_dtype(onnx_format.helper.tensor_dtype_to_np_dtype(kind.elem_type))
             dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim][1:]
-            target.add(name=tensor.name, data_type=f"TYPE_{'STRING' if name == 'BYTES' else name}", dims=dims)
+            target.add(
+                name=tensor.name,
+                data_type=f"TYPE_{'STRING' if name == 'BYTES' else name}",
+                dims=dims,
+            )
     if warm.issuperset(tensor.name for tensor in message.input):
         sample = message.model_warmup.add(name="a real request", batch_size=1)
         for tensor in message.input:
@@ -122,12 +138,18 @@ def config(model: str, onnx: bytes, versions: list[int], warm: set[str]) -> str:
 
 
 def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Tensors:
-    """Answers of exactly this version for all rows of `inputs`, by output name. Raises TritonError."""
+    """Answers of exactly this version for all rows of `inputs`, by output name. Raises
+    TritonError."""
     # No rows are still one request, whose answer has no rows.
     rows = len(next(iter(inputs.values()))) or 1
     with _client(f"answer as {model} version {version}") as client:
         parts = [
-            _infer(client, model, version, {name: array[i : i + batch] for name, array in inputs.items()})
+            _infer(
+                client,
+                model,
+                version,
+                {name: array[i : i + batch] for name, array in inputs.items()},
+            )
             for i in range(0, rows, batch)
         ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -141,19 +163,24 @@ def _infer(client, model: str, version: int, inputs: Tensors) -> Tensors:
     for name, array in inputs.items():
         tensors.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
         tensors[-1].set_data_from_numpy(np.ascontiguousarray(array))
-    result = client.infer(model, tensors, model_version=str(version), client_timeout=DEADLINE_SECONDS)
+    result = client.infer(
+        model, tensors, model_version=str(version), client_timeout=DEADLINE_SECONDS
+    )
     return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
 @contextmanager
 def _client(what: str) -> Iterator:
-    """A client, closed afterwards; its errors become a TritonError that says what Triton did not do."""
+    """A client, closed afterwards; its errors become a TritonError that says what Triton did not
+    do."""
     from tritonclient.grpc import InferenceServerClient
     from tritonclient.utils import InferenceServerException
 
     url = settings().triton_url
     if not url:
-        raise TritonError("No Triton is known: start one with `make up`, or set KREISLAUF_TRITON_URL to its host:port.")
+        raise TritonError(
+            "No Triton is known: start one with `make up`, or set KREISLAUF_TRITON_URL to its host:port."
+        )
     try:
         with InferenceServerClient(url) as client:
             yield client

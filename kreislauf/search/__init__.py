@@ -1,4 +1,5 @@
-"""Better training parameters: what to try next, what is not worth finishing, a trial in a process of its own."""
+"""Better training parameters: what to try next, what is not worth finishing, a trial in a process
+of its own."""
 
 from kreislauf.search.sampler import best, hopeless, propose, space
 

@@ -1,4 +1,5 @@
-"""A trial's training in a process of its own: it has a core for itself, and if it is killed, only it dies."""
+"""A trial's training in a process of its own: it has a core for itself, and if it is killed, only
+it dies."""
 
 import json
 import os
@@ -24,14 +25,24 @@ class Ended(RuntimeError):
 
 
 def train(
-    model: str, rows: Path, params: Mapping[str, Any], folder: Path, report: Callable[[int, dict[str, float]], bool]
+    model: str,
+    rows: Path,
+    params: Mapping[str, Any],
+    folder: Path,
+    report: Callable[[int, dict[str, float]], bool],
 ) -> float:
     """Train `model` on an Arrow file of rows, in `folder`, and return `Trained.validation`.
 
-    `report` is told per cent of the training that are done and validation metrics, once for each per cent at most; what
-    it returns says whether to stop. Raises Ended.
+    `report` is told per cent of the training that are done and validation metrics, once for each
+    per cent at most; what it returns says whether to stop. Raises Ended.
     """
-    order = {"model": model, "rows": str(rows), "params": dict(params), "folder": str(folder), "parent": os.getpid()}
+    order = {
+        "model": model,
+        "rows": str(rows),
+        "params": dict(params),
+        "folder": str(folder),
+        "parent": os.getpid(),
+    }
     child = subprocess.Popen(
         [sys.executable, "-m", "kreislauf.search.process"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -51,12 +62,15 @@ def train(
                 _say(child.stdin, report(told["percent"], told["metrics"]))
     except BrokenPipeError:
         pass
-    raise Ended("killed", f"The trial's process was ended ({child.returncode}), perhaps for want of memory.")
+    raise Ended(
+        "killed", f"The trial's process was ended ({child.returncode}), perhaps for want of memory."
+    )
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep `folder` for this process, and remove it in the end; what a killed process left in it stays for the next.
+    """Keep `folder` for this process, and remove it in the end; what a killed process left in it
+    stays for the next.
 
     Raises RuntimeError when another process has it.
     """
@@ -99,7 +113,13 @@ def _train(order: dict[str, Any], answers: IO[str]) -> float:
         nonlocal heard
         if metrics and int(share * 100) > heard:
             heard = int(share * 100)
-            _say(answers, {"percent": heard, "metrics": {name: float(value) for name, value in metrics.items()}})
+            _say(
+                answers,
+                {
+                    "percent": heard,
+                    "metrics": {name: float(value) for name, value in metrics.items()},
+                },
+            )
             answer = sys.stdin.readline()
             if not answer:
                 raise SystemExit("Nobody waits for this training any more.")
@@ -107,10 +127,19 @@ def _train(order: dict[str, Any], answers: IO[str]) -> float:
                 raise Ended("pruned", f"Others were better after {heard} % of the training.")
 
     kind = spec.load(order["model"])
-    # One device for each trial: the processes of a larger training could not be told to stop from here.
-    where = {name: value for name, value in settings().trainer.items() if name in ("accelerator", "precision")}
+    # One device for each trial: the processes of a larger training could not be told to stop from
+    # here.
+    where = {
+        name: value
+        for name, value in settings().trainer.items()
+        if name in ("accelerator", "precision")
+    }
     work = spec.Work(Path(order["folder"]), trainer={**where, "devices": 1}, report=report)
-    return float(kind.train(pl.read_ipc(order["rows"]), kind.Params.model_validate(order["params"]), work).validation)
+    return float(
+        kind.train(
+            pl.read_ipc(order["rows"]), kind.Params.model_validate(order["params"]), work
+        ).validation
+    )
 
 
 def _end_with(parent: int) -> None:

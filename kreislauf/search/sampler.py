@@ -1,6 +1,8 @@
-"""Optuna: what a search tries next, and which trial is not worth finishing. The only module that imports optuna.
+"""Optuna: what a search tries next, and which trial is not worth finishing. The only module that
+imports optuna.
 
-Nothing is kept here: each question comes with everything that was tried so far, so any process can ask it at any time.
+Nothing is kept here: each question comes with everything that was tried so far, so any process can
+ask it at any time.
 """
 
 import hashlib
@@ -37,15 +39,29 @@ T = TypeVar("T", bound=Tried)
 
 
 def space(params: type[BaseModel], fixed: Container[str] = ()) -> Space:
-    """The fields that `params` marks with `Search`, without the `fixed` ones, and where values may be taken from.
+    """The fields that `params` marks with `Search`, without the `fixed` ones, and where values may
+    be taken from.
 
     Raises ValueError if none is left, or for a range that does not fit its field.
     """
-    marks = {name: m for name, f in params.model_fields.items() for m in f.metadata if isinstance(m, Search)}
-    left = {name: _distribution(params, name, mark) for name, mark in marks.items() if name not in fixed}
+    marks = {
+        name: m
+        for name, f in params.model_fields.items()
+        for m in f.metadata
+        if isinstance(m, Search)
+    }
+    left = {
+        name: _distribution(params, name, mark) for name, mark in marks.items() if name not in fixed
+    }
     if not left:
-        why = f"{', '.join(marks)}: all of it is fixed" if marks else "mark a number in it with models.spec.Search"
-        raise ValueError(f"There is nothing to search in {params.__module__}.{params.__qualname__} ({why}).")
+        why = (
+            f"{', '.join(marks)}: all of it is fixed"
+            if marks
+            else "mark a number in it with models.spec.Search"
+        )
+        raise ValueError(
+            f"There is nothing to search in {params.__module__}.{params.__qualname__} ({why})."
+        )
     return left
 
 
@@ -54,7 +70,11 @@ def _distribution(params: type[BaseModel], name: str, mark: Search) -> "BaseDist
 
     field = params.model_fields[name]
     default = field.get_default(call_default_factory=True)
-    if field.annotation not in (int, float) or not mark.low <= default <= mark.high or (mark.log and mark.low <= 0):
+    if (
+        field.annotation not in (int, float)
+        or not mark.low <= default <= mark.high
+        or (mark.log and mark.low <= 0)
+    ):
         raise ValueError(
             f"{params.__module__}.{params.__qualname__}.{name} cannot be searched within {mark}: it must be an int or "
             f"a float, its default {default!r} must lie within, and a logarithmic range must begin above 0."
@@ -67,10 +87,11 @@ def _distribution(params: type[BaseModel], name: str, mark: Search) -> "BaseDist
 
 
 def propose(space: Space, tried: Sequence[Tried], seed: str) -> dict[str, Any]:
-    """The parameters to try next, by the tree-structured Parzen estimator; at random as long as few were tried.
+    """The parameters to try next, by the tree-structured Parzen estimator; at random as long as few
+    were tried.
 
-    The same past and seed give the same proposal. Trials that still run count as bad ones, so that trials side by side
-    do not crowd in one place.
+    The same past and seed give the same proposal. Trials that still run count as bad ones, so that
+    trials side by side do not crowd in one place.
     """
     from optuna.samplers import TPESampler
 
@@ -83,8 +104,9 @@ def propose(space: Space, tried: Sequence[Tried], seed: str) -> dict[str, Any]:
 
 
 def hopeless(tried: Sequence[Tried], reports: Mapping[int, float]) -> bool:
-    """Whether a running trial is not worth finishing, by the median rule: its best report so far is below the median of
-    what the finished trials, five at least, had after the same share of the training.
+    """Whether a running trial is not worth finishing, by the median rule: its best report so far is
+    below the median of what the finished trials, five at least, had after the same share of the
+    training.
 
     `reports` are per cent of the training and validation metric, as in `Tried`.
     """
@@ -92,10 +114,12 @@ def hopeless(tried: Sequence[Tried], reports: Mapping[int, float]) -> bool:
     from optuna.pruners import MedianPruner
     from optuna.trial import TrialState
 
-    now, study = max(reports), _study()
+    now = max(reports)
+    study = _study()
     for trial in tried:
         if trial.state == "finished":
-            # Trials report at shares of their own: compared is the newest report that each had by now.
+            # Trials report at shares of their own: compared is the newest report that each had by
+            # now.
             heard = [percent for percent in trial.reports if percent <= now]
             _add(study, trial, {}, {now: trial.reports[max(heard)]} if heard else {})
     running = create_trial(state=TrialState.RUNNING, intermediate_values=dict(reports))
@@ -103,7 +127,8 @@ def hopeless(tried: Sequence[Tried], reports: Mapping[int, float]) -> bool:
 
 
 def best(tried: Sequence[T]) -> T:
-    """The finished trial with the highest validation metric; of equal ones the first. Raises ValueError if none is."""
+    """The finished trial with the highest validation metric; of equal ones the first. Raises
+    ValueError if none is."""
     finished = [trial for trial in tried if trial.state == "finished"]
     if not finished:
         raise ValueError("No trial has finished yet: run the search until one has.")
@@ -121,7 +146,11 @@ def _add(study: "Study", trial: Tried, space: Space, reports: dict[int, float]) 
     from optuna import create_trial
     from optuna.trial import TrialState
 
-    states = {"running": TrialState.RUNNING, "finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
+    states = {
+        "running": TrialState.RUNNING,
+        "finished": TrialState.COMPLETE,
+        "pruned": TrialState.PRUNED,
+    }
     study.add_trial(
         create_trial(
             state=states[trial.state],

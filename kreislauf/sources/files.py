@@ -28,10 +28,11 @@ MAX_LINE_BYTES = 64 << 20
 
 
 def find(source: str) -> list[str]:
-    """Paths of the raw files in `source`, sorted: a file, a folder (with all below it) or an s3:// prefix.
+    """Paths of the raw files in `source`, sorted: a file, a folder (with all below it) or an s3://
+    prefix.
 
-    What ends like a raw file is one, hidden or not; what does not is left alone. Raises SourceError if there is none or
-    a folder may not be read, SourceUnreachable if S3 does not answer.
+    What ends like a raw file is one, hidden or not; what does not is left alone. Raises SourceError
+    if there is none or a folder may not be read, SourceUnreachable if S3 does not answer.
     """
     with storage.named_errors(source):
         found = storage.list_files(source)
@@ -39,7 +40,9 @@ def find(source: str) -> list[str]:
     if not wanted and found == [source]:
         raise _unknown_ending(source)
     if not wanted:
-        raise SourceError(f"No raw files are in {source}. Put files that end in {_ANY_ENDING} there.")
+        raise SourceError(
+            f"No raw files are in {source}. Put files that end in {_ANY_ENDING} there."
+        )
     misnamed = [path for path in wanted if path.encode(errors="replace").decode() != path]
     if misnamed:
         raise SourceError(f"{misnamed[0]!a} has a name that is not UTF-8. Rename it.")
@@ -47,10 +50,11 @@ def find(source: str) -> list[str]:
 
 
 def open_file(path: str, line: type[msgspec.Struct]) -> "RawFile":
-    """The raw file at `path`; `line` is the shape of its lines, by which the columns of a Parquet file are understood.
+    """The raw file at `path`; `line` is the shape of its lines, by which the columns of a Parquet
+    file are understood.
 
-    Reads none of its content. Raises SourceError if it is missing or has another ending than `ENDINGS`,
-    SourceUnreachable if the disk or S3 does not answer.
+    Reads none of its content. Raises SourceError if it is missing or has another ending than
+    `ENDINGS`, SourceUnreachable if the disk or S3 does not answer.
     """
     if not path.endswith(ENDINGS):
         raise _unknown_ending(path)
@@ -62,10 +66,13 @@ class RawFile:
 
     path: str
     stamp: str
-    """Hex digest of path, size and time of change (disk) or ETag (S3): the same stamp, the same content. Cheap."""
+    """Hex digest of path, size and time of change (disk) or ETag (S3): the same stamp, the same
+    content. Cheap."""
 
     def __init__(self, path: str, line: type[msgspec.Struct]) -> None:
-        self.path, self._line, self._sha256 = path, line, ""
+        self.path = path
+        self._line = line
+        self._sha256 = ""
         self._s3 = storage.s3_client() if storage.on_s3(path) else None
         with storage.opened(path, self._s3) as file:
             self._version = storage.content_version(file)
@@ -75,17 +82,22 @@ class RawFile:
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the stored (compressed) bytes, known once `chunks` is exhausted; RuntimeError before."""
+        """Hex digest of the stored (compressed) bytes, known once `chunks` is exhausted;
+        RuntimeError before."""
         if not self._sha256:
-            raise RuntimeError(f"{self.path} has not been read to its end: its sha256 is not known yet.")
+            raise RuntimeError(
+                f"{self.path} has not been read to its end: its sha256 is not known yet."
+            )
         return self._sha256
 
     def chunks(self) -> Iterator[Raw]:
-        """The lines in order, unpacked, about `storage.CHUNK_BYTES` at a time; a Parquet row is a line of JSON.
+        """The lines in order, unpacked, about `storage.CHUNK_BYTES` at a time; a Parquet row is a
+        line of JSON.
 
-        Memory is bounded by a few chunks, or a few times the longest line. Raises SourceError, possibly after chunks
-        have been handed out, if the file is empty, broken, not what its ending says, has a line above
-        `MAX_LINE_BYTES`, or changes meanwhile; SourceUnreachable if the disk or S3 stops answering.
+        Memory is bounded by a few chunks, or a few times the longest line. Raises SourceError,
+        possibly after chunks have been handed out, if the file is empty, broken, not what its
+        ending says, has a line above `MAX_LINE_BYTES`, or changes meanwhile; SourceUnreachable if
+        the disk or S3 stops answering.
         """
         self._sha256 = ""
         with storage.opened(self.path, self._s3) as file:
@@ -93,7 +105,9 @@ class RawFile:
             self._check_unchanged(file)
             parquet = self.path.endswith(".parquet")
             lines = 0
-            for raw in _rows(self.path, stored, self._line) if parquet else _lines(self.path, stored):
+            for raw in (
+                _rows(self.path, stored, self._line) if parquet else _lines(self.path, stored)
+            ):
                 lines += len(raw)
                 yield raw
             self._check_unchanged(file)
@@ -110,7 +124,9 @@ class _Stored(io.RawIOBase):
     """Stored bytes as a stream that hashes what passes, and whose errors are SourceErrors."""
 
     def __init__(self, path: str, file: Any) -> None:
-        self.sha, self._path, self._file = hashlib.sha256(), path, file
+        self.sha = hashlib.sha256()
+        self._path = path
+        self._file = file
 
     def readable(self) -> bool:
         return True
@@ -129,7 +145,8 @@ class _Stored(io.RawIOBase):
 
     @contextmanager
     def read_whole(self) -> Iterator[Any]:
-        """The file at its start, hashed and fit for reading here and there; of what is on S3, a temporary copy."""
+        """The file at its start, hashed and fit for reading here and there; of what is on S3, a
+        temporary copy."""
         if not storage.on_s3(self._path):
             self.drain()
             self._file.seek(0)
@@ -160,10 +177,12 @@ def _unpacked(path: str, stored: _Stored) -> Any:
 
 
 def _lines(path: str, stored: _Stored) -> Iterator[Raw]:
-    unpacked, buffer = _unpacked(path, stored), bytearray(storage.CHUNK_BYTES)
+    unpacked = _unpacked(path, stored)
+    buffer = bytearray(storage.CHUNK_BYTES)
     view = memoryview(buffer)
     pieces: list[bytes] = []  # of the line that has not ended yet
-    held, first = 0, 1
+    held = 0
+    first = 1
     while size := _fill(path, unpacked, buffer):
         head = buffer.find(b"\n", 0, size)
         if held + (size if head < 0 else head) > MAX_LINE_BYTES:
@@ -173,7 +192,8 @@ def _lines(path: str, stored: _Stored) -> Iterator[Raw]:
             raw = Raw.cut(path, b"".join([*pieces, view[:cut]]), first)
             first += len(raw)
             yield raw
-            pieces, held = [], 0
+            pieces = []
+            held = 0
         if cut < size:
             pieces.append(bytes(view[cut:size]))
             held += size - cut
@@ -191,8 +211,12 @@ def _fill(path: str, unpacked: Any, buffer: bytearray) -> int:
     except (EOFError, OSError, zlib.error) as error:
         kind = "gzip" if path.endswith(".gz") else "zstd"
         if isinstance(error, EOFError) or "Truncated" in str(error):
-            raise SourceError(f"{path} is cut off: its {kind} stream has no end. Deliver it again.") from error
-        raise SourceError(f"{path} is not a sound {kind} file ({error}). Deliver it again.") from error
+            raise SourceError(
+                f"{path} is cut off: its {kind} stream has no end. Deliver it again."
+            ) from error
+        raise SourceError(
+            f"{path} is not a sound {kind} file ({error}). Deliver it again."
+        ) from error
 
 
 def _rows(path: str, stored: _Stored, line: type[msgspec.Struct]) -> Iterator[Raw]:
@@ -215,4 +239,6 @@ def _unknown_ending(path: str) -> SourceError:
 
 def _too_long(path: str, where: str) -> SourceError:
     limit = f"{MAX_LINE_BYTES >> 20} MiB"
-    return SourceError(f"{where} of {path} is longer than {limit}. Nothing of the file is loaded: mend or remove it.")
+    return SourceError(
+        f"{where} of {path} is longer than {limit}. Nothing of the file is loaded: mend or remove it."
+    )

@@ -1,4 +1,5 @@
-"""Parquet files as lines of JSON: what comes after, from the rules to the quarantine, is the same for all raw data."""
+"""Parquet files as lines of JSON: what comes after, from the rules to the quarantine, is the same
+for all raw data."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -19,20 +20,25 @@ VALUE_BYTES = 24
 
 
 class ParquetError(ValueError):
-    """The file cannot be read; the message says why and what to do, and belongs behind the file's path."""
+    """The file cannot be read; the message says why and what to do, and belongs behind the file's
+    path."""
 
 
 def lines(path: str, file: Any, line: type[msgspec.Struct], chunk_bytes: int) -> Iterator[Raw]:
-    """Each row of the Parquet file that is open as `file` as a line of the shape `line`, about `chunk_bytes` at a time.
+    """Each row of the Parquet file that is open as `file` as a line of the shape `line`, about
+    `chunk_bytes` at a time.
 
-    The columns are the fields of `line`; or, if one of them is a list of structs, the fields of these next to the other
-    fields, with a row for each. Their order is of no matter, and values are not judged: NaN and infinity become null,
-    times and decimals text. Numbers of lines are those of rows, from 1. Raises ParquetError.
+    The columns are the fields of `line`; or, if one of them is a list of structs, the fields of
+    these next to the other fields, with a row for each. Their order is of no matter, and values are
+    not judged: NaN and infinity become null, times and decimals text. Numbers of lines are those of
+    rows, from 1. Raises ParquetError.
     """
     first = 1
     try:
         # By default a row group is read at once, and a file may be a single row group.
-        parquet = ParquetFile(file, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
+        parquet = ParquetFile(
+            file, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True
+        )
         row = _Fields.of(line).row(parquet.schema_arrow.names).struct.json_encode()
         _check_types(parquet.schema_arrow)
         for group in range(parquet.num_row_groups):
@@ -43,11 +49,14 @@ def lines(path: str, file: Any, line: type[msgspec.Struct], chunk_bytes: int) ->
     except (pyarrow.ArrowException, OSError, UnicodeError, PolarsError, PanicException) as error:
         raise ParquetError(f"is not a sound Parquet file ({error}). Deliver it again.") from error
     if first <= parquet.metadata.num_rows:
-        raise ParquetError(f"has {first - 1} of {parquet.metadata.num_rows} rows. Deliver it again.")
+        raise ParquetError(
+            f"has {first - 1} of {parquet.metadata.num_rows} rows. Deliver it again."
+        )
 
 
 class _Fields(NamedTuple):
-    """Names in JSON: of the fields of a line, and of those of the structs in its field `many`, if it has one."""
+    """Names in JSON: of the fields of a line, and of those of the structs in its field `many`, if
+    it has one."""
 
     required: frozenset[str]
     scalars: tuple[str, ...]
@@ -63,32 +72,46 @@ class _Fields(NamedTuple):
                 item = many.type.item_type.fields
                 required |= {f.encode_name for f in item if f.required}
                 scalars = tuple(f.encode_name for f in fields if f is not many)
-                return cls(frozenset(required), scalars, many.encode_name, tuple(f.encode_name for f in item))
+                return cls(
+                    frozenset(required),
+                    scalars,
+                    many.encode_name,
+                    tuple(f.encode_name for f in item),
+                )
         return cls(frozenset(required), tuple(f.encode_name for f in fields))
 
     def row(self, found: list[str]) -> pl.Expr:
-        """The columns `found` as one struct, which is a line. Raises ParquetError if they are not those of a line."""
+        """The columns `found` as one struct, which is a line. Raises ParquetError if they are not
+        those of a line."""
         nested = [*self.scalars, self.many] if self.many else list(self.scalars)
         flat = [*self.scalars, *self.items]
         if self._are(nested, found):
             return pl.struct(name for name in nested if name in found)
         if self.many and self._are(flat, found):
             item = pl.struct(name for name in self.items if name in found)
-            return pl.struct(*(s for s in self.scalars if s in found), pl.concat_list(item).alias(self.many))
+            return pl.struct(
+                *(s for s in self.scalars if s in found), pl.concat_list(item).alias(self.many)
+            )
         expected = ", ".join(nested)
         if self.many:
             expected += f"; or, with a row for each of {self.many}: {', '.join(flat)}"
-        raise ParquetError(f"has the columns {', '.join(found)}. Expected are {expected}. Rename or remove columns.")
+        raise ParquetError(
+            f"has the columns {', '.join(found)}. Expected are {expected}. Rename or remove columns."
+        )
 
     def _are(self, known: list[str], found: list[str]) -> bool:
         """Whether the names found are all known and unique, and those required are among them."""
-        return len(found) == len(set(found)) and self.required.intersection(known) <= set(found) <= set(known)
+        return len(found) == len(set(found)) and self.required.intersection(known) <= set(
+            found
+        ) <= set(known)
 
 
 def _check_types(schema: pyarrow.Schema) -> None:
     wrong = [f"{field.name} ({field.type})" for field in schema if not _fits_json(field.type)]
     if wrong:
-        raise ParquetError(f"has columns whose type JSON cannot hold: {', '.join(wrong)}. Store text or numbers.")
+        raise ParquetError(
+            f"has columns whose type JSON cannot hold: {', '.join(wrong)}. Store text or numbers."
+        )
 
 
 def _fits_json(kind: pyarrow.DataType) -> bool:
@@ -104,7 +127,9 @@ def _fits_json(kind: pyarrow.DataType) -> bool:
 def _rows_per_chunk(group: Any, chunk_bytes: int) -> int:
     """Estimate from the metadata of a row group; at least 1."""
     values = sum(group.column(i).num_values for i in range(group.num_columns))
-    return max(1, chunk_bytes * group.num_rows // max(1, VALUE_BYTES * values, group.total_byte_size))
+    return max(
+        1, chunk_bytes * group.num_rows // max(1, VALUE_BYTES * values, group.total_byte_size)
+    )
 
 
 def _raw(path: str, rows: pyarrow.LargeStringArray, first: int) -> Raw:

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from s3fs import S3FileSystem
 
-CONNECT_SECONDS, READ_SECONDS = 3, 8
-# For a block of an open file (s3fs squares it): a single lost connection should not cost hours of reading.
+CONNECT_SECONDS = 3
+READ_SECONDS = 8
+# For a block of an open file (s3fs squares it): a single lost connection should not cost hours of
+# reading.
 READ_ATTEMPTS = 2
-# Unpacked bytes that are handed on together: small enough for the processor's caches, large enough for NumPy.
+# Unpacked bytes that are handed on together: small enough for the processor's caches, large enough
+# for NumPy.
 CHUNK_BYTES = 4 << 20
 
 
@@ -36,8 +39,11 @@ def list_files(source: str) -> list[str]:
         return [f"s3://{key}" for key in s3_client().find(source)]
     if not stat.S_ISDIR(os.stat(source).st_mode):
         return [source]
-    # Path leaves out a leading "./", and a folder that may not be read is not taken for an empty one.
-    return [str(Path(top, name)) for top, _, names in os.walk(source, onerror=_refuse) for name in names]
+    # Path leaves out a leading "./", and a folder that may not be read is not taken for an empty
+    # one.
+    return [
+        str(Path(top, name)) for top, _, names in os.walk(source, onerror=_refuse) for name in names
+    ]
 
 
 def _refuse(error: OSError) -> None:
@@ -75,10 +81,20 @@ def s3_client() -> "S3FileSystem":
     """A fresh client that gives up within seconds."""
     from s3fs import S3FileSystem
 
-    limits = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "retries": {"total_max_attempts": 1}}
-    # s3fs caches clients and listings per process: a worker would not see new files or changed AWS variables.
-    # Not every server understands If-Match: the client compares the ETag of every block itself.
-    s3 = S3FileSystem(skip_instance_cache=True, use_listings_cache=False, local_expiry_check=True, config_kwargs=limits)
+    limits = {
+        "connect_timeout": CONNECT_SECONDS,
+        "read_timeout": READ_SECONDS,
+        "retries": {"total_max_attempts": 1},
+    }
+    # s3fs caches clients and listings per process: a worker would not see new files or changed AWS
+    # variables. Not every server understands If-Match: the client compares the ETag of every block
+    # itself.
+    s3 = S3FileSystem(
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        local_expiry_check=True,
+        config_kwargs=limits,
+    )
     s3.retries = 1
     return s3
 
@@ -93,13 +109,21 @@ def _disk_errors(path: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise SourceError(f"{path} does not exist (seen from {Path.cwd()}). Check the path.") from error
+        raise SourceError(
+            f"{path} does not exist (seen from {Path.cwd()}). Check the path."
+        ) from error
     except (NotADirectoryError, IsADirectoryError) as error:
-        raise SourceError(f"{path} is not a file (seen from {Path.cwd()}). Check the path.") from error
+        raise SourceError(
+            f"{path} is not a file (seen from {Path.cwd()}). Check the path."
+        ) from error
     except PermissionError as error:
-        raise SourceError(f"{error.filename or path} may not be read by this user. Grant access to it.") from error
+        raise SourceError(
+            f"{error.filename or path} may not be read by this user. Grant access to it."
+        ) from error
     except OSError as error:
-        raise SourceUnreachable(f"{path} could not be read ({error}). Check the disk, then run again.") from error
+        raise SourceUnreachable(
+            f"{path} could not be read ({error}). Check the disk, then run again."
+        ) from error
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""The trivial model: the co-visitation table alone, in the same ONNX contract. No torch: it is fitted often."""
+"""The trivial model: the co-visitation table alone, in the same ONNX contract. No torch: it is
+fitted often."""
 
 from pathlib import Path
 
@@ -7,13 +8,21 @@ import onnx
 import polars as pl
 from onnx import helper, numpy_helper
 
-from models.session_recommender.covisitation import CREDIT, FLOOR, NEIGHBOURS, NEVER, Covisitation, covisit
+from models.session_recommender.covisitation import (
+    CREDIT,
+    FLOOR,
+    NEIGHBOURS,
+    NEVER,
+    Covisitation,
+    covisit,
+)
 from models.session_recommender.features import LENGTH, Catalogue, events
 from models.session_recommender.vocabulary import OPSET, with_vocabulary
 
 
 def build(rows: pl.DataFrame, folder: Path) -> Path:
-    """Fits the table on `rows` and writes `baseline.onnx` to `folder`. Raises ValueError if there are no rows."""
+    """Fits the table on `rows` and writes `baseline.onnx` to `folder`. Raises ValueError if there
+    are no rows."""
     if rows.is_empty():
         raise ValueError("No rows to fit the baseline on: widen the window.")
     e = events(rows)
@@ -24,7 +33,8 @@ def build(rows: pl.DataFrame, folder: Path) -> Path:
 
 
 def graph(table: Covisitation, catalogue: Catalogue) -> onnx.ModelProto:
-    """What `module.Scorer` does without encoder and ranker, node by node; a test holds both together."""
+    """What `module.Scorer` does without encoder and ranker, node by node; a test holds both
+    together."""
     popularity = table.popularity
     with np.errstate(divide="ignore"):
         prior = 0.01 * np.log(popularity / max(popularity.max(), 1e-9))
@@ -45,7 +55,9 @@ def graph(table: Covisitation, catalogue: Catalogue) -> onnx.ModelProto:
         "size": np.array([catalogue.size]),
         "answers_of_each": np.array([LENGTH]),
     }
-    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    initializers = [
+        numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()
+    ]
     body = helper.make_graph(_nodes(), "covisitation", [], [], initializers)
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
 
@@ -80,7 +92,8 @@ def _nodes() -> list[onnx.NodeProto]:
         node("Reshape", "credit_of_close flat", "credit_flat"),
         node("Concat", "close_flat session", "index", axis=1),
         node("Concat", "credit_flat own_credit", "credit", axis=1),
-        # Summed in a row of the catalogue for each request; only what was touched is more than popularity.
+        # Summed in a row of the catalogue for each request; only what was touched is more than
+        # popularity.
         node("Shape", "rows", "batch_of", end=1),
         node("Concat", "batch_of size", "whole", axis=0),
         node("ConstantOfShape", "whole", "zeros"),

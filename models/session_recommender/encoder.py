@@ -25,36 +25,51 @@ class Session(NamedTuple):
 
 
 def ages(known: Tensor) -> Tensor:
-    """Known events that came after each one: bool (batch, n) to int64 (batch, n); unknown ones are as if absent."""
+    """Known events that came after each one: bool (batch, n) to int64 (batch, n); unknown ones are
+    as if absent."""
     count = known.long().cumsum(1)
     return (count[:, -1:] - count).clamp(max=LENGTH - 1)
 
 
 def pauses(times: Tensor) -> Tensor:
-    """Bucket of the time until the next event, int64 (batch, length); 0 for the last and where a time is unknown."""
-    before, after = times[:, :-1], times[:, 1:]
-    bucket = torch.log2(((after - before).clamp(min=0) / 1000.0) + 1.0).long().clamp(max=PAUSES - 2) + 1
+    """Bucket of the time until the next event, int64 (batch, length); 0 for the last and where a
+    time is unknown."""
+    before = times[:, :-1]
+    after = times[:, 1:]
+    bucket = (
+        torch.log2(((after - before).clamp(min=0) / 1000.0) + 1.0).long().clamp(max=PAUSES - 2) + 1
+    )
     return F.pad(torch.where((before >= 0) & (after >= 0), bucket, 0), (0, 1))
 
 
 class Attention(nn.Module):
-    """Causal self-attention of two heads in which only the distance of two events matters, not where they stand."""
+    """Causal self-attention of two heads in which only the distance of two events matters, not
+    where they stand."""
 
     HEADS = 2
 
     def __init__(self, dim: int, dropout: float):
         super().__init__()
-        self.before, self.after = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.project, self.join = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.before = nn.LayerNorm(dim)
+        self.after = nn.LayerNorm(dim)
+        self.project = nn.Linear(dim, 3 * dim)
+        self.join = nn.Linear(dim, dim)
         self.distance = nn.Parameter(torch.zeros(self.HEADS, LENGTH))
         self.wide = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, visible: Tensor, distance: Tensor) -> Tensor:
-        """float32 (batch, n, dim), bool (batch, n, n) and int64 (batch, n, n) to float32 (batch, n, dim)."""
+        """float32 (batch, n, dim), bool (batch, n, n) and int64 (batch, n, n) to float32 (batch, n,
+        dim)."""
         batch, n, dim = x.shape
-        q, k, v = self.project(self.before(x)).view(batch, n, 3, self.HEADS, dim // self.HEADS).permute(2, 0, 3, 1, 4)
-        logits = q @ k.transpose(2, 3) * (dim // self.HEADS) ** -0.5 + self.distance[:, distance].transpose(0, 1)
+        q, k, v = (
+            self.project(self.before(x))
+            .view(batch, n, 3, self.HEADS, dim // self.HEADS)
+            .permute(2, 0, 3, 1, 4)
+        )
+        logits = q @ k.transpose(2, 3) * (dim // self.HEADS) ** -0.5 + self.distance[
+            :, distance
+        ].transpose(0, 1)
         mixed = logits.masked_fill(~visible[:, None], NEVER).softmax(-1) @ v
         x = x + self.dropout(self.join(mixed.transpose(1, 2).reshape(batch, n, dim)))
         return x + self.dropout(self.wide(self.after(x)))
@@ -63,9 +78,10 @@ class Attention(nn.Module):
 class Encoder(nn.Module):
     """A session as a weighted mean of its articles' vectors, so that both live in one space.
 
-    Hou et al., "CORE: Simple and Effective Session-based Recommendation within Consistent Representation Space", 2022;
-    the weights come from a transformer and an additive attention as in Liu et al., "STAMP", 2018. An article that was
-    seen already gets a bias that is learnt, because it returns for other reasons than a new one comes.
+    Hou et al., "CORE: Simple and Effective Session-based Recommendation within Consistent
+    Representation Space", 2022; the weights come from a transformer and an additive attention as in
+    Liu et al., "STAMP", 2018. An article that was seen already gets a bias that is learnt, because
+    it returns for other reasons than a new one comes.
     """
 
     def __init__(self, size: int, dim: int, dropout: float = 0.4):
@@ -74,11 +90,14 @@ class Encoder(nn.Module):
         self.kind = nn.Embedding(len(EVENT_TYPES), dim)
         self.attention = Attention(dim, dropout)
         self.norm = nn.LayerNorm(dim)
-        self.query, self.key = nn.Linear(dim, dim), nn.Linear(dim, dim)
-        self.age, self.pause = nn.Embedding(LENGTH, dim), nn.Embedding(PAUSES, dim)
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.age = nn.Embedding(LENGTH, dim)
+        self.pause = nn.Embedding(PAUSES, dim)
         self.weight = nn.Linear(dim, 1, bias=False)
         self.fade = nn.Parameter(-0.4 * torch.arange(float(LENGTH)))
-        self.again, self.again_age = nn.Linear(dim, 1), nn.Parameter(torch.zeros(LENGTH))
+        self.again = nn.Linear(dim, 1)
+        self.again_age = nn.Parameter(torch.zeros(LENGTH))
         self.dropout = nn.Dropout(dropout)
         for table in (self.kind, self.age, self.pause):
             nn.init.zeros_(table.weight)
@@ -90,8 +109,9 @@ class Encoder(nn.Module):
     def forward(self, vectors: Tensor, session: Session, known: Tensor) -> tuple[Tensor, Tensor]:
         """What is expected after each event, given the `LENGTH` events up to it.
 
-        Takes unit vectors (batch, n, dim) and which are known, bool (batch, n). Returns session vectors of length
-        `SCALE` (batch, n, dim), and the bias of each article that was seen, as of each event (batch, now, seen).
+        Takes unit vectors (batch, n, dim) and which are known, bool (batch, n). Returns session
+        vectors of length `SCALE` (batch, n, dim), and the bias of each article that was seen, as of
+        each event (batch, now, seen).
         """
         place = known.long().cumsum(1)
         distance = place[:, :, None] - place[:, None]
@@ -104,9 +124,14 @@ class Encoder(nn.Module):
         hidden = self.norm(hidden)
         pause = self.pause(pauses(session.times))[:, None] * ~itself[..., None]
         key = self.key(hidden + self.kind(session.kinds))[:, None] + self.age(distance) + pause
-        logits = self.weight(torch.tanh(self.query(hidden)[:, :, None] + key))[..., 0] + self.fade[distance]
+        logits = (
+            self.weight(torch.tanh(self.query(hidden)[:, :, None] + key))[..., 0]
+            + self.fade[distance]
+        )
         share = logits.masked_fill(~visible, NEVER).softmax(-1)
-        return F.normalize(share @ vectors, dim=-1) * SCALE, self.again(hidden) + self.again_age[distance]
+        return F.normalize(share @ vectors, dim=-1) * SCALE, self.again(hidden) + self.again_age[
+            distance
+        ]
 
 
 def newest(rows: Tensor, known: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""The module to one self-contained ONNX file, raw article ids to raw article ids, and the proof that both agree."""
+"""The module to one self-contained ONNX file, raw article ids to raw article ids, and the proof
+that both agree."""
 
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from models.session_recommender.vocabulary import OPSET, with_vocabulary
 from models.spec import MAX_BATCH, Parity
 
 TOLERANCE = 1e-5
-"""Of scores, relative: float32 sums of a few hundred terms in another order differ by about 1e-6."""
+"""Of scores, relative: float32 sums of a few hundred terms in another order differ by about
+1e-6."""
 SIZES = range(1, MAX_BATCH + 1)
 OVERLAP = 0.95
 """One of 20 answers may differ: a tie at rank 20."""
@@ -48,30 +50,45 @@ def export(scorer: Scorer, catalogue: Catalogue, path: Path) -> Path:
 
 
 def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: list[np.ndarray]) -> Parity:
-    """Compares module and file on `inputs`, raw ids, kinds and times, int64 (n, 20) each, and on sessions of no, one
-    and 20 events, in batches of every size that a server may make."""
+    """Compares module and file on `inputs`, raw ids, kinds and times, int64 (n, 20) each, and on
+    sessions of no, one and 20 events, in batches of every size that a server may make."""
     inputs = [np.concatenate([_edges(values), values]) for values in inputs]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     ids, expected = _module_answers(scorer, catalogue, inputs)
-    overlaps, differences, start, n = [], [], 0, len(ids)
+    overlaps = []
+    differences = []
+    start = 0
+    n = len(ids)
     # These are 2,080 rows; more inputs follow in the largest batches.
     more = max(0, -(-(n - sum(SIZES)) // MAX_BATCH))
     for size in [*SIZES, *[MAX_BATCH] * more]:
         rows = np.arange(start, start + size) % n
         answers, scores = session.run(
-            ["answers", "scores"], {name: values[rows] for name, values in zip(INPUTS, inputs, strict=True)}
+            ["answers", "scores"],
+            {name: values[rows] for name, values in zip(INPUTS, inputs, strict=True)},
         )
         overlaps.append((ids[rows, :, None] == answers[:, None, :]).any(2).mean(1).min())
-        differences.append((np.abs(scores - expected[rows]) / np.maximum(np.abs(expected[rows]), 1)).max())
+        differences.append(
+            (np.abs(scores - expected[rows]) / np.maximum(np.abs(expected[rows]), 1)).max()
+        )
         start += size
-    overlap, difference = float(min(overlaps)), float(max(differences))
+    overlap = float(min(overlaps))
+    difference = float(max(differences))
     passed = overlap >= OVERLAP and difference <= TOLERANCE
-    return Parity(inputs=n, largest_batch=MAX_BATCH, min_overlap=overlap, max_difference=difference, passed=passed)
+    return Parity(
+        inputs=n,
+        largest_batch=MAX_BATCH,
+        min_overlap=overlap,
+        max_difference=difference,
+        passed=passed,
+    )
 
 
-def _module_answers(scorer: Scorer, catalogue: Catalogue, inputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _module_answers(
+    scorer: Scorer, catalogue: Catalogue, inputs: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """Raw ids and scores by the module, (n, 20) each."""
     parts = []
     for start in range(0, len(inputs[0]), MAX_BATCH):

@@ -1,4 +1,5 @@
-"""Rows of `events` to prefixes (one per event that can be predicted) and to what is known of articles and their pairs.
+"""Rows of `events` to prefixes (one per event that can be predicted) and to what is known of
+articles and their pairs.
 
 numpy and Polars only.
 """
@@ -13,9 +14,11 @@ from models.session_recommender.schema import EVENT_TYPES
 LENGTH = 20
 """Events of a session that the model looks at, the newest ones."""
 PADDING = -1
-"""Fills `article_ids` where a session has fewer events, and answers where the catalogue has fewer articles."""
+"""Fills `article_ids` where a session has fewer events, and answers where the catalogue has fewer
+articles."""
 INPUTS = ("article_ids", "types", "times")
-"""Of the ONNX file, int64 (batch, LENGTH), oldest event first: raw ids; 0 click, 1 cart, 2 order; ms since 1970."""
+"""Of the ONNX file, int64 (batch, LENGTH), oldest event first: raw ids; 0 click, 1 cart, 2 order;
+ms since 1970."""
 DENSE = 8
 """With less than so many times as many ids as articles, a table of all ids is small."""
 DAY_MS = 86_400_000
@@ -39,7 +42,9 @@ class Events:
 
     def take(self, mask: np.ndarray) -> "Events":
         """The events where `mask` is true; it must keep or drop sessions whole."""
-        return Events(self.session[mask], self.aid[mask], self.ts[mask], self.kind[mask], self.position[mask])
+        return Events(
+            self.session[mask], self.aid[mask], self.ts[mask], self.kind[mask], self.position[mask]
+        )
 
     def started(self) -> np.ndarray:
         """Time of the session's first event, for each event: int64 ms of shape (events,)."""
@@ -47,8 +52,11 @@ class Events:
 
 
 def events(rows: pl.DataFrame) -> Events:
-    """Sorts rows of the table (any order) by session, then time; ties by article and type, so that the order is one."""
-    rows = rows.with_columns(pl.col("type").cast(pl.Enum(EVENT_TYPES))).sort("session", "ts", "aid", "type")
+    """Sorts rows of the table (any order) by session, then time; ties by article and type, so that
+    the order is one."""
+    rows = rows.with_columns(pl.col("type").cast(pl.Enum(EVENT_TYPES))).sort(
+        "session", "ts", "aid", "type"
+    )
     session, aid, ts = (rows[c].to_numpy() for c in ("session", "aid", "ts"))
     kind = rows["type"].to_physical().to_numpy().astype(np.int64)
     index = np.arange(len(rows))
@@ -57,10 +65,11 @@ def events(rows: pl.DataFrame) -> Events:
 
 
 def prefixes(e: Events, values: np.ndarray, padding: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each event but a session's first is a label, and the at most `LENGTH` events before it are its input.
+    """Each event but a session's first is a label, and the at most `LENGTH` events before it are
+    its input.
 
-    `values` (events,) is what to collect, such as article ids. Returns inputs int64 (n, LENGTH), oldest first and then
-    `padding`, and the position in `e` of each label, int64 (n,).
+    `values` (events,) is what to collect, such as article ids. Returns inputs int64 (n, LENGTH),
+    oldest first and then `padding`, and the position in `e` of each label, int64 (n,).
     """
     label = np.flatnonzero(e.position > 0)
     length = np.minimum(e.position[label], LENGTH)
@@ -73,8 +82,9 @@ def prefixes(e: Events, values: np.ndarray, padding: int) -> tuple[np.ndarray, n
 class Catalogue:
     """Raw article ids and their rows in every table of the model.
 
-    `ids` int64 (articles,), ascending. The tables have `size` rows: the articles, then rows that stand for no article,
-    at least one and so many that the best `LENGTH` always exist. The last one, `nothing`, is unknown and padding alike.
+    `ids` int64 (articles,), ascending. The tables have `size` rows: the articles, then rows that
+    stand for no article, at least one and so many that the best `LENGTH` always exist. The last
+    one, `nothing`, is unknown and padding alike.
     """
 
     ids: np.ndarray
@@ -100,8 +110,10 @@ class Catalogue:
 
 
 def with_popularity(rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
-    """`rows` with `popularity`, log(1 + `seen`) of the article in `known` (columns aid, seen), null where it is not."""
-    ids, popularity = known["aid"], known["seen"].log1p().cast(pl.Float32)
+    """`rows` with `popularity`, log(1 + `seen`) of the article in `known` (columns aid, seen), null
+    where it is not."""
+    ids = known["aid"]
+    popularity = known["seen"].log1p().cast(pl.Float32)
     if not known.height or ids.min() < 0 or ids.max() >= DENSE * known.height:  # type: ignore[operator]
         seen = pl.LazyFrame({"aid": ids, "popularity": popularity})
         return rows.join(seen, on="aid", how="left", maintain_order="left")

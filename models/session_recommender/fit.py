@@ -24,19 +24,32 @@ CHECKPOINT_STEPS = 200
 class Progress(Callback):
     """Checkpoints and reports. Steps decide, not seconds, so that all processes agree."""
 
-    def __init__(self, folder: Path, batches: Batches, report: Callable[[float, dict[str, float]], None]):
-        self.folder, self.batches, self.report = folder, batches, report
+    def __init__(
+        self, folder: Path, batches: Batches, report: Callable[[float, dict[str, float]], None]
+    ):
+        self.folder = folder
+        self.batches = batches
+        self.report = report
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_fit_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Tells the batches which share of each is this process's."""
-        self.batches.rank, self.batches.processes = trainer.global_rank, trainer.world_size
+        self.batches.rank = trainer.global_rank
+        self.batches.processes = trainer.world_size
         if trainer.world_size > 1:
             atexit.register(part)
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
-        """Every `CHECKPOINT_STEPS`, what is needed to go on is on disk; an old file stays until the new is whole."""
+        """Every `CHECKPOINT_STEPS`, what is needed to go on is on disk; an old file stays until the
+        new is whole."""
         if trainer.global_step % objectives.LOG_EVERY == 0:
             self._tell(trainer, pl_module)
         if trainer.global_step % CHECKPOINT_STEPS == 0 and not trainer.is_last_batch:
@@ -46,7 +59,9 @@ class Progress(Callback):
             if trainer.is_global_zero:
                 os.replace(self.folder / "new.ckpt", self.folder / "last.ckpt")
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """An epoch is over."""
         self._tell(trainer, pl_module)
 
@@ -65,24 +80,34 @@ class Progress(Callback):
 
 
 def part() -> None:
-    """End the threads that connect the processes: one that still runs when its process exits may abort it."""
+    """End the threads that connect the processes: one that still runs when its process exits may
+    abort it."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def write(folder: Path, task: Any, validated: bool) -> None:
-    """The best weights and the curves of a finished training; the curves are the sign that it is finished."""
+    """The best weights and the curves of a finished training; the curves are the sign that it is
+    finished."""
     save_file(task.best_state if validated else task.state(), folder / "best.safetensors")
     (folder / "new.json").write_text(json.dumps({"best": task.best, "curves": task.curves}))
     os.replace(folder / "new.json", folder / "done.json")
 
 
 def fit(
-    task: Task, batches: Batches, validation: list, epochs: int, folder: Path, trainer: dict, report: Callable
+    task: Task,
+    batches: Batches,
+    validation: list,
+    epochs: int,
+    folder: Path,
+    trainer: dict,
+    report: Callable,
 ) -> None:
-    """Trains `task.network` in place to the weights of its best epoch; continues or skips what `folder` has already.
+    """Trains `task.network` in place to the weights of its best epoch; continues or skips what
+    `folder` has already.
 
-    Without validation the last epoch is the best. `task.curves` and `task.best` are those of the whole training.
+    Without validation the last epoch is the best. `task.curves` and `task.best` are those of the
+    whole training.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "done.json").exists():
@@ -102,8 +127,11 @@ def fit(
             **where,
         )
         loader: Any = DataLoader(validation, batch_size=None) if validation else None  # type: ignore[arg-type]
-        fitter.fit(task, batches, loader, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        fitter.fit(
+            task, batches, loader, ckpt_path=str(last) if last.exists() else None, weights_only=True
+        )
     done = json.loads((folder / "done.json").read_text())
     task.network.load_state_dict(load_file(folder / "best.safetensors"))
     task.network.eval()
-    task.best, task.curves = done["best"], [tuple(point) for point in done["curves"]]
+    task.best = done["best"]
+    task.curves = [tuple(point) for point in done["curves"]]

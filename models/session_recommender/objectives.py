@@ -1,4 +1,5 @@
-"""How the two networks are trained with Lightning: batches, steps, checkpoints; the same on one process and on many."""
+"""How the two networks are trained with Lightning: batches, steps, checkpoints; the same on one
+process and on many."""
 
 import copy
 from collections.abc import Callable
@@ -25,15 +26,20 @@ def forgotten(times: Tensor) -> Tensor:
 
 
 class Task(lightning.LightningModule):
-    """What both trainings share: curves, the best weights so far, a rate that rises and falls, steps that repeat."""
+    """What both trainings share: curves, the best weights so far, a rate that rises and falls,
+    steps that repeat."""
 
     def __init__(self, network: torch.nn.Module, seed: int, lr: float):
         super().__init__()
-        self.network, self.seed, self.lr = network, seed, lr
+        self.network = network
+        self.seed = seed
+        self.lr = lr
         self.curves: list[tuple[str, int, float]] = []
-        self.best, self.best_state = -1.0, self.state()
+        self.best = -1.0
+        self.best_state = self.state()
         self.hits: list[np.ndarray] = []
-        # Not asked of Lightning: its estimate sets up the batches before a checkpoint says where they stood.
+        # Not asked of Lightning: its estimate sets up the batches before a checkpoint says where
+        # they stood.
         self.steps = 0
 
     def state(self) -> dict[str, Tensor]:
@@ -44,17 +50,23 @@ class Task(lightning.LightningModule):
         raise NotImplementedError
 
     def training_step(self, batch: Any, step: int) -> Tensor:
-        """Whatever is drawn in a step depends on its number alone: a resumed training repeats it."""
+        """Whatever is drawn in a step depends on its number alone: a resumed training repeats
+        it."""
         number = (self.seed * 1_000_003 + self.global_step) * 1_009 + self.global_rank
         # Without a GPU, torch.manual_seed remembers every call, with its stack, until there is one.
-        (torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed)(number)
+        (torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed)(
+            number
+        )
         loss = self.loss(batch)
         if self.global_step % LOG_EVERY == 0:
             self.curves.append(("train_loss", self.global_step, float(loss.detach())))
         return loss
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Gives the gradients' memory back before the next forward pass wants some; Lightning does it after."""
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """Gives the gradients' memory back before the next forward pass wants some; Lightning does
+        it after."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
 
@@ -65,7 +77,8 @@ class Task(lightning.LightningModule):
         self.curves.append(("validation_recall", self.global_step, recall))
         self.log("recall", recall)
         if recall > self.best:
-            self.best, self.best_state = recall, self.state()
+            self.best = recall
+            self.best_state = self.state()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Curves and the best weights are part of where a training stands."""
@@ -74,15 +87,20 @@ class Task(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See `on_save_checkpoint`."""
         self.curves = [tuple(point) for point in checkpoint["curves"]]
-        self.best, self.best_state = checkpoint["best"], checkpoint["best_state"]
+        self.best = checkpoint["best"]
+        self.best_state = checkpoint["best_state"]
 
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises for a tenth of the steps and then falls to zero."""
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=self.lr, weight_decay=0.05, fused=True)
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=self.lr, weight_decay=0.05, fused=True
+        )
         steps = self.steps + 1
         # A rise of a single step would divide by zero.
         rise = max(0.1, 2 / steps)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps, pct_start=rise)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.lr, total_steps=steps, pct_start=rise
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -91,42 +109,57 @@ def catalogue_logsumexp(
 ) -> Tensor:
     """log sum_j exp(queries @ vectors(articles)[j]), float32 (n,), of queries (n, dim).
 
-    Where the articles, int64 and ascending, are more than `most`, the sum is estimated without bias: exactly over
-    `own`, which are some of them, ascending, and over the rest from a uniform sample of `most`, weighted up.
+    Where the articles, int64 and ascending, are more than `most`, the sum is estimated without
+    bias: exactly over `own`, which are some of them, ascending, and over the rest from a uniform
+    sample of `most`, weighted up.
     """
     if len(articles) <= most:
         return (queries @ vectors(articles).T).logsumexp(1)
     left = torch.ones(len(articles), dtype=torch.bool, device=articles.device)
     left[torch.searchsorted(articles, own)] = False
     others = articles[left]
-    drawn = others[torch.randint(max(1, len(others)), (min(most, len(others)),), device=articles.device)]
+    drawn = others[
+        torch.randint(max(1, len(others)), (min(most, len(others)),), device=articles.device)
+    ]
     more = torch.zeros(len(own) + len(drawn), device=articles.device)
     more[len(own) :] = np.log(max(1, len(others)) / max(1, len(drawn)))
     return (queries @ vectors(torch.cat([own, drawn])).T + more).logsumexp(1)
 
 
 class EncoderTask(Task):
-    """Every event of every session is predicted from those before it, against a sample of the catalogue."""
+    """Every event of every session is predicted from those before it, against a sample of the
+    catalogue."""
 
     network: Encoder
 
-    def __init__(self, encoder: Encoder, params: Any, known: Known, articles: np.ndarray, lr: float):
+    def __init__(
+        self, encoder: Encoder, params: Any, known: Known, articles: np.ndarray, lr: float
+    ):
         super().__init__(encoder, params.seed, lr)
-        self.params, self.padding = params, len(known.prior) - 1
-        self.aside = [known]  # In a list, it is not part of what is trained, sent to a device and saved.
+        self.params = params
+        self.padding = len(known.prior) - 1
+        self.aside = [
+            known
+        ]  # In a list, it is not part of what is trained, sent to a device and saved.
         self.compared = torch.from_numpy(articles)
         self.worth = torch.tensor([1.0, params.cart_weight, params.order_weight])
 
     def loss(self, batch: Session) -> Tensor:
-        """Cross-entropy of the softmax, articles that were seen with their bias, weighted by the event's worth."""
-        worth, padding = self.worth.to(self.device), self.padding
+        """Cross-entropy of the softmax, articles that were seen with their bias, weighted by the
+        event's worth."""
+        worth = self.worth.to(self.device)
+        padding = self.padding
         rows = torch.where(batch.rows < 0, padding, batch.rows)
-        session = Session(rows[:, :-1], batch.kinds[:, :-1].clamp(min=0), forgotten(batch.times[:, :-1]))
+        session = Session(
+            rows[:, :-1], batch.kinds[:, :-1].clamp(min=0), forgotten(batch.times[:, :-1])
+        )
         known = session.rows < padding
         predicted = rows[:, 1:] < padding
-        labels, seen = rows[:, 1:][predicted], session.rows[:, None].expand(-1, known.shape[1], -1)[predicted]
+        labels = rows[:, 1:][predicted]
+        seen = session.rows[:, None].expand(-1, known.shape[1], -1)[predicted]
         expected, again = self.network(self.network.vectors(session.rows), session, known)
-        expected, again = expected[predicted], again[predicted]
+        expected = expected[predicted]
+        again = again[predicted]
         counted = newest(session.rows, known)[predicted]
         everything = catalogue_logsumexp(
             expected, self.network.vectors, self.compared.to(self.device), rows[rows < padding].unique(),
@@ -134,7 +167,9 @@ class EncoderTask(Task):
         )  # fmt: skip
         own = (expected[:, None] * self.network.vectors(seen)).sum(-1)
         more = (own.exp() * (again.exp() - 1) * counted).sum(1)
-        right = (expected * self.network.vectors(labels)).sum(1) + (again * counted * (seen == labels[:, None])).sum(1)
+        right = (expected * self.network.vectors(labels)).sum(1) + (
+            again * counted * (seen == labels[:, None])
+        ).sum(1)
         weight = worth[batch.kinds[:, 1:][predicted]]
         # The sum has the right answer in it, whatever rounding makes of the rest.
         total = torch.maximum(everything.exp() + more, right.exp())
@@ -147,7 +182,11 @@ class EncoderTask(Task):
     def validation_step(self, batch: tuple[Session, Tensor], step: int) -> None:
         """Recall@20 of table and encoder together."""
         session, labels = batch
-        self.hits.append(metrics.recall(self.scorer[0](*(t.cpu() for t in session))[0].numpy(), labels.cpu().numpy()))
+        self.hits.append(
+            metrics.recall(
+                self.scorer[0](*(t.cpu() for t in session))[0].numpy(), labels.cpu().numpy()
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -170,7 +209,9 @@ class Block:
         """The prefixes at `index`."""
         session = Session(*(t[index] for t in self.session))
         found = Candidates(*(t[index] for t in self.found))
-        return Block(self.known, self.vectors, session, found, self.labels[index], self.kinds[index])
+        return Block(
+            self.known, self.vectors, session, found, self.labels[index], self.kinds[index]
+        )
 
     def lengths(self) -> np.ndarray:
         """Columns of each prefix up to its last known event, int64 (n,)."""
@@ -189,16 +230,21 @@ class Block:
 
 
 class RankerTask(Task):
-    """The right candidate against the other ones, on prefixes that neither table nor encoder had seen."""
+    """The right candidate against the other ones, on prefixes that neither table nor encoder had
+    seen."""
 
     network: Ranker
 
     def __init__(self, ranker: Ranker, params: Any, validation: Block):
         super().__init__(ranker, params.seed, params.ranker_lr)
         self.worth = torch.tensor([1.0, params.cart_weight, params.order_weight])
-        self.best = float(metrics.recall(validation.found.rows[:, :20].numpy(), validation.labels.numpy()).mean())
+        self.best = float(
+            metrics.recall(validation.found.rows[:, :20].numpy(), validation.labels.numpy()).mean()
+        )
 
-    def transfer_batch_to_device(self, batch: Block, device: torch.device, dataloader_idx: int) -> Block:
+    def transfer_batch_to_device(
+        self, batch: Block, device: torch.device, dataloader_idx: int
+    ) -> Block:
         """Stays where it is: Lightning would copy what is known, too."""
         return batch
 
@@ -232,4 +278,6 @@ def ranker_batches(blocks: list[Block], size: int, seed: int) -> Batches:
         k = int(np.searchsorted(first, index[0], "right")) - 1
         return blocks[k].take(index - first[k]).narrow()
 
-    return Batches(np.concatenate([b.lengths() for b in blocks]), [len(b) for b in blocks], size, seed, take)
+    return Batches(
+        np.concatenate([b.lengths() for b in blocks]), [len(b) for b in blocks], size, seed, take
+    )

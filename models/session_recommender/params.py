@@ -11,9 +11,15 @@ class Params(BaseModel, extra="forbid"):
     """Training parameters."""
 
     dim: int = Field(default=64, ge=4, multiple_of=2, description="Length of an article's vector.")
-    epochs: int = Field(default=2, ge=1, description="Most passes over the older sessions when there is no parent.")
-    block_epochs: int = Field(default=1, ge=1, description="Passes over each block of the newest sessions.")
-    batch_size: int = Field(default=128, ge=2, description="Sessions in a step of the encoder, over all processes.")
+    epochs: int = Field(
+        default=2, ge=1, description="Most passes over the older sessions when there is no parent."
+    )
+    block_epochs: int = Field(
+        default=1, ge=1, description="Passes over each block of the newest sessions."
+    )
+    batch_size: int = Field(
+        default=128, ge=2, description="Sessions in a step of the encoder, over all processes."
+    )
     lr: Annotated[float, Search(5e-4, 5e-3, log=True)] = Field(
         default=2e-3, gt=0, description="Highest learning rate of the encoder; it falls to zero."
     )
@@ -24,16 +30,26 @@ class Params(BaseModel, extra="forbid"):
         default=0.4, ge=0, lt=1, description="Share of the encoder's numbers that a step hides."
     )
     most_compared: int = Field(
-        default=1_500, ge=1, description="Articles in the softmax that are drawn beside those of the batch."
+        default=1_500,
+        ge=1,
+        description="Articles in the softmax that are drawn beside those of the batch.",
     )
     ranker_epochs: int = Field(default=3, ge=1, description="Most passes of the ranker.")
-    ranker_batch_size: int = Field(default=128, ge=2, description="Prefixes in a step of the ranker.")
+    ranker_batch_size: int = Field(
+        default=128, ge=2, description="Prefixes in a step of the ranker."
+    )
     ranker_lr: Annotated[float, Search(5e-4, 1e-2, log=True)] = Field(
         default=4e-3, gt=0, description="Highest learning rate of the ranker."
     )
-    cart_weight: float = Field(default=1.0, ge=0, description="Worth of predicting a cart; a click is worth 1.")
-    order_weight: float = Field(default=1.0, ge=0, description="Worth of predicting an order; a click is worth 1.")
-    seed: int = Field(default=0, ge=0, description="Same rows, parameters, parent and processes: same weights.")
+    cart_weight: float = Field(
+        default=1.0, ge=0, description="Worth of predicting a cart; a click is worth 1."
+    )
+    order_weight: float = Field(
+        default=1.0, ge=0, description="Worth of predicting an order; a click is worth 1."
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Same rows, parameters, parent and processes: same weights."
+    )
 
     @classmethod
     def tiny(cls) -> "Params":

@@ -1,4 +1,5 @@
-"""What the libraries underneath should do while a model is trained: say little, and use one thread."""
+"""What the libraries underneath should do while a model is trained: say little, and use one
+thread."""
 
 import logging
 import warnings
@@ -12,7 +13,8 @@ import torch
 def quiet() -> Iterator[None]:
     """Silences what Lightning and the exporter say about devices, workers and each other."""
     loggers = [
-        logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "torch.onnx", "onnxscript")
+        logging.getLogger(name)
+        for name in ("lightning.pytorch", "lightning.fabric", "torch.onnx", "onnxscript")
     ]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -28,7 +30,8 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Steps this small lose more to threads that wait for each other than they gain, and results stay the same."""
+    """Steps this small lose more to threads that wait for each other than they gain, and results
+    stay the same."""
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -28,7 +28,9 @@ class Event(pa.DataFrameModel):
 
     session: pl.Int64 = pa.Field(ge=0)
     aid: pl.Int64 = pa.Field(ge=0, description="raw article id")
-    ts: pl.Int64 = pa.Field(ge=946_684_800_000, lt=4_102_444_800_000, description="ms since 1970 UTC, in 2000..2099")
+    ts: pl.Int64 = pa.Field(
+        ge=946_684_800_000, lt=4_102_444_800_000, description="ms since 1970 UTC, in 2000..2099"
+    )
     type: pl.Enum = pa.Field(dtype_kwargs={"categories": EVENT_TYPES})
 
     class Config:

@@ -1,4 +1,5 @@
-"""One training from rows to files: older sessions shuffled, the newest in the order of time, export, parity."""
+"""One training from rows to files: older sessions shuffled, the newest in the order of time,
+export, parity."""
 
 import itertools
 import time
@@ -22,17 +23,26 @@ from models.session_recommender.covisitation import covisit
 from models.session_recommender.encoder import Encoder, Session
 from models.session_recommender.features import LENGTH, PADDING, Catalogue, Events, events, prefixes
 from models.session_recommender.fit import fit
-from models.session_recommender.objectives import Block, EncoderTask, RankerTask, Task, ranker_batches
+from models.session_recommender.objectives import (
+    Block,
+    EncoderTask,
+    RankerTask,
+    Task,
+    ranker_batches,
+)
 from models.session_recommender.runtime import one_thread, quiet
 from models.session_recommender.scorer import CANDIDATES, Candidates, Known, Ranker, Scorer
 from models.spec import Trained, Work
 
-NEWEST, BLOCKS = 0.15, 5
-"""Share of the sessions, the newest, that are gone through in the order of time; and in how many blocks."""
+NEWEST = 0.15
+BLOCKS = 5
+"""Share of the sessions, the newest, that are gone through in the order of time; and in how many
+blocks."""
 MOST_HELD = 1_000
 """Sessions of the first block, at most, that choose the epoch of the encoder."""
 MOST_JUDGED = 8_000
-"""Prefixes of the last block, at most and the newest, that choose the ranker's epoch and measure what is served."""
+"""Prefixes of the last block, at most and the newest, that choose the ranker's epoch and measure
+what is served."""
 LEAST_OLD = 2_000
 """Older sessions that are repeated with each block at least."""
 PARITY_INPUTS = 500
@@ -80,18 +90,24 @@ class Part:
 
 
 class Course:
-    """The steps of one training, each of which leaves its result in the work folder and is skipped if it is there.
+    """The steps of one training, each of which leaves its result in the work folder and is skipped
+    if it is there.
 
-    The encoder first learns from the older sessions in random order. The newest are then gone through in blocks, as
-    they would have come in production: table and encoder answer a block before they learn from it (Dawid, "Prequential
-    analysis", 1984). So the ranker is trained on answers to sessions that nothing had seen, and nothing is held back
-    from what is served. The end of the last block chooses the ranker's epoch,
-    and whether the ranker, or even the encoder, is trusted at all.
+    The encoder first learns from the older sessions in random order. The newest are then gone
+    through in blocks, as they would have come in production: table and encoder answer a block
+    before they learn from it (Dawid, "Prequential analysis", 1984). So the ranker is trained on
+    answers to sessions that nothing had seen, and nothing is held back from what is served. The end
+    of the last block chooses the ranker's epoch, and whether the ranker, or even the encoder, is
+    trusted at all.
     """
 
     def __init__(self, e: Events, catalogue: Catalogue, params: Any, work: Work):
-        self.e, self.catalogue, self.params, self.work = e, catalogue, params, work
-        self.row, self.started = catalogue.rows(e.aid), e.started()
+        self.e = e
+        self.catalogue = catalogue
+        self.params = params
+        self.work = work
+        self.row = catalogue.rows(e.aid)
+        self.started = e.started()
         self.encoder = Encoder(catalogue.size, params.dim, params.dropout)
         self.ranker_state: dict[str, Tensor] | None = None
         self.inherited = torch.zeros(catalogue.size, dtype=torch.bool)
@@ -133,16 +149,27 @@ class Course:
         parts = torch.arange(len(labels)).split(256)
         validation = [(Session(*(t[part] for t in session)), labels[part]) for part in parts]
         task = EncoderTask(self.encoder, self.params, known, self._compared(known), self.params.lr)
-        self._fit(task, self._sequences(self.started < start), validation, self.params.epochs, "older", (0.0, 0.6))
+        self._fit(
+            task,
+            self._sequences(self.started < start),
+            validation,
+            self.params.epochs,
+            "older",
+            (0.0, 0.6),
+        )
 
     def _learn_block(self, known: Known, start: int, end: int, share: float) -> None:
         """The block's sessions and as many older ones, drawn at random, against forgetting."""
         new = (self.started >= start) & (self.started < end)
         old = np.unique(self.e.session[self.started < start])
         count = min(len(old), max(len(np.unique(self.e.session[new])), LEAST_OLD))
-        repeated = np.random.default_rng([self.params.seed, start]).choice(old, count, replace=False)
+        repeated = np.random.default_rng([self.params.seed, start]).choice(
+            old, count, replace=False
+        )
         batches = self._sequences(new | np.isin(self.e.session, repeated))
-        task = EncoderTask(self.encoder, self.params, known, self._compared(known), self.params.block_lr)
+        task = EncoderTask(
+            self.encoder, self.params, known, self._compared(known), self.params.block_lr
+        )
         whole = (0.6 + 0.2 * share, 0.6 + 0.2 * share + 0.2 / BLOCKS)
         self._fit(task, batches, [], self.params.block_epochs, f"block-{start}", whole)
 
@@ -153,7 +180,8 @@ class Course:
             self.ranker.load_state_dict(self.ranker_state)
         count = len(blocks[-1])
         cut = count - min(MOST_JUDGED, (count + 1) // 2)
-        held, rest = blocks[-1].take(np.arange(cut, count)), blocks[-1].take(np.arange(cut))
+        held = blocks[-1].take(np.arange(cut, count))
+        rest = blocks[-1].take(np.arange(cut))
         validation = [held.take(part) for part in torch.arange(len(held)).split(256)]
         learnt = [block for block in map(Block.answerable, [*blocks[:-1], rest]) if len(block)]
         task = RankerTask(self.ranker, self.params, held)
@@ -171,12 +199,17 @@ class Course:
         self.validated = {name: float(h.mean()) for name, h in hits.items()}
         self.chosen = choose(hits)
         encoder = None if self.chosen == "table" else self.encoder.eval()
-        return Scorer(known, encoder, self.ranker.eval() if self.chosen == "ranker" else None).eval()
+        return Scorer(
+            known, encoder, self.ranker.eval() if self.chosen == "ranker" else None
+        ).eval()
 
-    def _fit(self, task: Task, batches: Batches, validation: list, epochs: int, name: str, share: tuple) -> None:
+    def _fit(
+        self, task: Task, batches: Batches, validation: list, epochs: int, name: str, share: tuple
+    ) -> None:
         if not len(batches):
             return
-        part, folder = Part(self.work.report, *share), self.work.folder / name
+        part = Part(self.work.report, *share)
+        folder = self.work.folder / name
         # The ranker is so small that one process is enough.
         trainer = self.work.trainer if isinstance(task, EncoderTask) else {}
         fit(task, batches, validation, epochs, folder, trainer, part)
@@ -186,7 +219,9 @@ class Course:
     def _sequences(self, chosen: np.ndarray) -> Batches:
         sequences = Sequences.of(self.e.take(chosen), self.row[chosen])
         length = sequences.length
-        return Batches(length, [len(length)], self.params.batch_size, self.params.seed, sequences.take)
+        return Batches(
+            length, [len(length)], self.params.batch_size, self.params.seed, sequences.take
+        )
 
     def _compared(self, known: Known) -> np.ndarray:
         """Rows of the articles that the softmax compares: those seen so far."""
@@ -194,27 +229,42 @@ class Course:
 
     def _prefixes(self, e: Events) -> tuple[Session, np.ndarray]:
         """Every prefix, and the position in `e` of what came next."""
-        columns = (self.catalogue.rows(e.aid), self.catalogue.nothing), (e.kind, PADDING), (e.ts, PADDING)
+        columns = (
+            (self.catalogue.rows(e.aid), self.catalogue.nothing),
+            (e.kind, PADDING),
+            (e.ts, PADDING),
+        )
         found = [prefixes(e, values, padding) for values, padding in columns]
         return Session(*(torch.from_numpy(values) for values, _ in found)), found[0][1]
 
     def _answered(self, known: Known, start: int, end: int) -> Block:
-        """Candidates for each prefix of the sessions from `start` to `end`, in the order of the sessions' start."""
+        """Candidates for each prefix of the sessions from `start` to `end`, in the order of the
+        sessions' start."""
         e = self.e.take((self.started >= start) & (self.started < end))
         session, label = self._prefixes(e)
         order = np.argsort(e.started()[label], kind="stable")
-        session, label = Session(*(t[order] for t in session)), label[order]
+        session = Session(*(t[order] for t in session))
+        label = label[order]
         scorer = Scorer(known, self.encoder.eval())
         with torch.no_grad():
             pieces = torch.arange(len(label)).split(256)
-            parts = [scorer.find(Session(*(t[piece] for t in session)), CANDIDATES)[:2] for piece in pieces]
-        asked = Session(*(torch.cat(tensors) for tensors in zip(*(s for s, _ in parts), strict=True)))
-        found = Candidates(*(torch.cat(tensors) for tensors in zip(*(f for _, f in parts), strict=True)))
-        labels, kinds = torch.from_numpy(self.catalogue.rows(e.aid)[label]), torch.from_numpy(e.kind[label])
+            parts = [
+                scorer.find(Session(*(t[piece] for t in session)), CANDIDATES)[:2]
+                for piece in pieces
+            ]
+        asked = Session(
+            *(torch.cat(tensors) for tensors in zip(*(s for s, _ in parts), strict=True))
+        )
+        found = Candidates(
+            *(torch.cat(tensors) for tensors in zip(*(f for _, f in parts), strict=True))
+        )
+        labels = torch.from_numpy(self.catalogue.rows(e.aid)[label])
+        kinds = torch.from_numpy(e.kind[label])
         return Block(known, scorer.vectors, asked, found, labels, kinds)
 
     def _welcome(self, before: Known, known: Known) -> None:
-        """An article that neither `before` nor the parent knew starts at the mean of its neighbours' vectors."""
+        """An article that neither `before` nor the parent knew starts at the mean of its
+        neighbours' vectors."""
         every = torch.arange(self.catalogue.size)
         old = before.known(every) | self.inherited
         new = known.known(every) & ~old
@@ -223,29 +273,37 @@ class Course:
         near = known.neighbours.long()
         weight = known.weights * old[near]
         with torch.no_grad():
-            mean = F.embedding_bag(near, self.encoder.vectors(every), mode="sum", per_sample_weights=weight)
+            mean = F.embedding_bag(
+                near, self.encoder.vectors(every), mode="sum", per_sample_weights=weight
+            )
             mean = mean[new] / weight[new].sum(1, keepdim=True).clamp(min=1e-9)
             drawn = F.normalize(self.encoder.articles[new], dim=1)
             length = self.encoder.articles[old].norm(dim=1).median()
             self.encoder.articles[new] = length * (mean + 0.1 * drawn)
 
     def _warm(self) -> int | None:
-        """Copies what the parent knows. Returns the time until which it has learnt, in ms, or None, with nothing
-        changed, if its vectors have another length."""
+        """Copies what the parent knows. Returns the time until which it has learnt, in ms, or None,
+        with nothing changed, if its vectors have another length."""
         with safetensors.safe_open(str(self.work.parent), "pt") as file:
             metadata = file.metadata()
             state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         before = Catalogue(state.pop("catalogue").numpy())
-        encoder = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
+        encoder = {
+            k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")
+        }
         articles = encoder.pop("articles")
-        if articles.shape[1] != self.encoder.articles.shape[1] or not fits(encoder, self.encoder, "articles"):
+        if articles.shape[1] != self.encoder.articles.shape[1] or not fits(
+            encoder, self.encoder, "articles"
+        ):
             return None
         row = torch.from_numpy(before.rows(self.catalogue.raw()))
         self.inherited = row < before.nothing
         self.encoder.load_state_dict(encoder, strict=False)
         with torch.no_grad():
             self.encoder.articles[self.inherited] = articles[row[self.inherited]]
-        self.ranker_state = {k.removeprefix("ranker."): v for k, v in state.items() if k.startswith("ranker.")}
+        self.ranker_state = {
+            k.removeprefix("ranker."): v for k, v in state.items() if k.startswith("ranker.")
+        }
         return int(metadata["trained_until"])
 
     def save(self, path: Path) -> Path:
@@ -258,14 +316,19 @@ class Course:
 
 
 def placed(known: Known, drawn: Tensor) -> Tensor:
-    """Unit vectors, float32 (size, dim): random ones, `drawn`, after one and two steps along the co-visitation, summed.
+    """Unit vectors, float32 (size, dim): random ones, `drawn`, after one and two steps along the
+    co-visitation, summed.
 
-    Chen et al., "Fast and Accurate Network Embeddings via Very Sparse Random Projection" (FastRP), 2019. An article
-    that was seen with no other keeps what was drawn.
+    Chen et al., "Fast and Accurate Network Embeddings via Very Sparse Random Projection" (FastRP),
+    2019. An article that was seen with no other keeps what was drawn.
     """
     size, count = known.neighbours.shape
-    index = torch.stack([torch.arange(size).repeat_interleave(count), known.neighbours.flatten().long()])
-    seen = torch.sparse_coo_tensor(index, known.weights.flatten(), (size, size), check_invariants=True)
+    index = torch.stack(
+        [torch.arange(size).repeat_interleave(count), known.neighbours.flatten().long()]
+    )
+    seen = torch.sparse_coo_tensor(
+        index, known.weights.flatten(), (size, size), check_invariants=True
+    )
     together = (seen + seen.T).coalesce()
     once = F.normalize(together @ drawn, dim=1)
     vectors = F.normalize(once + F.normalize(together @ once, dim=1), dim=1)
@@ -279,12 +342,17 @@ def fits(state: dict[str, Tensor], module: torch.nn.Module, *but: str) -> bool:
 
 
 def cuts(e: Events, since: int | None) -> list[int]:
-    """Times (ms) between which the newest sessions lie in blocks, by their start; the last lies after all.
+    """Times (ms) between which the newest sessions lie in blocks, by their start; the last lies
+    after all.
 
     New are the sessions that started after `since`, or, without it, the newest `NEWEST` of all.
     """
     starts = np.sort(e.started()[e.position == 1])
-    first = np.searchsorted(starts, since, "right") if since is not None else int(len(starts) * (1 - NEWEST))
+    first = (
+        np.searchsorted(starts, since, "right")
+        if since is not None
+        else int(len(starts) * (1 - NEWEST))
+    )
     first = min(first, len(starts) - 1)
     if len(starts) - first < BLOCKS:
         first = max(0, len(starts) - max(BLOCKS, int(len(starts) * NEWEST)))
@@ -301,8 +369,11 @@ def _hits(block: Block, scores: Tensor) -> np.ndarray:
 def choose(hits: dict[str, np.ndarray]) -> str:
     """The simplest model among those that are not worse than the best by more than chance.
 
-    `hits` has 0 or 1 per prefix, for each model, the simplest first. One standard error, here of the paired difference,
-    is the rule of Breiman et al., "Classification and Regression Trees", 1984, 3.4.3.
+    `hits` has 0 or 1 per prefix, for each model, the simplest first. One standard error, here of
+    the paired difference, is the rule of Breiman et al., "Classification and Regression Trees",
+    1984, 3.4.3.
     """
     best = max(hits.values(), key=np.mean)
-    return next(name for name, h in hits.items() if (best - h).mean() <= (best - h).std() / np.sqrt(len(h)))
+    return next(
+        name for name, h in hits.items() if (best - h).mean() <= (best - h).std() / np.sqrt(len(h))
+    )

@@ -10,8 +10,8 @@ OPSET = 20
 
 
 def with_vocabulary(model: onnx.ModelProto, catalogue: Catalogue) -> onnx.ModelProto:
-    """Puts raw id -> row before the graph and row -> raw id after it: the graph takes `rows`, `types` and `times` and
-    gives `best` and `scores`."""
+    """Puts raw id -> row before the graph and row -> raw id after it: the graph takes `rows`,
+    `types` and `times` and gives `best` and `scores`."""
     graph = model.graph
     encode = helper.make_node(
         "LabelEncoder",
@@ -28,7 +28,9 @@ def with_vocabulary(model: onnx.ModelProto, catalogue: Catalogue) -> onnx.ModelP
     graph.node.extend(nodes)
     graph.initializer.append(numpy_helper.from_array(catalogue.raw(), "raw"))
     graph.ClearField("input")
-    graph.input.extend(helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", LENGTH]) for name in INPUTS)
+    graph.input.extend(
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", LENGTH]) for name in INPUTS
+    )
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", LENGTH])
     answers = helper.make_tensor_value_info("answers", TensorProto.INT64, ["batch", LENGTH])
     graph.ClearField("output")

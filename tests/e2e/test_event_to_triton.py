@@ -1,4 +1,5 @@
-"""The whole stack: an event starts a worker's retraining, and a real Triton answers with the new version.
+"""The whole stack: an event starts a worker's retraining, and a real Triton answers with the new
+version.
 
 The tests of this file build on each other, in this order: one stack takes half a minute to start.
 """
@@ -27,7 +28,8 @@ MODEL = "session_recommender"
 PLAN = Plan(days=10, sessions_per_day=2600, articles=400, change_day=3)
 QUICK = {"epochs": 1, "ranker_epochs": 1}
 PATIENCE = 1200
-"""Seconds after which something will not happen any more, also on a machine that is ten times slower than usual."""
+"""Seconds after which something will not happen any more, also on a machine that is ten times
+slower than usual."""
 
 
 @dataclass
@@ -41,7 +43,9 @@ class Stack:
     def python(self, code: str) -> str:
         """Run `code` beside the stack; its last line of output."""
         env = stack.client_env(self.home, self.running) | {"PREFECT_LOGGING_LEVEL": "ERROR"}
-        done = subprocess.run([sys.executable, "-c", code], env=env, cwd=stack.ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, cwd=stack.ROOT, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
 
@@ -55,7 +59,9 @@ class Stack:
     def hurry(self) -> None:
         """Let the deployment train with `QUICK`; everything else about it stays."""
         api = self.running["prefect"]["api"]
-        (found,) = httpx.post(f"{api}/deployments/filter", json={"deployments": {"name": {"any_": ["retrain"]}}}).json()
+        (found,) = httpx.post(
+            f"{api}/deployments/filter", json={"deployments": {"name": {"any_": ["retrain"]}}}
+        ).json()
         changed = {"parameters": found["parameters"] | {"params": QUICK}}
         httpx.patch(f"{api}/deployments/{found['id']}", json=changed).raise_for_status()
 
@@ -74,8 +80,15 @@ class Stack:
 
     def runs(self, deployment: str) -> list[dict]:
         """Runs of the deployment that were not created by its schedule, oldest first."""
-        wanted = {"deployments": {"name": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        runs = httpx.post(f"{self.running['prefect']['api']}/flow_runs/filter", json=wanted).raise_for_status().json()
+        wanted = {
+            "deployments": {"name": {"any_": [deployment]}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        }
+        runs = (
+            httpx.post(f"{self.running['prefect']['api']}/flow_runs/filter", json=wanted)
+            .raise_for_status()
+            .json()
+        )
         return [run for run in runs if not run["auto_scheduled"]]
 
     def facts(self) -> dict:
@@ -122,7 +135,9 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         shop = Stack(home, stack.up(home), simulate(PLAN))
         shop.ingest(0, 3)
         shop.hurry()
-        shop.python(f"from flows.retrain import retrain; assert retrain(params={QUICK}).release == 1")
+        shop.python(
+            f"from flows.retrain import retrain; assert retrain(params={QUICK}).release == 1"
+        )
         yield shop
     finally:
         stack.down(home)
@@ -133,9 +148,14 @@ def test_a_burst_of_ten_events_starts_one_training_and_triton_answers_with_its_v
     loop.ingest(3, 6)
     loop.emit_drift(times=10)
     until(loop.retrainings, "the automation starts a retraining")
-    until(lambda: all(r["state_type"] == "COMPLETED" for r in loop.retrainings()), "the retraining completes")
+    until(
+        lambda: all(r["state_type"] == "COMPLETED" for r in loop.retrainings()),
+        "the retraining completes",
+    )
     time.sleep(12)
-    assert [r["state_type"] for r in loop.retrainings()] == ["COMPLETED"], "one event window, one run"
+    assert [r["state_type"] for r in loop.retrainings()] == ["COMPLETED"], (
+        "one event window, one run"
+    )
     facts = loop.facts()
     assert facts["versions"] == [1, 2]
     assert facts["releases"] == [1, 2]
@@ -176,7 +196,10 @@ def test_clicks_that_fall_bring_the_previous_version_back_once(loop: Stack):
     assert facts["answered_by"] == before[-2]
     loop.python(f"{fell}; time.sleep(3)")
     until(lambda: len(loop.runs("rollback")) == 2, "the automation starts another")
-    until(lambda: loop.runs("rollback")[1]["state_type"] == "FAILED", "an alert alone does not undo a rollback")
+    until(
+        lambda: loop.runs("rollback")[1]["state_type"] == "FAILED",
+        "an alert alone does not undo a rollback",
+    )
     assert loop.facts()["releases"] == facts["releases"]
 
 
@@ -204,10 +227,15 @@ def until_made_good(loop: Stack, run: str) -> None:
 
 
 def until_training(loop: Stack) -> str:
-    """Emit an event and wait until a retraining's MLflow-visible work has begun: its task `fit` runs. The run's id."""
+    """Emit an event and wait until a retraining's MLflow-visible work has begun: its task `fit`
+    runs. The run's id."""
     since = datetime.now(UTC).isoformat()
     loop.emit_drift(times=1)
-    begun = {"state": {"type": {"any_": ["RUNNING"]}}, "start_time": {"after_": since}, "name": {"like_": "fit-"}}
+    begun = {
+        "state": {"type": {"any_": ["RUNNING"]}},
+        "start_time": {"after_": since},
+        "name": {"like_": "fit-"},
+    }
     url = f"{loop.running['prefect']['api']}/task_runs/filter"
 
     def fitting() -> list[dict]:

@@ -12,7 +12,8 @@ DAY = 86_400_000
 
 @pytest.fixture
 def orders(tmp_path: Path) -> Callable[[int, int, float], str]:
-    """Writes days [first, last) of orders to a file: those above the price `threshold` are mostly sent back."""
+    """Writes days [first, last) of orders to a file: those above the price `threshold` are mostly
+    sent back."""
 
     def write(first: int, last: int, threshold: float) -> str:
         path, rng = tmp_path / "orders" / f"{first}.jsonl", np.random.default_rng(first)

@@ -1,7 +1,9 @@
-"""A process that promotes and publishes as it is told on standard input, in a fork that is killed before a given step.
+"""A process that promotes and publishes as it is told on standard input, in a fork that is killed
+before a given step.
 
-Forks, because a new process would need seconds for its imports. `{"model", "version", "step", "env"}` is answered with
-"killed" or, when the run had fewer steps that change something, with "done".
+Forks, because a new process would need seconds for its imports. `{"model", "version", "step",
+"env"}` is answered with "killed" or, when the run had fewer steps that change something, with
+"done".
 """
 
 import json
@@ -62,7 +64,9 @@ def run(told: dict) -> str:
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
-        assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, "the flow failed: see standard error"
+        assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, (
+            "the flow failed: see standard error"
+        )
         return "killed" if os.WIFSIGNALED(status) else "done"
     os.environ.update(told["env"])
     doomed(told["step"])

@@ -1,4 +1,5 @@
-"""A process that publishes what it is told on standard input, one JSON line each, and answers what came of it."""
+"""A process that publishes what it is told on standard input, one JSON line each, and answers what
+came of it."""
 
 import json
 import os

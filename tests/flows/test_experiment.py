@@ -44,15 +44,28 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
     assert "versions: 3" not in (triton["repository"] / tiny / "config.pbtxt").read_text()
 
     begun = experiment(tiny, 3, share=0.1, who="anna")
-    assert (begun.champion, begun.challenger, begun.previous, begun.share, begun.who) == (1, 3, None, 0.1, "anna")
+    assert (begun.champion, begun.challenger, begun.previous, begun.share, begun.who) == (
+        1,
+        3,
+        None,
+        0.1,
+        "anna",
+    )
     assert registry.aliases(tiny) == {"champion": 1, "challenger": 3}
     grown = experiment(tiny, 3, share=0.5)
     users = [str(number) for number in range(1_000)]
-    before, after = ({u for u in users if split.assign(r, u)[1] == "challenger"} for r in (begun, grown))
+    before, after = (
+        {u for u in users if split.assign(r, u)[1] == "challenger"} for r in (begun, grown)
+    )
     assert before < after
     assert "never shown" in experiment(tiny, 3, share=0).reason
     ended = experiment(tiny)
-    assert (ended.challenger, ended.share, ended.champion, ended.watermark) == (None, 0, 1, begun.watermark)
+    assert (ended.challenger, ended.share, ended.champion, ended.watermark) == (
+        None,
+        0,
+        1,
+        begun.watermark,
+    )
     assert registry.aliases(tiny) == {"champion": 1}
     again = experiment(tiny, 3)
     assert again.salt not in ("", begun.salt)

@@ -25,7 +25,10 @@ def sessions(first, count, per_session=3):
     shaped = (
         {
             "session": n,
-            "events": [{"aid": n + i, "ts": T0 + 1000 * (n + i), "type": "clicks"} for i in range(per_session)],
+            "events": [
+                {"aid": n + i, "ts": T0 + 1000 * (n + i), "type": "clicks"}
+                for i in range(per_session)
+            ],
         }
         for n in range(first, first + count)
     )
@@ -59,7 +62,12 @@ def emitted(monkeypatch):
 def test_folder_is_loaded_and_the_accounts_are_shown(shop, emitted):
     report = ingest(str(shop))
     assert (report.table, report.files_loaded, report.files_already_loaded) == ("events", 2, 0)
-    assert (report.lines_in, report.lines_loaded, report.rows_in, report.rows_kept) == (15, 15, 45, 45)
+    assert (report.lines_in, report.lines_loaded, report.rows_in, report.rows_kept) == (
+        15,
+        15,
+        45,
+        45,
+    )
     assert lake.read(EVENTS).height == 45
     shown = json.loads(Artifact.get("ingest-events").data)
     assert [(row["file"], row["state"], row["rows_kept"]) for row in shown] == [
@@ -75,7 +83,12 @@ def test_second_run_loads_only_what_is_new(shop, emitted):
     version = lake.version(EVENTS)
     emitted.clear()
     again = ingest(str(shop))
-    assert (again.files_loaded, again.files_already_loaded, again.rows_in, again.lines_rejected) == (0, 2, 0, 0)
+    assert (
+        again.files_loaded,
+        again.files_already_loaded,
+        again.rows_in,
+        again.lines_rejected,
+    ) == (0, 2, 0, 0)
     assert lake.version(EVENTS) == version
     assert emitted == []
     (shop / "c.jsonl").write_bytes(sessions(14, 2))
@@ -101,16 +114,29 @@ def test_bad_files_do_not_stop_the_others_and_are_all_named(shop):
 
 
 def test_rejected_lines_raise_an_event_with_the_most_frequent_reasons(shop, emitted):
-    bad = sessions(30, 3).replace(b"clicks", b"views") + b"oops\n" * 2 + sessions(40, 1).replace(b"40", b"-1") + b"{}\n"
+    bad = (
+        sessions(30, 3).replace(b"clicks", b"views")
+        + b"oops\n" * 2
+        + sessions(40, 1).replace(b"40", b"-1")
+        + b"{}\n"
+    )
     (shop / "c.jsonl").write_bytes(bad)
     report = ingest(str(shop))
     (event,) = emitted
     assert event["event"] == "kreislauf.data.rejected"
     assert event["resource"]["prefect.resource.id"] == "kreislauf.table.events"
     payload = event["payload"]
-    assert (payload["count"], payload["share"]) == (7, 7 / 22) == (report.lines_rejected, 7 / report.lines_in)
+    assert (
+        (payload["count"], payload["share"])
+        == (7, 7 / 22)
+        == (report.lines_rejected, 7 / report.lines_in)
+    )
     assert [entry["lines"] for entry in payload["reasons"]] == [3, 2, 1, 1]
-    worst = {"reason": "unknown-value", "rule": "Invalid enum value 'views' - at `$.events[...].type`", "lines": 3}
+    worst = {
+        "reason": "unknown-value",
+        "rule": "Invalid enum value 'views' - at `$.events[...].type`",
+        "lines": 3,
+    }
     assert payload["reasons"][0] == worst
     assert "7 of 22 lines (31.8%)" in payload["reason"]
 
@@ -129,13 +155,21 @@ def test_passing_trouble_is_retried_and_broken_files_are_not(shop, monkeypatch):
     monkeypatch.setattr(tasks.lake, "open_file", flaky)
     with pytest.raises(IngestError, match="1 of 3 files"):
         ingest(str(shop))
-    assert [path[len(str(shop)) + 1 :] for path in calls] == ["a.jsonl", "a.jsonl", "b.jsonl.gz", "c.jsonl"]
+    assert [path[len(str(shop)) + 1 :] for path in calls] == [
+        "a.jsonl",
+        "a.jsonl",
+        "b.jsonl.gz",
+        "c.jsonl",
+    ]
     assert lake.read(EVENTS).height == 45
 
 
 def test_broken_source_is_stopped_before_it_is_visible_and_says_so(shop, emitted):
     (shop / "c.jsonl").write_bytes(b"<html>502</html>\n" * 40 + sessions(60, 2))
-    with pytest.raises(IngestError, match=r"1 of 3 files.*\n- .*c.jsonl: 40 of 42 lines \(95.2%\) would be rejected"):
+    with pytest.raises(
+        IngestError,
+        match=r"1 of 3 files.*\n- .*c.jsonl: 40 of 42 lines \(95.2%\) would be rejected",
+    ):
         ingest(str(shop))
     assert lake.read(EVENTS).height == 45
     assert lake.rejects(EVENTS).is_empty()
@@ -151,7 +185,12 @@ def test_replay_brings_back_what_a_mended_rule_lets_pass(shop, emitted, monkeypa
     assert lake.rejects(EVENTS).height == 3
     monkeypatch.setattr(type(spec.load("session_recommender")), "table", WIDER)
     report = replay(reason="unknown-value")
-    assert (report.lines_in, report.lines_loaded, report.lines_rejected, report.rows_kept) == (3, 2, 1, 6)
+    assert (report.lines_in, report.lines_loaded, report.lines_rejected, report.rows_kept) == (
+        3,
+        2,
+        1,
+        6,
+    )
     assert lake.read(WIDER).filter(pl.col("type") == "views").height == 6
     assert lake.rejects(WIDER)["raw"].to_list() == [b"oops"]
     shown = json.loads(Artifact.get("replay-events").data)
@@ -164,7 +203,9 @@ def test_tidy_keeps_what_models_were_trained_from(shop, mlflow_store, monkeypatc
     (shop / "c.jsonl").write_bytes(sessions(80, 2))
     ingest(str(shop))
     old = lake.read(EVENTS, version=1)
-    monkeypatch.setattr(registry, "lineages", lambda: [SimpleNamespace(table="events", table_version=1)])
+    monkeypatch.setattr(
+        registry, "lineages", lambda: [SimpleNamespace(table="events", table_version=1)]
+    )
     (tidied,) = tidy(retention_hours=0)
     assert (tidied.table, tidied.merged, tidied.swept) == ("events", 2, 2)
     assert lake.read(EVENTS, version=1).equals(old)
@@ -184,4 +225,6 @@ def test_every_event_of_real_otto_data_survives(shared):
     lines = [json.loads(line) for line in source.read_bytes().splitlines()]
     wanted = {(s["session"], e["aid"], e["ts"], e["type"]) for s in lines for e in s["events"]}
     assert set(lake.read(EVENTS).rows()) == wanted
-    assert report.rows_kept + report.rows_duplicate + report.rows_rejected == sum(len(s["events"]) for s in lines)
+    assert report.rows_kept + report.rows_duplicate + report.rows_rejected == sum(
+        len(s["events"]) for s in lines
+    )

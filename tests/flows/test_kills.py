@@ -1,4 +1,5 @@
-"""Promote and publish killed with SIGKILL before everything they change: what serves stays, and a rerun ends well."""
+"""Promote and publish killed with SIGKILL before everything they change: what serves stays, and a
+rerun ends well."""
 
 import shutil
 
@@ -19,7 +20,9 @@ NEVER = 10**9
 
 
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
-def test_a_rerun_finishes_what_a_kill_at_any_step_left(every, tiny, orders, other_models, home, tmp_path, monkeypatch):
+def test_a_rerun_finishes_what_a_kill_at_any_step_left(
+    every, tiny, orders, other_models, home, tmp_path, monkeypatch
+):
     ingest(orders(0, 20, threshold=50), tiny)
     retrain(tiny)
     ingest(orders(20, 60, threshold=120), tiny)
@@ -34,7 +37,9 @@ def test_a_rerun_finishes_what_a_kill_at_any_step_left(every, tiny, orders, othe
             told = {"model": tiny, "version": version, "env": env}
             found = ask(process, told | {"step": step})
             champion = releases.current(tiny).champion
-            assert served(tiny) == champion, "what the log says is live answers, whatever was killed"
+            assert served(tiny) == champion, (
+                "what the log says is live answers, whatever was killed"
+            )
             assert found == "killed" or step > 12, "there are at least so many steps"
             assert ask(process, told | {"step": NEVER}) == "done"
             assert [release.champion for release in releases.history(tiny)] == [1, version]

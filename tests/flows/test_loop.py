@@ -1,4 +1,5 @@
-"""Every flow as a plain function, on a model type that none of them was written for, and on the recommender."""
+"""Every flow as a plain function, on a model type that none of them was written for, and on the
+recommender."""
 
 import html
 import importlib
@@ -76,7 +77,9 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     for told in (finding.reason, "data:image/png;base64,", "| accuracy |", "price"):
         assert told in page, told
     alarms = lake.noted("alarms")
-    assert alarms.select("version", "verdict", "action").rows() == [(1, "world changed", "A retraining is asked for.")]
+    assert alarms.select("version", "verdict", "action").rows() == [
+        (1, "world changed", "A retraining is asked for.")
+    ]
     better = retrain(tiny, reason=finding.reason)
     assert (better.outcome, better.release) == ("promote", 2)
     became = lake.noted("alarms").filter(~lake.noted("alarms")["asks"])["action"].to_list()
@@ -91,7 +94,14 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     assert decisions["gain_low"][2] > 0
     assert decisions["parent"][2] == 1
     text = html.unescape(card_of(tiny, better.version))
-    for said in (better.reason, f"<td>{better.version}</td>", "<td>1</td>", "--param model=tiny", "PSI", "<svg"):
+    for said in (
+        better.reason,
+        f"<td>{better.version}</td>",
+        "<td>1</td>",
+        "--param model=tiny",
+        "PSI",
+        "<svg",
+    ):
         assert said in text, said
 
 
@@ -113,7 +123,8 @@ def card_of(model: str, number: int) -> str:
 def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monkeypatch):
     ingest(orders(0, 60, threshold=100), tiny)
     retrain(tiny)
-    # Nearly every order is said to be sent back: neither the model nor a baseline that knows the window is right then.
+    # Nearly every order is said to be sent back: neither the model nor a baseline that knows the
+    # window is right then.
     ingest(orders(60, 65, threshold=5), tiny)
     finding = monitor(tiny)
     assert finding.verdict == "data broken", finding.reason
@@ -128,7 +139,11 @@ def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monke
     version = train(tiny)
     assert version.lineage.without == [(finding.start, finding.end)]
     learnt = lake.rebuild(
-        table, version.lineage.table_version, version.lineage.watermark, version.lineage.digest, version.lineage.without
+        table,
+        version.lineage.table_version,
+        version.lineage.watermark,
+        version.lineage.digest,
+        version.lineage.without,
     )
     assert learnt.filter(learnt["ts"].is_between(finding.start, finding.end)).is_empty()
     assert learnt.height == 13_000
@@ -142,21 +157,32 @@ def test_what_people_did_with_the_answers_is_watched_when_it_can_be_known(tiny, 
     land_reactions(tmp_path, tiny, days=25, share=0.5, last=0.1)
     finding = monitor(tiny)
     clicks = next(s for s in finding.signals if s.name == "clicks")
-    assert (clicks.usual, clicks.value) == (pytest.approx(0.5, abs=0.03), pytest.approx(0.1, abs=0.03))
+    assert (clicks.usual, clicks.value) == (
+        pytest.approx(0.5, abs=0.03),
+        pytest.approx(0.1, abs=0.03),
+    )
     assert clicks.alarm
     assert finding.verdict == "season or mix", finding.reason
     assert "| 1 | champion |" in newest_page("monitor-tiny")
 
 
 def land_reactions(folder: Path, model: str, days: int, share: float, last: float) -> None:
-    """Answers and clicks of so many days into the lake: a `share` of the answers was clicked, `last` in the newest
-    five."""
+    """Answers and clicks of so many days into the lake: a `share` of the answers was clicked,
+    `last` in the newest five."""
     first, day, shown, done = 1_700_000_000_000, 86_400_000, [], []
     for number in range(days * 120):
-        about = {"request_id": f"r{number}", "ts": first + number * day // 120, "model": model, "version": 1}
+        about = {
+            "request_id": f"r{number}",
+            "ts": first + number * day // 120,
+            "model": model,
+            "version": 1,
+        }
         about |= {"variant": "champion"}
         shown.append(about | {"user": f"u{number}", "items": "[true]", "latency_ms": 1.0})
-        if number % 10 < 10 * (share if number < (days - 5) * 120 else last) or number == days * 120 - 1:
+        if (
+            number % 10 < 10 * (share if number < (days - 5) * 120 else last)
+            or number == days * 120 - 1
+        ):
             done.append(about | {"kind": "click", "item": "true"})
     for name, lines in (("exposures", shown), ("feedback", done)):
         path = folder / f"{name}.jsonl"
@@ -174,7 +200,9 @@ def test_several_windows_may_be_asked_for_before_a_retraining(tiny, orders):
         monitor(tiny, window_days=3, needed=2, of=3)
         monitor(tiny, window_days=2.9, needed=2, of=3)
     waits = "1 of the newest 3 windows say so; 2 are needed for a retraining."
-    assert lake.noted("alarms").sort("end", "start")["action"].to_list() == [waits] * 2 + [ASKED] * 2
+    assert (
+        lake.noted("alarms").sort("end", "start")["action"].to_list() == [waits] * 2 + [ASKED] * 2
+    )
 
 
 def test_a_retraining_is_asked_for_when_as_much_is_lost_as_it_costs(tiny, orders):
@@ -193,12 +221,22 @@ def test_a_retraining_is_asked_for_when_as_much_is_lost_as_it_costs(tiny, orders
 
 def test_data_that_is_broken_and_not_left_out_is_told_once_in_a_window(tiny, monkeypatch):
     told = []
-    monkeypatch.setattr(events, "emit_table_event", lambda *said, **about: told.append(about["end"]))
-    about = {"model": tiny, "version": 1, "groups": 500, "verdict": "data broken", "reason": "Noise."}
+    monkeypatch.setattr(
+        events, "emit_table_event", lambda *said, **about: told.append(about["end"])
+    )
+    about = {
+        "model": tiny,
+        "version": 1,
+        "groups": 500,
+        "verdict": "data broken",
+        "reason": "Noise.",
+    }
     actions = [act(Finding(start=end - 9, end=end, **about), 1, 1, 0.1) for end in (10, 11, 19, 20)]
     assert [action == LOOK for action in actions] == [True, False, False, True]
     assert told == [10, 20]
-    assert act(Finding(start=12, end=21, faulty=(15, 21), **about), 1, 1, 0.1).startswith("No training will learn")
+    assert act(Finding(start=12, end=21, faulty=(15, 21), **about), 1, 1, 0.1).startswith(
+        "No training will learn"
+    )
     assert told == [10, 20, 21]
 
 
@@ -207,10 +245,14 @@ def test_both_baselines_learn_from_as_many_rows(tiny, orders, tmp_path, monkeypa
     retrain(tiny)
     kind, champion = spec.load(tiny), registry.get(tiny, 1)
     rows = table_rows(kind)
-    assert view_of(kind, champion, rows, tmp_path).baseline == registry.artifact(champion, "baseline")
+    assert view_of(kind, champion, rows, tmp_path).baseline == registry.artifact(
+        champion, "baseline"
+    )
     monkeypatch.setattr(calibration, "LEARN_ROWS", 500)
     learnt = []
-    monkeypatch.setattr(type(kind), "baseline", lambda self, rows, folder: learnt.append(rows) or folder)
+    monkeypatch.setattr(
+        type(kind), "baseline", lambda self, rows, folder: learnt.append(rows) or folder
+    )
     assert view_of(kind, champion, rows, tmp_path).baseline == tmp_path
     assert learnt[0].height < 1_000
     assert learnt[0]["ts"].max() == lake.read(kind.table, end=champion.lineage.holdout)["ts"].max()
@@ -245,9 +287,13 @@ def test_what_a_version_learnt_from_is_rebuilt_bit_for_bit_long_after(tiny, orde
     learnt = lake.read(table)
     ingest(orders(15, 30, threshold=50), tiny)
     ingest(orders(30, 40, threshold=50), tiny)
-    assert {t.table: (t.merged > 0, t.swept > 0) for t in tidy(retention_hours=0)} == {"orders": (True, True)}
+    assert {t.table: (t.merged > 0, t.swept > 0) for t in tidy(retention_hours=0)} == {
+        "orders": (True, True)
+    }
     lineage = registry.get(tiny, version.number).lineage
-    assert lake.rebuild(table, lineage.table_version, lineage.watermark, lineage.digest).equals(learnt)
+    assert lake.rebuild(table, lineage.table_version, lineage.watermark, lineage.digest).equals(
+        learnt
+    )
     with pytest.raises(lake.LakeError, match="not the rows that a model learnt from"):
         lake.rebuild(table, lake.version(table), lineage.watermark + 86_400_000, lineage.digest)
     run = MlflowClient(settings().mlflow_url).get_run(version.run_id)
@@ -280,7 +326,9 @@ def interrupted_before_the_mirror(monkeypatch) -> Iterator[None]:
             yield
 
 
-def test_a_run_that_dies_after_its_release_is_finished_by_the_next_and_not_repeated(tiny, orders, monkeypatch):
+def test_a_run_that_dies_after_its_release_is_finished_by_the_next_and_not_repeated(
+    tiny, orders, monkeypatch
+):
     ingest(orders(0, 20, threshold=50), tiny)
 
     with interrupted_before_the_mirror(monkeypatch):
@@ -321,7 +369,9 @@ def test_a_version_that_answers_otherwise_than_registered_is_undone(tiny, orders
     monkeypatch.setattr(train_module, "write_golden", write_wrong_golden)
     version = train(tiny)
     assert promote(tiny, version.number).outcome == "promote"
-    with pytest.raises(PublishRefused, match="answers otherwise than registered: output returned differs in 1 of"):
+    with pytest.raises(
+        PublishRefused, match="answers otherwise than registered: output returned differs in 1 of"
+    ):
         publish(tiny, version.number)
     assert answers(tiny, {"price": [[60.0]]}) == (1, [True])
     assert [r.champion for r in releases.history(tiny)] == [1]
@@ -342,11 +392,15 @@ def test_a_rollback_brings_the_previous_version_back_and_says_who_and_why(tiny, 
     assert (back.reason, back.who) == ("returns doubled", "Ada")
     assert answers(tiny, {"price": [[60.0]]}) == (1, [True])
     assert registry.aliases(tiny) == {"champion": 1, "previous": 2}
-    with pytest.raises(PublishRefused, match=r"version 2 was live before and was replaced.*rollback"):
+    with pytest.raises(
+        PublishRefused, match=r"version 2 was live before and was replaced.*rollback"
+    ):
         publish(tiny)
     assert promote(tiny, 2).outcome == "promote", "it was judged against version 1"
     assert rollback(tiny, version=1) == back, "it is live already"
-    with pytest.raises(NothingToRollBackTo, match="version 1 was brought back already: an alert alone"):
+    with pytest.raises(
+        NothingToRollBackTo, match="version 1 was brought back already: an alert alone"
+    ):
         rollback(tiny, automatic=True)
     again = rollback(tiny)
     assert (again.number, again.champion, again.previous) == (4, 2, 1)
@@ -356,7 +410,9 @@ def test_a_rollback_brings_the_previous_version_back_and_says_who_and_why(tiny, 
 def test_the_rollback_benchmark_goes_to_and_fro(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(type(spec.load("session_recommender")), "policy", Policy(min_effect=0.1))
     plan = Plan(days=16, sessions_per_day=60, articles=120, change_day=99)
-    found = rollback_benchmark.measure(plan, {"dim": 16, "epochs": 1, "ranker_epochs": 1}, 2, tmp_path)
+    found = rollback_benchmark.measure(
+        plan, {"dim": 16, "epochs": 1, "ranker_epochs": 1}, 2, tmp_path
+    )
     assert [r.champion for r in releases.history("session_recommender")] == [1, 2, 1, 2]
     assert capsys.readouterr().out.count(" is live after ") == 2
     assert 0 < found["rollback_seconds"] <= found["slowest_seconds"]
@@ -370,12 +426,16 @@ def test_what_was_never_live_cannot_be_rolled_back_to(tiny, orders):
     with pytest.raises(NothingToRollBackTo, match="version 1 is the first that was live"):
         rollback(tiny)
     train(tiny, {"steps": 2})
-    with pytest.raises(NothingToRollBackTo, match=r"version 2 was never live.* Versions that were: 1"):
+    with pytest.raises(
+        NothingToRollBackTo, match=r"version 2 was never live.* Versions that were: 1"
+    ):
         rollback(tiny, version=2)
     assert [r.champion for r in releases.history(tiny)] == [1]
 
 
-def test_a_rollback_that_dies_after_its_release_is_finished_by_the_next_run(tiny, orders, monkeypatch):
+def test_a_rollback_that_dies_after_its_release_is_finished_by_the_next_run(
+    tiny, orders, monkeypatch
+):
     two_releases(tiny, orders)
 
     with interrupted_before_the_mirror(monkeypatch):
@@ -392,12 +452,18 @@ def test_a_person_may_be_asked_before_a_version_goes_live(tiny, orders, approve)
     ingest(orders(0, 20, threshold=50), tiny)
     with ThreadPoolExecutor(1) as pool, get_client(sync_client=True) as client:
         done = pool.submit(retrain, tiny, approval="manual")
-        paused = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
-        until(lambda: done.done() or client.read_flow_runs(flow_run_filter=paused), "the run pauses")
+        paused = FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
+        )
+        until(
+            lambda: done.done() or client.read_flow_runs(flow_run_filter=paused), "the run pauses"
+        )
         assert not done.done(), done.result()
         assert releases.current(tiny) is None, "nothing is live before the answer"
         (run,) = client.read_flow_runs(flow_run_filter=paused)
-        resume_flow_run(run.id, run_input={"approve": approve, "who": "Ada", "comment": "seen the card"})
+        resume_flow_run(
+            run.id, run_input={"approve": approve, "who": "Ada", "comment": "seen the card"}
+        )
         found = done.result(timeout=60)
     assert found.outcome == ("promote" if approve else "not approved")
     log = releases.history(tiny)
@@ -434,26 +500,36 @@ def test_a_release_by_someone_else_meanwhile_is_not_overwritten(tiny, orders, mo
     ask = triton_task.ask
 
     def publish_while_golden_requests_are_asked(*arguments):
-        releases.append(tiny, 1, "a person was faster", "someone else", after=releases.current(tiny))
+        releases.append(
+            tiny, 1, "a person was faster", "someone else", after=releases.current(tiny)
+        )
         return ask(*arguments)
 
     monkeypatch.setattr(triton_task, "ask", publish_while_golden_requests_are_asked)
-    with pytest.raises(releases.ReleaseConflict, match=r"Release 2 of tiny exists already.*Version 2 was not"):
+    with pytest.raises(
+        releases.ReleaseConflict, match=r"Release 2 of tiny exists already.*Version 2 was not"
+    ):
         publish(tiny, version.number)
     monkeypatch.setattr(triton_task, "ask", ask)
     assert [r.who for r in releases.history(tiny)][1:] == ["someone else"]
     assert answers(tiny, {"price": [[60.0]]}) == (1, [True])
 
 
-def test_an_unreachable_mlflow_or_triton_is_one_clear_sentence_and_nothing_is_lost(tiny, orders, monkeypatch):
+def test_an_unreachable_mlflow_or_triton_is_one_clear_sentence_and_nothing_is_lost(
+    tiny, orders, monkeypatch
+):
     ingest(orders(0, 20, threshold=50), tiny)
     with monkeypatch.context() as patch:
         patch.setenv("KREISLAUF_MLFLOW_URL", "http://127.0.0.1:1")
-        with pytest.raises(registry.RegistryError, match=r"MLflow at http://127.0.0.1:1 does not answer"):
+        with pytest.raises(
+            registry.RegistryError, match=r"MLflow at http://127.0.0.1:1 does not answer"
+        ):
             retrain(tiny)
     with monkeypatch.context() as patch:
         patch.setenv("KREISLAUF_TRITON_URL", "127.0.0.1:1")
-        with pytest.raises(triton_task.TritonError, match=r"Triton at 127.0.0.1:1 did not load tiny"):
+        with pytest.raises(
+            triton_task.TritonError, match=r"Triton at 127.0.0.1:1 did not load tiny"
+        ):
             retrain(tiny)
     assert releases.current(tiny) is None
     done = retrain(tiny)
@@ -499,7 +575,8 @@ def test_what_a_pickle_names_is_noticed():
 
 @contextmanager
 def what_pickles_name() -> Iterator[list[str]]:
-    """Classes and functions that pickles make Python look up meanwhile, by any library: how a pickle runs code."""
+    """Classes and functions that pickles make Python look up meanwhile, by any library: how a
+    pickle runs code."""
     found, heard = [], [True]
 
     def hook(event: str, arguments: tuple) -> None:

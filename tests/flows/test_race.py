@@ -1,4 +1,5 @@
-"""Two publishers at once: one wins, and registry and Triton agree with the release log afterwards."""
+"""Two publishers at once: one wins, and registry and Triton agree with the release log
+afterwards."""
 
 import numpy as np
 import pytest
@@ -16,13 +17,18 @@ pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton"
 
 
 @pytest.mark.parametrize("rounds", [10, pytest.param(200, marks=pytest.mark.long)])
-def test_of_two_publishers_exactly_one_wins(rounds, tiny, orders, other_models, tmp_path, monkeypatch):
+def test_of_two_publishers_exactly_one_wins(
+    rounds, tiny, orders, other_models, tmp_path, monkeypatch
+):
     ingest(orders(0, 20, threshold=50), tiny)
     retrain(tiny)
     ingest(orders(20, 60, threshold=120), tiny)
     rivals = [train(tiny).number, train(tiny, {"steps": 30}).number]
     assert [promote(tiny, number).outcome for number in rivals] == ["promote", "promote"]
-    with teller("publisher", other_models.parent) as one, teller("publisher", other_models.parent) as other:
+    with (
+        teller("publisher", other_models.parent) as one,
+        teller("publisher", other_models.parent) as other,
+    ):
         for number in range(rounds):
             log = str(tmp_path / "logs" / str(number))
             monkeypatch.setenv("KREISLAUF_RELEASES", log)

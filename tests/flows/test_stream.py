@@ -1,4 +1,5 @@
-"""The flow as a function, on a real broker, a lake on disk, and with a deployment on Prefect's test server."""
+"""The flow as a function, on a real broker, a lake on disk, and with a deployment on Prefect's test
+server."""
 
 import json
 import threading
@@ -46,8 +47,18 @@ def test_a_topic_lands_with_accounts_and_a_second_run_goes_on(kafka, emitted):
     topic = kafka.topic(3, name="shop.Events_1")
     kafka.send(topic, sessions(0, 300))
     report = stream(topic, until_end=True, batch_messages=120)
-    assert (report.table, report.topic, report.commits, report.messages_lost) == ("events", topic, 3, 0)
-    assert (report.lines_in, report.lines_loaded, report.rows_in, report.rows_kept) == (300, 300, 600, 600)
+    assert (report.table, report.topic, report.commits, report.messages_lost) == (
+        "events",
+        topic,
+        3,
+        0,
+    )
+    assert (report.lines_in, report.lines_loaded, report.rows_in, report.rows_kept) == (
+        300,
+        300,
+        600,
+        600,
+    )
     (row,) = json.loads(Artifact.get("stream-shop-events-1-events").data)
     assert (row["topic"], row["commits"], row["rows_kept"]) == (topic, 3, 600)
     loads = lake.history(EVENTS)
@@ -63,19 +74,33 @@ def test_a_topic_lands_with_accounts_and_a_second_run_goes_on(kafka, emitted):
 
 def test_bad_messages_are_kept_with_their_partition_and_offset(kafka, emitted):
     topic = kafka.topic(3)
-    bad = [b"oops", b'{"session": 1,\n"events": "\xff\x00"}', session(50, other=1), session(51)[:-1] + b"\n}}"]
+    bad = [
+        b"oops",
+        b'{"session": 1,\n"events": "\xff\x00"}',
+        session(50, other=1),
+        session(51)[:-1] + b"\n}}",
+    ]
     odd = [None, b"", session(60).replace(b", ", b",\n "), b"\n" + session(61) + b"\r\n"]
     kafka.send(topic, sessions(0, 100), partition=0)
     kafka.send(topic, bad, partition=1)
     kafka.send(topic, odd, partition=2)
     report = stream(topic, until_end=True)
-    assert (report.lines_in, report.lines_loaded, report.lines_rejected, report.lines_blank) == (108, 102, 4, 2)
+    assert (report.lines_in, report.lines_loaded, report.lines_rejected, report.lines_blank) == (
+        108,
+        102,
+        4,
+        2,
+    )
     rejected = lake.rejects(EVENTS).select("source", "line", "raw").rows()
     assert rejected == [(f"kafka://{topic}/1", offset, raw) for offset, raw in enumerate(bad)]
     assert lake.read(EVENTS)["session"].unique().to_list() == [*range(100), 60, 61][:100]
     (event,) = emitted
     assert event["event"] == "kreislauf.data.rejected"
-    assert (event["payload"]["count"], event["payload"]["share"], event["payload"]["stopped"]) == (4, 4 / 108, 0)
+    assert (event["payload"]["count"], event["payload"]["share"], event["payload"]["stopped"]) == (
+        4,
+        4 / 108,
+        0,
+    )
 
 
 def test_rejects_are_announced_at_once_and_then_rarely(kafka, emitted):
@@ -92,7 +117,11 @@ def test_late_events_and_what_a_file_brought_before(kafka, tmp_path):
     late = sessions(5, 1, events=3, start=T0) + sessions(100, 4, start=T0 - 90 * DAY)
     kafka.send(topic, sessions(0, 20) + late + late)
     report = stream(topic, until_end=True, batch_messages=7)
-    assert (report.rows_in, report.rows_kept, report.rows_duplicate) == (40 + 22, 1 + 8, 40 + 2 + 11)
+    assert (report.rows_in, report.rows_kept, report.rows_duplicate) == (
+        40 + 22,
+        1 + 8,
+        40 + 2 + 11,
+    )
     assert ingest(str(tmp_path / "raw.jsonl")).files_already_loaded == 1
     assert lake.read(EVENTS).height == 40 + 1 + 8
 
@@ -128,7 +157,9 @@ def test_of_two_streams_at_once_one_stops(kafka, monkeypatch):
     assert stream(topic, until_end=True).commits == 0
 
 
-def test_rejects_of_a_run_that_died_after_its_commit_follow_without_new_messages(kafka, monkeypatch):
+def test_rejects_of_a_run_that_died_after_its_commit_follow_without_new_messages(
+    kafka, monkeypatch
+):
     topic = kafka.topic(1)
     kafka.send(topic, [*sessions(0, 10), b"oops"], partition=0)
 
@@ -156,7 +187,9 @@ def test_messages_that_kafka_deleted_unread_are_counted_in_the_report(forgetful,
     forgetful.send(topic, sessions(0, 100), partition=0)
     assert stream(topic, until_end=True).lines_in == 100
     forgetful.send(topic, sessions(100, 8000, events=12), partition=0)
-    with pytest.raises(MessagesLost, match=r"messages of partition 0 .* were deleted before they were read"):
+    with pytest.raises(
+        MessagesLost, match=r"messages of partition 0 .* were deleted before they were read"
+    ):
         stream(topic, until_end=True)
     report = stream(topic, until_end=True, skip_lost=True)
     assert 0 < report.messages_lost < 8000
@@ -272,7 +305,9 @@ def test_a_run_ends_when_a_newer_one_is_due(kafka, deployment):
     client.delete_flow_run(later.id)
 
 
-def test_a_prefect_server_that_does_not_answer_does_not_stop_the_stream(kafka, deployment, monkeypatch):
+def test_a_prefect_server_that_does_not_answer_does_not_stop_the_stream(
+    kafka, deployment, monkeypatch
+):
     topic = kafka.topic(3)
     kafka.send(topic, sessions(0, 30))
     said = iter([*[httpx.ConnectError("no"), httpx.ReadTimeout("no")] * 8, "Enough."])

@@ -1,4 +1,5 @@
-"""The search: trials in processes of their own, killed and continued, and the step that makes its result count."""
+"""The search: trials in processes of their own, killed and continued, and the step that makes its
+result count."""
 
 import importlib
 import os
@@ -48,7 +49,8 @@ def fussy(tiny, other_models, orders, marks) -> str:
 
 
 def trained(marks: Path, column: int = 0) -> list[str]:
-    """Numbers of the trials whose training began, in that order; column 1 has their newest rows' time."""
+    """Numbers of the trials whose training began, in that order; column 1 has their newest rows'
+    time."""
     log = marks / "trained"
     return [line.split()[column] for line in log.read_text().splitlines()] if log.exists() else []
 
@@ -69,7 +71,9 @@ def test_a_search_prunes_retries_fails_and_is_added_to_and_changes_nothing(fussy
     found = tune(fussy, trials=8, params={"seed": 5}, workers=2)
 
     study = studies.get(fussy, found.study)
-    assert {(2, "killed"), (2, "finished"), (3, "failed"), (7, "pruned"), (0, "finished")} <= set(states(study))
+    assert {(2, "killed"), (2, "finished"), (3, "failed"), (7, "pruned"), (0, "finished")} <= set(
+        states(study)
+    )
     killed, again = (trial.params for trial in studies.trials(study) if trial.number == 2)
     assert killed == again
     assert found.trials["failed"] == found.trials["killed"] == 1
@@ -159,7 +163,10 @@ def test_if_the_defaults_fail_the_search_ends_and_says_why(fussy, marks):
 def test_what_cannot_be_searched_is_said_before_anything_runs(fussy, marks):
     with pytest.raises(ValueError, match="No model type is called 'nothing'"):
         tune("nothing")
-    with pytest.raises(ValueError, match=r"nothing to search in models\.fussy\.Params \(x, size: all of it is fixed\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"nothing to search in models\.fussy\.Params \(x, size: all of it is fixed\)",
+    ):
         tune(fussy, params={"x": 0.5, "size": 3})
     with pytest.raises(ValueError, match="no_such"):
         tune(fussy, params={"no_such": 1})
@@ -174,7 +181,14 @@ def test_trials_share_the_cores_but_not_a_gpu(monkeypatch):
 
 
 class Tried:
-    def __init__(self, number: int, state: str, x: float = 0.5, validation: float = 0.0, reports: dict | None = None):
+    def __init__(
+        self,
+        number: int,
+        state: str,
+        x: float = 0.5,
+        validation: float = 0.0,
+        reports: dict | None = None,
+    ):
         self.number, self.state, self.params, self.validation = number, state, {"x": x}, validation
         self.reports = reports or {}
 
@@ -184,7 +198,11 @@ def test_the_same_past_gives_the_same_proposal_and_the_past_is_learnt_from():
 
     space = {"x": FloatDistribution(0, 1)}
     tried = [Tried(i, "finished", i / 30, 1 - (i / 30 - 0.7) ** 2) for i in range(30)]
-    tried += [Tried(30, "running"), Tried(31, "failed"), Tried(32, "pruned", 0.1, reports={50: 0.2})]
+    tried += [
+        Tried(30, "running"),
+        Tried(31, "failed"),
+        Tried(32, "pruned", 0.1, reports={50: 0.2}),
+    ]
     proposed = [search.propose(space, tried, str(seed))["x"] for seed in range(8)]
     assert proposed == [search.propose(space, tried, str(seed))["x"] for seed in range(8)]
     assert len(set(proposed)) == 8
@@ -212,12 +230,16 @@ def study(home) -> studies.Study:
     return study
 
 
-def test_the_best_parameters_are_adopted_by_hand_and_prefect_yaml_keeps_its_comments(study, tmp_path):
+def test_the_best_parameters_are_adopted_by_hand_and_prefect_yaml_keeps_its_comments(
+    study, tmp_path
+):
     file = tmp_path / "prefect.yaml"
     shutil.copyfile(ROOT / "prefect.yaml", file)
     with pytest.raises(ValueError, match="No trial has finished yet"):
         adopt("session_recommender", "abc", file)
-    with pytest.raises(registry.RegistryError, match=r"no study called 'xyz'\. Its studies, newest first: abc"):
+    with pytest.raises(
+        registry.RegistryError, match=r"no study called 'xyz'\. Its studies, newest first: abc"
+    ):
         adopt("session_recommender", "xyz", file)
     assert file.read_bytes() == (ROOT / "prefect.yaml").read_bytes()
 
@@ -225,20 +247,29 @@ def test_the_best_parameters_are_adopted_by_hand_and_prefect_yaml_keeps_its_comm
         studies.settle(studies.begin(study, number, {"lr": lr, "dim": 48}), "finished", validation)
     diff = adopt("session_recommender", "abc", file)
 
-    assert [line for line in diff.splitlines() if line[0] == "-"][1:] == ["-    parameters: {reason: weekly schedule}"]
+    assert [line for line in diff.splitlines() if line[0] == "-"][1:] == [
+        "-    parameters: {reason: weekly schedule}"
+    ]
     assert adopt("session_recommender", "abc", file) == ""
     deployments = {d["name"]: d for d in yaml.safe_load(file.read_text())["deployments"]}
     params = {"epochs": 6, "lr": 1e-05, "dim": 48}
     assert deployments["train"]["parameters"] == {"params": params}
     assert deployments["retrain"]["parameters"] == {"reason": "weekly schedule", "params": params}
-    assert [name for name, d in deployments.items() if "params" in d.get("parameters", {})] == ["train", "retrain"]
+    assert [name for name, d in deployments.items() if "params" in d.get("parameters", {})] == [
+        "train",
+        "retrain",
+    ]
 
 
 def test_parameters_are_not_adopted_where_other_models_would_get_them(study, tiny, tmp_path):
     file = tmp_path / "prefect.yaml"
     shutil.copyfile(ROOT / "prefect.yaml", file)
     studies.settle(studies.begin(study, 2, {"lr": 0.001, "dim": 48}), "finished", 0.3)
-    with pytest.raises(ValueError, match=r"The trigger retrain-on-drift-or-decay starts retrain for tiny, too"):
+    with pytest.raises(
+        ValueError, match=r"The trigger retrain-on-drift-or-decay starts retrain for tiny, too"
+    ):
         adopt("session_recommender", "abc", file)
-    file.write_text(file.read_text().replace("kreislauf.model.*", "kreislauf.model.session_recommender"))
+    file.write_text(
+        file.read_text().replace("kreislauf.model.*", "kreislauf.model.session_recommender")
+    )
     assert adopt("session_recommender", "abc", file)

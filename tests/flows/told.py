@@ -1,4 +1,5 @@
-"""Processes that are told on standard input what to do, one JSON line each, and answer each with one."""
+"""Processes that are told on standard input what to do, one JSON line each, and answer each with
+one."""
 
 import json
 import os
@@ -15,12 +16,18 @@ from tests.conftest import ROOT
 
 @contextmanager
 def teller(module: str, elsewhere: Path) -> Iterator[subprocess.Popen]:
-    """A process of `tests.flows.<module>` that knows the model types in `elsewhere`, ready to be told."""
-    env = os.environ | {"PYTHONPATH": f"{ROOT}:{elsewhere}", "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    """A process of `tests.flows.<module>` that knows the model types in `elsewhere`, ready to be
+    told."""
+    env = os.environ | {
+        "PYTHONPATH": f"{ROOT}:{elsewhere}",
+        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+    }
     env["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
     command = [sys.executable, "-W", "ignore", "-m", f"tests.flows.{module}"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stdin=pipe, stdout=pipe, text=True
+    ) as process:
         try:
             assert answer(process) == "ready"
             yield process

@@ -1,10 +1,12 @@
-"""Lands a topic, or loads the files of a folder, in child processes that are killed one after the other:
+"""Lands a topic, or loads the files of a folder, in child processes that are killed one after the
+other:
 
     python -m tests.long.lander PLACE MOMENT...
 
-A MOMENT is a number of milliseconds from a child's first step until it gets SIGKILL; or a step with the number of a
-call to it, before which, or with `!` after which, the child sends SIGKILL to itself. One line is printed for each kill:
-the step that the child was in, and how many batches it had landed.
+A MOMENT is a number of milliseconds from a child's first step until it gets SIGKILL; or a step with
+the number of a call to it, before which, or with `!` after which, the child sends SIGKILL to
+itself. One line is printed for each kill: the step that the child was in, and how many batches it
+had landed.
 """
 
 import importlib
@@ -33,20 +35,26 @@ STEPS = {
     "commit": (delta, "commit"),
     "landed": (kafka.Reader, "landed"),
 }
-"""Every step of a landing, and what does it. In `settle` there is a `commit` too, that of the rejects."""
+"""Every step of a landing, and what does it. In `settle` there is a `commit` too, that of the
+rejects."""
 # What a child would import on its way; none of it starts threads, which do not survive a fork.
 LATE = ("hypothesis.strategies", "pandera.backends.polars.container", "pyarrow.parquet", "s3fs")
 
 
 def kill(place: str, moments: Sequence[str], tmp_path: Path) -> None:
-    """Land a topic, or load a folder's files, in processes that are killed at these moments; prints what they hit."""
+    """Land a topic, or load a folder's files, in processes that are killed at these moments; prints
+    what they hit."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.long.lander", place, *moments],
         cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=1200,
     )  # fmt: skip
     kills = [line.split() for line in done.stdout.splitlines()]
     assert (done.returncode, len(kills)) == (0, len(moments)), done.stdout + done.stderr
-    print(dict(Counter(step for step, _ in kills)), sum(int(landed) for _, landed in kills), "batches landed")
+    print(
+        dict(Counter(step for step, _ in kills)),
+        sum(int(landed) for _, landed in kills),
+        "batches landed",
+    )
 
 
 def watch(step: str, owner: object, name: str, note: mmap.mmap, moment: str) -> None:
@@ -79,7 +87,9 @@ def child(place: str, note: mmap.mmap, moment: str) -> None:
     while Path(place).is_dir():
         for path in sources.find(place):
             lake.load_file(table, sources.open_file(path, table.line))
-    for _ in landings(table, place, 40, 0.2, 1.0, until_end=False, skip_lost=False, over=lambda: False):
+    for _ in landings(
+        table, place, 40, 0.2, 1.0, until_end=False, skip_lost=False, over=lambda: False
+    ):
         pass
 
 
@@ -98,7 +108,9 @@ def main(place: str, moments: list[str]) -> None:
                 time.sleep(float(moment) / 1000)
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.001)
-        assert ended[1] == signal.SIGKILL, f"a child that {moment} should have killed ended with {ended}"
+        assert ended[1] == signal.SIGKILL, (
+            f"a child that {moment} should have killed ended with {ended}"
+        )
         print(["between", *STEPS][note[0]], note[1], flush=True)
 
 

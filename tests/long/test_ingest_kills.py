@@ -1,4 +1,5 @@
-"""Whole files or nothing, shown by force: a process that loads files is killed again and again, on disk and on S3."""
+"""Whole files or nothing, shown by force: a process that loads files is killed again and again, on
+disk and on S3."""
 
 import json
 import os
@@ -14,17 +15,32 @@ from tests.stream_tools import T0
 
 DAY = 86_400_000
 FILES, LINES = 24, 400
-BOUNDARIES = ["settle1!", "judge1", "judge1!", "put1", "put1!", "put3!", "commit1", "commit1!", "commit2", "commit2!"]
+BOUNDARIES = [
+    "settle1!",
+    "judge1",
+    "judge1!",
+    "put1",
+    "put1!",
+    "put3!",
+    "commit1",
+    "commit1!",
+    "commit2",
+    "commit2!",
+]
 
 
 @pytest.fixture
 def raw(tmp_path):
-    """A folder of files, each with sessions over three days, some of which are in other files too, and bad lines."""
+    """A folder of files, each with sessions over three days, some of which are in other files too,
+    and bad lines."""
     folder, draw = tmp_path / "raw", random.Random(0)
     folder.mkdir()
     for number in range(FILES):
         lines = [b'{"bad": "%d-%d \xff' % (number, i) for i in range(3)]
-        for session in [*range(number * LINES, (number + 1) * LINES), draw.randrange(number * LINES + 1)]:
+        for session in [
+            *range(number * LINES, (number + 1) * LINES),
+            draw.randrange(number * LINES + 1),
+        ]:
             events = [{"aid": a, "ts": T0 + DAY * a + session, "type": "clicks"} for a in range(3)]
             lines.append(json.dumps({"session": session, "events": events}).encode())
         draw.shuffle(lines)
@@ -63,13 +79,23 @@ def check(raw):
 def unknown(name):
     """Data files in a table's folder that no version of it has named."""
     fs, root = delta._filesystem(name)
-    there = {path.removeprefix(root).strip("/") for path in fs.find(root, refresh=True) if path.endswith(".parquet")}
-    return {path for path in there if "_delta_log" not in path} - set(delta.files(delta.find(name))["path"])
+    there = {
+        path.removeprefix(root).strip("/")
+        for path in fs.find(root, refresh=True)
+        if path.endswith(".parquet")
+    }
+    return {path for path in there if "_delta_log" not in path} - set(
+        delta.files(delta.find(name))["path"]
+    )
 
 
 @pytest.mark.parametrize("kills", [12, pytest.param(60, marks=pytest.mark.long)])
-@pytest.mark.parametrize("storage", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
-def test_random_kills_leave_whole_files_and_orphans_that_are_swept(storage, kills, raw, tmp_path, request):
+@pytest.mark.parametrize(
+    "storage", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True
+)
+def test_random_kills_leave_whole_files_and_orphans_that_are_swept(
+    storage, kills, raw, tmp_path, request
+):
     # The first load of a child takes longest: it imports on its way.
     draw, longest = random.Random(kills), 1500 if storage == "disk" else 3000
     kill(str(raw), [str(draw.randint(300, longest)) for _ in range(kills)], tmp_path)
@@ -81,7 +107,9 @@ def test_random_kills_leave_whole_files_and_orphans_that_are_swept(storage, kill
         assert "Uploads" not in s3.list_multipart_uploads(Bucket="shop")
 
 
-@pytest.mark.parametrize("storage", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
+@pytest.mark.parametrize(
+    "storage", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True
+)
 def test_a_kill_at_any_step_leaves_whole_files(storage, raw, tmp_path):
     kill(str(raw), BOUNDARIES, tmp_path)
     check(raw)

@@ -1,4 +1,5 @@
-"""Exactly once, shown by force: a process that lands a topic is killed again and again; nothing is lost or doubled."""
+"""Exactly once, shown by force: a process that lands a topic is killed again and again; nothing is
+lost or doubled."""
 
 import json
 import random
@@ -17,7 +18,8 @@ from tests.stream_tools import T0, broker, kafka, session
 __all__ = ["broker", "kafka"]
 
 DAY = 86_400_000
-# Before and after (!) each step of the first landings; `commit1` is the rows' commit, `commit2` that of their rejects.
+# Before and after (!) each step of the first landings; `commit1` is the rows' commit, `commit2`
+# that of their rejects.
 BOUNDARIES = [
     "read1", "read1!", "settle1!", "settle2", "judge1", "judge1!", "put1", "put1!", "put2!", "commit1", "commit1!",
     "settle3", "commit2", "commit2!", "settle3!", "landed1", "landed1!", "read2!",
@@ -44,7 +46,8 @@ class Shop(threading.Thread):
         self.producer.flush()
 
     def message(self, number: int) -> tuple[str, bytes | None]:
-        """Mostly a session of its own; a day has 500 sessions, and every 40th comes three days late."""
+        """Mostly a session of its own; a day has 500 sessions, and every 40th comes three days
+        late."""
         kind = self.random.choices(["valid", "again", "bad", "tombstone"], [75, 10, 13, 2])[0]
         if kind == "tombstone":
             return kind, None
@@ -56,9 +59,14 @@ class Shop(threading.Thread):
     def send(self, kind: str, value: bytes | None) -> None:
         def delivered(error: object, message: Message) -> None:
             assert error is None
-            self.sent[f"kafka://{self.topic}/{message.partition()}", message.offset()] = kind, value or b""
+            self.sent[f"kafka://{self.topic}/{message.partition()}", message.offset()] = (
+                kind,
+                value or b"",
+            )
 
-        self.producer.produce(self.topic, value, partition=self.random.randrange(3), on_delivery=delivered)
+        self.producer.produce(
+            self.topic, value, partition=self.random.randrange(3), on_delivery=delivered
+        )
 
     def stop(self) -> None:
         self.done.set()
@@ -66,13 +74,18 @@ class Shop(threading.Thread):
 
 
 def check(shop: Shop, topic: str) -> None:
-    """Drain the topic; everything that was sent is where it belongs, exactly once, and all accounts add up."""
-    for _ in landings(EVENTS, topic, 10_000, 5, 1.0, until_end=True, skip_lost=False, over=lambda: False):
+    """Drain the topic; everything that was sent is where it belongs, exactly once, and all accounts
+    add up."""
+    for _ in landings(
+        EVENTS, topic, 10_000, 5, 1.0, until_end=True, skip_lost=False, over=lambda: False
+    ):
         pass
     kinds = Counter(kind for kind, _ in shop.sent.values())
     assert min(kinds[kind] for kind in ("valid", "again", "bad", "tombstone")) > 0
     lines = [json.loads(value) for kind, value in shop.sent.values() if kind in ("valid", "again")]
-    wanted = {(line["session"], e["aid"], e["ts"], e["type"]) for line in lines for e in line["events"]}
+    wanted = {
+        (line["session"], e["aid"], e["ts"], e["type"]) for line in lines for e in line["events"]
+    }
     stored = lake.read(EVENTS).rows()
     assert len(stored) == len(set(stored)) == len(wanted)
     assert set(stored) == wanted
@@ -98,7 +111,9 @@ def test_random_kills_lose_and_double_nothing(kafka, storage, kills, tmp_path):
     check(shop, topic)
 
 
-@pytest.mark.parametrize("storage", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
+@pytest.mark.parametrize(
+    "storage", ["disk", pytest.param("s3", marks=pytest.mark.long)], indirect=True
+)
 def test_a_kill_at_any_step_loses_and_doubles_nothing(kafka, storage, tmp_path):
     topic = kafka.topic(3)
     shop = Shop(kafka.servers, topic, seed=0)

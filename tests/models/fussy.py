@@ -1,7 +1,7 @@
 """A model type whose trainings do what marks in a folder say, for the tests of the search.
 
-They copy it to a temporary `models/fussy/__init__.py`, beside `models/tiny`. The folder is `$FUSSY_MARKS`; a mark is a
-file called `<what>-<number of the trial>`.
+They copy it to a temporary `models/fussy/__init__.py`, beside `models/tiny`. The folder is
+`$FUSSY_MARKS`; a mark is a file called `<what>-<number of the trial>`.
 """
 
 import os
@@ -42,7 +42,13 @@ class Fussy(Tiny):
             os.kill(os.getpid(), signal.SIGKILL)
         while (marks / f"hang-{number}").exists():
             time.sleep(0.1)
-        parity = Parity(inputs=len(rows), largest_batch=MAX_BATCH, min_overlap=1.0, max_difference=0.0, passed=True)
+        parity = Parity(
+            inputs=len(rows),
+            largest_batch=MAX_BATCH,
+            min_overlap=1.0,
+            max_difference=0.0,
+            passed=True,
+        )
         return Trained(work.folder / "model.onnx", work.folder / "weights", parity, validation, {})
 
 

@@ -16,7 +16,11 @@ from models import spec
 from models.spec import Work
 from tests.conftest import ROOT
 
-MADE = {"session_recommender": lambda: simulate(Plan(days=8, sessions_per_day=60, articles=120, change_day=9))}
+MADE = {
+    "session_recommender": lambda: simulate(
+        Plan(days=8, sessions_per_day=60, articles=120, change_day=9)
+    )
+}
 """How rows are made for each model type; one without an entry fails here, on purpose."""
 
 
@@ -31,19 +35,31 @@ def rows(kind: spec.ModelSpec) -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def trained(kind: spec.ModelSpec, rows: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> spec.Trained:
+def trained(
+    kind: spec.ModelSpec, rows: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory
+) -> spec.Trained:
     return kind.train(rows, kind.Params.tiny(), Work(tmp_path_factory.mktemp("trained")))
 
 
 def test_the_folder_has_the_usual_files(kind: spec.ModelSpec):
     files = {path.name for path in (ROOT / "models" / kind.name).glob("*.py")}
-    assert files >= {"__init__.py", "schema.py", "features.py", "model_type.py", "export.py", "metrics.py", "baseline.py"}
+    assert files >= {
+        "__init__.py",
+        "schema.py",
+        "features.py",
+        "model_type.py",
+        "export.py",
+        "metrics.py",
+        "baseline.py",
+    }
 
 
 def test_importing_the_spec_stays_light(kind: spec.ModelSpec):
     heavy = "{'torch', 'lightning', 'prefect', 'mlflow', 'evidently', 'onnx'}"
     code = f"import sys, models.{kind.name}; print({heavy} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "set()"
 
 
@@ -77,7 +93,9 @@ def test_the_onnx_file_answers_examples_and_golden_requests(kind: spec.ModelSpec
     golden = kind.tensors(kind.golden())
     answers = kind.answers(scoring.answer(trained.onnx, golden))
     assert len(answers) == len(kind.golden())
-    assert {name: a.dtype for name, a in golden.items()} == {name: a.dtype for name, a in examples.inputs.items()}
+    assert {name: a.dtype for name, a in golden.items()} == {
+        name: a.dtype for name, a in examples.inputs.items()
+    }
 
 
 def test_answers_do_not_depend_on_the_batch(kind: spec.ModelSpec, rows, trained):
@@ -96,10 +114,17 @@ def test_parity_was_measured_on_hundreds_of_inputs_and_passed(trained):
     assert trained.parity.largest_batch == spec.MAX_BATCH
 
 
-def test_the_baseline_takes_the_same_requests_and_gives_the_same_kind_of_answers(kind, rows, trained, tmp_path):
+def test_the_baseline_takes_the_same_requests_and_gives_the_same_kind_of_answers(
+    kind, rows, trained, tmp_path
+):
     examples = kind.examples(rows).take(np.arange(50))
-    ours, trivial = (scoring.answer(path, examples.inputs) for path in (trained.onnx, kind.baseline(rows, tmp_path)))
-    assert {n: (a.dtype, a.shape) for n, a in ours.items()} == {n: (a.dtype, a.shape) for n, a in trivial.items()}
+    ours, trivial = (
+        scoring.answer(path, examples.inputs)
+        for path in (trained.onnx, kind.baseline(rows, tmp_path))
+    )
+    assert {n: (a.dtype, a.shape) for n, a in ours.items()} == {
+        n: (a.dtype, a.shape) for n, a in trivial.items()
+    }
 
 
 def test_training_is_repeatable_and_starts_warm_from_its_own_weights(kind, rows, trained, tmp_path):
@@ -111,17 +136,23 @@ def test_training_is_repeatable_and_starts_warm_from_its_own_weights(kind, rows,
     assert warm.curves != trained.curves
 
 
-def test_monitored_columns_are_numbers_for_each_row_and_never_the_group_itself(kind: spec.ModelSpec, rows):
+def test_monitored_columns_are_numbers_for_each_row_and_never_the_group_itself(
+    kind: spec.ModelSpec, rows
+):
     known = kind.known(rows.lazy()).collect()
     watched = kind.monitored(rows.lazy(), known).collect()
     assert len(watched) == len(rows)
     assert kind.table.group not in watched.columns
     assert all(dtype.is_numeric() or dtype == pl.Boolean for dtype in watched.dtypes)
     halves = [kind.monitored(part.lazy(), known).collect() for part in (rows[:50], rows[50:])]
-    assert pl.concat(halves).sort(pl.all()).equals(watched.sort(pl.all())), "no row may depend on the others"
+    assert pl.concat(halves).sort(pl.all()).equals(watched.sort(pl.all())), (
+        "no row may depend on the others"
+    )
     assert watched.null_count().sum_horizontal().item() == 0
 
 
 def test_an_unknown_model_type_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"No model type is called 'nothing'\. Known: .*session_recommender"):
+    with pytest.raises(
+        ValueError, match=r"No model type is called 'nothing'\. Known: .*session_recommender"
+    ):
         spec.load("nothing")

@@ -1,4 +1,5 @@
-"""OTTO's protocol: the results of OTTO's own code on real sessions, and a slow re-derivation from its definition."""
+"""OTTO's protocol: the results of OTTO's own code on real sessions, and a slow re-derivation from
+its definition."""
 
 from hashlib import sha256
 
@@ -17,17 +18,18 @@ KEY = {"session": pl.Int64, "seen": pl.Int64}
 LABELS = {"clicks": pl.Int64, "carts": pl.List(pl.Int64), "orders": pl.List(pl.Int64)}
 ANSWERS = dict.fromkeys(EVENT_TYPES, pl.List(pl.Int64))
 
-# Obtained by running github.com/otto-de/recsys-dataset at f404284 (beartype 0.20.2, as locked there) on a copy of the
-# sample, outside of this project:
+# Obtained by running github.com/otto-de/recsys-dataset at f404284 (beartype 0.20.2, as locked
+# there) on a copy of the sample, outside of this project:
 #   python -m src.testset --train-set sessions.jsonl --days DAYS --output-path out --seed 42
-# "pieces" are the sample with each session cut into sessions of 10 events and articles taken modulo 50 (see `pieces`):
-# of the plain sample's test sessions none has a cart or an order.
-# The columns: the sample; DAYS; sessions and events in train_sessions.jsonl; sessions and events in
-# test_sessions_full.jsonl; events in test_sessions.jsonl; digests of train_sessions.jsonl, of test_sessions_full.jsonl,
-# of src.labels.ground_truth for each session in it, of test_sessions.jsonl and of test_labels.jsonl.
-# A digest is the first 16 hex digits of the SHA-256 of text lines (ending with \n) in the file's order: for an event
-# `session,aid,ts,type`, for labels `session;seen;click;carts;orders`, where `seen` is the number of events in the
-# prefix, articles of a set are ascending with spaces in between, and what is missing is empty.
+# "pieces" are the sample with each session cut into sessions of 10 events and articles taken modulo
+# 50 (see `pieces`): of the plain sample's test sessions none has a cart or an order. The columns:
+# the sample; DAYS; sessions and events in train_sessions.jsonl; sessions and events in
+# test_sessions_full.jsonl; events in test_sessions.jsonl; digests of train_sessions.jsonl, of
+# test_sessions_full.jsonl, of src.labels.ground_truth for each session in it, of
+# test_sessions.jsonl and of test_labels.jsonl. A digest is the first 16 hex digits of the SHA-256
+# of text lines (ending with \n) in the file's order: for an event `session,aid,ts,type`, for labels
+# `session;seen;click;carts;orders`, where `seen` is the number of events in the prefix, articles of
+# a set are ascending with spaces in between, and what is missing is empty.
 SPLITS = """
 sample  1  10 806 8 19 8      4ac01d07b225c4fe 79619ac6be5301f4 658a89fc43aa76e9 d71ee004b7631ffc f29f21278ae826c7
 sample  7  10 639 8 18 8      0609f2b502478151 adaed4d1348864a9 9bc990d7ca0de3e2 d71ee004b7631ffc f29f21278ae826c7
@@ -38,8 +40,9 @@ pieces  7  69 639 30 197 105  0a520c93303a4769 8a97ccc324bf67a8 d95e5c647b56c4c4
 pieces 14  59 540 40 293 154  473f14b218dea6b0 759a530921e125e9 d0079fbedc14af42 a37f94b1ce1322e0 a9082aa5f108b087
 pieces 27  24 197 75 582 280  5da90683f0752647 46bed58d60af5596 65396cd422ad42ea 0c6fd997146dfbee 93c502a112528310
 """
-# The same for everything as test: ground_truth on all sessions; random.seed(42) and create_kaggle_testset; and what
-# src.evaluate says of the articles of the cut sessions, newest first, as the prediction of all three kinds.
+# The same for everything as test: ground_truth on all sessions; random.seed(42) and
+# create_kaggle_testset; and what src.evaluate says of the articles of the cut sessions, newest
+# first, as the prediction of all three kinds.
 WHOLE = {
     "sample": (
         (842, 352),
@@ -49,7 +52,12 @@ WHOLE = {
     "pieces": (
         (763, 460),
         "3ec13185ce4991fa 0f9533a678d4be50 cd1b64a986ecf12c",
-        {"clicks": 0.32323232323232326, "carts": 0.25, "orders": 0.14285714285714285, "total": 0.193037518037518},
+        {
+            "clicks": 0.32323232323232326,
+            "carts": 0.25,
+            "orders": 0.14285714285714285,
+            "total": 0.193037518037518,
+        },
     ),
 }
 
@@ -58,7 +66,9 @@ def digest(frame: pl.DataFrame) -> str:
     if "aid" in frame.columns:
         text = frame.select("session", "aid", "ts", "type").write_csv(include_header=False)
     else:
-        sets = [pl.col(kind).cast(pl.List(pl.String)).list.join(" ") for kind in ("carts", "orders")]
+        sets = [
+            pl.col(kind).cast(pl.List(pl.String)).list.join(" ") for kind in ("carts", "orders")
+        ]
         frame = frame.select("session", "seen", "clicks", *sets)
         text = frame.write_csv(include_header=False, separator=";", quote_style="never")
     return sha256(text.encode()).hexdigest()[:16]
@@ -77,7 +87,9 @@ def real(shared) -> dict[str, pl.DataFrame]:
 
 
 @pytest.mark.parametrize("kind", [pl.String, pl.Enum(EVENT_TYPES)], ids=["String", "Enum"])
-@pytest.mark.parametrize("line", SPLITS.strip().splitlines(), ids=lambda line: "-".join(line.split()[:2]))
+@pytest.mark.parametrize(
+    "line", SPLITS.strip().splitlines(), ids=lambda line: "-".join(line.split()[:2])
+)
 def test_split_and_cut_are_those_of_otto_s_code(real, line, kind):
     name, days, *expected = line.split()
     found = protocol.split(real[name].with_columns(pl.col("type").cast(kind)), int(days))
@@ -129,7 +141,8 @@ def assert_no_leak(found: protocol.Split):
 
 Sessions = dict[int, list[tuple[int, int, str]]]
 """Events (aid, ts, type) of each session."""
-# Half days and single ms, so that events often fall on the boundary, just before it, just after it, or on each other.
+# Half days and single ms, so that events often fall on the boundary, just before it, just after it,
+# or on each other.
 steps = st.sampled_from([0, 0, 1, DAY_MS // 2, DAY_MS // 2 - 1, DAY_MS])
 
 
@@ -140,7 +153,9 @@ def shops(draw) -> Sessions:
         ts, result[session] = T0 + draw(st.integers(0, 6)) * DAY_MS // 2, []
         for _ in range(draw(st.integers(1, 6))):
             ts += draw(steps)
-            result[session].append((draw(st.integers(0, 4)), ts, draw(st.sampled_from(EVENT_TYPES))))
+            result[session].append(
+                (draw(st.integers(0, 4)), ts, draw(st.sampled_from(EVENT_TYPES)))
+            )
     return result
 
 
@@ -160,7 +175,9 @@ def unframe(rows: pl.DataFrame) -> Sessions:
 
 
 def slow_split(shop: Sessions, days: int) -> tuple[Sessions, Sessions]:
-    boundary = max(ts for events in shop.values() for _, ts, _ in events) - days * 24 * 60 * 60 * 1000
+    boundary = (
+        max(ts for events in shop.values() for _, ts, _ in events) - days * 24 * 60 * 60 * 1000
+    )
     train, test = {}, {}
     for session, events in shop.items():
         past = [event for event in events if event[1] < boundary]
@@ -178,8 +195,11 @@ def slow_labels(shop: Sessions) -> list[tuple]:
     result = []
     for session, events in shop.items():
         for seen in range(1, len(events)):
-            clicks, carts, orders = ([aid for aid, _, kind in events[seen:] if kind == k] for k in EVENT_TYPES)
-            # OTTO's code has no label where the next click is on article 0, even if another click follows.
+            clicks, carts, orders = (
+                [aid for aid, _, kind in events[seen:] if kind == k] for k in EVENT_TYPES
+            )
+            # OTTO's code has no label where the next click is on article 0, even if another click
+            # follows.
             click = clicks[0] if clicks and clicks[0] != 0 else None
             result.append((session, seen, click, sorted(set(carts)), sorted(set(orders))))
     return result
@@ -210,7 +230,9 @@ def test_labels_and_cut_equal_a_slow_loop(shop, by_time, seed):
     at = protocol.positions(rows, seed)
     cut = protocol.truncate(rows, at)
     where = dict(at.rows())
-    assert unframe(cut.prefixes) == {s: events[: where[s]] for s, events in shop.items() if len(events) > 1}
+    assert unframe(cut.prefixes) == {
+        s: events[: where[s]] for s, events in shop.items() if len(events) > 1
+    }
     assert sorted(cut.labels.rows()) == sorted(row for row in expected if where[row[0]] == row[1])
 
 
@@ -235,7 +257,9 @@ answers = st.one_of(st.none(), st.lists(st.integers(0, 30), max_size=30))
 @given(st.data())
 @settings(max_examples=200, deadline=None, database=None)
 def test_recall_equals_a_slow_loop(data):
-    prefixes = data.draw(st.lists(st.tuples(st.one_of(st.none(), st.integers(1, 30)), wanted, wanted), max_size=5))
+    prefixes = data.draw(
+        st.lists(st.tuples(st.one_of(st.none(), st.integers(1, 30)), wanted, wanted), max_size=5)
+    )
     predictions = data.draw(st.lists(st.tuples(answers, answers, answers), max_size=7))
     labels, predicted = judged(*prefixes, kinds=LABELS), judged(*predictions, kinds=ANSWERS)
     expected = {}
@@ -250,14 +274,23 @@ def test_recall_equals_a_slow_loop(data):
                 protocol.recall(labels, predicted)
             return
         expected[kind] = hits / most
-    expected["total"] = 0.1 * expected["clicks"] + 0.3 * expected["carts"] + 0.6 * expected["orders"]
+    expected["total"] = (
+        0.1 * expected["clicks"] + 0.3 * expected["carts"] + 0.6 * expected["orders"]
+    )
     assert protocol.recall(labels, predicted) == pytest.approx(expected, rel=1e-12)
 
 
 def test_recall_by_hand():
     labels = judged((7, list(range(25)), [1, 2]), (8, [3], []), kinds=LABELS)
-    predictions = judged(([*range(20, 40), 7], list(range(30)), [1, 1, 9]), ([8], None, [3]), kinds=ANSWERS)
-    expected = {"clicks": 1 / 2, "carts": 20 / 21, "orders": 1 / 2, "total": 0.05 + 0.3 * 20 / 21 + 0.3}
+    predictions = judged(
+        ([*range(20, 40), 7], list(range(30)), [1, 1, 9]), ([8], None, [3]), kinds=ANSWERS
+    )
+    expected = {
+        "clicks": 1 / 2,
+        "carts": 20 / 21,
+        "orders": 1 / 2,
+        "total": 0.05 + 0.3 * 20 / 21 + 0.3,
+    }
     assert protocol.recall(labels, predictions) == pytest.approx(expected)
     assert protocol.recall(labels, predictions.clear())["total"] == 0
     with pytest.raises(ValueError, match="predictions have a prefix"):
@@ -267,7 +300,9 @@ def test_recall_by_hand():
 def test_labels_of_a_session_like_the_one_that_otto_documents():
     """Here the two orders at the end have the same time."""
     kinds = ("clicks", "clicks", "clicks", "carts", "clicks", "carts", "clicks", "orders", "orders")
-    session = list(zip((5, 1, 2, 2, 3, 3, 4, 2, 3), [*range(T0, T0 + 8), T0 + 7], kinds, strict=True))
+    session = list(
+        zip((5, 1, 2, 2, 3, 3, 4, 2, 3), [*range(T0, T0 + 8), T0 + 7], kinds, strict=True)
+    )
     assert protocol.labels(frame({42: session})).drop(KEY).rows() == [
         (1, [2, 3], [2, 3]),
         (2, [2, 3], [2, 3]),
@@ -293,10 +328,22 @@ ROWS = frame({1: [(1, T0, "clicks"), (2, T0 + 3 * DAY_MS, "clicks")]})
         (lambda: protocol.split(ROWS, 3), "span 3.0 days, .* test of 3 days: give fewer"),
         (lambda: protocol.split(ROWS.reverse(), 1), "Session 1 has an event that is older .* sort"),
         (lambda: protocol.labels(ROWS.reverse()), "Session 1 has an event that is older .* sort"),
-        (lambda: protocol.truncate(ROWS, pl.DataFrame({"session": [1], "seen": [2]})), "session 1 after 2 events"),
-        (lambda: protocol.truncate(ROWS, pl.DataFrame({"session": [1], "seen": [0]})), "session 1 after 0 events"),
-        (lambda: protocol.truncate(ROWS, pl.DataFrame({"session": [2], "seen": [1]})), "session 2 after 1 events"),
-        (lambda: protocol.truncate(ROWS, pl.DataFrame({"session": [1, 1], "seen": [1, 2]})), "a session twice"),
+        (
+            lambda: protocol.truncate(ROWS, pl.DataFrame({"session": [1], "seen": [2]})),
+            "session 1 after 2 events",
+        ),
+        (
+            lambda: protocol.truncate(ROWS, pl.DataFrame({"session": [1], "seen": [0]})),
+            "session 1 after 0 events",
+        ),
+        (
+            lambda: protocol.truncate(ROWS, pl.DataFrame({"session": [2], "seen": [1]})),
+            "session 2 after 1 events",
+        ),
+        (
+            lambda: protocol.truncate(ROWS, pl.DataFrame({"session": [1, 1], "seen": [1, 2]})),
+            "a session twice",
+        ),
     ],
 )
 def test_bad_input_is_named(call, says):

@@ -1,4 +1,5 @@
-"""Sessions are generated: articles come in families, and a session stays in its family and walks along it."""
+"""Sessions are generated: articles come in families, and a session stays in its family and walks
+along it."""
 
 import json
 import os
@@ -23,14 +24,16 @@ from models.session_recommender.schema import EVENT_TYPES
 from models.spec import Tensors, Trained, Work
 
 SAMPLE = (
-    Path(os.environ.get("KREISLAUF_DATA", Path(__file__).parents[3] / "shared/data")) / "otto-sample/sessions.jsonl"
+    Path(os.environ.get("KREISLAUF_DATA", Path(__file__).parents[3] / "shared/data"))
+    / "otto-sample/sessions.jsonl"
 )
 START = 1_700_000_000_000
 FAMILY = 10
 
 
 def sessions(n: int, articles: int = 300, seed: int = 0, first: int = 0) -> pl.DataFrame:
-    """Rows of `n` sessions, a minute apart; article ids are scrambled so that their numbers mean nothing."""
+    """Rows of `n` sessions, a minute apart; article ids are scrambled so that their numbers mean
+    nothing."""
     draw = np.random.default_rng(seed)
     ids = np.random.default_rng(99).permutation(10 * articles)[:articles]
     lengths = draw.integers(1, 9, n)
@@ -40,7 +43,9 @@ def sessions(n: int, articles: int = 300, seed: int = 0, first: int = 0) -> pl.D
     member = (draw.integers(0, FAMILY, n)[session] + step + draw.integers(0, 2, len(step))) % FAMILY
     kind = np.where(draw.random(len(step)) < 0.1, "carts", "clicks")
     ts = START + (session + first) * 60_000 + step * 1000
-    return pl.DataFrame({"session": session + first, "aid": ids[family * FAMILY + member], "ts": ts, "type": kind})
+    return pl.DataFrame(
+        {"session": session + first, "aid": ids[family * FAMILY + member], "ts": ts, "type": kind}
+    )
 
 
 def answer(path: Path, inputs: Tensors) -> Tensors:
@@ -50,7 +55,9 @@ def answer(path: Path, inputs: Tensors) -> Tensors:
 
 def asked(*requests: list[int], **more: object) -> Tensors:
     """A request for each list of articles, `more` in each event."""
-    return SPEC.tensors([{"events": [{"aid": int(aid), **more} for aid in aids]} for aids in requests])
+    return SPEC.tensors(
+        [{"events": [{"aid": int(aid), **more} for aid in aids]} for aids in requests]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +97,20 @@ def contract(request, trained, baseline):
 def test_examples_equal_a_slow_loop(rows):
     expected = []
     long = pl.DataFrame(
-        {"session": [700] * 30, "aid": range(30), "ts": range(START, START + 30), "type": ["orders"] * 30}
+        {
+            "session": [700] * 30,
+            "aid": range(30),
+            "ts": range(START, START + 30),
+            "type": ["orders"] * 30,
+        }
     )
     rows = pl.concat([rows, long])
     for (session,), group in rows.sort("session", "ts").group_by("session", maintain_order=True):
-        columns = [group["aid"].to_list(), [EVENT_TYPES.index(t) for t in group["type"]], group["ts"].to_list()]
+        columns = [
+            group["aid"].to_list(),
+            [EVENT_TYPES.index(t) for t in group["type"]],
+            group["ts"].to_list(),
+        ]
         for i in range(1, len(group)):
             seen = [column[max(0, i - LENGTH) : i] for column in columns]
             expected.append(([s + [-1] * (LENGTH - len(s)) for s in seen], columns[0][i], session))
@@ -107,7 +123,9 @@ def test_examples_equal_a_slow_loop(rows):
 
 
 def test_no_rows_hold_no_examples(rows):
-    assert {name: a.shape for name, a in SPEC.examples(rows.clear()).inputs.items()} == {n: (0, LENGTH) for n in INPUTS}
+    assert {name: a.shape for name, a in SPEC.examples(rows.clear()).inputs.items()} == {
+        n: (0, LENGTH) for n in INPUTS
+    }
 
 
 def test_metrics_by_hand():
@@ -129,7 +147,8 @@ def test_pairs_by_hand():
     found = pairs(e, Catalogue(np.array([10, 20, 30, 40])).rows(e.aid), 21)
     slow, fast = np.exp(-7 / 60), np.exp(-1)
     expected = {
-        # w, recent, next, before, together; 10, 10, 20 has 10 > 20 twice, once with an event in between
+        # w, recent, next, before, together; 10, 10, 20 has 10 > 20 twice, once with an event in
+        # between
         (0, 1): (1 + 1.7, 1 + 1.7, 2, 0, 3),
         (0, 2): (0.7, 0.7, 0, 0, 1),
         (1, 0): (0.7 * 2.7, 2.7, 0, 2, 3),
@@ -145,7 +164,14 @@ def test_pairs_by_hand():
 def test_events_further_apart_than_ten_are_not_together():
     aids = range(12)
     e = events(
-        pl.DataFrame({"session": [0] * 12, "aid": aids, "ts": range(START, START + 12), "type": ["clicks"] * 12})
+        pl.DataFrame(
+            {
+                "session": [0] * 12,
+                "aid": aids,
+                "ts": range(START, START + 12),
+                "type": ["clicks"] * 12,
+            }
+        )
     )
     found = pairs(e, e.aid, 21).filter(pl.col("a") == 0)
     assert found["b"].to_list() == [*range(1, 11)]
@@ -181,7 +207,9 @@ def test_covisitation_by_hand():
     counts, since_first, since_last = [3, 2, 2, 3], 7 + 1 / DAY_MS, 4 / DAY_MS
     logs = np.log1p([*counts, since_first, since_last, 0])
     assert table.articles[1] == pytest.approx([*logs, 1 / 23], abs=1e-6)
-    assert table.articles[0, -2:] == pytest.approx([np.log1p(1), 2 / 23]), "seen again once, in session 1"
+    assert table.articles[0, -2:] == pytest.approx([np.log1p(1), 2 / 23]), (
+        "seen again once, in session 1"
+    )
     assert not table.articles[4:, :-1].any(), "never seen"
 
 
@@ -204,7 +232,9 @@ def test_a_simpler_model_is_trusted_unless_a_better_one_is_better_by_more_than_c
 def test_it_learns_and_is_exported_faithfully(rows, trained, baseline, later):
     popular = rows["aid"].value_counts().sort("count", descending=True)["aid"][:LENGTH].to_numpy()
     by_popularity = recall(np.tile(popular, (len(later), 1)), later.labels).mean()
-    scores = [SPEC.score(later, answer(path, later.inputs)).mean() for path in (trained.onnx, baseline)]
+    scores = [
+        SPEC.score(later, answer(path, later.inputs)).mean() for path in (trained.onnx, baseline)
+    ]
     assert min(scores) > by_popularity + 0.3
     assert scores[0] == pytest.approx(trained.validation, abs=0.1)
     assert trained.parity.passed
@@ -221,7 +251,9 @@ def test_contract(contract, rows):
     model = onnx.load(contract)
     assert model.ir_version <= 10
     assert max(o.version for o in model.opset_import if o.domain == "") <= 20
-    assert {i.name: i.type.tensor_type.elem_type for i in model.graph.input} == dict.fromkeys(INPUTS, TensorProto.INT64)
+    assert {i.name: i.type.tensor_type.elem_type for i in model.graph.input} == dict.fromkeys(
+        INPUTS, TensorProto.INT64
+    )
     out = answer(contract, asked([], [], []))
     assert out["answers"].shape == out["scores"].shape == (3, LENGTH)
     assert (out["answers"].dtype, out["scores"].dtype) == (np.int64, np.float32)
@@ -257,11 +289,16 @@ def test_no_article_is_answered_twice(contract, rows):
 
 def test_what_was_done_and_when_counts_for_the_model_alone(trained, baseline, rows):
     aids = rows["aid"][:3].to_list()
-    hours = SPEC.tensors([{"events": [{"aid": a, "ts": START + i * 3_600_000} for i, a in enumerate(aids)]}])
+    hours = SPEC.tensors(
+        [{"events": [{"aid": a, "ts": START + i * 3_600_000} for i, a in enumerate(aids)]}]
+    )
     others = [asked(aids, type="orders"), hours]
     for path, same in ((trained.onnx, False), (baseline, True)):
         plain = answer(path, asked(aids))["scores"]
-        assert [(answer(path, inputs)["scores"] == plain).all() for inputs in others] == [same, same]
+        assert [(answer(path, inputs)["scores"] == plain).all() for inputs in others] == [
+            same,
+            same,
+        ]
 
 
 def test_batch_size_does_not_matter(contract, later):
@@ -274,7 +311,10 @@ def test_batch_size_does_not_matter(contract, later):
 
 def test_small_catalogue_is_padded(tmp_path):
     rows = sessions(80, articles=10)
-    for path in (SPEC.train(rows, Params.tiny(), Work(tmp_path)).onnx, SPEC.baseline(rows, tmp_path)):
+    for path in (
+        SPEC.train(rows, Params.tiny(), Work(tmp_path)).onnx,
+        SPEC.baseline(rows, tmp_path),
+    ):
         out = answer(path, asked([], [rows["aid"][0]]))
         assert ((out["answers"] == -1).sum(1) == LENGTH - 10).all()
         assert (out["scores"][out["answers"] == -1] < -1e8).all()
@@ -288,7 +328,11 @@ def untaught(monkeypatch):
     from models.session_recommender.training import Course
 
     names = []
-    monkeypatch.setattr(Course, "_fit", lambda self, task, batches, validation, epochs, name, share: names.append(name))
+    monkeypatch.setattr(
+        Course,
+        "_fit",
+        lambda self, task, batches, validation, epochs, name, share: names.append(name),
+    )
     return names
 
 
@@ -311,21 +355,29 @@ def test_warm_start_keeps_what_is_known(rows, trained, untaught, tmp_path):
     course, _ = run(more, Work(tmp_path, trained.weights))
     assert "older" not in untaught
     assert len([name for name in untaught if name.startswith("block-")]) == 5
-    assert min(int(name.removeprefix("block-")) for name in untaught if name != "ranker") >= START + 600 * 60_000
+    assert (
+        min(int(name.removeprefix("block-")) for name in untaught if name != "ranker")
+        >= START + 600 * 60_000
+    )
     before = load_file(trained.weights)
     row = course.catalogue.rows(before["catalogue"])
     assert len(row) < len(course.catalogue.ids)
     state = {name: value.numpy() for name, value in course.encoder.state_dict().items()}
     assert np.array_equal(state.pop("articles")[row], before["encoder.articles"][: len(row)])
     assert all(np.array_equal(value, before[f"encoder.{name}"]) for name, value in state.items())
-    assert {name for name in before if name.startswith("ranker.")} == {f"ranker.{n}" for n in course.ranker_state}
+    assert {name for name in before if name.startswith("ranker.")} == {
+        f"ranker.{n}" for n in course.ranker_state
+    }
 
 
 def test_a_new_article_starts_near_those_it_was_seen_with(rows, trained, untaught, tmp_path):
     new, old = 10**6, rows["aid"].mode()[0]
-    session = pl.DataFrame({"session": 700, "aid": [old, new], "ts": [START + 10**8] * 2, "type": "clicks"})
+    session = pl.DataFrame(
+        {"session": 700, "aid": [old, new], "ts": [START + 10**8] * 2, "type": "clicks"}
+    )
     course, before = run(
-        pl.concat([rows, session.cast(rows.schema), sessions(20, seed=2, first=710)]), Work(tmp_path, trained.weights)
+        pl.concat([rows, session.cast(rows.schema), sessions(20, seed=2, first=710)]),
+        Work(tmp_path, trained.weights),
     )
     vectors = course.encoder.articles.detach().numpy()
     a, b = vectors[course.catalogue.rows(np.array([old, new]))]
@@ -337,13 +389,23 @@ def test_a_new_article_starts_near_those_it_was_seen_with(rows, trained, untaugh
 def test_warm_start_keeps_an_article_that_was_away_for_a_while(rows, trained, untaught, tmp_path):
     """The parent knows it, but of the rows only the newest have it."""
     away = rows["aid"].mode()[0]
-    back = pl.DataFrame({"session": 700, "aid": [away, rows["aid"][0]], "ts": [START + 10**8] * 2, "type": "clicks"})
+    back = pl.DataFrame(
+        {"session": 700, "aid": [away, rows["aid"][0]], "ts": [START + 10**8] * 2, "type": "clicks"}
+    )
     rest = rows.filter((pl.col("aid") == away).any().over("session").not_())
-    more = pl.concat([rest, back.cast(rows.schema), sessions(20, seed=2, first=710).filter(pl.col("aid") != away)])
+    more = pl.concat(
+        [
+            rest,
+            back.cast(rows.schema),
+            sessions(20, seed=2, first=710).filter(pl.col("aid") != away),
+        ]
+    )
     course, _ = run(more, Work(tmp_path, trained.weights))
     before = load_file(trained.weights)
     expected = before["encoder.articles"][Catalogue(before["catalogue"]).rows(np.array([away]))]
-    assert np.array_equal(course.encoder.articles.detach().numpy()[course.catalogue.rows(np.array([away]))], expected)
+    assert np.array_equal(
+        course.encoder.articles.detach().numpy()[course.catalogue.rows(np.array([away]))], expected
+    )
 
 
 def test_a_warm_training_is_shorter(rows, trained, tmp_path):
@@ -358,27 +420,37 @@ def test_parent_of_another_shape_is_a_cold_start(rows, trained, untaught, tmp_pa
     course, before = run(rows, Work(tmp_path, trained.weights), other)
     assert untaught[0] == "older"
     assert all(
-        (course.encoder.state_dict()[name] == value).all() for name, value in before.items() if name != "articles"
+        (course.encoder.state_dict()[name] == value).all()
+        for name, value in before.items()
+        if name != "articles"
     )
     assert course.ranker_state is None
 
 
 def test_parent_of_another_structure_is_a_cold_start(rows, trained, untaught, tmp_path):
-    """Such as the champion that an earlier version of this code trained: its encoder had other layers, it no ranker."""
+    """Such as the champion that an earlier version of this code trained: its encoder had other
+    layers, it no ranker."""
     with safe_open(trained.weights, "np") as file:
         metadata = file.metadata()
-    state = {name: value for name, value in load_file(trained.weights).items() if not name.startswith("ranker.")}
+    state = {
+        name: value
+        for name, value in load_file(trained.weights).items()
+        if not name.startswith("ranker.")
+    }
     state["encoder.event.weight"] = state.pop("encoder.attention.join.weight")
     save_file(state, tmp_path / "earlier.safetensors", metadata)
     course, before = run(rows, Work(tmp_path, tmp_path / "earlier.safetensors"))
     assert untaught[0] == "older"
     assert all(
-        (course.encoder.state_dict()[name] == value).all() for name, value in before.items() if name != "articles"
+        (course.encoder.state_dict()[name] == value).all()
+        for name, value in before.items()
+        if name != "articles"
     )
 
 
 def test_parent_s_ranker_of_another_shape_is_left_out(rows, trained, untaught, tmp_path):
-    """Such as one that an earlier version of this code trained, with fewer numbers of each article."""
+    """Such as one that an earlier version of this code trained, with fewer numbers of each
+    article."""
     with safe_open(trained.weights, "np") as file:
         metadata = file.metadata()
     state = load_file(trained.weights)
@@ -399,7 +471,9 @@ def test_parity_notices_a_shuffled_vocabulary(rows, baseline, tmp_path):
     assert parity(scorer, catalogue, baseline, newest).passed
     model = onnx.load(baseline)
     raw = next(i for i in model.graph.initializer if i.name == "raw")
-    raw.CopyFrom(numpy_helper.from_array(np.random.default_rng(0).permutation(catalogue.raw()), "raw"))
+    raw.CopyFrom(
+        numpy_helper.from_array(np.random.default_rng(0).permutation(catalogue.raw()), "raw")
+    )
     onnx.save(model, tmp_path / "shuffled.onnx")
     assert not parity(scorer, catalogue, tmp_path / "shuffled.onnx", newest).passed
 
@@ -426,7 +500,10 @@ def test_golden_requests_are_answered(contract):
             {"events": [{"aid": 1, "type": "click"}]},
             r'events\[0\]\["type"\] is \'click\'. Send one of clicks, carts, orders',
         ),
-        ({"events": [{"aid": 1}, {"aid": 1, "type": None}]}, r'Request 1: events\[1\]\["type"\] is None'),
+        (
+            {"events": [{"aid": 1}, {"aid": 1, "type": None}]},
+            r'Request 1: events\[1\]\["type"\] is None',
+        ),
         ({"events": [{"aid": 1, "type": ["clicks"]}]}, r"\['clicks'\]"),
         ({"events": [{"aid": 1, "ts": -1}]}, r'events\[0\]\["ts"\] is -1. Send ms since 1970'),
         ({"events": [{"aid": 1, "ts": 1.7e12}]}, "is 1700000000000.0"),
@@ -439,7 +516,11 @@ def test_bad_requests_are_named(bad, says):
 
 
 def test_requests_by_hand():
-    events = [{"aid": 7, "type": "carts", "ts": START}, {"aid": 8, "ts": None}, {"aid": 9, "type": "orders"}]
+    events = [
+        {"aid": 7, "type": "carts", "ts": START},
+        {"aid": 8, "ts": None},
+        {"aid": 9, "type": "orders"},
+    ]
     found = SPEC.tensors([{"events": events}, {"events": []}])
     nothing = [-1] * (LENGTH - 3)
     assert found["article_ids"].tolist() == [[7, 8, 9, *nothing], [-1] * LENGTH]
@@ -449,9 +530,16 @@ def test_requests_by_hand():
 
 def test_monitored_columns_by_hand():
     new = pl.DataFrame(
-        {"session": [5, 5, 9], "aid": [1, 2, 1], "ts": [START] * 3, "type": ["clicks", "carts", "orders"]}
+        {
+            "session": [5, 5, 9],
+            "aid": [1, 2, 1],
+            "ts": [START] * 3,
+            "type": ["clicks", "carts", "orders"],
+        }
     )
-    old = pl.DataFrame({"session": [1, 2], "aid": [1, 1], "ts": [START] * 2, "type": ["clicks"] * 2})
+    old = pl.DataFrame(
+        {"session": [1, 2], "aid": [1, 1], "ts": [START] * 2, "type": ["clicks"] * 2}
+    )
     known = SPEC.known(old.lazy()).collect()
     assert known.to_dict(as_series=False) == {"aid": [1], "ts": [START], "seen": [2]}
     found = SPEC.monitored(new.lazy(), known).collect().to_dict(as_series=False)
@@ -463,11 +551,15 @@ def test_monitored_columns_by_hand():
 
 @pytest.mark.parametrize("scale", [1, 2**40], ids=["dense", "sparse"])
 def test_what_is_known_of_an_article_is_found_however_ids_are_given(scale):
-    known = pl.DataFrame({"aid": np.array([0, 1, 3]) * scale, "seen": pl.Series([1, 2, 9], dtype=pl.UInt32)})
+    known = pl.DataFrame(
+        {"aid": np.array([0, 1, 3]) * scale, "seen": pl.Series([1, 2, 9], dtype=pl.UInt32)}
+    )
     asked = [0, scale, 2 * scale, 3 * scale, 4 * scale, 2**63 - 1]
     found = SPEC.monitored(pl.LazyFrame({"aid": asked, "type": ["clicks"] * 6}), known).collect()
     assert found["unseen"].to_list() == [False, False, True, False, True, True]
-    assert found["popularity"].to_list() == pytest.approx([np.log(2), np.log(3), 0, np.log(10), 0, 0])
+    assert found["popularity"].to_list() == pytest.approx(
+        [np.log(2), np.log(3), 0, np.log(10), 0, 0]
+    )
 
 
 def test_what_is_known_is_enough_for_slices_and_coverage(rows):
@@ -492,7 +584,9 @@ def test_real_otto_sessions(tmp_path):
     import msgspec
 
     decoder = msgspec.json.Decoder(SPEC.table.line)
-    rows = SPEC.table.unfold([decoder.decode(line) for line in SAMPLE.read_bytes().splitlines()]).drop("line")
+    rows = SPEC.table.unfold(
+        [decoder.decode(line) for line in SAMPLE.read_bytes().splitlines()]
+    ).drop("line")
     result = SPEC.train(rows, Params.tiny(), Work(tmp_path))
     examples = SPEC.examples(rows)
     assert result.parity.passed

@@ -1,4 +1,5 @@
-"""What happens inside a training: loss, causality, the order of time, kills, several processes, reports."""
+"""What happens inside a training: loss, causality, the order of time, kills, several processes,
+reports."""
 
 import itertools
 import json
@@ -27,7 +28,13 @@ from models.session_recommender.covisitation import PAIRS, covisit
 from models.session_recommender.encoder import Encoder, Session, newest, pauses
 from models.session_recommender.features import LENGTH, Catalogue, Events, events, prefixes
 from models.session_recommender.fit import fit
-from models.session_recommender.objectives import Block, EncoderTask, RankerTask, Task, ranker_batches
+from models.session_recommender.objectives import (
+    Block,
+    EncoderTask,
+    RankerTask,
+    Task,
+    ranker_batches,
+)
 from models.session_recommender.runtime import one_thread, quiet
 from models.session_recommender.schema import EVENT_TYPES
 from models.session_recommender.scorer import CANDIDATES, Candidates, Known, Ranker, Scorer, rank
@@ -47,7 +54,9 @@ def shop(n: int, articles: int = 60, longest: int = 21, seed: int = 0) -> pl.Dat
             aids[i] = aids[draw.integers(0, i)] if draw.random() < 0.3 else aids[i]
         ts = START + session * 60_000 + np.cumsum(draw.integers(0, 90_000, longest))
         kinds = draw.choice(EVENT_TYPES, longest)
-        rows += [*zip([session] * longest, 7 * aids, ts, kinds, strict=True)][: draw.integers(1, longest + 1)]
+        rows += [*zip([session] * longest, 7 * aids, ts, kinds, strict=True)][
+            : draw.integers(1, longest + 1)
+        ]
     return pl.DataFrame(rows, ["session", "aid", "ts", "type"], orient="row")
 
 
@@ -112,13 +121,18 @@ def test_a_sampled_catalogue_gives_an_unbiased_sum():
     table, queries = 0.5 * torch.randn(400, 8), torch.randn(6, 8)
     articles, own = torch.arange(1, 400, 2), torch.tensor([1, 5, 7, 21, 399])
     found = torch.stack(
-        [objectives.catalogue_logsumexp(queries, table.__getitem__, articles, own, 40).double() for _ in range(1500)]
+        [
+            objectives.catalogue_logsumexp(queries, table.__getitem__, articles, own, 40).double()
+            for _ in range(1500)
+        ]
     ).exp()
     deviation = found.std(0) / len(found) ** 0.5
     assert ((found.mean(0) - slow_sum(queries, table[articles])).abs() < 4 * deviation).all()
     assert (deviation < 0.05 * found.mean(0)).all(), "the bound above says something"
     whole = objectives.catalogue_logsumexp(queries, table.__getitem__, articles, own, 200)
-    assert whole.double().exp().numpy() == pytest.approx(slow_sum(queries, table[articles]).numpy(), rel=1e-4)
+    assert whole.double().exp().numpy() == pytest.approx(
+        slow_sum(queries, table[articles]).numpy(), rel=1e-4
+    )
 
 
 def test_the_batch_s_own_articles_are_counted_exactly_in_every_sample():
@@ -127,8 +141,12 @@ def test_the_batch_s_own_articles_are_counted_exactly_in_every_sample():
     table, queries, own = torch.zeros(300, 8), torch.randn(3, 8), torch.tensor([4, 250])
     table[own] = torch.randn(2, 8)
     for _ in range(50):
-        found = objectives.catalogue_logsumexp(queries, table.__getitem__, torch.arange(300), own, 20)
-        assert found.double().exp().numpy() == pytest.approx(slow_sum(queries, table).numpy(), rel=1e-5)
+        found = objectives.catalogue_logsumexp(
+            queries, table.__getitem__, torch.arange(300), own, 20
+        )
+        assert found.double().exp().numpy() == pytest.approx(
+            slow_sum(queries, table).numpy(), rel=1e-5
+        )
 
 
 @pytest.mark.parametrize("count", [5, 6])
@@ -138,7 +156,9 @@ def test_a_sample_may_be_smaller_than_the_batch(count):
     table, queries, own = torch.randn(6, 8), torch.randn(5, 8), torch.arange(count)
     for _ in range(20):
         found = objectives.catalogue_logsumexp(queries, table.__getitem__, torch.arange(6), own, 2)
-        assert found.double().exp().numpy() == pytest.approx(slow_sum(queries, table).numpy(), rel=1e-5)
+        assert found.double().exp().numpy() == pytest.approx(
+            slow_sum(queries, table).numpy(), rel=1e-5
+        )
 
 
 # --- The encoder and its loss
@@ -156,10 +176,13 @@ def slow_loss(encoder: Encoder, batch: Session, compared: list[int], worth: list
     for rows, kinds, times in zip(*batch, strict=True):
         for i in range(1, int((rows >= 0).sum())):
             prefix = Session(rows[None, :i], kinds[None, :i], times[None, :i])
-            expected, again = encoder(vectors[prefix.rows], prefix, torch.ones(1, i, dtype=torch.bool))
+            expected, again = encoder(
+                vectors[prefix.rows], prefix, torch.ones(1, i, dtype=torch.bool)
+            )
             last = {int(row): place for place, row in enumerate(rows[:i])}
             logits = [
-                expected[0, -1] @ vectors[row] + (again[0, -1, last[row]] if row in last else 0) for row in compared
+                expected[0, -1] @ vectors[row] + (again[0, -1, last[row]] if row in last else 0)
+                for row in compared
             ]
             probabilities = torch.stack(logits).softmax(0)
             losses.append(-probabilities[compared.index(int(rows[i]))].log())
@@ -178,7 +201,9 @@ def padded(e: Events, catalogue: Catalogue, n: int) -> Session:
     return Sequences.of(e, catalogue.rows(e.aid)).take(np.arange(n))
 
 
-PARAMS = Params.tiny().model_copy(update={"cart_weight": 3.0, "order_weight": 0.5, "batch_size": 16})
+PARAMS = Params.tiny().model_copy(
+    update={"cart_weight": 3.0, "order_weight": 0.5, "batch_size": 16}
+)
 
 
 def test_the_loss_and_its_gradients_equal_a_slow_softmax(e, catalogue, known, timely):
@@ -188,18 +213,25 @@ def test_the_loss_and_its_gradients_equal_a_slow_softmax(e, catalogue, known, ti
     batch, results = padded(e, catalogue, 12), []
     assert len(set(batch.rows[0].tolist())) < len(batch.rows[0]), "an article occurs twice"
     task = EncoderTask(encoder, PARAMS, known, compared, 1e-3).eval()
-    for call in (lambda: task.loss(batch), lambda: slow_loss(encoder, batch, compared.tolist(), [1.0, 3.0, 0.5])):
+    for call in (
+        lambda: task.loss(batch),
+        lambda: slow_loss(encoder, batch, compared.tolist(), [1.0, 3.0, 0.5]),
+    ):
         encoder.zero_grad()
         loss = call()
         loss.backward()
-        results.append([loss.detach(), *(parameter.grad.clone() for parameter in encoder.parameters())])
+        results.append(
+            [loss.detach(), *(parameter.grad.clone() for parameter in encoder.parameters())]
+        )
     for ours, slow in zip(*results, strict=True):
         assert torch.allclose(ours, slow, rtol=1e-3, atol=1e-5)
 
 
 def test_a_batch_of_nothing_worth_learning_does_no_harm(e, catalogue, known, timely, scorer):
     params = PARAMS.model_copy(update={"cart_weight": 0.0})
-    task = EncoderTask(Encoder(catalogue.size, 16), params, known, np.arange(len(catalogue.ids)), 1e-3)
+    task = EncoderTask(
+        Encoder(catalogue.size, 16), params, known, np.arange(len(catalogue.ids)), 1e-3
+    )
     batch = padded(e, catalogue, 8)
     carts = torch.where(batch.kinds < 0, -1, 1)
     assert torch.isfinite(task.loss(batch._replace(kinds=carts)))
@@ -208,12 +240,19 @@ def test_a_batch_of_nothing_worth_learning_does_no_harm(e, catalogue, known, tim
 
 
 def test_the_loss_stays_a_number_where_articles_never_return(timely):
-    """Nearly all of the sum over the catalogue may be taken away, and what is left is then rounding."""
+    """Nearly all of the sum over the catalogue may be taken away, and what is left is then
+    rounding."""
     torch.manual_seed(0)
     rows = torch.stack([torch.randperm(30)[:6] for _ in range(64)])
     catalogue = Catalogue(np.arange(30))
-    frame = {"session": np.repeat(range(64), 6), "aid": rows.flatten().numpy(), "ts": START + np.arange(384)}
-    table = Known(covisit(events(pl.DataFrame(frame).with_columns(type=pl.lit("clicks"))), catalogue))
+    frame = {
+        "session": np.repeat(range(64), 6),
+        "aid": rows.flatten().numpy(),
+        "ts": START + np.arange(384),
+    }
+    table = Known(
+        covisit(events(pl.DataFrame(frame).with_columns(type=pl.lit("clicks"))), catalogue)
+    )
     encoder = Encoder(catalogue.size, 64, dropout=0.4)
     torch.nn.init.constant_(encoder.again.bias, -12.0)
     task = EncoderTask(encoder, PARAMS, table, np.arange(30), 1e-3)
@@ -237,8 +276,15 @@ def test_what_is_expected_after_an_event_does_not_depend_on_later_ones(k, encode
     session.rows[:, 5] = catalogue.nothing
     expected, again = encoded(encoder, session, catalogue.nothing)
     other = drawn(16, 37, len(catalogue.ids), seed=1)
-    for later in (cut(other, slice(k, 30)), cut(other, slice(k, 37)), cut(other, slice(0, 0)), cut(other, slice(3))):
-        changed = Session(*(torch.cat([a[:, :k], b], 1) for a, b in zip(session, later, strict=True)))
+    for later in (
+        cut(other, slice(k, 30)),
+        cut(other, slice(k, 37)),
+        cut(other, slice(0, 0)),
+        cut(other, slice(3)),
+    ):
+        changed = Session(
+            *(torch.cat([a[:, :k], b], 1) for a, b in zip(session, later, strict=True))
+        )
         if later.rows.shape[1] == 3:
             changed.rows[:, -1] = catalogue.nothing
         found = encoded(encoder, changed, catalogue.nothing)
@@ -252,7 +298,9 @@ def test_what_an_event_changes_is_seen_after_it(encoder, catalogue):
     expected, _ = encoded(encoder, session, catalogue.nothing)
     for name, shift in (("rows", 1), ("kinds", 1), ("times", 400_000)):
         values = getattr(session, name).clone()
-        values[:, 5] = (values[:, 5] + shift) % {"rows": len(catalogue.ids), "kinds": 3}.get(name, 2**62)
+        values[:, 5] = (values[:, 5] + shift) % {"rows": len(catalogue.ids), "kinds": 3}.get(
+            name, 2**62
+        )
         found, _ = encoded(encoder, session._replace(**{name: values}), catalogue.nothing)
         differs = (found - expected).abs().amax(2) > 1e-3
         assert differs[:, 6].float().mean() > 0.9
@@ -266,16 +314,23 @@ def dense(found: Candidates, size: int) -> Tensor:
 
 
 def test_serving_computes_what_training_computed(e, catalogue, known, encoder):
-    """Every prefix, padded to 20, as its position in the whole session; up to 20 events, of which the last is seen."""
+    """Every prefix, padded to 20, as its position in the whole session; up to 20 events, of which
+    the last is seen."""
     row = catalogue.rows(e.aid)
     columns = (row, catalogue.nothing), (e.kind, -1), (e.ts, -1)
-    asked = Session(*(torch.from_numpy(prefixes(e, values, padding)[0]) for values, padding in columns))
+    asked = Session(
+        *(torch.from_numpy(prefixes(e, values, padding)[0]) for values, padding in columns)
+    )
     assert (asked.rows[:, -1] < catalogue.nothing).any(), "one has 20 events"
     with torch.no_grad():
         _, found, _ = Scorer(known, encoder).find(asked, catalogue.size)
     sequences = Sequences.of(e, row)
     batch = sequences.take(np.arange(len(sequences.length)))
-    batch = Session(torch.where(batch.rows < 0, catalogue.nothing, batch.rows), batch.kinds.clamp(min=0), batch.times)
+    batch = Session(
+        torch.where(batch.rows < 0, catalogue.nothing, batch.rows),
+        batch.kinds.clamp(min=0),
+        batch.times,
+    )
     expected, again = encoded(encoder, batch, catalogue.nothing)
     scores = []
     for i, length in enumerate(sequences.length):
@@ -285,7 +340,9 @@ def test_serving_computes_what_training_computed(e, catalogue, known, encoder):
             for seen, place in last.items():
                 score[seen] += again[i, now, place]
             scores.append(score)
-    torch.testing.assert_close(dense(found, catalogue.size), torch.stack(scores), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(
+        dense(found, catalogue.size), torch.stack(scores), atol=1e-3, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("timed", [False, True], ids=["without times", "with times"])
@@ -294,9 +351,9 @@ def test_an_unknown_article_in_the_middle_is_as_if_absent(timed, scorer, catalog
     if not timed:
         session = session._replace(times=torch.full_like(session.times, -1))
     unknown = [3, 4, 9, 15]
-    session.rows[:, unknown] = torch.tensor([catalogue.nothing, len(catalogue.ids) - 1, len(catalogue.ids) - 2, 10**9])[
-        None
-    ].clamp(max=catalogue.nothing)
+    session.rows[:, unknown] = torch.tensor(
+        [catalogue.nothing, len(catalogue.ids) - 1, len(catalogue.ids) - 2, 10**9]
+    )[None].clamp(max=catalogue.nothing)
     kept = [i for i in range(LENGTH) if i not in unknown]
     without = Session(
         *(
@@ -317,7 +374,9 @@ def test_evidence_equals_a_slow_loop(known, scorer, catalogue):
     session = drawn(10, LENGTH, len(catalogue.ids))
     session.rows[:, 12:] = catalogue.nothing
     asked, found, _ = scorer.find(session, CANDIDATES)
-    assert (found.rows == catalogue.nothing).any(), "a row without an article is among the candidates"
+    assert (found.rows == catalogue.nothing).any(), (
+        "a row without an article is among the candidates"
+    )
     evidence = known.evidence(asked.rows, found.rows)
     assert evidence.shape == (10, LENGTH, found.rows.shape[1], PAIRS + 1)
     seen = 0
@@ -346,22 +405,34 @@ def test_candidates_equal_a_sum_in_a_dictionary(known, catalogue):
         total = dict.fromkeys(range(catalogue.size), 0.0)
         for age, row in enumerate(reversed([row for row in rows if row != catalogue.nothing])):
             total[row] += 0.9**age
-            for near, weight in zip(known.neighbours[row].tolist(), known.weights[row].tolist(), strict=True):
+            for near, weight in zip(
+                known.neighbours[row].tolist(), known.weights[row].tolist(), strict=True
+            ):
                 total[near] += weight * 0.6**age
         assert total[catalogue.nothing] == 0
         table = {row: np.log(1 + value / 1e-3) for row, value in total.items()}
-        assert logs[i].numpy() == pytest.approx(np.array([table[row] for row in index[i].tolist()]), rel=1e-4, abs=1e-4)
-        sums = {row: table[row] + 0.2 * float(cosine[i, row]) + float(known.prior[row]) for row in table}
+        assert logs[i].numpy() == pytest.approx(
+            np.array([table[row] for row in index[i].tolist()]), rel=1e-4, abs=1e-4
+        )
+        sums = {
+            row: table[row] + 0.2 * float(cosine[i, row]) + float(known.prior[row]) for row in table
+        }
         best = sorted(sums, key=sums.__getitem__, reverse=True)[:30]
         assert found.rows[i].tolist() == best
-        assert scores[i].numpy() == pytest.approx(np.array([sums[row] for row in best]), rel=1e-4, abs=1e-4)
-        assert found.table[i].numpy() == pytest.approx(np.array([table[row] for row in best]), rel=1e-4, abs=1e-4)
+        assert scores[i].numpy() == pytest.approx(
+            np.array([sums[row] for row in best]), rel=1e-4, abs=1e-4
+        )
+        assert found.table[i].numpy() == pytest.approx(
+            np.array([table[row] for row in best]), rel=1e-4, abs=1e-4
+        )
         assert found.cosine[i].tolist() == cosine[i][best].tolist()
 
 
 def test_popularity_alone_decides_where_nothing_is_known(known, catalogue, e):
     found, _ = known.candidates(torch.full((1, LENGTH), catalogue.nothing), None, LENGTH)
-    weight = np.bincount(catalogue.rows(e.aid), np.exp((e.ts - e.ts.max()) / (60 * 86_400_000)), catalogue.size)
+    weight = np.bincount(
+        catalogue.rows(e.aid), np.exp((e.ts - e.ts.max()) / (60 * 86_400_000)), catalogue.size
+    )
     assert found.rows[0].tolist() == np.argsort(-weight, kind="stable")[:LENGTH].tolist()
 
 
@@ -405,22 +476,34 @@ def test_pauses_by_hand():
 def test_blocks_hold_exactly_the_newest_sessions(since, e):
     starts = np.sort(e.started()[e.position == 1])
     limits = cuts(e, None if since is None else START + since * 60_000)
-    new = starts > START + since * 60_000 if since is not None else np.arange(len(starts)) >= int(0.85 * len(starts))
+    new = (
+        starts > START + since * 60_000
+        if since is not None
+        else np.arange(len(starts)) >= int(0.85 * len(starts))
+    )
     if new.sum() < BLOCKS:
         new = np.arange(len(starts)) >= len(starts) - max(BLOCKS, int(NEWEST * len(starts)))
     assert limits == sorted(set(limits))
     assert starts[starts >= limits[0]].tolist() == starts[new].tolist()
     within = [(starts >= a) & (starts < b) for a, b in itertools.pairwise(limits)]
-    assert np.sum(within, 0).tolist() == new.astype(int).tolist(), "each new session is in one block, no old one in any"
+    assert np.sum(within, 0).tolist() == new.astype(int).tolist(), (
+        "each new session is in one block, no old one in any"
+    )
     counts = [part.sum() for part in within]
     assert len(counts) == BLOCKS
     assert max(counts) - min(counts) <= 1
 
 
-@pytest.mark.parametrize("starts", [[0], [0, 0, 0], [0, 1], [0] * 8 + [1] * 3, [*range(40), *[40] * 30]])
+@pytest.mark.parametrize(
+    "starts", [[0], [0, 0, 0], [0, 1], [0] * 8 + [1] * 3, [*range(40), *[40] * 30]]
+)
 def test_sessions_that_start_together_are_in_one_block(starts):
     times = np.repeat(START + np.array(starts), 2)
-    e = events(pl.DataFrame({"session": np.repeat(range(len(starts)), 2), "aid": 1, "ts": times, "type": "clicks"}))
+    e = events(
+        pl.DataFrame(
+            {"session": np.repeat(range(len(starts)), 2), "aid": 1, "ts": times, "type": "clicks"}
+        )
+    )
     limits = cuts(e, None)
     within = [(e.started() >= a) & (e.started() < b) for a, b in itertools.pairwise(limits)]
     assert all(part.any() for part in within)
@@ -469,7 +552,9 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_shares_of_the_processes_are_the_whole_batch(processes):
     whole = [*made_batches([200, 100], 16)]
-    shares = [[*made_batches([200, 100], 16, rank=rank, processes=processes)] for rank in range(processes)]
+    shares = [
+        [*made_batches([200, 100], 16, rank=rank, processes=processes)] for rank in range(processes)
+    ]
     assert [sorted(itertools.chain(*parts)) for parts in zip(*shares, strict=True)] == [
         sorted(batch) for batch in whole
     ]
@@ -493,7 +578,13 @@ def test_sequences_by_hand():
     lengths = [3, 1, LONGEST + 1, 2 * LONGEST + 2]
     position = np.concatenate([np.arange(n) for n in lengths])
     n = len(position)
-    e = Events(np.repeat(np.arange(4), lengths), np.arange(n), 100 + np.arange(n), np.arange(n) % 3, position)
+    e = Events(
+        np.repeat(np.arange(4), lengths),
+        np.arange(n),
+        100 + np.arange(n),
+        np.arange(n) % 3,
+        position,
+    )
     sequences = Sequences.of(e, 1000 + np.arange(n))
     assert sequences.length.tolist() == [3, LONGEST, LONGEST, LONGEST, 2]
     rows, kinds, times = sequences.take(np.array([4, 0]))
@@ -510,11 +601,22 @@ def asked(scorer: Scorer, session: Session, seed: int = 0) -> Block:
     with torch.no_grad():
         session, found, _ = scorer.find(session, CANDIDATES)
     draw = np.random.default_rng(seed)
-    labels = found.rows[torch.arange(len(found.rows)), torch.from_numpy(draw.integers(0, 40, len(found.rows)))]
-    return Block(scorer.known, scorer.vectors, session, found, labels, torch.zeros(len(labels), dtype=torch.long))
+    labels = found.rows[
+        torch.arange(len(found.rows)), torch.from_numpy(draw.integers(0, 40, len(found.rows)))
+    ]
+    return Block(
+        scorer.known,
+        scorer.vectors,
+        session,
+        found,
+        labels,
+        torch.zeros(len(labels), dtype=torch.long),
+    )
 
 
-@pytest.mark.parametrize("unknown", [False, True], ids=["all known", "an unknown one in the middle"])
+@pytest.mark.parametrize(
+    "unknown", [False, True], ids=["all known", "an unknown one in the middle"]
+)
 def test_the_ranker_learns_from_what_it_will_be_asked(unknown, scorer, catalogue):
     """A batch is narrower than what is served, but the scores are the same."""
     session = drawn(64, LENGTH, 50)
@@ -526,7 +628,10 @@ def test_the_ranker_learns_from_what_it_will_be_asked(unknown, scorer, catalogue
     task = RankerTask(scorer.ranker, PARAMS, block)
     (batch,) = [*ranker_batches([block], 64, 0)]
     assert batch.session.rows.shape[1] < LENGTH
-    order = [(batch.session.rows[i] == block.session.rows[:, : batch.session.rows.shape[1]]).all(1) for i in range(64)]
+    order = [
+        (batch.session.rows[i] == block.session.rows[:, : batch.session.rows.shape[1]]).all(1)
+        for i in range(64)
+    ]
     with torch.no_grad():
         served = task.scores(block)[[int(same.nonzero()[0, 0]) for same in order]]
         torch.testing.assert_close(task.scores(batch), served, rtol=1e-4, atol=1e-4)
@@ -537,7 +642,9 @@ def test_the_ranker_s_loss_equals_a_slow_softmax(scorer, timely):
     block = replace(block, kinds=torch.arange(30) % 3)
     task = RankerTask(scorer.ranker, PARAMS, block)
     losses, weights = [], []
-    for scores, rows, label, kind in zip(task.scores(block), block.found.rows, block.labels, block.kinds, strict=True):
+    for scores, rows, label, kind in zip(
+        task.scores(block), block.found.rows, block.labels, block.kinds, strict=True
+    ):
         losses.append(-scores.softmax(0)[rows.tolist().index(int(label))].log())
         weights.append([1.0, 3.0, 0.5][kind])
     expected = (torch.stack(losses) * torch.tensor(weights)).sum() / sum(weights)
@@ -546,8 +653,12 @@ def test_the_ranker_s_loss_equals_a_slow_softmax(scorer, timely):
 
 def test_only_prefixes_whose_label_was_found_are_learnt_from(scorer, catalogue):
     block = asked(scorer, drawn(30, LENGTH, 50))
-    missed = replace(block, labels=torch.where(torch.arange(30) % 3 == 0, len(catalogue.ids) - 1, block.labels))
-    assert missed.answerable().labels.tolist() == [label for i, label in enumerate(block.labels.tolist()) if i % 3]
+    missed = replace(
+        block, labels=torch.where(torch.arange(30) % 3 == 0, len(catalogue.ids) - 1, block.labels)
+    )
+    assert missed.answerable().labels.tolist() == [
+        label for i, label in enumerate(block.labels.tolist()) if i % 3
+    ]
 
 
 # --- One stretch of a training
@@ -573,7 +684,9 @@ def ones(index: np.ndarray) -> Tensor:
 def test_the_rate_rises_and_falls_whatever_the_number_of_steps(steps, tmp_path):
     task = Line()
     with quiet():
-        fit(task, Batches(np.ones(2 * steps), [2 * steps], 2, 0, ones), [], 1, tmp_path, {}, unheard)
+        fit(
+            task, Batches(np.ones(2 * steps), [2 * steps], 2, 0, ones), [], 1, tmp_path, {}, unheard
+        )
     assert len(task.rates) == steps
     assert max(task.rates) <= 1e-3 + 1e-9
     assert all(rate > 0 for rate in task.rates)
@@ -589,7 +702,9 @@ def rows() -> pl.DataFrame:
     """A few sessions, and newer ones that have articles which the older ones lack."""
     new = sessions(40, articles=60, seed=1, first=160)
     season = 10**6 * (pl.col("session") // 3)
-    new = new.with_columns(aid=pl.when(pl.col("aid") % 3 == 0).then(pl.col("aid") + season).otherwise("aid"))
+    new = new.with_columns(
+        aid=pl.when(pl.col("aid") % 3 == 0).then(pl.col("aid") + season).otherwise("aid")
+    )
     return pl.concat([sessions(160, articles=60), new])
 
 
@@ -627,7 +742,9 @@ def test_a_block_is_answered_by_what_knows_nothing_of_it(undisturbed):
     assert len(undisturbed.answered) == BLOCKS
     torch.manual_seed(PARAMS.seed)
     course = undisturbed.answered[0].course
-    untouched = Encoder(course.catalogue.size, PARAMS.dim).vectors(torch.arange(course.catalogue.size))
+    untouched = Encoder(course.catalogue.size, PARAMS.dim).vectors(
+        torch.arange(course.catalogue.size)
+    )
     for seen in undisturbed.answered:
         earlier = np.unique(course.row[course.started < seen.start])
         inside = np.unique(course.row[(course.started >= seen.start) & (course.started < seen.end)])
@@ -635,15 +752,23 @@ def test_a_block_is_answered_by_what_knows_nothing_of_it(undisturbed):
         assert len(new), "the block has articles of its own"
         every = torch.arange(course.catalogue.size)
         assert every[seen.block.known.known(every)].tolist() == earlier.tolist()
-        for lacking in (seen.block.session.rows, seen.block.known.neighbours, seen.block.found.rows):
+        for lacking in (
+            seen.block.session.rows,
+            seen.block.known.neighbours,
+            seen.block.found.rows,
+        ):
             articles = lacking[seen.block.known.known(lacking.long())]
             assert not np.isin(articles.numpy(), new).any()
         assert np.isin(seen.block.labels.numpy(), new).any(), "though some are the right answer"
-        torch.testing.assert_close(seen.block.vectors[new], untouched[new].detach(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            seen.block.vectors[new], untouched[new].detach(), atol=1e-5, rtol=1e-5
+        )
         moved = (seen.block.vectors[earlier] - untouched[earlier]).norm(dim=1)
         assert (moved > 1e-3).all(), "those of known articles were learnt"
     last = undisturbed.answered[-1].block
-    assert len(last) == (course.e.position[course.started >= undisturbed.answered[-1].start] > 0).sum()
+    assert (
+        len(last) == (course.e.position[course.started >= undisturbed.answered[-1].start] > 0).sum()
+    )
 
 
 def test_what_is_validated_is_what_each_model_would_have_served(undisturbed):
@@ -651,7 +776,9 @@ def test_what_is_validated_is_what_each_model_would_have_served(undisturbed):
     held = block.take(np.arange(len(block) // 2, len(block)))
     weights = load_file(undisturbed.trained.weights)
     ranker = Ranker(held.known.articles.numpy())
-    ranker.load_state_dict({k.removeprefix("ranker."): v for k, v in weights.items() if k.startswith("ranker.")})
+    ranker.load_state_dict(
+        {k.removeprefix("ranker."): v for k, v in weights.items() if k.startswith("ranker.")}
+    )
     scores = rank(ranker, held.known, held.vectors, held.session, held.found)
     served = {
         "table": Scorer(held.known)(*held.session)[0],
@@ -660,7 +787,9 @@ def test_what_is_validated_is_what_each_model_would_have_served(undisturbed):
     }
     for name, rows in served.items():
         found = metrics.recall(rows.numpy(), held.labels.numpy()).mean()
-        assert undisturbed.trained.metrics[f"validation_{name}"] == pytest.approx(found, abs=1e-9), name
+        assert undisturbed.trained.metrics[f"validation_{name}"] == pytest.approx(
+            found, abs=1e-9
+        ), name
 
 
 def test_reports_rise_from_nothing_to_the_whole(undisturbed):
@@ -672,9 +801,13 @@ def test_reports_rise_from_nothing_to_the_whole(undisturbed):
 
 
 def test_reports_carry_the_newest_validation(undisturbed):
-    measured = [value for name, _, value in undisturbed.trained.curves if name == "validation_recall"]
+    measured = [
+        value for name, _, value in undisturbed.trained.curves if name == "validation_recall"
+    ]
     told = [metrics["recall@20"] for _, metrics in undisturbed.told if "recall@20" in metrics]
-    assert [value for value, _ in itertools.groupby(told)] == [value for value, _ in itertools.groupby(measured)]
+    assert [value for value, _ in itertools.groupby(told)] == [
+        value for value, _ in itertools.groupby(measured)
+    ]
     assert undisturbed.told[0][1] == {}
 
 
@@ -706,16 +839,27 @@ SPEC.train(rows(), PARAMS, Work(Path(sys.argv[1]), report=report))
 
 
 @pytest.mark.parametrize(
-    ("share", "stage"), [(0.45, "older"), (0.66, "block-*"), (0.9, "ranker")], ids=["encoder", "block", "ranker"]
+    ("share", "stage"),
+    [(0.45, "older"), (0.66, "block-*"), (0.9, "ranker")],
+    ids=["encoder", "block", "ranker"],
 )
-def test_a_killed_training_goes_on_as_if_nothing_had_happened(share, stage, undisturbed, tmp_path, monkeypatch):
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), str(share)], cwd=ROOT)
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(
+    share, stage, undisturbed, tmp_path, monkeypatch
+):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path), str(share)], cwd=ROOT
+    )
     assert done.returncode == -signal.SIGKILL
     (last,) = (
-        tmp_path.glob(f"{stage}/last.ckpt") if stage != "block-*" else sorted(tmp_path.glob(f"{stage}/last.ckpt"))[-1:]
+        tmp_path.glob(f"{stage}/last.ckpt")
+        if stage != "block-*"
+        else sorted(tmp_path.glob(f"{stage}/last.ckpt"))[-1:]
     )
     assert not (last.parent / "done.json").exists()
-    assert len([*tmp_path.glob("*/done.json")]) == {"older": 0, "block-*": 2, "ranker": 1 + BLOCKS}[stage]
+    assert (
+        len([*tmp_path.glob("*/done.json")])
+        == {"older": 0, "block-*": 2, "ranker": 1 + BLOCKS}[stage]
+    )
     for name in ("new.ckpt", "new.json", "best.safetensors"):
         (last.parent / name).write_bytes(b"cut off in the middle")
 
@@ -743,7 +887,9 @@ class Enough(Exception):
     """Raised by who is told."""
 
 
-def test_what_a_report_raises_ends_the_training_and_a_rerun_goes_on(undisturbed, tmp_path, monkeypatch):
+def test_what_a_report_raises_ends_the_training_and_a_rerun_goes_on(
+    undisturbed, tmp_path, monkeypatch
+):
     monkeypatch.setattr(objectives, "LOG_EVERY", 1)
     monkeypatch.setattr(fit_module, "CHECKPOINT_STEPS", 1)
     ends, told = [], []
@@ -765,7 +911,10 @@ def test_what_a_report_raises_ends_the_training_and_a_rerun_goes_on(undisturbed,
     assert found.curves == undisturbed.trained.curves
     assert found.validated[found.chosen] == undisturbed.trained.validation
     weights = load_file(undisturbed.trained.weights)
-    assert all(torch.equal(value, weights[f"encoder.{name}"]) for name, value in found.encoder.state_dict().items())
+    assert all(
+        torch.equal(value, weights[f"encoder.{name}"])
+        for name, value in found.encoder.state_dict().items()
+    )
 
 
 # --- Several processes
@@ -790,8 +939,9 @@ class Witness:
 
 
 def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
-    """With sessions of one length, the mean over both halves of a batch is the mean over the batch, so without dropout
-    the steps are the same but for rounding and for whose times are forgotten. That moves a few of some 300 answers."""
+    """With sessions of one length, the mean over both halves of a batch is the mean over the batch,
+    so without dropout the steps are the same but for rounding and for whose times are forgotten.
+    That moves a few of some 300 answers."""
     monkeypatch.setattr(training, "BLOCKS", 1)
     original = Course._sequences
 
@@ -818,12 +968,16 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
 
     for file in sorted((tmp_path / "two").glob("*.jsonl")):
         taken = [json.loads(line) for line in file.read_text().splitlines()]
-        alone = [json.loads(line)[1] for line in (tmp_path / "one" / file.name).read_text().splitlines()]
+        alone = [
+            json.loads(line)[1] for line in (tmp_path / "one" / file.name).read_text().splitlines()
+        ]
         processes = {process for process, _ in taken}
         assert len(processes) == 2
         assert os.getpid() not in processes
         halves = [[index for process, index in taken if process == p] for p in processes]
-        assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in alone]
+        assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [
+            sorted(batch) for batch in alone
+        ]
         assert {len(half) for halves_ in halves for half in halves_} == {PARAMS.batch_size // 2}
     told = [line.split() for line in (tmp_path / "two" / "told").read_text().splitlines()]
     shares = [float(share) for _, share in told]

@@ -1,6 +1,7 @@
 """A model type of another kind, which the tests copy into a temporary `models/tiny/__init__.py`.
 
-Will an order be sent back? A threshold on its price, learnt by counting: no torch, no sequences, float inputs.
+Will an order be sent back? A threshold on its price, learnt by counting: no torch, no sequences,
+float inputs.
 """
 
 from pathlib import Path
@@ -87,8 +88,16 @@ class Tiny(ModelSpec):
         weights = work.folder / "weights.safetensors"
         save_file({"threshold": np.array([threshold])}, weights)
         accuracy = float(((price > threshold) == returned).mean())
-        parity = Parity(inputs=len(rows), largest_batch=MAX_BATCH, min_overlap=1.0, max_difference=0.0, passed=True)
-        return Trained(path, weights, parity, accuracy, {"accuracy": accuracy}, [("accuracy", 0, accuracy)])
+        parity = Parity(
+            inputs=len(rows),
+            largest_batch=MAX_BATCH,
+            min_overlap=1.0,
+            max_difference=0.0,
+            passed=True,
+        )
+        return Trained(
+            path, weights, parity, accuracy, {"accuracy": accuracy}, [("accuracy", 0, accuracy)]
+        )
 
     def baseline(self, rows: pl.DataFrame, folder: Path) -> Path:
         return write(folder / "baseline.onnx", rows["price"].max() + 1)

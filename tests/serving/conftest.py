@@ -29,7 +29,8 @@ def own_triton(home: Path) -> Iterator[dict]:
 def live(
     request: pytest.FixtureRequest, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., releases.Release]:
-    """Puts versions of the tiny model type in force: version `v` says "returned" above the price `100 v`."""
+    """Puts versions of the tiny model type in force: version `v` says "returned" above the price
+    `100 v`."""
     # A busy machine is no reason for a fallback here.
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
     if "own_triton" not in request.fixturenames:
@@ -38,9 +39,13 @@ def live(
 
     def put(champion: int, challenger: int | None = None, share: float = 0.0) -> releases.Release:
         after = releases.current(tiny)
-        release = releases.append(tiny, champion, "a test", "a test", after, challenger, share, 1_700_000_000_000)
+        release = releases.append(
+            tiny, champion, "a test", "a test", after, challenger, share, 1_700_000_000_000
+        )
         for version in release.versions:
-            triton_task.add_version(tiny, version, write(tmp_path / f"{version}.onnx", 100.0 * version))
+            triton_task.add_version(
+                tiny, version, write(tmp_path / f"{version}.onnx", 100.0 * version)
+            )
         triton_task.serve(tiny, release.versions)
         return release
 

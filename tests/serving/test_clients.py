@@ -37,7 +37,11 @@ def test_the_examples_of_the_documentation_work(addresses: dict[str, str], langu
     examples = re.findall(rf"```{language}\n(.*?)```", DOCS, re.S)
     assert examples
     for example in examples:
-        command = [sys.executable, "-c", example] if language == "python" else ["sh", "-ec", example]
+        command = (
+            [sys.executable, "-c", example] if language == "python" else ["sh", "-ec", example]
+        )
         done = subprocess.run(command, env=os.environ | addresses, capture_output=True, text=True)
-        assert (done.returncode, done.stderr if language == "python" else "") == (0, ""), done.stderr
+        assert (done.returncode, done.stderr if language == "python" else "") == (0, ""), (
+            done.stderr
+        )
         assert "champion" in done.stdout or "[[" in done.stdout

@@ -1,4 +1,5 @@
-"""The gateway in front of a real Triton: answers, variants, fallbacks, what it keeps, and what it refuses."""
+"""The gateway in front of a real Triton: answers, variants, fallbacks, what it keeps, and what it
+refuses."""
 
 import threading
 import time
@@ -27,7 +28,11 @@ from tests.serving.conftest import running
 def spooled(which: int, kind: type) -> list:
     """Lines of exposures (0) or feedback (1), in the order they were written."""
     segments = sorted(settings().spools[which].iterdir())
-    return [msgspec.json.decode(line, type=kind) for path in segments for line in path.read_bytes().splitlines()]
+    return [
+        msgspec.json.decode(line, type=kind)
+        for path in segments
+        for line in path.read_bytes().splitlines()
+    ]
 
 
 def ask(gateway: TestClient, price: float = 150, **more: object) -> dict:
@@ -43,23 +48,44 @@ def metric(gateway: TestClient, start: str) -> float:
 
 def test_the_live_version_answers_and_the_answer_is_remembered(gateway: TestClient):
     found = ask(gateway, 150, user="anna")
-    assert (found["version"], found["variant"], found["answer"]) == (1, "champion", {"returned": True})
+    assert (found["version"], found["variant"], found["answer"]) == (
+        1,
+        "champion",
+        {"returned": True},
+    )
     (line,) = spooled(0, Exposure)
-    assert (line.request_id, line.model, line.version, line.items) == (found["request_id"], "tiny", 1, "[true]")
+    assert (line.request_id, line.model, line.version, line.items) == (
+        found["request_id"],
+        "tiny",
+        1,
+        "[true]",
+    )
     assert line.user not in ("", "anna")
     assert 0 < line.latency_ms < 1_000
     assert gateway.get("/ready").status_code == gateway.get("/health").status_code == 200
 
 
-def test_prometheus_sees_what_the_monitor_last_said(gateway: TestClient, monkeypatch: pytest.MonkeyPatch):
+def test_prometheus_sees_what_the_monitor_last_said(
+    gateway: TestClient, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(follow, "TURNS", 1)
     told = status.Vitals(model="tiny", version=1, end=5_000, at=9_000, verdict="quiet")
-    status.write(told.model_copy(update={"signals": {"volume": status.Vital(value=6.0, usual=5.0, limit=0.5)}}))
+    status.write(
+        told.model_copy(
+            update={"signals": {"volume": status.Vital(value=6.0, usual=5.0, limit=0.5)}}
+        )
+    )
     until(lambda: metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="quiet"}') == 1)
-    assert metric(gateway, 'kreislauf_monitor_signal{model="tiny",part="value",signal="volume"}') == 6
+    assert (
+        metric(gateway, 'kreislauf_monitor_signal{model="tiny",part="value",signal="volume"}') == 6
+    )
     assert metric(gateway, "kreislauf_monitor_run_seconds") == 9
     status.write(told.model_copy(update={"verdict": "world changed"}))
-    until(lambda: metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="world changed"}') == 1)
+    until(
+        lambda: (
+            metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="world changed"}') == 1
+        )
+    )
     assert metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="quiet"}') == 0
     assert metric(gateway, "kreislauf_monitor_signal") == 0, "a signal that is no more is not shown"
     (Path(settings().releases) / "tiny" / "monitor.json").write_text("{")
@@ -72,8 +98,19 @@ def test_feedback_is_counted_by_variant_and_kept(gateway: TestClient):
     told = {"request_id": found["request_id"], "model": "tiny", "kind": "click", "item": True}
     assert gateway.post("/v1/feedback", json=told).status_code == 204
     (line,) = spooled(1, Feedback)
-    assert (line.request_id, line.version, line.variant, line.item) == (found["request_id"], 1, "champion", "true")
-    assert metric(gateway, 'kreislauf_feedback_total{kind="click",model="tiny",variant="champion",version="1"}') == 1
+    assert (line.request_id, line.version, line.variant, line.item) == (
+        found["request_id"],
+        1,
+        "champion",
+        "true",
+    )
+    assert (
+        metric(
+            gateway,
+            'kreislauf_feedback_total{kind="click",model="tiny",variant="champion",version="1"}',
+        )
+        == 1
+    )
 
 
 def test_counters_are_there_before_they_count(gateway: TestClient):
@@ -88,18 +125,26 @@ def test_counters_are_there_before_they_count(gateway: TestClient):
         assert line in told
 
 
-def test_what_it_keeps_is_loaded_with_accounts_that_balance(gateway: TestClient, prefect_harness, mlflow_store):
+def test_what_it_keeps_is_loaded_with_accounts_that_balance(
+    gateway: TestClient, prefect_harness, mlflow_store
+):
     from flows.collect import collect
     from kreislauf import lake
 
     ids = [ask(gateway, price, user="u")["request_id"] for price in range(5)]
-    gateway.post("/v1/feedback", json={"request_id": ids[0], "model": "tiny", "kind": "cart", "item": False})
+    gateway.post(
+        "/v1/feedback", json={"request_id": ids[0], "model": "tiny", "kind": "cart", "item": False}
+    )
     assert collect() == {}, "open segments are left alone"
     gateway.app.state.gateway.exposures.close()
     gateway.app.state.gateway.feedbacks.close()
     ask(gateway)
     done = collect()
-    assert (done["exposures"].lines_in, done["exposures"].rows_kept, done["exposures"].lines_rejected) == (5, 5, 0)
+    assert (
+        done["exposures"].lines_in,
+        done["exposures"].rows_kept,
+        done["exposures"].lines_rejected,
+    ) == (5, 5, 0)
     assert done["feedback"].rows_kept == 1
     joined = lake.read(EXPOSURES).join(lake.read(FEEDBACK), on="request_id")
     assert joined["request_id"].to_list() == ids[:1]
@@ -107,7 +152,9 @@ def test_what_it_keeps_is_loaded_with_accounts_that_balance(gateway: TestClient,
     assert collect() == {}
 
 
-def test_a_torn_line_is_kept_aside_and_stops_nothing(gateway: TestClient, prefect_harness, mlflow_store):
+def test_a_torn_line_is_kept_aside_and_stops_nothing(
+    gateway: TestClient, prefect_harness, mlflow_store
+):
     from flows.collect import collect
     from kreislauf import lake
 
@@ -137,7 +184,11 @@ def test_a_new_release_is_followed_without_a_restart(gateway: TestClient, live):
     live(2)
     until(lambda: ask(gateway, 150)["version"] == 2)
     assert ask(gateway, 150)["answer"] == {"returned": False}
-    assert metric(gateway, 'kreislauf_release{model="tiny"}') == metric(gateway, "kreislauf_champion") == 2
+    assert (
+        metric(gateway, 'kreislauf_release{model="tiny"}')
+        == metric(gateway, "kreislauf_champion")
+        == 2
+    )
 
 
 def test_two_releases_between_two_looks_into_the_log_cost_no_answer(live, monkeypatch):
@@ -159,7 +210,9 @@ def test_a_slow_release_log_does_not_delay_an_answer(live, monkeypatch):
         live(2)
         live(3)
         current = releases.current
-        monkeypatch.setattr("kreislauf.release.releases.current", lambda name: time.sleep(4) or current(name))
+        monkeypatch.setattr(
+            "kreislauf.release.releases.current", lambda name: time.sleep(4) or current(name)
+        )
         began = time.monotonic()
         assert ask(gateway)["variant"] == "fallback"
         assert time.monotonic() - began < 2
@@ -171,7 +224,9 @@ def test_a_release_log_that_is_gone_leaves_in_force_what_was(gateway: TestClient
     assert ask(gateway)["variant"] == "champion"
 
 
-def test_releases_are_followed_although_no_fallback_can_be_stored(gateway: TestClient, live, home: Path):
+def test_releases_are_followed_although_no_fallback_can_be_stored(
+    gateway: TestClient, live, home: Path
+):
     (home / "gateway" / "tiny.tmp").mkdir()
     live(2)
     until(lambda: gateway.app.state.gateway.followers.models["tiny"].asked == 2)
@@ -187,19 +242,24 @@ def test_half_a_stored_fallback_does_not_keep_a_gateway_from_starting(live, home
         assert gateway.get("/ready").status_code == 200
 
 
-def test_users_keep_their_variant_and_a_share_of_them_gets_the_challenger(gateway: TestClient, live):
+def test_users_keep_their_variant_and_a_share_of_them_gets_the_challenger(
+    gateway: TestClient, live
+):
     live(1, challenger=2, share=0.5)
     until(lambda: gateway.app.state.gateway.followers.models["tiny"].release.challenger == 2)
     first = [ask(gateway, 150, user=user)["variant"] for user in range(60)]
     assert first == [ask(gateway, 150, user=user)["variant"] for user in range(60)]
     assert set(first) == {"champion", "challenger"}
     answers = {
-        found["variant"]: found["answer"]["returned"] for found in (ask(gateway, 150, user=u) for u in range(60))
+        found["variant"]: found["answer"]["returned"]
+        for found in (ask(gateway, 150, user=u) for u in range(60))
     }
     assert answers == {"champion": True, "challenger": False}
 
 
-def test_a_challenger_without_a_share_is_asked_in_the_shadow_and_never_shown(gateway: TestClient, live):
+def test_a_challenger_without_a_share_is_asked_in_the_shadow_and_never_shown(
+    gateway: TestClient, live
+):
     live(1, challenger=2, share=0.0)
     until(lambda: gateway.app.state.gateway.followers.models["tiny"].release.challenger == 2)
     assert {ask(gateway, price, user=price)["version"] for price in (50, 150)} == {1}
@@ -207,7 +267,9 @@ def test_a_challenger_without_a_share_is_asked_in_the_shadow_and_never_shown(gat
     assert metric(gateway, "kreislauf_shadow_overlap_sum") == 1
 
 
-def test_a_dead_triton_is_answered_for_and_its_return_is_noticed(own_triton, gateway: TestClient, live, home: Path):
+def test_a_dead_triton_is_answered_for_and_its_return_is_noticed(
+    own_triton, gateway: TestClient, live, home: Path
+):
     assert ask(gateway)["variant"] == "champion"
     processes.stop(own_triton)
     began = time.monotonic()
@@ -227,7 +289,9 @@ def test_a_dead_triton_is_answered_for_and_its_return_is_noticed(own_triton, gat
         processes.stop(again)
 
 
-def test_triton_killed_under_load_costs_no_answer_and_no_exposure(own_triton, live, home: Path, monkeypatch):
+def test_triton_killed_under_load_costs_no_answer_and_no_exposure(
+    own_triton, live, home: Path, monkeypatch
+):
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "500")
     live(1)
     told: list[tuple[float, httpx.Response]] = []
@@ -237,7 +301,9 @@ def test_triton_killed_under_load_costs_no_answer_and_no_exposure(own_triton, li
         with httpx.Client(timeout=30) as http:
             while not over.is_set():
                 began = time.monotonic()
-                response = http.post(f"http://{address}/v1/tiny/predict", json={"price": 150, "user": "anna"})
+                response = http.post(
+                    f"http://{address}/v1/tiny/predict", json={"price": 150, "user": "anna"}
+                )
                 told.append((time.monotonic() - began, response))
 
     def count(variant: str) -> int:
@@ -278,7 +344,9 @@ def test_a_late_answer_is_replaced_at_the_deadline(live, monkeypatch):
 def test_an_answer_of_nan_is_replaced(live, monkeypatch):
     live(1)
     with TestClient(create(settings())) as gateway:
-        monkeypatch.setattr("tritonclient.grpc.InferResult.as_numpy", lambda *_: np.array([[np.nan]], np.float32))
+        monkeypatch.setattr(
+            "tritonclient.grpc.InferResult.as_numpy", lambda *_: np.array([[np.nan]], np.float32)
+        )
         assert ask(gateway)["variant"] == "fallback"
         assert metric(gateway, 'kreislauf_fallbacks_total{model="tiny",reason="unavailable"}') == 1
 
@@ -305,19 +373,36 @@ def test_nothing_live_is_said(gateway: TestClient):
         ("/v1/tiny/predict", b" " * 1_000_001, 413, "longer than"),
         ("/v1/nothing/predict", b"{}", 404, "Known: session_recommender, tiny"),
         ("/v1/feedback", b"{}", 422, "is missing or unknown"),
-        ("/v1/feedback", b'{"request_id":"a","model":"tiny","kind":"click","item":1}', 422, "send it back"),
-        ("/v1/feedback", b'{"request_id":7,"model":["tiny"],"kind":"click","item":1}', 404, "Known"),
+        (
+            "/v1/feedback",
+            b'{"request_id":"a","model":"tiny","kind":"click","item":1}',
+            422,
+            "send it back",
+        ),
+        (
+            "/v1/feedback",
+            b'{"request_id":7,"model":["tiny"],"kind":"click","item":1}',
+            404,
+            "Known",
+        ),
     ],
 )
-def test_a_bad_request_is_told_what_is_wrong(gateway: TestClient, path: str, body: bytes, status: int, says: str):
+def test_a_bad_request_is_told_what_is_wrong(
+    gateway: TestClient, path: str, body: bytes, status: int, says: str
+):
     response = gateway.post(path, content=body)
-    assert (response.status_code, says in response.json()["detail"]) == (status, True), response.text
+    assert (response.status_code, says in response.json()["detail"]) == (status, True), (
+        response.text
+    )
     assert "Traceback" not in response.text
     assert spooled(0, Exposure) == []
 
 
 def test_no_depth_of_nesting_is_an_error_of_the_server(gateway: TestClient):
-    told = b'{"request_id":"%s","model":"tiny","kind":"click","item":' % ask(gateway)["request_id"].encode()
+    told = (
+        b'{"request_id":"%s","model":"tiny","kind":"click","item":'
+        % ask(gateway)["request_id"].encode()
+    )
     found = {
         gateway.post("/v1/feedback", content=told + b"[" * depth + b"]" * depth + b"}").status_code
         for depth in range(900, 1000)
@@ -351,7 +436,10 @@ def test_a_token_is_wanted_where_one_is_set(live, monkeypatch):
     monkeypatch.setenv("KREISLAUF_GATEWAY_TOKEN", "secret")
     with TestClient(create(settings())) as gateway:
         for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
-            assert gateway.post("/v1/tiny/predict", json={"price": 1}, headers=header).status_code == 401
+            assert (
+                gateway.post("/v1/tiny/predict", json={"price": 1}, headers=header).status_code
+                == 401
+            )
             assert gateway.get("/metrics", headers=header).status_code == 401
         right = {"Authorization": "Bearer secret"}
         assert gateway.post("/v1/tiny/predict", json={"price": 1}, headers=right).status_code == 200

@@ -1,4 +1,5 @@
-"""What strangers send: anything the API's description allows, anything it does not, and too much of it."""
+"""What strangers send: anything the API's description allows, anything it does not, and too much of
+it."""
 
 import itertools
 import socket
@@ -28,14 +29,23 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_whatever_is_sent_is_answered_as_described(listening: str):
     schema = schemathesis.openapi.from_url(f"http://{listening}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert {operation.path for operation in operations} >= {"/v1/{model}/predict", "/v1/feedback", "/metrics"}
+    assert {operation.path for operation in operations} >= {
+        "/v1/{model}/predict",
+        "/v1/feedback",
+        "/metrics",
+    }
     modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
     for operation, mode in itertools.product(operations, modes):
         if operation.method == "get" and mode is modes[1]:
             continue  # Without parameters there is nothing to get wrong.
         strategy = operation.as_strategy(generation_mode=mode)
 
-        @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+        @settings(
+            max_examples=50,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=True,
+        )
         @given(case=strategy)
         def send(case):
             answered(case)
@@ -52,7 +62,9 @@ def answered(case: schemathesis.Case) -> None:
     assert response.status_code < 500 or response.status_code == DELIBERATE, response.text
     assert "Traceback" not in response.text
     described = case.operation.definition.raw["responses"]
-    assert str(response.status_code) in described or response.status_code in (404, 405), response.text
+    assert str(response.status_code) in described or response.status_code in (404, 405), (
+        response.text
+    )
 
 
 def test_clients_that_never_finish_do_not_keep_others_out(listening: str, monkeypatch):
@@ -74,7 +86,9 @@ def test_clients_that_never_finish_do_not_keep_others_out(listening: str, monkey
         one.close()
 
 
-@pytest.mark.parametrize("endless", [b"a" * 1_000_000, b"a: b\r\n" * 150_000], ids=["one header", "headers"])
+@pytest.mark.parametrize(
+    "endless", [b"a" * 1_000_000, b"a: b\r\n" * 150_000], ids=["one header", "headers"]
+)
 def test_headers_without_end_do_not_fill_the_memory(address: str, endless: bytes):
     host, port = address.split(":")
     before = psutil.Process().memory_info().rss
@@ -89,7 +103,9 @@ def test_clients_that_ask_nothing_or_read_nothing_lose_their_connection(address:
     host, port = address.split(":")
     silent, deaf = (socket.create_connection((host, int(port)), timeout=10) for _ in range(2))
     with silent, deaf:
-        assert ends(lambda: deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000), 10_000)
+        assert ends(
+            lambda: deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000), 10_000
+        )
         assert ends(lambda: silent.recv(1), 1)
     assert httpx.get(f"http://{address}/health").status_code == 200
 

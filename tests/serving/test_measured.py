@@ -16,7 +16,9 @@ SMALL = replace(PLAN, days=14, sessions_per_day=60, articles=120)
 TINY = spec.load(MODEL).Params.tiny().model_dump()
 
 
-def test_the_serving_benchmark_asks_all_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_the_serving_benchmark_asks_all_four(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
     # It sets these itself; the test puts them back.
     for name in ("KREISLAUF_HOME", "KREISLAUF_DEADLINE_MS"):
         monkeypatch.setenv(name, "0")
@@ -25,20 +27,29 @@ def test_the_serving_benchmark_asks_all_four(tmp_path: Path, monkeypatch: pytest
     for name in ("ort", "triton", "gateway", "mlflow_serve"):
         assert 0 < found[f"{name}_1_p50"] <= found[f"{name}_1_p99"]
         assert found[f"{name}_2_per_second"] > 0
-    assert found["triton_minus_ort_p50_ms"] == pytest.approx(found["triton_1_p50"] - found["ort_1_p50"], abs=0.02)
+    assert found["triton_minus_ort_p50_ms"] == pytest.approx(
+        found["triton_1_p50"] - found["ort_1_p50"], abs=0.02
+    )
     assert found["gateway_over_mlflow_serve"] == pytest.approx(
         found["gateway_2_per_second"] / found["mlflow_serve_2_per_second"], abs=0.02
     )
     json.dumps(found)
 
 
-def test_the_swap_benchmark_swaps_and_refuses(home, prefect_harness, mlflow_store, triton, tmp_path: Path, monkeypatch):
+def test_the_swap_benchmark_swaps_and_refuses(
+    home, prefect_harness, mlflow_store, triton, tmp_path: Path, monkeypatch
+):
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
     with running() as gateway:
         url = f"http://{gateway}/v1/{MODEL}/predict"
         found = swap.measure(SMALL, TINY, 2, 2, tmp_path, url)
         assert httpx.post(url, json={"events": []}).status_code == 200
-    assert (found["swaps"], found["broken"], found["failed_requests"], found["unapproved_answers"]) == (2, 2, 0, 0)
+    assert (
+        found["swaps"],
+        found["broken"],
+        found["failed_requests"],
+        found["unapproved_answers"],
+    ) == (2, 2, 0, 0)
     assert found["versions_seen"] == 3
     assert found["requests"] > 100
 
@@ -47,12 +58,19 @@ def test_an_answer_of_another_version_is_noticed(capsys: pytest.CaptureFixture[s
     class Shelf:
         answers = ([[1], [2]], [[3], [4]])
 
-    def told(version: int, articles: list[int], status: int = 200, variant: str = "champion") -> swap.Told:
+    def told(
+        version: int, articles: list[int], status: int = 200, variant: str = "champion"
+    ) -> swap.Told:
         body = {"version": version, "variant": variant, "answer": {"article_ids": articles}}
         return swap.Told(0.0, 0, status, body)
 
     right, file, unknown = told(1, [1]), told(2, [1]), told(9, [1])
     late, failed = told(1, [7], variant="fallback"), swap.Told(0.0, 0, 503, {"detail": "gone"})
     found = swap.summary([right, file, unknown, late, failed], Shelf(), {1: 0, 2: 1}, [1, 2], 0)  # type: ignore[arg-type]
-    assert (found["unapproved_answers"], found["fallbacks"], found["failed_requests"], found["swaps"]) == (2, 1, 1, 1)
+    assert (
+        found["unapproved_answers"],
+        found["fallbacks"],
+        found["failed_requests"],
+        found["swaps"],
+    ) == (2, 1, 1, 1)
     assert "question 0: 503" in capsys.readouterr().out

@@ -10,7 +10,14 @@ USERS = [f"user-{number}" for number in range(100_000)]
 
 def challenged(share: float, salt: str = "m-2") -> set[str]:
     release = Release(
-        model="m", number=2, champion=1, challenger=2, share=share, salt=salt, reason="a test", who="a test"
+        model="m",
+        number=2,
+        champion=1,
+        challenger=2,
+        share=share,
+        salt=salt,
+        reason="a test",
+        who="a test",
     )
     return {user for user in USERS if split.assign(release, user) == (2, "challenger")}
 

@@ -48,7 +48,9 @@ def test_a_killed_gateway_s_lines_are_adopted_and_a_living_one_s_are_not(tmp_pat
         "for number in range(100): kept.write(line(number))\n"
         "print('written', flush=True); time.sleep(60)"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
+    )
     assert child.stdout
     assert child.stdout.readline() == b"written\n"
     spool.Spool(tmp_path)
@@ -69,10 +71,14 @@ def test_a_gateway_that_starts_beside_another_leaves_its_segment_alone(tmp_path,
 
     monkeypatch.setattr(spool.fcntl, "flock", slowly)
     kept.write(line(0))
-    assert numbers(tmp_path, "*.open") == [0], "a segment that is written to is not up for collection"
+    assert numbers(tmp_path, "*.open") == [0], (
+        "a segment that is written to is not up for collection"
+    )
 
 
-def test_a_segment_that_its_gateway_closes_meanwhile_is_no_reason_not_to_start(tmp_path, monkeypatch):
+def test_a_segment_that_its_gateway_closes_meanwhile_is_no_reason_not_to_start(
+    tmp_path, monkeypatch
+):
     flock, kept = spool.fcntl.flock, spool.Spool(tmp_path)
     kept.write(line(0))
 

@@ -42,15 +42,23 @@ def test_the_configuration_is_as_the_tools_want_it(command: list[str]):
 
 
 def test_every_alert_has_a_test():
-    alerts = {rule["alert"] for rule in yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"][0]["rules"][1:]}
+    alerts = {
+        rule["alert"]
+        for rule in yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"][0]["rules"][1:]
+    }
     told = yaml.safe_load((RULES / "alerts.test.yaml").read_text())["tests"]
-    fired = {case["alertname"] for test in told for case in test["alert_rule_test"] if case["exp_alerts"]}
+    fired = {
+        case["alertname"] for test in told for case in test["alert_rule_test"] if case["exp_alerts"]
+    }
     assert fired == alerts
 
 
 @contextmanager
-def running(folder: Path, targets: dict[str, str], alertmanager: str = "127.0.0.1:1") -> Iterator[str]:
-    """Address of a Prometheus that scrapes these targets, by job, every second, with our rules, none of which waits."""
+def running(
+    folder: Path, targets: dict[str, str], alertmanager: str = "127.0.0.1:1"
+) -> Iterator[str]:
+    """Address of a Prometheus that scrapes these targets, by job, every second, with our rules,
+    none of which waits."""
     config = yaml.safe_load((RULES / "prometheus.yaml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
@@ -84,16 +92,26 @@ def prometheus(listening: str, triton: dict, tmp_path: Path) -> Iterator[str]:
     """Address of a Prometheus that scrapes a gateway and Triton."""
     said = {"accuracy": status.Vital(value=0.8, usual=0.9, limit=0.05)}
     now = int(time.time() * 1000)
-    status.write(status.Vitals(model="tiny", version=1, end=now, at=now, verdict="world changed", signals=said))
+    status.write(
+        status.Vitals(
+            model="tiny", version=1, end=now, at=now, verdict="world changed", signals=said
+        )
+    )
     targets = {"gateway": listening, "triton": urllib.parse.urlparse(triton["metrics"]).netloc}
     with running(tmp_path, targets) as address:
         yield address
 
 
-def test_an_alert_of_prometheus_goes_through_alertmanager_and_the_bridge_to_prefect(prefect_harness, tmp_path: Path):
+def test_an_alert_of_prometheus_goes_through_alertmanager_and_the_bridge_to_prefect(
+    prefect_harness, tmp_path: Path
+):
     from prefect.settings import PREFECT_API_URL
 
-    since, bridge, manager = datetime.now(UTC), processes.free_port(), f"127.0.0.1:{processes.free_port()}"
+    since, bridge, manager = (
+        datetime.now(UTC),
+        processes.free_port(),
+        f"127.0.0.1:{processes.free_port()}",
+    )
     (tmp_path / "bridge-token").write_text("secret")
     told = (
         (RULES / "alertmanager.yaml")
@@ -106,7 +124,11 @@ def test_an_alert_of_prometheus_goes_through_alertmanager_and_the_bridge_to_pref
         "prometheus-alertmanager", f"--config.file={tmp_path / 'alertmanager.yaml'}",
         f"--storage.path={tmp_path / 'alerts'}", f"--web.listen-address={manager}", "--cluster.listen-address=",
     ]  # fmt: skip
-    env = {"KREISLAUF_BRIDGE_TOKEN": "secret", "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PYTHONPATH": str(ROOT)}
+    env = {
+        "KREISLAUF_BRIDGE_TOKEN": "secret",
+        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        "PYTHONPATH": str(ROOT),
+    }
     gone = {"gateway": "127.0.0.1:1", "triton": "127.0.0.1:1"}
     with (
         started("bridge", [sys.executable, "-m", "deployments.bridge", "--port", str(bridge)], tmp_path,

@@ -42,14 +42,22 @@ def baseline(**changed) -> Scores:
     return replace(scores(0.40, 5), **changed)
 
 
-def judged(one: Scores | None = None, other: Scores | None = None, table: Scores | None = None, **policy) -> Decision:
+def judged(
+    one: Scores | None = None, other: Scores | None = None, table: Scores | None = None, **policy
+) -> Decision:
     """A better challenger, an honest champion and a weak baseline, unless said otherwise."""
-    return decide(one or better(), other or champion(), table or baseline(), POLICY.model_copy(update=policy))
+    return decide(
+        one or better(), other or champion(), table or baseline(), POLICY.model_copy(update=policy)
+    )
 
 
 def on(asked: Holdout, **policy) -> Decision:
     """The same three on another hold-out."""
-    three = scores(0.50, 1, asked, version=8), scores(0.45, 2, asked, version=7), scores(0.40, 5, asked)
+    three = (
+        scores(0.50, 1, asked, version=8),
+        scores(0.45, 2, asked, version=7),
+        scores(0.40, 5, asked),
+    )
     return decide(*three, POLICY.model_copy(update=policy))
 
 
@@ -70,7 +78,11 @@ def test_a_worse_challenger_is_refused():
 
 def test_too_little_data_for_a_small_gain_is_inconclusive_and_says_how_much_would_do():
     asked = holdout(GROUPS[:1200])
-    three = scores(0.46, 1, asked, version=8), scores(0.45, 2, asked, version=7), scores(0.40, 5, asked)
+    three = (
+        scores(0.46, 1, asked, version=8),
+        scores(0.45, 2, asked, version=7),
+        scores(0.40, 5, asked),
+    )
     decision = decide(*three, POLICY)
     assert decision.outcome == "inconclusive"
     assert decision.gain.low < 0 < decision.gain.high
@@ -98,7 +110,11 @@ def test_a_challenger_that_may_be_a_little_worse_is_promoted_where_the_policy_sa
 
 def shuffled(one: Scores) -> Scores:
     order = np.random.default_rng(0).permutation(len(one.values))
-    return replace(one, values=one.values[order], holdout=replace(one.holdout, groups=one.holdout.groups[order]))
+    return replace(
+        one,
+        values=one.values[order],
+        holdout=replace(one.holdout, groups=one.holdout.groups[order]),
+    )
 
 
 def spoilt(one: Scores, value: float) -> Scores:
@@ -116,11 +132,21 @@ def sure(share: float) -> np.ndarray:
     return np.full(len(GROUPS), share)
 
 
-# What fools a gate, and the sentence that says so. Each changes one thing about a decision to promote.
+# What fools a gate, and the sentence that says so. Each changes one thing about a decision to
+# promote.
 FAULTS = {
-    "the challenger learnt from the hold-out": ({"one": better(trained_until=START + 1)}, "challenger was trained on"),
-    "the champion learnt from the hold-out": ({"other": champion(trained_until=START + 1)}, "champion was trained on"),
-    "the baseline learnt from the hold-out": ({"table": baseline(trained_until=10**13)}, "baseline was trained on"),
+    "the challenger learnt from the hold-out": (
+        {"one": better(trained_until=START + 1)},
+        "challenger was trained on",
+    ),
+    "the champion learnt from the hold-out": (
+        {"other": champion(trained_until=START + 1)},
+        "champion was trained on",
+    ),
+    "the baseline learnt from the hold-out": (
+        {"table": baseline(trained_until=10**13)},
+        "baseline was trained on",
+    ),
     "the champion's scores are of an older hold-out": (
         {"other": champion(holdout=holdout(digest="last week's"))},
         "champion answered a different hold-out",
@@ -129,35 +155,83 @@ FAULTS = {
         {"table": baseline(holdout=holdout(digest="another"))},
         "baseline answered a different hold-out",
     ),
-    "the champion's scores are shuffled": ({"other": shuffled(champion())}, "champion answered a different hold-out"),
-    "scores are missing": ({"other": champion(values=np.ones(11_999))}, r"champion has scores of shape \(11999,\)"),
-    "scores have a column too many": ({"one": better(values=np.ones((12_000, 2)))}, r"shape \(12000, 2\) for 12000"),
-    "a score is no number": ({"one": spoilt(better(), np.nan)}, "1 scores of the challenger are not numbers"),
+    "the champion's scores are shuffled": (
+        {"other": shuffled(champion())},
+        "champion answered a different hold-out",
+    ),
+    "scores are missing": (
+        {"other": champion(values=np.ones(11_999))},
+        r"champion has scores of shape \(11999,\)",
+    ),
+    "scores have a column too many": (
+        {"one": better(values=np.ones((12_000, 2)))},
+        r"shape \(12000, 2\) for 12000",
+    ),
+    "a score is no number": (
+        {"one": spoilt(better(), np.nan)},
+        "1 scores of the challenger are not numbers",
+    ),
     "all of the champion's scores are no numbers": (
         {"other": champion(values=np.full(12_000, np.nan))},
         "12000 scores of the champion are not numbers",
     ),
-    "a score is infinite": ({"one": spoilt(better(), np.inf)}, "1 scores of the challenger are not numbers"),
-    "the baseline's score is no number": ({"table": spoilt(baseline(), -np.inf)}, "of the baseline are not numbers"),
+    "a score is infinite": (
+        {"one": spoilt(better(), np.inf)},
+        "1 scores of the challenger are not numbers",
+    ),
+    "the baseline's score is no number": (
+        {"table": spoilt(baseline(), -np.inf)},
+        "of the baseline are not numbers",
+    ),
     "the metrics differ": ({"other": champion(metric="mrr@20")}, "champion was scored by mrr@20"),
-    "the challenger is the champion": ({"other": better()}, "challenger is the champion, version 8"),
+    "the challenger is the champion": (
+        {"other": better()},
+        "challenger is the champion, version 8",
+    ),
     "the champion was registered again": (
         {"one": champion(version=8), "other": champion()},
         "the same file as the champion, version 7",
     ),
     "the arguments are swapped": ({"one": champion(), "other": better()}, "are they swapped"),
-    "an old version is judged as if it were new": ({"one": better(version=3)}, "no later than the champion, version 7"),
-    "the challenger was never registered": ({"one": better(version=None)}, "no later than the champion"),
-    "a slice collapses": ({"one": collapsed()}, r"loses more than 0.01 where length long \(300 groups\): -0\.\d+"),
+    "an old version is judged as if it were new": (
+        {"one": better(version=3)},
+        "no later than the champion, version 7",
+    ),
+    "the challenger was never registered": (
+        {"one": better(version=None)},
+        "no later than the champion",
+    ),
+    "a slice collapses": (
+        {"one": collapsed()},
+        r"loses more than 0.01 where length long \(300 groups\): -0\.\d+",
+    ),
     "the baseline is better": ({"table": scores(0.6, 5)}, "worse than the trivial baseline"),
-    "the challenger is slow": ({"one": better(cost=replace(COST, p95_ms=80.0))}, "p95 is 80.0 ms; 25 ms are allowed"),
+    "the challenger is slow": (
+        {"one": better(cost=replace(COST, p95_ms=80.0))},
+        "p95 is 80.0 ms; 25 ms are allowed",
+    ),
     "its time is no number": ({"one": better(cost=replace(COST, p95_ms=np.nan))}, "p95 is nan ms"),
-    "the challenger is huge": ({"one": better(cost=replace(COST, megabytes=9e3))}, "9000.0 MB; 2000 MB are allowed"),
+    "the challenger is huge": (
+        {"one": better(cost=replace(COST, megabytes=9e3))},
+        "9000.0 MB; 2000 MB are allowed",
+    ),
     "nobody measured what it costs": ({"one": better(cost=None)}, "was not measured"),
-    "it always answers the same": ({"one": better(cost=replace(COST, coverage=0.01))}, "1.0% of the catalogue; 20.0%"),
-    "it is too sure of itself": ({"one": better(probabilities=sure(0.9))}, r"off by 0\.\d+ on average; 0.05 is"),
-    "its probabilities are none": ({"one": better(probabilities=sure(1.2))}, "off by nan on average"),
-    "there are too few sessions": ({"min_groups": 5_000}, "3000 groups, and the policy wants at least 5000"),
+    "it always answers the same": (
+        {"one": better(cost=replace(COST, coverage=0.01))},
+        "1.0% of the catalogue; 20.0%",
+    ),
+    "it is too sure of itself": (
+        {"one": better(probabilities=sure(0.9))},
+        r"off by 0\.\d+ on average; 0.05 is",
+    ),
+    "its probabilities are none": (
+        {"one": better(probabilities=sure(1.2))},
+        "off by nan on average",
+    ),
+    "there are too few sessions": (
+        {"min_groups": 5_000},
+        "3000 groups, and the policy wants at least 5000",
+    ),
 }
 
 
@@ -182,7 +256,9 @@ def test_an_empty_hold_out_and_a_missing_baseline_are_refused():
 
 
 def test_all_that_is_wrong_is_said_at_once():
-    reasons = judged(better(trained_until=START + 1, values=np.ones(3)), spoilt(champion(), np.nan)).reasons
+    reasons = judged(
+        better(trained_until=START + 1, values=np.ones(3)), spoilt(champion(), np.nan)
+    ).reasons
     assert len(reasons) == 3
 
 
@@ -216,7 +292,8 @@ def test_the_interval_agrees_with_the_textbook_when_groups_are_single():
 
 
 def test_dependent_examples_widen_the_interval():
-    """Four copies of each example are no new information: the width must be that of the originals."""
+    """Four copies of each example are no new information: the width must be that of the
+    originals."""
     groups = np.arange(1000)
     paired = scores(0.5, 1, holdout(groups)).values - scores(0.45, 2, holdout(groups)).values
     copied = interval(np.repeat(paired, 4), np.repeat(groups, 4), 0.95)
@@ -229,8 +306,14 @@ def test_slices_agree_with_the_bootstrap_and_hold_for_all_at_once():
     groups = np.sort(rng.integers(0, 2000, 9000))
     difference = rng.normal(0.02, 0.4, 9000) + rng.normal(0, 0.3, 2000)[groups]
     kinds = np.array(["a", "b", "c"])[rng.choice(3, 9000, p=[0.6, 0.39, 0.01])]
-    found = slices(difference, Holdout("", 0, groups, {"kind": kinds, "all": np.full(9000, "x")}), POLICY)
-    assert [(part.by, part.value) for part in found] == [("kind", "a"), ("kind", "b"), ("all", "x")], "c is too small"
+    found = slices(
+        difference, Holdout("", 0, groups, {"kind": kinds, "all": np.full(9000, "x")}), POLICY
+    )
+    assert [(part.by, part.value) for part in found] == [
+        ("kind", "a"),
+        ("kind", "b"),
+        ("all", "x"),
+    ], "c is too small"
     for part in found[:2]:
         inside = kinds == part.value
         strict = interval(difference[inside], groups[inside], 1 - 0.05 / 3)
@@ -250,12 +333,16 @@ def test_the_smallest_effect_that_a_hold_out_finds_is_that_of_the_formula_backwa
 
 
 def test_equal_models_are_hardly_ever_promoted():
-    """Under the null, 2.5 % of the intervals lie wholly above zero: of 100 draws, 7 or more are a 1 % accident."""
+    """Under the null, 2.5 % of the intervals lie wholly above zero: of 100 draws, 7 or more are a 1
+    % accident."""
     asked = holdout(np.repeat(np.arange(400), 3))
     table = scores(0.3, 5, asked)
     promoted = sum(
         decide(
-            scores(0.45, 10 + 2 * i, asked, version=8), scores(0.45, 11 + 2 * i, asked, version=7), table, POLICY
+            scores(0.45, 10 + 2 * i, asked, version=8),
+            scores(0.45, 11 + 2 * i, asked, version=7),
+            table,
+            POLICY,
         ).outcome
         == "promote"
         for i in range(100)

@@ -11,7 +11,11 @@ DAY = DAY_MS
 
 def shop(days: int, per_day: int) -> pl.DataFrame:
     """`per_day` sessions a day at even times, three events a minute apart."""
-    starts = [1_700_000_000_000 + d * DAY + i * DAY // per_day for d in range(days) for i in range(per_day)]
+    starts = [
+        1_700_000_000_000 + d * DAY + i * DAY // per_day
+        for d in range(days)
+        for i in range(per_day)
+    ]
     return pl.DataFrame(
         {
             "session": [s for s in range(len(starts)) for _ in range(3)],
@@ -38,17 +42,24 @@ def test_the_hold_out_is_the_shortest_of_whole_days_that_has_the_groups():
 def test_training_and_hold_out_share_no_session_and_no_event():
     rows = shop(days=10, per_day=100)
     at = split.cut(rows, EVENTS, 0, Policy(min_effect=0.1, group_sd=0.5, min_groups=2))
-    train, holdout = split.train_rows(rows, EVENTS, at), split.started(rows, EVENTS, at.holdout, at.watermark)
+    train, holdout = (
+        split.train_rows(rows, EVENTS, at),
+        split.started(rows, EVENTS, at.holdout, at.watermark),
+    )
     assert train["ts"].max() < at.holdout <= holdout["ts"].min()
     assert not set(train["session"]) & set(holdout["session"])
-    cut_sessions = rows["session"].n_unique() - train["session"].n_unique() - holdout["session"].n_unique()
+    cut_sessions = (
+        rows["session"].n_unique() - train["session"].n_unique() - holdout["session"].n_unique()
+    )
     assert cut_sessions <= 0
     crossing = rows.filter(pl.col("ts").is_between(at.holdout - 60_000, at.holdout))
     assert not set(crossing.filter(pl.col("ts") < at.holdout)["session"]) & set(holdout["session"])
 
 
 def test_too_little_history_is_said_plainly():
-    with pytest.raises(ValueError, match=r"events is too small to judge a model.*policy needs 2404"):
+    with pytest.raises(
+        ValueError, match=r"events is too small to judge a model.*policy needs 2404"
+    ):
         split.cut(shop(days=4, per_day=100), EVENTS, 0, Policy())
 
 

@@ -119,7 +119,9 @@ def test_bounds_and_words_of_a_flat_struct(line, fits):
     assert_equal(VISITS, [line])
 
 
-@pytest.mark.parametrize("kind", [float, str, bool, int | None, list[int], Annotated[int, msgspec.Meta(multiple_of=2)]])
+@pytest.mark.parametrize(
+    "kind", [float, str, bool, int | None, list[int], Annotated[int, msgspec.Meta(multiple_of=2)]]
+)
 def test_structs_with_other_types_are_msgspec_s_alone(kind):
     struct = msgspec.defstruct("Rich", [("page", kind)], forbid_unknown_fields=True)
     assert decode.template(struct) is None

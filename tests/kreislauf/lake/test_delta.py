@@ -18,7 +18,11 @@ def load(number):
 def stored():
     """Names of all data files, whether a commit names them or not."""
     fs, root = delta._filesystem("events")
-    return {path.rsplit("/", 1)[1] for path in fs.find(root) if path.endswith(".parquet") and "_delta_log" not in path}
+    return {
+        path.rsplit("/", 1)[1]
+        for path in fs.find(root)
+        if path.endswith(".parquet") and "_delta_log" not in path
+    }
 
 
 def test_compaction_merges_files_and_changes_no_row(storage):
@@ -39,13 +43,17 @@ def test_readers_need_not_hold_a_whole_file(storage, monkeypatch):
     monkeypatch.setattr(delta, "ROW_GROUP", 2)
     for n in range(2):
         lake.load_file(
-            EVENTS, File(f"{n}.jsonl", [line(number, (number, number)) for number in range(5 * n, 5 * n + 5)])
+            EVENTS,
+            File(
+                f"{n}.jsonl", [line(number, (number, number)) for number in range(5 * n, 5 * n + 5)]
+            ),
         )
     fs, root = delta._filesystem("events")
 
     def row_groups():
         files = [
-            ParquetFile(fs.open(f"{root}/{path}")).metadata for path in delta.files(delta.at("events", None))["path"]
+            ParquetFile(fs.open(f"{root}/{path}")).metadata
+            for path in delta.files(delta.at("events", None))["path"]
         ]
         return [[file.row_group(i).num_rows for i in range(file.num_row_groups)] for file in files]
 
@@ -86,7 +94,9 @@ def test_compaction_and_vacuum_in_the_middle_of_a_load_do_no_harm(storage, monke
     assert delta.vacuum("events", 0, []) == 3
 
 
-def test_what_a_killed_load_leaves_is_swept_but_not_while_it_may_still_be_wanted(storage, monkeypatch):
+def test_what_a_killed_load_leaves_is_swept_but_not_while_it_may_still_be_wanted(
+    storage, monkeypatch
+):
     load(1)
     wanted = stored()
     killed_in(monkeypatch, "commit", [line(2, (2, 2))])
@@ -98,7 +108,9 @@ def test_what_a_killed_load_leaves_is_swept_but_not_while_it_may_still_be_wanted
 
 
 @pytest.mark.parametrize("step", ["find", "put", "commit"])
-def test_storage_that_falls_silent_within_a_load_is_unreachable_and_nothing_else(step, tmp_path, monkeypatch):
+def test_storage_that_falls_silent_within_a_load_is_unreachable_and_nothing_else(
+    step, tmp_path, monkeypatch
+):
     monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
     inner = getattr(delta, step)
     with moto(tmp_path) as (url, record):
@@ -110,23 +122,31 @@ def test_storage_that_falls_silent_within_a_load_is_unreachable_and_nothing_else
             return inner(*args)
 
         monkeypatch.setattr(delta, step, silent)
-        with pytest.raises(lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"):
+        with pytest.raises(
+            lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"
+        ):
             load(2)
 
 
 def test_a_table_is_not_made_where_nothing_answers_and_the_error_says_so(s3_lake, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"):
+    with pytest.raises(
+        lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"
+    ):
         delta.create("events", EVENTS.dtypes, "session")
 
 
-def test_rejects_that_cannot_follow_because_others_are_always_faster_raise_and_follow_later(monkeypatch):
+def test_rejects_that_cannot_follow_because_others_are_always_faster_raise_and_follow_later(
+    monkeypatch,
+):
     def faster(*_):
         raise CommitFailedError("another writer was faster")
 
     with monkeypatch.context() as patch:
         patch.setattr(quarantine, "_follow", faster)
-        with pytest.raises(lake.LakeError, match="Table rejects is too busy: 50 times another writer was faster"):
+        with pytest.raises(
+            lake.LakeError, match="Table rejects is too busy: 50 times another writer was faster"
+        ):
             load(1)
     assert lake.read(EVENTS).height == 1
     assert load(1).already_loaded
@@ -146,5 +166,7 @@ def test_rejects_of_more_loads_than_races_may_be_lost_follow_at_once(monkeypatch
 def test_files_are_strings_and_carry_statistics_that_skip_them(storage):
     load(1)
     files = delta.files(delta.find("events"))
-    assert files.select("num_records", "min.ts", "max.ts", "min.session").rows() == [(1, T0 + 1000, T0 + 1000, 1)]
+    assert files.select("num_records", "min.ts", "max.ts", "min.session").rows() == [
+        (1, T0 + 1000, T0 + 1000, 1)
+    ]
     assert lake.watermark(EVENTS) == T0 + 1000

@@ -33,7 +33,9 @@ ROW = {"session": pl.Int64, "aid": pl.Int64, "ts": pl.Int64, "type": pl.Enum(EVE
 
 def line(session, *events):
     """A session in OTTO's format; an event is (aid, seconds after T0) or (aid, seconds, type)."""
-    shaped = [{"aid": e[0], "ts": T0 + 1000 * e[1], "type": e[2] if e[2:] else "clicks"} for e in events]
+    shaped = [
+        {"aid": e[0], "ts": T0 + 1000 * e[1], "type": e[2] if e[2:] else "clicks"} for e in events
+    ]
     return json.dumps({"session": session, "events": shaped}).encode()
 
 
@@ -92,15 +94,50 @@ BAD = {
     "NUL bytes": (b"\0\0\0", "bad-json", "JSON is malformed", 1),
     "NUL byte at the end": (FIRST + b"\0", "bad-json", "trailing characters", 1),
     "gzip": (b"\x1f\x8b\x08\x00", "bad-utf8", "Invalid UTF-8", 1),
-    "nested deeply": (b'{"session":' + b"[" * 100_000, "wrong-type", "Expected `int`, got `array`", 1),
-    "nested deeply in an unknown field": (b'{"x":' + b"[" * 100_000, "unknown-field", "unknown field `x`", 1),
-    "invalid UTF-8": (b'{"session":\xff}', "bad-utf8", "Invalid UTF-8: invalid start byte (byte 11)", 1),
-    "invalid UTF-8 in a field": (FIRST.replace(b"clicks", b"\xc3\x28"), "bad-utf8", "Invalid UTF-8", 1),
+    "nested deeply": (
+        b'{"session":' + b"[" * 100_000,
+        "wrong-type",
+        "Expected `int`, got `array`",
+        1,
+    ),
+    "nested deeply in an unknown field": (
+        b'{"x":' + b"[" * 100_000,
+        "unknown-field",
+        "unknown field `x`",
+        1,
+    ),
+    "invalid UTF-8": (
+        b'{"session":\xff}',
+        "bad-utf8",
+        "Invalid UTF-8: invalid start byte (byte 11)",
+        1,
+    ),
+    "invalid UTF-8 in a field": (
+        FIRST.replace(b"clicks", b"\xc3\x28"),
+        "bad-utf8",
+        "Invalid UTF-8",
+        1,
+    ),
     "UTF-16": ("{}".encode("utf-16"), "bad-utf8", "Invalid UTF-8", 1),
     "Latin-1": ("kl\u00fcck".encode("latin-1"), "bad-utf8", "Invalid UTF-8", 1),
-    "negative session": (line(-1, (10, 0)), "out-of-range", "Expected `int` >= 0 - at `$.session`", 1),
-    "negative aid": (line(7, (10, 0), (-1, 0)), "out-of-range", "Expected `int` >= 0 - at `$.events[1].aid`", 1),
-    "int overflow": (EVENT % (b"9223372036854775808", b"1", b'"clicks"'), "out-of-range", "<= 9223372036854775807", 1),
+    "negative session": (
+        line(-1, (10, 0)),
+        "out-of-range",
+        "Expected `int` >= 0 - at `$.session`",
+        1,
+    ),
+    "negative aid": (
+        line(7, (10, 0), (-1, 0)),
+        "out-of-range",
+        "Expected `int` >= 0 - at `$.events[1].aid`",
+        1,
+    ),
+    "int overflow": (
+        EVENT % (b"9223372036854775808", b"1", b'"clicks"'),
+        "out-of-range",
+        "<= 9223372036854775807",
+        1,
+    ),
     "huge int": (EVENT % (b"9" * 400, b"1", b'"clicks"'), "out-of-range", "", 1),
     "float": (
         EVENT % (b"1.5", b"1", b'"clicks"'),
@@ -108,8 +145,18 @@ BAD = {
         "Expected `int`, got `float` - at `$.events[0].aid`",
         1,
     ),
-    "whole float": (EVENT % (b"1.0", b"1", b'"clicks"'), "wrong-type", "Expected `int`, got `float`", 1),
-    "exponent": (EVENT % (b"1e3", b"1", b'"clicks"'), "wrong-type", "Expected `int`, got `float`", 1),
+    "whole float": (
+        EVENT % (b"1.0", b"1", b'"clicks"'),
+        "wrong-type",
+        "Expected `int`, got `float`",
+        1,
+    ),
+    "exponent": (
+        EVENT % (b"1e3", b"1", b'"clicks"'),
+        "wrong-type",
+        "Expected `int`, got `float`",
+        1,
+    ),
     "leading zero": (EVENT % (b"007", b"1", b'"clicks"'), "bad-json", "invalid number", 1),
     "leading plus": (EVENT % (b"+7", b"1", b'"clicks"'), "bad-json", "invalid character", 1),
     "bool": (
@@ -118,9 +165,24 @@ BAD = {
         "Expected `int`, got `bool` - at `$.events[0].aid`",
         1,
     ),
-    "number in quotes": (EVENT % (b'"1"', b"1", b'"clicks"'), "wrong-type", "Expected `int`, got `str`", 1),
-    "aid is null": (EVENT % (b"null", b"1", b'"clicks"'), "wrong-type", "Expected `int`, got `null`", 1),
-    "aid is an object": (EVENT % (b"{}", b"1", b'"clicks"'), "wrong-type", "Expected `int`, got `object`", 1),
+    "number in quotes": (
+        EVENT % (b'"1"', b"1", b'"clicks"'),
+        "wrong-type",
+        "Expected `int`, got `str`",
+        1,
+    ),
+    "aid is null": (
+        EVENT % (b"null", b"1", b'"clicks"'),
+        "wrong-type",
+        "Expected `int`, got `null`",
+        1,
+    ),
+    "aid is an object": (
+        EVENT % (b"{}", b"1", b'"clicks"'),
+        "wrong-type",
+        "Expected `int`, got `object`",
+        1,
+    ),
     "NaN": (EVENT % (b"NaN", b"1", b'"clicks"'), "bad-json", "JSON is malformed", 1),
     "unknown type": (
         line(7, (10, 0, "views")),
@@ -128,14 +190,34 @@ BAD = {
         "Invalid enum value 'views' - at `$.events[0].type`",
         1,
     ),
-    "type in capitals": (line(7, (10, 0, "Clicks")), "unknown-value", "Invalid enum value 'Clicks'", 1),
-    "type with a space": (line(7, (10, 0, "clicks ")), "unknown-value", "Invalid enum value 'clicks '", 1),
+    "type in capitals": (
+        line(7, (10, 0, "Clicks")),
+        "unknown-value",
+        "Invalid enum value 'Clicks'",
+        1,
+    ),
+    "type with a space": (
+        line(7, (10, 0, "clicks ")),
+        "unknown-value",
+        "Invalid enum value 'clicks '",
+        1,
+    ),
     "type is null": (EVENT % (b"1", b"1", b"null"), "wrong-type", "Expected `str`, got `null`", 1),
     "type is a number": (EVENT % (b"1", b"1", b"0"), "wrong-type", "Expected `str`, got `int`", 1),
     "missing events": (b'{"session":7}', "missing-field", "missing required field `events`", 1),
     "empty object": (b"{}", "missing-field", "missing required field `session`", 1),
-    "missing aid": (b'{"session":7,"events":[{"ts":1,"type":"clicks"}]}', "missing-field", "field `aid`", 1),
-    "field in capitals": (FIRST.replace(b"session", b"Session"), "unknown-field", "unknown field `Session`", 1),
+    "missing aid": (
+        b'{"session":7,"events":[{"ts":1,"type":"clicks"}]}',
+        "missing-field",
+        "field `aid`",
+        1,
+    ),
+    "field in capitals": (
+        FIRST.replace(b"session", b"Session"),
+        "unknown-field",
+        "unknown field `Session`",
+        1,
+    ),
     "new field": (FIRST[:-1] + b', "shop": "de"}', "unknown-field", "unknown field `shop`", 1),
     "new field of an event": (
         FIRST.replace(b'"ts"', b'"price": 9, "ts"'),
@@ -143,18 +225,73 @@ BAD = {
         "`price` - at `$.events",
         1,
     ),
-    "session twice": (b'{"session":3,' + FIRST[1:], "duplicate-field", "field `session` more than once", 1),
-    "aid twice": (FIRST.replace(b'"ts"', b'"aid": 5, "ts"', 1), "duplicate-field", "field `aid` more than once", 1),
+    "session twice": (
+        b'{"session":3,' + FIRST[1:],
+        "duplicate-field",
+        "field `session` more than once",
+        1,
+    ),
+    "aid twice": (
+        FIRST.replace(b'"ts"', b'"aid": 5, "ts"', 1),
+        "duplicate-field",
+        "field `aid` more than once",
+        1,
+    ),
     "no events": (line(7), "out-of-range", "Expected `array` of length >= 1 - at `$.events`", 1),
-    "events is null": (b'{"session":7,"events":null}', "wrong-type", "Expected `array`, got `null`", 1),
-    "events is an object": (b'{"session":7,"events":{}}', "wrong-type", "Expected `array`, got `object`", 1),
-    "event is a number": (b'{"session":7,"events":[1]}', "wrong-type", "Expected `object`, got `int`", 1),
-    "ts too early": (line(7, (1, 0), (2, -T0 // 1000)), "broken-rule", "`ts` greater than or equal to 946684800000", 2),
-    "ts in the future": (EVENT % (b"1", b"3999999999999", b'"clicks"'), "in-the-future", "not to lie in the future", 1),
-    "ts too late": (EVENT % (b"1", b"9999999999999", b'"clicks"'), "broken-rule", "`ts` less than 4102444800000", 1),
-    "ts in seconds": (EVENT % (b"1", b"1700000000", b'"clicks"'), "broken-rule", "`ts` greater than or equal to", 1),
-    "ts in microseconds": (EVENT % (b"1", b"1700000000000000", b'"clicks"'), "broken-rule", "`ts` less than", 1),
-    "ts as a date": (EVENT % (b"1", b'"2023-11-14"', b'"clicks"'), "wrong-type", "Expected `int`, got `str`", 1),
+    "events is null": (
+        b'{"session":7,"events":null}',
+        "wrong-type",
+        "Expected `array`, got `null`",
+        1,
+    ),
+    "events is an object": (
+        b'{"session":7,"events":{}}',
+        "wrong-type",
+        "Expected `array`, got `object`",
+        1,
+    ),
+    "event is a number": (
+        b'{"session":7,"events":[1]}',
+        "wrong-type",
+        "Expected `object`, got `int`",
+        1,
+    ),
+    "ts too early": (
+        line(7, (1, 0), (2, -T0 // 1000)),
+        "broken-rule",
+        "`ts` greater than or equal to 946684800000",
+        2,
+    ),
+    "ts in the future": (
+        EVENT % (b"1", b"3999999999999", b'"clicks"'),
+        "in-the-future",
+        "not to lie in the future",
+        1,
+    ),
+    "ts too late": (
+        EVENT % (b"1", b"9999999999999", b'"clicks"'),
+        "broken-rule",
+        "`ts` less than 4102444800000",
+        1,
+    ),
+    "ts in seconds": (
+        EVENT % (b"1", b"1700000000", b'"clicks"'),
+        "broken-rule",
+        "`ts` greater than or equal to",
+        1,
+    ),
+    "ts in microseconds": (
+        EVENT % (b"1", b"1700000000000000", b'"clicks"'),
+        "broken-rule",
+        "`ts` less than",
+        1,
+    ),
+    "ts as a date": (
+        EVENT % (b"1", b'"2023-11-14"', b'"clicks"'),
+        "wrong-type",
+        "Expected `int`, got `str`",
+        1,
+    ),
     "bad with CR": (b"oops\r", "bad-json", "JSON is malformed", 1),
     "bad with BOM": (b"\xef\xbb\xbfoops", "bad-json", "JSON is malformed", 1),
     "BOM within": (FIRST + b"\xef\xbb\xbf", "bad-json", "trailing characters", 1),
@@ -186,7 +323,12 @@ def test_bad_line_is_kept_as_it_came_with_a_reason_and_its_neighbours_load(name,
     assert reject["raw"] == bad
     assert reject["reason"] == reason
     assert rule in reject["rule"]
-    assert (reject["table"], reject["source"], reject["line"], reject["rows"]) == ("events", "shop/a.jsonl", 2, size)
+    assert (reject["table"], reject["source"], reject["line"], reject["rows"]) == (
+        "events",
+        "shop/a.jsonl",
+        2,
+        size,
+    )
     assert (accounts.lines_in, accounts.lines_loaded, accounts.lines_rejected) == (3, 2, 1)
     assert (accounts.rows_in, accounts.rows_kept, accounts.rows_rejected) == (3 + size, 3, size)
 
@@ -235,7 +377,9 @@ def test_duplicates_at_both_ends_of_the_time_range_are_found():
 
 def test_events_that_differ_in_one_key_column_are_no_duplicates():
     load([line(1, (10, 0))])
-    accounts = load([line(2, (10, 0)), line(1, (11, 0)), line(1, (10, 1)), line(1, (10, 0, "orders"))])
+    accounts = load(
+        [line(2, (10, 0)), line(1, (11, 0)), line(1, (10, 1)), line(1, (10, 0, "orders"))]
+    )
     assert (accounts.rows_kept, accounts.rows_duplicate) == (4, 0)
 
 
@@ -262,7 +406,9 @@ def test_accounts_survive_checkpoints():
     table.create_checkpoint()
     table.cleanup_metadata()
     load([line(9, (9, 9))])
-    assert [load(file) for file in files] == [a.model_copy(update={"already_loaded": True}) for a in accounts]
+    assert [load(file) for file in files] == [
+        a.model_copy(update={"already_loaded": True}) for a in accounts
+    ]
     assert lake.read(EVENTS, version=1).rows() == [(0, 0, T0, "clicks")]
     assert lake.read(EVENTS).height == 6
 
@@ -280,7 +426,8 @@ class Killed(BaseException):
 
 
 def killed_in(monkeypatch, where, lines):
-    """Die instead of calling `where`, a function of the lake or of Delta, while `lines` are loaded."""
+    """Die instead of calling `where`, a function of the lake or of Delta, while `lines` are
+    loaded."""
 
     def die(*_):
         raise Killed
@@ -305,21 +452,27 @@ def test_a_load_killed_before_its_commit_leaves_nothing_to_see(monkeypatch, wher
     assert lake.rejects(EVENTS)["raw"].to_list() == [b"oops", b"\xff"]
 
 
-@pytest.mark.parametrize("lines", [DIRTY, GOOD, [b"bad too"]], ids=["the same file", "a good file", "a bad file"])
+@pytest.mark.parametrize(
+    "lines", [DIRTY, GOOD, [b"bad too"]], ids=["the same file", "a good file", "a bad file"]
+)
 def test_rejects_follow_after_a_kill_right_behind_the_commit(monkeypatch, lines):
     killed_in(monkeypatch, "_follow", DIRTY)
     assert rows() == GOOD_ROWS
     assert lake.rejects(EVENTS).is_empty()
     assert load(lines).already_loaded == (lines is DIRTY)
     assert rows() == GOOD_ROWS
-    assert sorted(lake.rejects(EVENTS)["raw"]) == sorted([b"oops", b"\xff", *(lines if lines == [b"bad too"] else [])])
+    assert sorted(lake.rejects(EVENTS)["raw"]) == sorted(
+        [b"oops", b"\xff", *(lines if lines == [b"bad too"] else [])]
+    )
 
 
 def test_the_spool_of_a_killed_load_is_removed_by_the_next_and_that_of_a_living_one_is_not(home):
     spools = home / "spool"
     started = "import time; from kreislauf.lake import staging\nwith staging.spool(): print(flush=True); time.sleep(60)"
     with staging.spool() as living:
-        with subprocess.Popen([sys.executable, "-c", started], stdout=subprocess.PIPE, cwd=ROOT) as process:
+        with subprocess.Popen(
+            [sys.executable, "-c", started], stdout=subprocess.PIPE, cwd=ROOT
+        ) as process:
             process.stdout.readline()
             assert len(list(spools.iterdir())) == 2
             process.kill()
@@ -413,7 +566,9 @@ def test_race_on_overlapping_files_on_s3(s3_lake):
 def test_unreachable_lake_fails_within_seconds_in_one_sentence(s3_lake, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     start = time.monotonic()
-    with pytest.raises(lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer") as caught:
+    with pytest.raises(
+        lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"
+    ) as caught:
         load(GOOD)
     assert time.monotonic() - start < 12
     assert "\x1b" not in str(caught.value)
@@ -460,14 +615,22 @@ def test_model_type_whose_rows_and_rules_disagree_fails_instead_of_rejecting_lin
         ts: pl.Int64
         nothing: pl.Int64
 
-    with pytest.raises(ValueError, match=r"RawSession has the fields .*, Other the columns .*nothing"):
+    with pytest.raises(
+        ValueError, match=r"RawSession has the fields .*, Other the columns .*nothing"
+    ):
         load(GOOD, table=replace(EVENTS, schema=Other))
     assert lake.watermark(EVENTS) is None
 
 
 def test_reasons_are_counted_without_positions():
     accounts = load(
-        [line(7, (1, 0), (-1, 0)), line(8, (-1, 0)), b'{"session":"\xff"}', b'{"session" :"\xff"}', line(9)]
+        [
+            line(7, (1, 0), (-1, 0)),
+            line(8, (-1, 0)),
+            b'{"session":"\xff"}',
+            b'{"session" :"\xff"}',
+            line(9),
+        ]
     )
     found = [(reason.reason, reason.rule, reason.lines) for reason in accounts.reasons]
     assert found[:2] == [
@@ -491,7 +654,8 @@ FILES = st.lists(st.lists(LINE_DRAWS, min_size=1, max_size=12), min_size=1, max_
 
 
 def reference_rows(raw):
-    """Plain Python's verdict on a line: its rows, None if blank, or how many rows its rejection counts."""
+    """Plain Python's verdict on a line: its rows, None if blank, or how many rows its rejection
+    counts."""
     try:
         if not raw.removeprefix(b"\xef\xbb\xbf").strip():
             return None
@@ -524,7 +688,9 @@ def reference_load(lines, kept):
 
 @hypothesis_settings(max_examples=60, deadline=None, database=None)
 @given(files=FILES, small=st.booleans())
-def test_any_mixture_of_lines_balances_and_keeps_what_plain_python_keeps(tmp_path_factory, files, small):
+def test_any_mixture_of_lines_balances_and_keeps_what_plain_python_keeps(
+    tmp_path_factory, files, small
+):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KREISLAUF_HOME", str(tmp_path_factory.mktemp("lake")))
         if small:
@@ -591,9 +757,18 @@ def test_replay_after_a_rule_was_mended_keeps_the_accounts_and_the_rest():
     load([line(1, (10, 0), (11, 5, "views")), b"oops too"], source="b.jsonl")
     assert lake.rejects(EVENTS).height == 4
     accounts = lake.replay(WIDER, "it's.jsonl", old.sha256)
-    assert (accounts.kind, accounts.lines_in, accounts.lines_loaded, accounts.lines_rejected) == ("replay", 2, 1, 1)
+    assert (accounts.kind, accounts.lines_in, accounts.lines_loaded, accounts.lines_rejected) == (
+        "replay",
+        2,
+        1,
+        1,
+    )
     assert (7, 1, T0, "views", None) in lake.read(WIDER).rows()
-    assert set(lake.rejects(EVENTS)["raw"]) == {b"oops", b"oops too", line(1, (10, 0), (11, 5, "views"))}
+    assert set(lake.rejects(EVENTS)["raw"]) == {
+        b"oops",
+        b"oops too",
+        line(1, (10, 0), (11, 5, "views")),
+    }
     audit(WIDER)
     again = lake.replay(WIDER, "it's.jsonl", old.sha256)
     assert (again.lines_in, again.lines_rejected, again.rows_kept) == (1, 1, 0)
@@ -641,8 +816,12 @@ def test_new_column_and_new_event_type_are_added_and_old_rows_have_null():
     assert [r.reason for r in before.reasons] == ["unknown-field", "unknown-value"]
     load([PRICED, line(9, (1, 0, "views"))], source="b.jsonl", table=WIDER)
     assert lake.read(WIDER)["price"].to_list() == [None, None, 9.5, None]
-    assert lake.read(WIDER, version=before.version).rows() == [(*row, None) for row in GOOD_ROWS[:2]]
-    assert lake.digest(lake.read(WIDER, before.version)) == lake.digest(lake.read(EVENTS, before.version))
+    assert lake.read(WIDER, version=before.version).rows() == [
+        (*row, None) for row in GOOD_ROWS[:2]
+    ]
+    assert lake.digest(lake.read(WIDER, before.version)) == lake.digest(
+        lake.read(EVENTS, before.version)
+    )
     assert lake.replay(WIDER, "shop/a.jsonl", before.sha256).rows_duplicate == 2
 
 
@@ -675,7 +854,8 @@ def test_late_events_land_in_their_own_date_and_sessions_go_on_in_later_files():
 def test_too_many_rejects_stop_a_load_before_anything_is_visible():
     lines = [line(n, (n, n)) for n in range(75)] + [b"oops"] * 25
     with pytest.raises(
-        lake.TooManyRejects, match=r"25 of 100 lines \(25.0%\).* limit of 20.0% \(25 lines: bad-json"
+        lake.TooManyRejects,
+        match=r"25 of 100 lines \(25.0%\).* limit of 20.0% \(25 lines: bad-json",
     ) as caught:
         load(lines, max_reject_share=0.2)
     assert caught.value.counts.lines_rejected == 25

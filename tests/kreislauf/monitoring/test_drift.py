@@ -41,7 +41,8 @@ def test_limits_keep_the_rate_of_false_alarms_that_they_state():
     for _ in range(runs):
         drawn = rng.normal(5, 2, (3, 9))
         found = signals(
-            dict(zip("abc", drawn[:, 0], strict=True)), dict(zip("abc", drawn[:, 1:].tolist(), strict=True))
+            dict(zip("abc", drawn[:, 0], strict=True)),
+            dict(zip("abc", drawn[:, 1:].tolist(), strict=True)),
         )
         false += any(signal.alarm for signal in found.values())
     assert 0 < false < runs * FALSE_ALARMS * 1.6
@@ -68,7 +69,15 @@ def signal(name: str, value: float, usual: float, limit: float) -> Signal:
     return Signal(name=name, value=value, usual=usual, limit=limit, windows=8)
 
 
-CALM = {"live": 0.50, "fresh": 0.40, "late": 0.40, "gain": 0.002, "worst": 0.9, "top": 0.01, "new": (0.001, 0.1)}
+CALM = {
+    "live": 0.50,
+    "fresh": 0.40,
+    "late": 0.40,
+    "gain": 0.002,
+    "worst": 0.9,
+    "top": 0.01,
+    "new": (0.001, 0.1),
+}
 
 
 @pytest.mark.parametrize(
@@ -78,10 +87,19 @@ CALM = {"live": 0.50, "fresh": 0.40, "late": 0.40, "gain": 0.002, "worst": 0.9, 
         "only the live model fell": ({"live": 0.30, "worst": 0.5}, "world changed"),
         "learning anew is worth it": ({"live": 0.48, "gain": 0.030}, "world changed"),
         "it is not": ({"live": 0.48, "gain": 0.009}, "quiet"),
-        "all fell, and learning does not help": ({"live": 0.3, "fresh": 0.2, "late": 0.2, "gain": 0.01}, "data broken"),
-        "all fell, and learning helps": ({"live": 0.3, "fresh": 0.3, "late": 0.3, "gain": 0.15}, "world changed"),
+        "all fell, and learning does not help": (
+            {"live": 0.3, "fresh": 0.2, "late": 0.2, "gain": 0.01},
+            "data broken",
+        ),
+        "all fell, and learning helps": (
+            {"live": 0.3, "fresh": 0.3, "late": 0.3, "gain": 0.15},
+            "world changed",
+        ),
         "two worlds in one window": ({"live": 0.3, "fresh": 0.3, "gain": 0.01}, "world changed"),
-        "ids mean something else": ({"live": 0.2, "gain": 0.3, "worst": 0.3, "familiar": 0.1}, "data broken"),
+        "ids mean something else": (
+            {"live": 0.2, "gain": 0.3, "worst": 0.3, "familiar": 0.1},
+            "data broken",
+        ),
         "other ways between the same": ({"live": 0.2, "gain": 0.3, "worst": 0.3}, "world changed"),
         "a placeholder": ({"top": 0.10, "gain": 0.03}, "data broken"),
         "a fashion": ({"top": 0.03, "gain": 0.03}, "world changed"),
@@ -123,13 +141,16 @@ DAY = 24 * HOUR
 
 
 def visits(days: int, a_day: int = 240, first: int = 0) -> pl.DataFrame:
-    """Sessions of two clicks, evenly over some days; a session's articles are its number and the next."""
+    """Sessions of two clicks, evenly over some days; a session's articles are its number and the
+    next."""
     number = np.arange(first, first + days * a_day)
     return pl.DataFrame(
         {
             "session": np.repeat(number, 2),
             "aid": np.stack([number % 50, (number + 1) % 50], 1).ravel(),
-            "ts": np.stack([START + number * DAY // a_day, START + number * DAY // a_day + 1000], 1).ravel(),
+            "ts": np.stack(
+                [START + number * DAY // a_day, START + number * DAY // a_day + 1000], 1
+            ).ravel(),
             "type": pl.repeat("clicks", 2 * len(number), eager=True, dtype=pl.Enum(EVENT_TYPES)),
         }
     )
@@ -142,7 +163,9 @@ def test_a_window_is_counted_whole_and_sampled_in_whole_groups(monkeypatch):
     monkeypatch.setattr(window, "SAMPLE_ROWS", 300)
     rows = visits(4)
     known = SPEC.known(rows.filter(pl.col("aid") < 40).lazy()).collect()
-    found = window.look(SPEC, window.Rows.of(SPEC.table, rows), known, START + DAY, START + 3 * DAY - 1)
+    found = window.look(
+        SPEC, window.Rows.of(SPEC.table, rows), known, START + DAY, START + 3 * DAY - 1
+    )
     assert found.groups == 480
     assert found.values["rows_per_group"] == 2
     assert found.values["volume"] == pytest.approx(np.log(240))
@@ -153,9 +176,13 @@ def test_a_window_is_counted_whole_and_sampled_in_whole_groups(monkeypatch):
 
 
 def test_a_group_that_began_before_the_window_is_not_in_its_sample():
-    rows = visits(2).with_columns(session=pl.when(pl.col("session") == 240).then(239).otherwise("session"))
+    rows = visits(2).with_columns(
+        session=pl.when(pl.col("session") == 240).then(239).otherwise("session")
+    )
     known = SPEC.known(rows.lazy()).collect()
-    found = window.look(SPEC, window.Rows.of(SPEC.table, rows), known, START + DAY, START + 2 * DAY - 1)
+    found = window.look(
+        SPEC, window.Rows.of(SPEC.table, rows), known, START + DAY, START + 2 * DAY - 1
+    )
     assert found.groups == 240
     assert set(found.sample["session"]) == set(range(241, 480))
 
@@ -163,7 +190,9 @@ def test_a_group_that_began_before_the_window_is_not_in_its_sample():
 def test_groups_of_a_large_window_are_counted_in_some_of_them(monkeypatch):
     rows = visits(4, a_day=5_000)
     known = SPEC.known(rows.lazy()).collect()
-    look = functools.partial(window.look, SPEC, window.Rows.of(SPEC.table, rows), known, START, START + 4 * DAY - 1)
+    look = functools.partial(
+        window.look, SPEC, window.Rows.of(SPEC.table, rows), known, START, START + 4 * DAY - 1
+    )
     assert look().groups == 20_000
     monkeypatch.setattr(window, "COUNTED_ROWS", 10_000)
     found = look()
@@ -204,10 +233,18 @@ def test_what_is_lost_is_counted_once_and_from_the_last_training_on():
         (6 * DAY + 1, 8 * DAY, 3, "world changed", "loss"), (6 * DAY + 1, 8 * DAY, 2, "world changed", "gain"),
         (8 * DAY, 9 * DAY, 4, "world changed", "loss"), (1, 6 * DAY, 2, "calibration", "loss"),
     ]  # fmt: skip
-    rows = [("m", 1, start, end, verdict, signal, loss[n]) for start, end, n, verdict, signal in noted]
+    rows = [
+        ("m", 1, start, end, verdict, signal, loss[n]) for start, end, n, verdict, signal in noted
+    ]
     rows += [("m", 2, 1, 8 * DAY, "quiet", "loss", 1.0), ("n", 1, 1, 8 * DAY, "quiet", "loss", 1.0)]
-    table = pl.DataFrame(rows, ["model", "version", "start", "end", "verdict", "signal", "value"], orient="row")
-    for since, windows, gone in ((0, [0.1, 0.02], 0.32), (4 * DAY, [0.1, 0.02], 0.24), (6 * DAY, [0.1], 0.2)):
+    table = pl.DataFrame(
+        rows, ["model", "version", "start", "end", "verdict", "signal", "value"], orient="row"
+    )
+    for since, windows, gone in (
+        (0, [0.1, 0.02], 0.32),
+        (4 * DAY, [0.1, 0.02], 0.24),
+        (6 * DAY, [0.1], 0.2),
+    ):
         seen = regret.apart(table, "m", 1, since, (6 * DAY + 1, 8 * DAY, "world changed", 0.1))
         assert seen["loss"].to_list() == windows
         assert regret.lost(seen, since) == pytest.approx(gone)
@@ -222,7 +259,10 @@ def test_the_newest_rows_are_read_from_as_few_days_as_have_enough(monkeypatch):
     found = calibration.newest(SPEC, window.Rows.of(SPEC.table, rows), START, START + 30 * DAY - 1)
     assert found["ts"].min() >= START + 26 * DAY
     assert 500 < found.height <= 1_920
-    assert calibration.newest(SPEC, window.Rows.of(SPEC.table, rows[:400]), START, START + DAY).height == 400
+    assert (
+        calibration.newest(SPEC, window.Rows.of(SPEC.table, rows[:400]), START, START + DAY).height
+        == 400
+    )
 
 
 def test_the_parts_of_a_window_follow_the_order_in_which_groups_began():
@@ -230,12 +270,20 @@ def test_the_parts_of_a_window_follow_the_order_in_which_groups_began():
     groups = np.repeat(np.arange(400), 2)
     found = in_parts(np.where(groups >= 350, 0.0, 1.0), groups, began)
     assert found == [(START + 50 * i, float(i > 0)) for i in range(8)]
-    assert in_parts(np.ones(10), np.arange(10), began.head(10)) == [], "a part of few groups says nothing"
+    assert in_parts(np.ones(10), np.arange(10), began.head(10)) == [], (
+        "a part of few groups says nothing"
+    )
 
 
 def test_only_the_faulty_part_of_a_window_and_what_is_beside_it_is_distrusted():
     def told(*means: float) -> tuple[int, int]:
-        return faulty([(100 * i, mean) for i, mean in enumerate(means)], usual=0.5, limit=0.1, start=0, end=799)
+        return faulty(
+            [(100 * i, mean) for i, mean in enumerate(means)],
+            usual=0.5,
+            limit=0.1,
+            start=0,
+            end=799,
+        )
 
     assert told(0.5, 0.5, 0.5, 0.5, 0.2, 0.2, 0.5, 0.5) == (300, 699)
     assert told(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.2) == (600, 799)

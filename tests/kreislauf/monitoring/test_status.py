@@ -14,7 +14,9 @@ def test_the_newest_vitals_replace_the_older_and_no_release_is_touched(home):
     assert status.read("tiny") is None
     told = status.Vitals(model="tiny", version=1, end=START, at=START, verdict="quiet")
     status.write(told)
-    newer = told.model_copy(update={"signals": {"live": status.Vital(value=0.5, usual=0.4, limit=0.2)}})
+    newer = told.model_copy(
+        update={"signals": {"live": status.Vital(value=0.5, usual=0.4, limit=0.2)}}
+    )
     status.write(newer)
     assert status.read("tiny") == newer
     assert [path.name for path in (home / "releases" / "tiny").iterdir()] == ["monitor.json"]
@@ -41,7 +43,8 @@ def test_alarms_that_asked_are_settled_by_the_training_that_saw_them():
 
 
 def answers(count: int, clicked: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Answers of two versions to users of two answers each, of which the first ones were clicked."""
+    """Answers of two versions to users of two answers each, of which the first ones were
+    clicked."""
     number = np.arange(count)
     shown = pl.DataFrame(
         {
@@ -53,7 +56,10 @@ def answers(count: int, clicked: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         }
     )
     done = pl.DataFrame(
-        {"request_id": [f"r{i // 2}" for i in range(2 * clicked)], "kind": ["click", "order"] * clicked}
+        {
+            "request_id": [f"r{i // 2}" for i in range(2 * clicked)],
+            "kind": ["click", "order"] * clicked,
+        }
     )
     return shown, done
 

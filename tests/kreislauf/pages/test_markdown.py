@@ -5,7 +5,10 @@ from kreislauf.pages import markdown
 
 def test_a_table_has_its_cells_as_they_are():
     rows = [("a|b", None), (1, "+0.1 [+0.0, +0.2]")]
-    assert markdown.table(["x", "y"], rows) == "| x | y |\n| --- | --- |\n| a\\|b |  |\n| 1 | +0.1 [+0.0, +0.2] |"
+    assert (
+        markdown.table(["x", "y"], rows)
+        == "| x | y |\n| --- | --- |\n| a\\|b |  |\n| 1 | +0.1 [+0.0, +0.2] |"
+    )
     assert markdown.table(["x"], []) == ""
 
 

@@ -16,7 +16,14 @@ PARITY = Parity(inputs=500, largest_batch=64, min_overlap=1, max_difference=0, p
 
 def lineage(key: str, parent: int | None = None) -> registry.Lineage:
     return registry.Lineage(
-        key=key, table="orders", table_version=3, start=1, holdout=5, watermark=9, digest="d" * 64, parent=parent
+        key=key,
+        table="orders",
+        table_version=3,
+        start=1,
+        holdout=5,
+        watermark=9,
+        digest="d" * 64,
+        parent=parent,
     )
 
 
@@ -25,7 +32,12 @@ def register(folder: Path, key: str, threshold: float = 5.0) -> registry.Version
     save_file({"threshold": np.array([threshold])}, folder / "weights.safetensors")
     curves = [("loss", step, 1 / (step + 1)) for step in range(600)]
     trained = Trained(
-        write(folder / "m.onnx", threshold), folder / "weights.safetensors", PARITY, 0.5, {"acc": 0.5}, curves
+        write(folder / "m.onnx", threshold),
+        folder / "weights.safetensors",
+        PARITY,
+        0.5,
+        {"acc": 0.5},
+        curves,
     )
     return registry.register("m", trained, Params(), lineage(key), {"weights": trained.weights})
 
@@ -39,10 +51,15 @@ def test_a_version_knows_where_it_comes_from_and_gives_back_the_very_file(tmp_pa
         == registry.sha256(tmp_path / "a" / "m.onnx")
         == registry.sha256(registry.onnx_file(first))
     )
-    assert registry.artifact(first, "weights").read_bytes() == (tmp_path / "a" / "weights.safetensors").read_bytes()
+    assert (
+        registry.artifact(first, "weights").read_bytes()
+        == (tmp_path / "a" / "weights.safetensors").read_bytes()
+    )
     assert registry.find("m", "key a") == first
     assert registry.find("m", "key b") is None
-    answers = scoring.answer(registry.onnx_file(first), {"price": np.array([[4.0], [6.0]], np.float32)})
+    answers = scoring.answer(
+        registry.onnx_file(first), {"price": np.array([[4.0], [6.0]], np.float32)}
+    )
     assert answers["returned"].tolist() == [[False], [True]]
 
 
@@ -66,8 +83,15 @@ def test_the_run_holds_parameters_curves_dataset_environment_and_signature(tmp_p
     info = mlflow.models.get_model_info(f"models:/m/{version.number}")
     assert info.signature.inputs.input_names() == ["price"]
     assert info.signature.outputs.input_names() == ["returned"]
-    stored = [path.name for path in Path(mlflow.artifacts.download_artifacts(f"models:/m/{version.number}")).rglob("*")]
-    assert not [name for name in stored if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib"))]
+    stored = [
+        path.name
+        for path in Path(mlflow.artifacts.download_artifacts(f"models:/m/{version.number}")).rglob(
+            "*"
+        )
+    ]
+    assert not [
+        name for name in stored if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib"))
+    ]
 
 
 @pytest.mark.usefixtures("mlflow_store")
@@ -86,14 +110,20 @@ def test_a_file_changed_behind_the_registry_s_back_is_refused(tmp_path, home):
     version = register(tmp_path / "a", "key a")
     for path in home.rglob("model.onnx"):
         write(path, 7.0)
-    with pytest.raises(registry.RegistryError, match=r"m version 1: model.onnx has digest .* was changed or damaged"):
+    with pytest.raises(
+        registry.RegistryError,
+        match=r"m version 1: model.onnx has digest .* was changed or damaged",
+    ):
         registry.onnx_file(version)
 
 
 @pytest.mark.usefixtures("mlflow_store")
 def test_a_damaged_cache_heals_itself(tmp_path, home):
     version = register(tmp_path / "a", "key a")
-    for name, path in (("model.onnx", registry.onnx_file(version)), ("weights", registry.artifact(version, "weights"))):
+    for name, path in (
+        ("model.onnx", registry.onnx_file(version)),
+        ("weights", registry.artifact(version, "weights")),
+    ):
         path.write_bytes(b"half")
         assert name in version.digests
     assert registry.sha256(registry.onnx_file(version)) == version.digests["model.onnx"]
@@ -121,7 +151,10 @@ def test_what_is_recorded_on_a_version_is_read_back(tmp_path):
 
     version = register(tmp_path / "a", "key a")
     assert version.decision is None
-    assert registry.record_decision(version, Decision(outcome="refuse")).decision == '{"outcome":"refuse"}'
+    assert (
+        registry.record_decision(version, Decision(outcome="refuse")).decision
+        == '{"outcome":"refuse"}'
+    )
     assert not version.closed
     registry.close(version)
     assert registry.get("m", 1).closed
@@ -132,6 +165,8 @@ def test_what_is_recorded_on_a_version_is_read_back(tmp_path):
 def test_an_mlflow_that_does_not_answer_is_named_within_seconds(monkeypatch):
     monkeypatch.setenv("KREISLAUF_MLFLOW_URL", "http://127.0.0.1:1")
     began = time.monotonic()
-    with pytest.raises(registry.RegistryError, match=r"MLflow at http://127.0.0.1:1 does not answer .*make up"):
+    with pytest.raises(
+        registry.RegistryError, match=r"MLflow at http://127.0.0.1:1 does not answer .*make up"
+    ):
         registry.versions("m")
     assert time.monotonic() - began < 10

@@ -41,4 +41,8 @@ def test_of_two_who_publish_at_once_one_wins_and_the_other_is_told():
     winners = [r for r in results if not isinstance(r, ReleaseConflict)]
     assert len(winners) == 1
     assert releases.history("m") == [first, winners[0]]
-    assert all("judge it against the new champion" in str(r) for r in results if isinstance(r, ReleaseConflict))
+    assert all(
+        "judge it against the new champion" in str(r)
+        for r in results
+        if isinstance(r, ReleaseConflict)
+    )

@@ -31,7 +31,10 @@ def test_instances_are_on_the_processor_or_on_gpus(tmp_path, monkeypatch):
 def test_a_kept_request_warms_a_version_up(tmp_path, home):
     onnx = write(tmp_path / "m.onnx", 1.0).read_bytes()
     assert "model_warmup" not in triton.config("tiny", onnx, [1], {"size"})
-    assert 'input_data_file: "price"' in triton.config("tiny", onnx, [1], {"price"}).split("model_warmup")[1]
+    assert (
+        'input_data_file: "price"'
+        in triton.config("tiny", onnx, [1], {"price"}).split("model_warmup")[1]
+    )
     triton.keep_warm_up("tiny", {"price": np.array([[3.0], [5.0]], np.float32)})
     assert (home / "triton" / "tiny" / "warmup" / "price").read_bytes() == np.float32(5).tobytes()
 
@@ -40,7 +43,9 @@ def test_a_version_is_never_overwritten(tmp_path, home):
     triton.add_version("tiny", 1, write(tmp_path / "a.onnx", 1.0))
     before = (home / "triton" / "tiny" / "1" / "model.onnx").read_bytes()
     triton.add_version("tiny", 1, tmp_path / "a.onnx")
-    with pytest.raises(triton.TritonError, match="holds another file than tiny version 1: remove its folder"):
+    with pytest.raises(
+        triton.TritonError, match="holds another file than tiny version 1: remove its folder"
+    ):
         triton.add_version("tiny", 1, write(tmp_path / "b.onnx", 2.0))
     assert (home / "triton" / "tiny" / "1" / "model.onnx").read_bytes() == before
     assert [p.name for p in (home / "triton" / "tiny").iterdir()] == ["1"]
@@ -50,11 +55,15 @@ def test_an_unknown_or_unreachable_triton_is_named(monkeypatch):
     with pytest.raises(triton.TritonError, match="KREISLAUF_TRITON_URL"):
         triton.ask("tiny", 1, {"price": np.zeros((1, 1), np.float32)})
     monkeypatch.setenv("KREISLAUF_TRITON_URL", "127.0.0.1:1")
-    with pytest.raises(triton.TritonError, match=r"Triton at 127.0.0.1:1 did not answer as tiny version 1"):
+    with pytest.raises(
+        triton.TritonError, match=r"Triton at 127.0.0.1:1 did not answer as tiny version 1"
+    ):
         triton.ask("tiny", 1, {"price": np.zeros((1, 1), np.float32)})
 
 
-def test_a_repository_on_s3_is_served_and_outlives_triton(s3, home: Path, tmp_path: Path, monkeypatch):
+def test_a_repository_on_s3_is_served_and_outlives_triton(
+    s3, home: Path, tmp_path: Path, monkeypatch
+):
     monkeypatch.setenv("KREISLAUF_TRITON_REPOSITORY", "s3://shop/models/")
     asked = {"price": np.array([[150.0]], np.float32)}
 
@@ -66,7 +75,9 @@ def test_a_repository_on_s3_is_served_and_outlives_triton(s3, home: Path, tmp_pa
         with triton.exclusive("tiny"):
             triton.keep_warm_up("tiny", asked)
             for version in (1, 2):
-                triton.add_version("tiny", version, write(tmp_path / f"{version}.onnx", 100.0 * version))
+                triton.add_version(
+                    "tiny", version, write(tmp_path / f"{version}.onnx", 100.0 * version)
+                )
             triton.serve("tiny", [1, 2])
         assert (returned(1), returned(2)) == (True, False)
         (tmp_path / "3.onnx").write_bytes((tmp_path / "2.onnx").read_bytes()[:-20])
@@ -75,7 +86,9 @@ def test_a_repository_on_s3_is_served_and_outlives_triton(s3, home: Path, tmp_pa
             triton.serve("tiny", [2, 3])
         assert (returned(1), returned(2)) == (True, False)
         triton.serve("tiny", [2])
-        names = {path.split("/")[-1] for path in s3.ls("shop/models/tiny", detail=False, refresh=True)}
+        names = {
+            path.split("/")[-1] for path in s3.ls("shop/models/tiny", detail=False, refresh=True)
+        }
         assert names == {"2", "config.pbtxt", "warmup"}
         processes.stop(record)
         record = stack.up(home, ("triton",))["triton"]

@@ -57,7 +57,9 @@ def read(path: Path | str) -> list[bytes]:
     """All lines of a file; their numbers must be 1, 2, 3 ... and their source the path."""
     raws = list(open_file(path).chunks())
     assert {raw.source for raw in raws} <= {str(path)}
-    assert [n for raw in raws for n in raw.numbers.tolist()] == list(range(1, sum(map(len, raws)) + 1))
+    assert [n for raw in raws for n in raw.numbers.tolist()] == list(
+        range(1, sum(map(len, raws)) + 1)
+    )
     return [raw.line(i) for raw in raws for i in range(len(raw))]
 
 
@@ -72,7 +74,13 @@ def write(folder: Path, name: str, content: bytes) -> Path:
 
 def test_folder_is_searched_to_the_bottom_and_sorted(tmp_path):
     (tmp_path / "b" / "c.parquet").mkdir(parents=True)
-    raw = ["a.jsonl.gz", "b/.hidden.jsonl", "b/c.parquet/part-0.parquet", "b/z.jsonl", "b/z.jsonl.zst"]
+    raw = [
+        "a.jsonl.gz",
+        "b/.hidden.jsonl",
+        "b/c.parquet/part-0.parquet",
+        "b/z.jsonl",
+        "b/z.jsonl.zst",
+    ]
     for name in (
         *raw,
         "b/notes.txt",
@@ -106,10 +114,15 @@ def test_what_cannot_be_found_says_so(tmp_path):
     write(tmp_path, "a.csv", LINES)
     with pytest.raises(SourceError, match=r"nowhere does not exist .* Check the path"):
         find(str(tmp_path / "nowhere"))
-    with pytest.raises(SourceError, match=r"No raw files are in .*empty\. Put files that end in \.jsonl or .* there"):
+    with pytest.raises(
+        SourceError,
+        match=r"No raw files are in .*empty\. Put files that end in \.jsonl or .* there",
+    ):
         find(str(tmp_path / "empty"))
     for function in (find, open_file):
-        with pytest.raises(SourceError, match=r"a\.csv has an unknown ending\. Name it \.jsonl or .*\.parquet"):
+        with pytest.raises(
+            SourceError, match=r"a\.csv has an unknown ending\. Name it \.jsonl or .*\.parquet"
+        ):
             function(str(tmp_path / "a.csv"))
 
 
@@ -132,7 +145,9 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path, m
 def test_a_name_that_is_not_utf8_is_asked_to_be_mended(tmp_path):
     path = os.fsencode(tmp_path) + b"/M\xe4rz.jsonl"
     Path(os.fsdecode(path)).write_bytes(LINES)
-    with pytest.raises(SourceError, match=r"M\\udce4rz\.jsonl' has a name that is not UTF-8") as caught:
+    with pytest.raises(
+        SourceError, match=r"M\\udce4rz\.jsonl' has a name that is not UTF-8"
+    ) as caught:
         find(str(tmp_path))
     assert str(caught.value).isascii()
     assert read(os.fsdecode(path)) == LINES.split(b"\n")[:2]
@@ -204,10 +219,14 @@ def test_lines_are_cut_at_line_feeds_only_and_unchanged(tmp_path, ending, conten
 
 @pytest.mark.parametrize("ending", files.ENDINGS[:3])
 @given(
-    content=st.lists(st.sampled_from([b"\n", b"a", b"\n\n", b"bcdefgh", b"\0\xff\r"])).map(b"".join),
+    content=st.lists(st.sampled_from([b"\n", b"a", b"\n\n", b"bcdefgh", b"\0\xff\r"])).map(
+        b"".join
+    ),
     size=st.integers(1, 40),
 )
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_where_chunks_end_makes_no_difference(tmp_path, monkeypatch, ending, content, size):
     monkeypatch.setattr(storage, "CHUNK_BYTES", size)
     path = write(tmp_path, f"a{ending}", PACKERS[ending](content + b"x"))
@@ -223,12 +242,15 @@ def test_where_chunks_end_makes_no_difference(tmp_path, monkeypatch, ending, con
 def test_a_line_may_span_many_chunks_but_not_be_endless(tmp_path, monkeypatch, ending):
     monkeypatch.setattr(storage, "CHUNK_BYTES", 10)
     monkeypatch.setattr(files, "MAX_LINE_BYTES", 1000)
-    path = write(tmp_path, f"a{ending}", PACKERS[ending](b"a\n" + b"b" * 1000 + b"\n" + b"c" * 1000))
+    path = write(
+        tmp_path, f"a{ending}", PACKERS[ending](b"a\n" + b"b" * 1000 + b"\n" + b"c" * 1000)
+    )
     assert list(map(len, read(path))) == [1, 1000, 1000]
     for tail in (b"", b"\n", b"\nd\n", b"e" * 5000):
         path.write_bytes(PACKERS[ending](b"a\n\n" + b"b" * 1001 + tail))
         with pytest.raises(
-            SourceError, match=r"Line 3 of .*a\.jsonl.* is longer than .* Nothing of the file is loaded"
+            SourceError,
+            match=r"Line 3 of .*a\.jsonl.* is longer than .* Nothing of the file is loaded",
         ):
             read(path)
 
@@ -258,20 +280,31 @@ print(lines, most - start)
 
 @pytest.mark.parametrize("ending", files.ENDINGS)
 def test_memory_does_not_grow_with_the_file(tmp_path, ending):
-    events = [{"aid": random.randrange(10**6), "ts": 1_659_304_800_000 + i, "type": "clicks"} for i in range(40)]
+    events = [
+        {"aid": random.randrange(10**6), "ts": 1_659_304_800_000 + i, "type": "clicks"}
+        for i in range(40)
+    ]
     rows = pl.DataFrame({"session": range(2000), "events": [events] * 2000}, schema=SCHEMA)
     content = rows.write_ndjson().encode()
     write(tmp_path, f"warm{ending}", PACKERS[ending](content))
-    if ending == ".parquet":  # a single group of rows, which a reader may be tempted to take in at once
+    if (
+        ending == ".parquet"
+    ):  # a single group of rows, which a reader may be tempted to take in at once
         rows = pl.concat([rows] * 50).with_columns(session=pl.row_index())
         pq.write_table(
-            rows.to_arrow(), tmp_path / f"big{ending}", row_group_size=10**6, compression="none", use_dictionary=False
+            rows.to_arrow(),
+            tmp_path / f"big{ending}",
+            row_group_size=10**6,
+            compression="none",
+            use_dictionary=False,
         )
     else:
         pack = (lambda c: gzip.compress(c, 1)) if ending.endswith("gz") else PACKERS[ending]
         write(tmp_path, f"big{ending}", pack(content) * 50)
     command = [sys.executable, "-c", MEMORY, tmp_path / f"warm{ending}", tmp_path / f"big{ending}"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    answer = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     assert len(content) * 50 > 190_000_000
     assert int(answer[0]) == 2000 * 51
     assert int(answer[1]) < 60
@@ -328,13 +361,23 @@ def test_broken_files_say_where_and_what(tmp_path, name, content, message):
 @pytest.mark.parametrize(
     ("name", "content", "lines"),
     [
-        ("a.jsonl.gz", gzip.compress(b"a\nb", mtime=0) + gzip.compress(b"c\n", mtime=0), [b"a", b"bc"]),
         (
             "a.jsonl.gz",
-            gzip.compress(b"a\n", mtime=0) + gzip.compress(b"", mtime=0) + gzip.compress(b"b\n", mtime=0),
+            gzip.compress(b"a\nb", mtime=0) + gzip.compress(b"c\n", mtime=0),
+            [b"a", b"bc"],
+        ),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b"a\n", mtime=0)
+            + gzip.compress(b"", mtime=0)
+            + gzip.compress(b"b\n", mtime=0),
             [b"a", b"b"],
         ),
-        ("a.jsonl.gz", gzip.compress(b"a\n", mtime=0) + b"\0" * 9000, [b"a"]),  # padded to full blocks, as on a tape
+        (
+            "a.jsonl.gz",
+            gzip.compress(b"a\n", mtime=0) + b"\0" * 9000,
+            [b"a"],
+        ),  # padded to full blocks, as on a tape
         ("a.jsonl.zst", zstd(b"a\nb") + zstd(b"c\n"), [b"a", b"bc"]),
         ("a.jsonl.zst", SKIPPED + zstd(b"a\n") + SKIPPED + zstd(b"b\n") + SKIPPED, [b"a", b"b"]),
     ],
@@ -352,7 +395,9 @@ def test_a_bomb_is_unpacked_a_piece_at_a_time(tmp_path):
     for ending in (".jsonl.gz", ".jsonl.zst"):
         path = write(tmp_path, f"a{ending}", PACKERS[ending](line * 40))
         assert path.stat().st_size < 100_000
-        assert max(len(raw.data) for raw in open_file(path).chunks()) < storage.CHUNK_BYTES + len(line)
+        assert max(len(raw.data) for raw in open_file(path).chunks()) < storage.CHUNK_BYTES + len(
+            line
+        )
 
 
 @pytest.mark.parametrize("ending", files.ENDINGS)
@@ -397,7 +442,9 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_as_it_was(tmp_path, mo
 def test_what_the_disk_does_may_pass_and_what_the_mode_does_not(tmp_path, monkeypatch):
     path = write(tmp_path, "a.jsonl", LINES)
     monkeypatch.setattr(storage, "open", lambda *_, **__: Failing(path), raising=False)
-    with pytest.raises(SourceUnreachable, match=r"a\.jsonl could not be read .*Input/output error.* run again"):
+    with pytest.raises(
+        SourceUnreachable, match=r"a\.jsonl could not be read .*Input/output error.* run again"
+    ):
         read(path)
 
     def refuse(*_, **__):
@@ -419,7 +466,13 @@ class Failing(io.FileIO):
 
 
 def test_s3_prefix_and_object(s3):
-    s3.pipe({"shop/raw/b.jsonl": LINES, "shop/raw/x/a.jsonl.gz": gzip.compress(LINES), "shop/raw/x/c.txt": b"no"})
+    s3.pipe(
+        {
+            "shop/raw/b.jsonl": LINES,
+            "shop/raw/x/a.jsonl.gz": gzip.compress(LINES),
+            "shop/raw/x/c.txt": b"no",
+        }
+    )
     s3.pipe({"shop/rawer.jsonl": LINES, "shop/raw/_SUCCESS": b""})
     assert find("s3://shop/raw") == ["s3://shop/raw/b.jsonl", "s3://shop/raw/x/a.jsonl.gz"]
     assert find("s3://shop/raw/b.jsonl") == ["s3://shop/raw/b.jsonl"]
@@ -442,7 +495,9 @@ def test_s3_mistakes_say_so(s3):
     with pytest.raises(SourceError, match=r"bucket does not exist.*Check bucket and key"):
         find("s3://nobucket/raw")
     for name in ("gone.jsonl", "raw.jsonl"):
-        with pytest.raises(SourceError, match=rf"s3://shop/{name} does not exist.*Check bucket and key"):
+        with pytest.raises(
+            SourceError, match=rf"s3://shop/{name} does not exist.*Check bucket and key"
+        ):
             open_file(f"s3://shop/{name}")
     with pytest.raises(SourceError, match="No raw files are in s3://shop/nothing"):
         find("s3://shop/nothing")
@@ -451,14 +506,26 @@ def test_s3_mistakes_say_so(s3):
 
 
 def test_broken_objects_are_not_taken_for_an_absent_s3(s3):
-    s3.pipe({"shop/a.jsonl.gz": PACKED + b"junk", "shop/a.jsonl.zst": FRAME[:-1], "shop/a.parquet": LINES})
-    for name, message in (("a.jsonl.gz", "not a sound"), ("a.jsonl.zst", "cut off"), ("a.parquet", "not a sound")):
+    s3.pipe(
+        {
+            "shop/a.jsonl.gz": PACKED + b"junk",
+            "shop/a.jsonl.zst": FRAME[:-1],
+            "shop/a.parquet": LINES,
+        }
+    )
+    for name, message in (
+        ("a.jsonl.gz", "not a sound"),
+        ("a.jsonl.zst", "cut off"),
+        ("a.parquet", "not a sound"),
+    ):
         with pytest.raises(SourceError, match=f"s3://shop/{name} is {message}") as caught:
             read(f"s3://shop/{name}")
         assert not isinstance(caught.value, SourceUnreachable)
 
 
-def test_an_object_is_read_block_by_block_and_a_parquet_file_without_leaving_a_copy(s3, monkeypatch, tmp_path):
+def test_an_object_is_read_block_by_block_and_a_parquet_file_without_leaving_a_copy(
+    s3, monkeypatch, tmp_path
+):
     monkeypatch.setattr(storage, "CHUNK_BYTES", 1000)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     content = b"".join(b'{"session":%d,"events":[]}\n' % i for i in range(2000))
@@ -471,13 +538,16 @@ def test_an_object_is_read_block_by_block_and_a_parquet_file_without_leaving_a_c
 def test_a_full_disk_is_not_taken_for_an_absent_s3(s3, monkeypatch):
     s3.pipe("shop/a.parquet", parquet(LINES))
     monkeypatch.setattr("tempfile.TemporaryFile", lambda: io.FileIO("/dev/full", "r+"))
-    with pytest.raises(SourceError, match=r"a\.parquet does not fit in .*No space left.*TMPDIR") as caught:
+    with pytest.raises(
+        SourceError, match=r"a\.parquet does not fit in .*No space left.*TMPDIR"
+    ) as caught:
         read("s3://shop/a.parquet")
     assert not isinstance(caught.value, SourceUnreachable)
 
 
 @pytest.mark.parametrize(
-    ("ending", "size"), [(".jsonl", 0.3), (".jsonl", 1), (".jsonl.gz", 2), (".jsonl.zst", 1), (".parquet", 0.3)]
+    ("ending", "size"),
+    [(".jsonl", 0.3), (".jsonl", 1), (".jsonl.gz", 2), (".jsonl.zst", 1), (".parquet", 0.3)],
 )
 def test_an_object_that_changes_while_it_is_read_is_noticed(s3, monkeypatch, ending, size):
     monkeypatch.setattr(storage, "CHUNK_BYTES", 20_000)
@@ -505,7 +575,9 @@ def test_an_object_that_changes_while_it_is_read_is_noticed(s3, monkeypatch, end
 
 
 def _demand_credentials(moto_url: str, after_calls: bytes) -> None:
-    request = urllib.request.Request(f"{moto_url}/moto-api/reset-auth", data=after_calls, method="POST")
+    request = urllib.request.Request(
+        f"{moto_url}/moto-api/reset-auth", data=after_calls, method="POST"
+    )
     request.add_header("Content-Type", "text/plain")
     urllib.request.urlopen(request).close()
 
@@ -515,7 +587,9 @@ def test_wrong_credentials_are_named(s3, moto_url):
     _demand_credentials(moto_url, b"0")
     try:
         for function, path in ((find, "s3://shop/raw"), (open_file, "s3://shop/raw/a.jsonl")):
-            with pytest.raises(SourceError, match=rf"S3 refused {path} .*AWS_ACCESS_KEY_ID") as caught:
+            with pytest.raises(
+                SourceError, match=rf"S3 refused {path} .*AWS_ACCESS_KEY_ID"
+            ) as caught:
                 function(path)
             assert not isinstance(caught.value, SourceUnreachable)
     finally:
@@ -533,7 +607,9 @@ def test_a_wrong_endpoint_is_named(s3, monkeypatch, url):
 def test_s3_that_refuses_connections_fails_within_seconds(s3, monkeypatch, function):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     start = time.monotonic()
-    with pytest.raises(SourceUnreachable, match=r"S3 did not answer for s3://shop/a\.jsonl.*AWS_ENDPOINT_URL"):
+    with pytest.raises(
+        SourceUnreachable, match=r"S3 did not answer for s3://shop/a\.jsonl.*AWS_ENDPOINT_URL"
+    ):
         function("s3://shop/a.jsonl")
     assert time.monotonic() - start < 6
 
@@ -553,12 +629,14 @@ def test_s3_that_never_answers_fails_within_seconds(s3, monkeypatch, function):
 
 def many_sessions() -> bytes:
     """Enough that no reader takes it in at once, however it is packed."""
-    return b"".join(b'{"session":%d,"events":[]}\n' % i for i in random.Random(4).sample(range(2**60), 40_000))
+    return b"".join(
+        b'{"session":%d,"events":[]}\n' % i for i in random.Random(4).sample(range(2**60), 40_000)
+    )
 
 
 class Line:
-    """A line to the S3 emulator that breaks: after so many bytes of answers `once`, or the line is `dead` from then on,
-    or `silent`; or `each` connection does."""
+    """A line to the S3 emulator that breaks: after so many bytes of answers `once`, or the line is
+    `dead` from then on, or `silent`; or `each` connection does."""
 
     def __init__(self, moto_url: str, breaks_after: int, how: str) -> None:
         self.target = ("127.0.0.1", int(moto_url.rsplit(":", 1)[1]))

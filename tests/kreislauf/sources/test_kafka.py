@@ -1,4 +1,5 @@
-"""Reading a topic, on a real broker; where Tansu cannot do something (delete old messages), on librdkafka's mock."""
+"""Reading a topic, on a real broker; where Tansu cannot do something (delete old messages), on
+librdkafka's mock."""
 
 import time
 
@@ -31,7 +32,9 @@ class Table:
             assert self.next.get(name) == before
             self.next[name] = after
         self.seen += [
-            (raw.source, int(number), raw.line(i)) for raw in batch.raws for i, number in enumerate(raw.numbers)
+            (raw.source, int(number), raw.line(i))
+            for raw in batch.raws
+            for i, number in enumerate(raw.numbers)
         ]
         reader.landed(batch)
 
@@ -104,7 +107,11 @@ def test_kafka_s_tools_see_the_lag_and_nobody_reads_it_back(kafka):
     kafka.send(topic, [b"x"] * 5, partition=0)
     Table().drain(topic)
     tool = Consumer({"bootstrap.servers": kafka.servers, "group.id": "kreislauf-test"})
-    until(lambda: tool.committed([TopicPartition(topic, 0)], timeout=5)[0].offset == 5, 10, "the group's offset")
+    until(
+        lambda: tool.committed([TopicPartition(topic, 0)], timeout=5)[0].offset == 5,
+        10,
+        "the group's offset",
+    )
     tool.close()
     assert len(Table().drain(topic).seen) == 5
 
@@ -120,8 +127,11 @@ def test_a_topic_that_was_created_again_is_read_from_its_start(kafka):
     assert len(table.next) == 2
 
 
-def test_messages_of_a_topic_that_is_created_again_meanwhile_are_dropped_and_read_anew(kafka, monkeypatch):
-    """librdkafka 2.16 crashes when Tansu drops a topic under it, so that here only the look at the topic is faked."""
+def test_messages_of_a_topic_that_is_created_again_meanwhile_are_dropped_and_read_anew(
+    kafka, monkeypatch
+):
+    """librdkafka 2.16 crashes when Tansu drops a topic under it, so that here only the look at the
+    topic is faked."""
     topic, table = kafka.topic(1), Table()
     kafka.send(topic, [b"x"] * 5, partition=0)
     with table.reader(topic) as reader:
@@ -151,10 +161,15 @@ def test_a_partition_that_the_topic_gains_is_read_from_its_start(kafka, monkeypa
 
 
 def test_unknown_topic_no_kafka_and_wrong_options_say_so(kafka, monkeypatch):
-    with pytest.raises(TopicError, match=rf"no topic 'nowhere' in Kafka at {kafka.servers}"), Table().reader("nowhere"):
+    with (
+        pytest.raises(TopicError, match=rf"no topic 'nowhere' in Kafka at {kafka.servers}"),
+        Table().reader("nowhere"),
+    ):
         pass
     monkeypatch.setenv("KREISLAUF_KAFKA_OPTIONS", '{"security.protocoll": "SSL"}')
-    with pytest.raises(TopicError, match=r'KREISLAUF_KAFKA_OPTIONS is wrong.*property: "security.protocoll"'):
+    with pytest.raises(
+        TopicError, match=r'KREISLAUF_KAFKA_OPTIONS is wrong.*property: "security.protocoll"'
+    ):
         Table().reader("t")
     monkeypatch.delenv("KREISLAUF_KAFKA")
     with pytest.raises(TopicError, match="set KREISLAUF_KAFKA"):
@@ -175,7 +190,10 @@ def test_a_kafka_that_does_not_answer_is_told_within_seconds(tmp_path, monkeypat
     port = processes.free_port()
     monkeypatch.setenv("KREISLAUF_KAFKA", f"127.0.0.1:{port}")
     start = time.monotonic()
-    with pytest.raises(KafkaUnreachable, match=r"does not answer \(.*Connection refused"), Table().reader("t"):
+    with (
+        pytest.raises(KafkaUnreachable, match=r"does not answer \(.*Connection refused"),
+        Table().reader("t"),
+    ):
         pass
     assert time.monotonic() - start < 5
     broker, record = start_broker(tmp_path, port)
@@ -188,7 +206,8 @@ def test_a_kafka_that_does_not_answer_is_told_within_seconds(tmp_path, monkeypat
 
 @pytest.fixture
 def gap(forgetful, monkeypatch) -> tuple[str, Table, int]:
-    """A topic that has lost messages after offset 10, up to where the table has read; and the first that is left."""
+    """A topic that has lost messages after offset 10, up to where the table has read; and the first
+    that is left."""
     described(forgetful, monkeypatch)
     topic, table = f"gap-{time.monotonic_ns()}", Table()
     forgetful.send(topic, (b"%d" % i + b"x" * 1000 for i in range(8000)), partition=0)

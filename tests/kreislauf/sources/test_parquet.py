@@ -19,7 +19,12 @@ from kreislauf.sources.parquet import ParquetError
 from models.session_recommender.schema import EVENTS
 from models.table import Raw
 
-FLAT = {"session": [1, 2, 2], "aid": [7, 8, 9], "ts": [5, 6, 7], "type": ["clicks", "carts", "orders"]}
+FLAT = {
+    "session": [1, 2, 2],
+    "aid": [7, 8, 9],
+    "ts": [5, 6, 7],
+    "type": ["clicks", "carts", "orders"],
+}
 ITEM = pa.struct({"aid": pa.int64(), "ts": pa.int64(), "type": pa.string()})
 
 
@@ -30,14 +35,20 @@ def stored(table: pa.Table, **options) -> io.BytesIO:
     return file
 
 
-def raws(file: io.BytesIO, line: type[msgspec.Struct] = EVENTS.line, chunk_bytes: int = 1 << 20) -> list[Raw]:
+def raws(
+    file: io.BytesIO, line: type[msgspec.Struct] = EVENTS.line, chunk_bytes: int = 1 << 20
+) -> list[Raw]:
     """All chunks; the numbers of their lines must be 1, 2, 3 ..."""
     found = list(parquet.lines("a.parquet", file, line, chunk_bytes))
-    assert [n for raw in found for n in raw.numbers.tolist()] == list(range(1, sum(map(len, found)) + 1))
+    assert [n for raw in found for n in raw.numbers.tolist()] == list(
+        range(1, sum(map(len, found)) + 1)
+    )
     return found
 
 
-def lines(file: io.BytesIO, line: type[msgspec.Struct] = EVENTS.line, chunk_bytes: int = 1 << 20) -> list[bytes]:
+def lines(
+    file: io.BytesIO, line: type[msgspec.Struct] = EVENTS.line, chunk_bytes: int = 1 << 20
+) -> list[bytes]:
     return [raw.line(i) for raw in raws(file, line, chunk_bytes) for i in range(len(raw))]
 
 
@@ -53,12 +64,17 @@ def test_a_flat_row_is_a_line_with_one_item_whatever_the_order_of_columns(group,
         b'{"session":2,"events":[{"aid":9,"ts":7,"type":"orders"}]}',
     ]
     for columns in (FLAT, dict(reversed(FLAT.items()))):
-        assert lines(stored(pa.table(columns), row_group_size=group), chunk_bytes=chunk_bytes) == expected
+        assert (
+            lines(stored(pa.table(columns), row_group_size=group), chunk_bytes=chunk_bytes)
+            == expected
+        )
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 100, 1 << 20])
 def test_a_nested_row_is_a_line(chunk_bytes):
-    events = pa.array([[{"aid": 7, "ts": 5, "type": "clicks"}] * 2, [], None, [None]], pa.list_(ITEM))
+    events = pa.array(
+        [[{"aid": 7, "ts": 5, "type": "clicks"}] * 2, [], None, [None]], pa.list_(ITEM)
+    )
     event = b'{"aid":7,"ts":5,"type":"clicks"}'
     expected = [
         b'{"session":1,"events":[%b,%b]}' % (event, event),
@@ -67,7 +83,10 @@ def test_a_nested_row_is_a_line(chunk_bytes):
         b'{"session":4,"events":[null]}',
     ]
     sessions = pa.array([1, 2, 3, 4])
-    for table in (pa.table({"session": sessions, "events": events}), pa.table({"events": events, "session": sessions})):
+    for table in (
+        pa.table({"session": sessions, "events": events}),
+        pa.table({"events": events, "session": sessions}),
+    ):
         assert lines(stored(table), chunk_bytes=chunk_bytes) == expected
 
 
@@ -95,13 +114,21 @@ def test_a_nested_row_is_a_line(chunk_bytes):
 @hypothesis_settings(max_examples=100, deadline=None)
 def test_values_stay_what_they_are(sessions, chunk_bytes):
     table = pa.table(
-        {"session": [s for s, _ in sessions], "events": pa.array([e for _, e in sessions], pa.list_(ITEM))}
+        {
+            "session": [s for s, _ in sessions],
+            "events": pa.array([e for _, e in sessions], pa.list_(ITEM)),
+        }
     )
-    found = [json.loads(line) for line in lines(stored(table, row_group_size=7), chunk_bytes=chunk_bytes)]
+    found = [
+        json.loads(line) for line in lines(stored(table, row_group_size=7), chunk_bytes=chunk_bytes)
+    ]
     assert found == [{"session": s, "events": e} for s, e in sessions]
     flat = [{"session": s, **event} for s, events in sessions for event in events]
     if flat:
-        found = [json.loads(line) for line in lines(stored(pa.Table.from_pylist(flat)), chunk_bytes=chunk_bytes)]
+        found = [
+            json.loads(line)
+            for line in lines(stored(pa.Table.from_pylist(flat)), chunk_bytes=chunk_bytes)
+        ]
         assert found == [{"session": f.pop("session"), "events": [f]} for f in flat]
 
 
@@ -111,9 +138,13 @@ class Visit(msgspec.Struct, rename="camel"):
 
 
 def test_a_line_without_a_list_has_one_layout_and_may_lack_what_has_a_default():
-    assert lines(stored(pa.table({"stayMs": [1.5], "pageId": [2]})), Visit) == [b'{"pageId":2,"stayMs":1.5}']
+    assert lines(stored(pa.table({"stayMs": [1.5], "pageId": [2]})), Visit) == [
+        b'{"pageId":2,"stayMs":1.5}'
+    ]
     assert lines(stored(pa.table({"pageId": [2]})), Visit) == [b'{"pageId":2}']
-    with pytest.raises(ParquetError, match=r"has the columns page_id\. Expected are pageId, stayMs\. Rename"):
+    with pytest.raises(
+        ParquetError, match=r"has the columns page_id\. Expected are pageId, stayMs\. Rename"
+    ):
         lines(stored(pa.table({"page_id": [2]})), Visit)
 
 
@@ -130,8 +161,12 @@ def test_a_line_without_a_list_has_one_layout_and_may_lack_what_has_a_default():
 )
 def test_other_columns_are_named_with_those_expected(names):
     table = pa.Table.from_arrays([pa.array([1])] * len(names), names)
-    expected = r"Expected are session, events; or, with a row for each of events: session, aid, ts, type\."
-    with pytest.raises(ParquetError, match=rf"has the columns {', '.join(names)}\. {expected} Rename or remove"):
+    expected = (
+        r"Expected are session, events; or, with a row for each of events: session, aid, ts, type\."
+    )
+    with pytest.raises(
+        ParquetError, match=rf"has the columns {', '.join(names)}\. {expected} Rename or remove"
+    ):
         lines(stored(table))
 
 
@@ -151,8 +186,16 @@ def test_other_columns_are_named_with_those_expected(names):
         (pa.array([-1], pa.int8()), -1, "Expected `int` >= 0"),
         (pa.array([Decimal("1.50")]), "1.50", "Expected `int`, got `str`"),
         (pa.array([True]), True, "Expected `int`, got `bool`"),
-        (pa.array([datetime(2022, 8, 1, 1, 2, 3)]), "2022-08-01 01:02:03", "Expected `int`, got `str`"),
-        (pa.array([0], pa.timestamp("ms", "UTC")), "1970-01-01T00:00:00+00:00", "Expected `int`, got `str`"),
+        (
+            pa.array([datetime(2022, 8, 1, 1, 2, 3)]),
+            "2022-08-01 01:02:03",
+            "Expected `int`, got `str`",
+        ),
+        (
+            pa.array([0], pa.timestamp("ms", "UTC")),
+            "1970-01-01T00:00:00+00:00",
+            "Expected `int`, got `str`",
+        ),
         (pa.array([date(2022, 8, 1)]), "2022-08-01", "Expected `int`, got `str`"),
         (pa.array([time(1, 2)]), "01:02:00", "Expected `int`, got `str`"),
         (pa.array([timedelta(1)]), "PT86400S", "Expected `int`, got `str`"),
@@ -160,13 +203,20 @@ def test_other_columns_are_named_with_those_expected(names):
         (pa.array(['"\n\0é\\']), '"\n\0é\\', "Expected `int`, got `str`"),
         (pa.array([[1, None]]), [1, None], "Expected `int`, got `array`"),
         (pa.array([{"a": 1}]), {"a": 1}, "Expected `int`, got `object`"),
-        (pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())), {"a": 1}, "Expected `int`, got `object`"),
+        (
+            pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
+            {"a": 1},
+            "Expected `int`, got `object`",
+        ),
     ],
     ids=lambda v: str(v.type) if isinstance(v, pa.Array) else "",
 )
 def test_any_value_becomes_json_that_is_judged_later(value, json_value, message):
     (line,) = lines(stored(pa.table({"session": [1], "aid": value, "ts": [1], "type": ["clicks"]})))
-    assert json.loads(line) == {"session": 1, "events": [{"aid": json_value, "ts": 1, "type": "clicks"}]}
+    assert json.loads(line) == {
+        "session": 1,
+        "events": [{"aid": json_value, "ts": 1, "type": "clicks"}],
+    }
     with pytest.raises(msgspec.ValidationError, match=message):
         msgspec.json.decode(line, type=EVENTS.line)
 
@@ -191,12 +241,15 @@ def test_categories_are_text():
 )
 def test_a_type_that_json_cannot_hold_is_named(value):
     table = pa.table({**FLAT, "aid": pa.concat_arrays([value] * 3)})
-    with pytest.raises(ParquetError, match=r"has columns whose type JSON cannot hold: aid \(.*\)\. Store text or"):
+    with pytest.raises(
+        ParquetError, match=r"has columns whose type JSON cannot hold: aid \(.*\)\. Store text or"
+    ):
         lines(stored(table))
 
 
 @pytest.mark.parametrize(
-    "value", [pa.array([2**62], pa.timestamp("ms")), pa.array([[(1, 1)]], pa.map_(pa.int64(), pa.int64()))]
+    "value",
+    [pa.array([2**62], pa.timestamp("ms")), pa.array([[(1, 1)]], pa.map_(pa.int64(), pa.int64()))],
 )
 def test_what_polars_cannot_write_is_an_error_of_the_file(value):
     with pytest.raises(ParquetError, match="is not a sound Parquet file"):
@@ -206,7 +259,9 @@ def test_what_polars_cannot_write_is_an_error_of_the_file(value):
 def test_text_that_is_not_utf8_is_kept_byte_for_byte_and_judged_line_by_line():
     offsets, text = np.array([0, 6, 9], np.int32), b"clicks\xff\xfec"
     broken = pa.StringArray.from_buffers(2, pa.py_buffer(offsets), pa.py_buffer(text))
-    good, bad = lines(stored(pa.table({"session": [1, 2], "aid": [1, 2], "ts": [1, 2], "type": broken})))
+    good, bad = lines(
+        stored(pa.table({"session": [1, 2], "aid": [1, 2], "ts": [1, 2], "type": broken}))
+    )
     assert good == b'{"session":1,"events":[{"aid":1,"ts":1,"type":"clicks"}]}'
     assert bad == b'{"session":2,"events":[{"aid":2,"ts":2,"type":"\xff\xfec"}]}'
 
@@ -216,23 +271,46 @@ def test_text_that_is_not_utf8_is_kept_byte_for_byte_and_judged_line_by_line():
 
 def test_chunks_are_about_as_large_as_asked_for():
     n = 50_000
-    nested = [[{"aid": i, "ts": 1_659_304_800_000, "type": "clicks"}] * (i % 40) for i in range(n // 20)]
+    nested = [
+        [{"aid": i, "ts": 1_659_304_800_000, "type": "clicks"}] * (i % 40) for i in range(n // 20)
+    ]
     tables = [
-        pa.table({"session": range(n), "aid": range(n), "ts": [1_659_304_800_000] * n, "type": ["orders"] * n}),
+        pa.table(
+            {
+                "session": range(n),
+                "aid": range(n),
+                "ts": [1_659_304_800_000] * n,
+                "type": ["orders"] * n,
+            }
+        ),
         pa.table({"session": range(n // 20), "events": pa.array(nested, pa.list_(ITEM))}),
         pa.table(
-            {"session": range(1000), "aid": range(1000), "ts": range(1000), "type": [f"{i}" * 999 for i in range(1000)]}
+            {
+                "session": range(1000),
+                "aid": range(1000),
+                "ts": range(1000),
+                "type": [f"{i}" * 999 for i in range(1000)],
+            }
         ),
     ]
     for table in tables:
-        sizes = [int((raw.ends - raw.starts).sum()) for raw in raws(stored(table), chunk_bytes=100_000)]
+        sizes = [
+            int((raw.ends - raw.starts).sum()) for raw in raws(stored(table), chunk_bytes=100_000)
+        ]
         assert max(sizes) < 200_000
         assert np.mean(sizes) > 30_000
 
 
 def test_a_damaged_file_is_refused_or_has_the_right_lines():
     n = 200
-    table = pa.table({"session": range(n), "aid": range(n), "ts": range(n), "type": ["clicks", "carts"] * (n // 2)})
+    table = pa.table(
+        {
+            "session": range(n),
+            "aid": range(n),
+            "ts": range(n),
+            "type": ["clicks", "carts"] * (n // 2),
+        }
+    )
     content = stored(table, row_group_size=60, write_page_checksum=True).getvalue()
     expected, refused = lines(io.BytesIO(content)), 0
     for seed in range(400):
@@ -252,6 +330,8 @@ def test_a_damaged_file_is_refused_or_has_the_right_lines():
 
 def test_fewer_rows_than_promised_are_an_error(monkeypatch):
     batches = pq.ParquetFile.iter_batches
-    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", lambda *a, **k: (b[:1] for b in batches(*a, **k)))
+    monkeypatch.setattr(
+        parquet.ParquetFile, "iter_batches", lambda *a, **k: (b[:1] for b in batches(*a, **k))
+    )
     with pytest.raises(ParquetError, match="has 1 of 3 rows"):
         lines(stored(pa.table(FLAT)))
