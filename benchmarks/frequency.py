@@ -118,7 +118,7 @@ class Watcher:
         key = week, live, len(self._quiet[live])
         if key not in self._known:
             self._known[key] = examined(
-                shop, shop.version(live), week, self._quiet[live], shop.kind.policy.decay
+                shop, shop.version(live), week, self._quiet[live], shop.model_type.policy.decay
             )
         found = self._known[key]
         verdict = found.diagnosis.verdict
@@ -142,19 +142,24 @@ def examined(
 ) -> Examined:
     """What the monitor finds at the end of a week; `quiet` has what it found in this version's
     quiet weeks before, and `worth` is the smallest gain worth a training."""
-    kind = shop.kind
-    table = shop.kind.table
+    model_type = shop.model_type
+    table = shop.model_type.table
     cut = live.cut
     rows = shop.until(week)
     start = shop.ends[week - 1]
     end = shop.ends[week] - 1
     learnt = split.train_rows(live.rows, table, cut)
     holdout = split.started(live.rows, table, cut.holdout, cut.watermark)
-    asked = kind.examples(holdout)
-    scores = kind.score(asked, scoring.answer(live.onnx, asked.inputs))
-    reference = interval(scores, asked.groups, kind.policy.confidence)
+    asked = model_type.examples(holdout)
+    scores = model_type.score(asked, scoring.answer(live.onnx, asked.inputs))
+    reference = interval(scores, asked.groups, model_type.policy.confidence)
     view = View(
-        kind, live.onnx, live.baseline, kind.known(learnt.lazy()).collect(), holdout, reference
+        model_type,
+        live.onnx,
+        live.baseline,
+        model_type.training_profile(learnt.lazy()).collect(),
+        holdout,
+        reference,
     )
     cells = calibration.usual_windows(
         view, Rows.of(table, learnt), cut.start, cut.holdout - 1, end - start + 1
@@ -162,21 +167,23 @@ def examined(
     usual = [values for _, values in cells] + quiet
     past = {name: [values[name] for values in usual if name in values] for name in usual[0]}
     source = Rows.of(table, rows)
-    window = look(kind, source, view.known, start, end)
-    return view.examine(window, calibration.newest(kind, source, cut.start, start - 1), past, worth)
+    window = look(model_type, source, view.known, start, end)
+    return view.examine(
+        window, calibration.newest(model_type, source, cut.start, start - 1), past, worth
+    )
 
 
-def faulty(rows: pl.DataFrame, kind: ModelSpec, start: int, end: int) -> pl.DataFrame:
+def faulty(rows: pl.DataFrame, model_type: ModelSpec, start: int, end: int) -> pl.DataFrame:
     """`rows` in which, from `start` to `end` (ms, exclusive), `FAULT_SHARE` of the events carry
     another known article's id, drawn at random."""
     rng = np.random.default_rng(0)
-    time = pl.col(kind.table.time)
+    time = pl.col(model_type.table.time)
     known = np.unique(rows.filter(time < start)["aid"])
     drawn = pl.Series("drawn", rng.choice(known, rows.height))
     struck = pl.Series("struck", rng.random(rows.height) < FAULT_SHARE)
     wrong = struck & time.is_between(start, end, "left")
     return rows.with_columns(pl.when(wrong).then(drawn).otherwise("aid").alias("aid")).sort(
-        kind.table.order
+        model_type.table.order
     )
 
 
@@ -210,7 +217,7 @@ def fault(shop: Shop) -> dict:
     week = shop.weeks // 2
     weeks = range(week + 1, min(week + AFTER, shop.weeks) + 1)
     end = shop.ends[week]
-    broken = replace(shop, rows=faulty(shop.rows, shop.kind, end - FAULT_DAYS * DAY_MS, end))
+    broken = replace(shop, rows=faulty(shop.rows, shop.model_type, end - FAULT_DAYS * DAY_MS, end))
     watcher = Watcher(broken, 0, {})
     live = follow(week, every(1), judged(broken)).live
     # What was quiet before counts as long as the same version is live.

@@ -25,7 +25,7 @@ import polars as pl
 from benchmarks.recommender import published_split
 from kreislauf.evaluation import gate, scoring
 from models.session_recommender import SPEC, Params
-from models.spec import Work
+from models.spec import TrainingContext
 
 NEWEST = 8_000
 """Sessions that only the successor learns from."""
@@ -97,8 +97,8 @@ def pair(data: Path, params: Params, newest: int, folder: Path) -> Pair:
     before = rows.filter(pl.col("session") <= rows["session"].max() - newest)  # type: ignore[operator]
     for name in ("champion", "challenger"):
         (folder / name).mkdir(parents=True)
-    champion = SPEC.train(before, params, Work(folder / "champion"))
-    challenger = SPEC.train(rows, params, Work(folder / "challenger", champion.weights))
+    champion = SPEC.train(before, params, TrainingContext(folder / "champion"))
+    challenger = SPEC.train(rows, params, TrainingContext(folder / "challenger", champion.weights))
     test = SPEC.examples(tested)
     by = {column.name: column.cast(pl.String).to_numpy() for column in SPEC.slices(tested, rows)}
     holdout = gate.Holdout(test.digest(), int(tested["ts"].min()), test.groups, by)  # type: ignore[arg-type]
@@ -107,7 +107,9 @@ def pair(data: Path, params: Params, newest: int, folder: Path) -> Pair:
         outputs = scoring.answer(onnx, test.inputs)
         p95 = scoring.p95(onnx, test.inputs)
         megabytes = onnx.stat().st_size / 1e6
-        cost = gate.Cost(p95, megabytes, SPEC.coverage(outputs, SPEC.known(rows.lazy()).collect()))
+        cost = gate.Cost(
+            p95, megabytes, SPEC.coverage(outputs, SPEC.training_profile(rows.lazy()).collect())
+        )
         recall = SPEC.score(test, outputs)
         return gate.Scores(
             recall, holdout, SPEC.metric, holdout.start, onnx.parent.name, version, cost

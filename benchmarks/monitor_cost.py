@@ -70,7 +70,7 @@ def sampled():
 
     seen = look(SPEC, table_rows(SPEC), known(), *WINDOW)
     onnx = SPEC.baseline(seen.sample, Path(os.environ["KREISLAUF_HOME"]))
-    told = SPEC.known(seen.sample.lazy()).collect()
+    told = SPEC.training_profile(seen.sample.lazy()).collect()
     return seen, View(SPEC, onnx, onnx, told, seen.sample, Interval(mean=0.5, low=0.49, high=0.51))
 
 

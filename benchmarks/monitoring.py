@@ -76,7 +76,9 @@ class Watch:
         examples = SPEC.examples(judged)
         scores = SPEC.score(examples, scoring.answer(onnx, examples.inputs))
         reference = interval(scores, examples.groups, SPEC.policy.confidence)
-        view = View(SPEC, onnx, onnx, SPEC.known(learnt.lazy()).collect(), judged, reference)
+        view = View(
+            SPEC, onnx, onnx, SPEC.training_profile(learnt.lazy()).collect(), judged, reference
+        )
         first = int(learnt[SPEC.table.time].min())  # type: ignore[arg-type]
         measured = [
             values

@@ -20,7 +20,7 @@ from demo.shop import Plan, simulate
 from kreislauf.evaluation import scoring
 from models.session_recommender import SPEC, Params
 from models.session_recommender.schema import EVENT_TYPES
-from models.spec import Work
+from models.spec import TrainingContext
 
 PLAN = Plan(days=35, sessions_per_day=1000, articles=3000, change_day=99)
 TEST_DAYS = 7
@@ -76,7 +76,9 @@ def run(plan: Plan, params: Params, folder: Path) -> dict[str, dict]:
     found = {"table": otto_score(SPEC.baseline(halves.train, folder), halves.test)}
     for name, weights in {"equal": {}, "weighted": WEIGHTED}.items():
         (folder / name).mkdir()
-        trained = SPEC.train(halves.train, params.model_copy(update=weights), Work(folder / name))
+        trained = SPEC.train(
+            halves.train, params.model_copy(update=weights), TrainingContext(folder / name)
+        )
         found[name] = otto_score(trained.onnx, halves.test)
     for name, score in found.items():
         print(f"{name:10}", score, flush=True)

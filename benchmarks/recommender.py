@@ -39,7 +39,7 @@ from kreislauf.evaluation.intervals import interval
 from models.session_recommender import SPEC, metrics, training
 from models.session_recommender.covisitation import covisit
 from models.session_recommender.features import LENGTH, PADDING, Catalogue, events
-from models.spec import Examples, Tensors, Work
+from models.spec import Examples, Tensors, TrainingContext
 
 SEEDS = 3
 RANDOM_START = "vectors start at random"
@@ -122,7 +122,7 @@ def train(rows: pl.DataFrame, params: dict, folder: Path, random_start: bool = F
 
     folder.mkdir(parents=True)
     began = time.perf_counter()
-    done = SPEC.train(rows, chosen, Work(folder, report=report))
+    done = SPEC.train(rows, chosen, TrainingContext(folder, report=report))
     seconds = round(time.perf_counter() - began)
     validated = {
         name: round(value, 4)

@@ -35,7 +35,7 @@ from deployments import processes, stack
 from kreislauf.evaluation import scoring
 from kreislauf.release import releases, triton
 from models import spec
-from models.spec import Tensors, Work
+from models.spec import Tensors, TrainingContext
 from serving.ask import Triton
 
 CONCURRENCY = (1, 4, 16)
@@ -49,7 +49,9 @@ class Questions:
     def __init__(self, plan: Plan, params: dict, folder: Path, n: int):
         kind = spec.load(MODEL)
         rows = simulate(plan)
-        self.onnx = kind.train(rows, kind.Params(**params), Work(folder / "training")).onnx
+        self.onnx = kind.train(
+            rows, kind.Params(**params), TrainingContext(folder / "training")
+        ).onnx
         examples = kind.examples(rows)
         drawn = np.random.default_rng(0).permutation(len(examples))[:n]
         self.inputs = [

@@ -30,7 +30,7 @@ from demo.shop import Plan, simulate
 from deployments import stack
 from kreislauf.evaluation import scoring
 from models import spec
-from models.spec import Trained, Work
+from models.spec import TrainingContext, TrainingResult
 
 CLIENTS = 4
 QUESTIONS = 200
@@ -91,7 +91,7 @@ class Shelf:
         self.params = self.kind.Params(**params)
         parts = (self.rows, self.rows.filter(pl.col("session") % 2 == 0))
         self.trained = [
-            self.kind.train(part, self.params, Work(folder / str(i)))
+            self.kind.train(part, self.params, TrainingContext(folder / str(i)))
             for i, part in enumerate(parts)
         ]
         examples = self.kind.examples(self.rows)
@@ -141,7 +141,7 @@ class Shelf:
         )
         return registry.record_decision(version, decision).number
 
-    def unloadable(self, trained: Trained) -> Path:
+    def unloadable(self, trained: TrainingResult) -> Path:
         """The same graph with an operator that no runtime knows."""
         model = onnx.load(trained.onnx)
         model.graph.node[-1].op_type = "NoSuchOperator"

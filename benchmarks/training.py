@@ -38,7 +38,7 @@ from models.session_recommender.objectives import EncoderTask
 from models.session_recommender.runtime import quiet
 from models.session_recommender.scorer import Known, Scorer
 from models.session_recommender.training import placed
-from models.spec import Examples, unheard
+from models.spec import Examples, ignore_progress
 
 
 class Ours:
@@ -122,7 +122,7 @@ def contend(job: Job) -> list[Check]:
         ours.spent,
     )
     with quiet(), tempfile.TemporaryDirectory() as folder:
-        fit(task, ours.batches(), [], job.epochs, Path(folder), {}, unheard)
+        fit(task, ours.batches(), [], job.epochs, Path(folder), {}, ignore_progress)
     return task.watch.checks
 
 
@@ -159,7 +159,7 @@ def bare_loop(task: Stamped, batches: Batches) -> None:
 def with_lightning(task: Stamped, batches: Batches) -> None:
     """The training as it is; so few steps leave no checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
-        fit(task, batches, [], 1, Path(folder), {}, unheard)
+        fit(task, batches, [], 1, Path(folder), {}, ignore_progress)
 
 
 def overhead(job: Job) -> dict[str, np.ndarray]:

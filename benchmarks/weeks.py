@@ -25,7 +25,7 @@ from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate, scoring, split
 from kreislauf.lake.validate import judge
 from models.session_recommender import Params, training
-from models.spec import Examples, ModelSpec, Tensors, Work, code_digest
+from models.spec import Examples, ModelSpec, Tensors, TrainingContext, code_digest
 
 HISTORY = 0.4
 """Share of the sessions that the first version learns from, as in the demo's replay."""
@@ -38,26 +38,30 @@ most of a training's time, and chosen now and then, it would make versions diffe
 they have learnt from."""
 
 
-def load(folder: Path, kind: ModelSpec) -> pl.DataFrame:
+def load(folder: Path, model_type: ModelSpec) -> pl.DataFrame:
     """Every row of the sessions in `folder`, in the order in which the lake gives them. Raises
     ValueError if a line is bad."""
     path = folder / "sessions.jsonl.gz"
-    judged = judge(kind.table, list(sources.open_file(str(path), kind.table.line).chunks()))
+    judged = judge(
+        model_type.table, list(sources.open_file(str(path), model_type.table.line).chunks())
+    )
     if judged.rejected.height:
         raise ValueError(
             f"{judged.rejected.height} lines of {path} break a rule: this benchmark wants clean data."
         )
-    return judged.rows.sort(kind.table.order)
+    return judged.rows.sort(model_type.table.order)
 
 
-def ends(rows: pl.DataFrame, kind: ModelSpec) -> list[int]:
+def ends(rows: pl.DataFrame, model_type: ModelSpec) -> list[int]:
     """Where the history and each of the weeks after it end, ms since 1970 UTC, exclusive: equal
     stretches of about a week."""
     starts = (
-        rows.group_by(kind.table.group).agg(pl.col(kind.table.time).min())[kind.table.time].sort()
+        rows.group_by(model_type.table.group)
+        .agg(pl.col(model_type.table.time).min())[model_type.table.time]
+        .sort()
     )
     begin = int(starts[int(len(starts) * HISTORY)])
-    end = int(rows[kind.table.time].max()) + 1  # type: ignore[arg-type]
+    end = int(rows[model_type.table.time].max()) + 1  # type: ignore[arg-type]
     count = max(1, round((end - begin) / WEEK_MS))
     return [round(begin + (end - begin) * i / count) for i in range(count + 1)]
 
@@ -97,12 +101,12 @@ class Kept:
         return self.arrays("answers", key, lambda: ANSWER(onnx, inputs))
 
     def baseline_scores(
-        self, kind: ModelSpec, rows: pl.DataFrame, examples: Examples
+        self, model_type: ModelSpec, rows: pl.DataFrame, examples: Examples
     ) -> np.ndarray:
         """As `scoring.baseline_scores`."""
-        key = [code_digest(kind), digest(rows), examples.digest()]
+        key = [code_digest(model_type), digest(rows), examples.digest()]
         return self.arrays(
-            "baselines", key, lambda: {"scores": BASELINE_SCORES(kind, rows, examples)}
+            "baselines", key, lambda: {"scores": BASELINE_SCORES(model_type, rows, examples)}
         )["scores"]
 
 
@@ -167,7 +171,7 @@ class Version:
 class Shop:
     """A shop's rows with the ends of its weeks, and the versions trained on them."""
 
-    kind: ModelSpec
+    model_type: ModelSpec
     rows: pl.DataFrame
     ends: list[int]
     """See the function."""
@@ -183,20 +187,27 @@ class Shop:
 
     def until(self, number: int) -> pl.DataFrame:
         """What the lake would give at the end of week `number`."""
-        time = pl.col(self.kind.table.time)
+        time = pl.col(self.model_type.table.time)
         rows = self.rows
         rows = rows.filter(time < self.ends[number])
         for first, last in self.without:
-            rows = rows.filter(~time.is_between(first, last).any().over(self.kind.table.group))
+            rows = rows.filter(
+                ~time.is_between(first, last).any().over(self.model_type.table.group)
+            )
         return rows
 
     def version(self, number: int) -> Version:
         """What a training at the end of week `number` makes, as `flows.train` does it, without a
         parent."""
         rows = self.until(number)
-        cut = split.cut(rows, self.kind.table, 0, self.kind.policy)
-        learnt = split.train_rows(rows, self.kind.table, cut)
-        key = [code_digest(self.kind), self.params.model_dump(mode="json"), LIGHT, digest(learnt)]
+        cut = split.cut(rows, self.model_type.table, 0, self.model_type.policy)
+        learnt = split.train_rows(rows, self.model_type.table, cut)
+        key = [
+            code_digest(self.model_type),
+            self.params.model_dump(mode="json"),
+            LIGHT,
+            digest(learnt),
+        ]
         version = Version(number, rows, cut, self.kept.folder / "versions" / digest_of(key))
         if not (version.folder / "done.json").exists():
             self._train(learnt, version)
@@ -208,9 +219,9 @@ class Shop:
         began = time.perf_counter()
         work.mkdir(parents=True, exist_ok=True)
         with light():
-            trained = self.kind.train(learnt, self.params, Work(work))
+            trained = self.model_type.train(learnt, self.params, TrainingContext(work))
         shutil.copy(trained.onnx, version.onnx)
-        shutil.copy(self.kind.baseline(learnt, work), version.baseline)
+        shutil.copy(self.model_type.baseline(learnt, work), version.baseline)
         shutil.rmtree(work)
         said: dict = {
             "seconds": round(time.perf_counter() - began),
@@ -223,15 +234,19 @@ class Shop:
 
     def recall(self, version: Version, week: int) -> float:
         """Of the sessions that began in a `week`, from 1 on: mean over every prefix."""
-        rows = split.started(self.rows, self.kind.table, self.ends[week - 1], self.ends[week] - 1)
-        asked = self.kind.examples(rows)
-        return float(self.kind.score(asked, self.kept.answer(version.onnx, asked.inputs)).mean())
+        rows = split.started(
+            self.rows, self.model_type.table, self.ends[week - 1], self.ends[week] - 1
+        )
+        asked = self.model_type.examples(rows)
+        return float(
+            self.model_type.score(asked, self.kept.answer(version.onnx, asked.inputs)).mean()
+        )
 
     def decide(self, challenger: Version, champion: Version | None) -> gate.Decision:
         """As `flows.promote` does it."""
         rival = [champion.number, champion.folder.name] if champion else []
         code = hashlib.sha256(Path(gate.__file__).read_bytes()).hexdigest()
-        policy = self.kind.policy.model_dump(mode="json", exclude={"decay"})
+        policy = self.model_type.policy.model_dump(mode="json", exclude={"decay"})
         key = [
             challenger.number,
             challenger.folder.name,
@@ -246,29 +261,32 @@ class Shop:
         return gate.Decision.model_validate_json(made)
 
     def _judge(self, challenger: Version, champion: Version | None) -> gate.Decision:
-        kind = self.kind
+        model_type = self.model_type
         cut = challenger.cut
-        rows = split.started(challenger.rows, kind.table, cut.holdout, cut.watermark)
-        learnt = split.train_rows(challenger.rows, kind.table, cut)
-        asked = kind.examples(rows)
-        known = kind.known(learnt.lazy()).collect()
-        by = {column.name: column.cast(pl.String).to_numpy() for column in kind.slices(rows, known)}
+        rows = split.started(challenger.rows, model_type.table, cut.holdout, cut.watermark)
+        learnt = split.train_rows(challenger.rows, model_type.table, cut)
+        asked = model_type.examples(rows)
+        known = model_type.training_profile(learnt.lazy()).collect()
+        by = {
+            column.name: column.cast(pl.String).to_numpy()
+            for column in model_type.slices(rows, known)
+        }
         holdout = gate.Holdout(asked.digest(), cut.holdout, asked.groups, by)
 
         def score(onnx: Path, trained_until: int, number: int | None) -> gate.Scores:
             outputs = self.kept.answer(onnx, asked.inputs)
             p95 = scoring.p95(onnx, asked.inputs)
             megabytes = onnx.stat().st_size / 1e6
-            cost = gate.Cost(p95, megabytes, kind.coverage(outputs, known))
+            cost = gate.Cost(p95, megabytes, model_type.coverage(outputs, known))
             name = str(onnx.relative_to(self.kept.folder))
             return gate.Scores(
-                kind.score(asked, outputs), holdout, kind.metric, trained_until, name, number, cost,
-                kind.probabilities(outputs),
+                model_type.score(asked, outputs), holdout, model_type.metric, trained_until, name, number, cost,
+                model_type.probabilities(outputs),
             )  # fmt: skip
 
         return gate.decide(
             score(challenger.onnx, cut.holdout, challenger.number),
             score(champion.onnx, champion.cut.holdout, champion.number) if champion else None,
             score(challenger.baseline, cut.holdout, None),
-            kind.policy,
+            model_type.policy,
         )

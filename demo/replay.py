@@ -79,16 +79,20 @@ def replay(files: list[Path], period_days: float, say: Callable[[str], None]) ->
 
 def one_period(number: int, file: Path, frozen: Path, first: int, period_days: float) -> Period:
     """Serve the period's sessions with what is live, then let the loop learn of them."""
-    kind = spec.load(MODEL)
+    model_type = spec.load(MODEL)
     began = time.monotonic()
-    judged = judge(kind.table, list(sources.open_file(str(file), kind.table.line).chunks()))
-    examples = kind.examples(judged.rows)
+    judged = judge(
+        model_type.table, list(sources.open_file(str(file), model_type.table.line).chunks())
+    )
+    examples = model_type.examples(judged.rows)
     with ThreadPoolExecutor(1) as pool:
         kept = pool.submit(scoring.answer, frozen, examples.inputs)
         version, answers = live.answer(MODEL, examples.inputs)
-        live_recall = float(kind.score(examples, answers).mean())
-        frozen_recall = float(kind.score(examples, kept.result()).mean())
-    table_recall = float(scoring.baseline_scores(kind, lake.read(kind.table), examples).mean())
+        live_recall = float(model_type.score(examples, answers).mean())
+        frozen_recall = float(model_type.score(examples, kept.result()).mean())
+    table_recall = float(
+        scoring.baseline_scores(model_type, lake.read(model_type.table), examples).mean()
+    )
     if version == first and not np.isclose(live_recall, frozen_recall, atol=1e-3):
         raise RuntimeError(
             f"Version {first} answers {live_recall} in Triton and {frozen_recall} in process."
@@ -104,7 +108,7 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
         )
     story = wait_for_retraining(since, newest)
     return Period(
-        number, int(judged.rows[kind.table.time].min()), judged.lines_in, len(examples), version,  # type: ignore[arg-type]
+        number, int(judged.rows[model_type.table.time].min()), judged.lines_in, len(examples), version,  # type: ignore[arg-type]
         live_recall, frozen_recall, table_recall, finding.reason, trigger, story, time.monotonic() - began,
     )  # fmt: skip
 

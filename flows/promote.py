@@ -4,8 +4,9 @@ decides."""
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from kreislauf import events, lake, registry
+from kreislauf import events, registry
 from kreislauf.evaluation import gate
+from kreislauf.lake import journal
 from kreislauf.release import releases
 from tasks.promote import DECISIONS, as_row, describe, judge
 
@@ -39,7 +40,9 @@ def promote(model: str = "session_recommender", version: int | None = None) -> g
         if champion in (before.champion_version, challenger.number):
             return before
     decision = judge(model, challenger.number, champion)
-    lake.note(DECISIONS, f"{model}/{challenger.number}/{champion}", as_row(challenger, decision))
+    journal.append_once(
+        DECISIONS, f"{model}/{challenger.number}/{champion}", as_row(challenger, decision)
+    )
     text = describe(model, challenger.number, decision)
     create_markdown_artifact(key=f"card-{model.replace('_', '-')}", markdown=text)
     events.emit_model_event(

@@ -78,14 +78,14 @@ def retrain(
     )
     if answer and not answer.approve:
         registry.close(version)
-        alarms.settle_alarms(
+        alarms.resolve(
             model, version.lineage.watermark, f"Version {version.number} was trained: not approved."
         )
         return Retraining(outcome="not approved", reason=str(answer), version=version.number)
     who = str(answer) if answer else None
     release = publish(model, version.number, who=who) if decision.outcome == "promote" else None
     registry.close(version)
-    alarms.settle_alarms(
+    alarms.resolve(
         model,
         version.lineage.watermark,
         f"Version {version.number} was trained: {decision.outcome}.",

@@ -15,6 +15,7 @@ from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.exceptions import PrefectException
 
 from kreislauf import events, lake
+from kreislauf.lake import quarantine
 from kreislauf.sources.kafka import Reader
 from models import spec
 
@@ -116,7 +117,7 @@ def landings(
 ) -> Iterator[tuple[lake.Accounts | None, Reader]]:
     """Land batches until `over` says so: the accounts of each, None for an empty one, and the
     reader behind it."""
-    lake.settle(table)
+    quarantine.publish_rejects(table)
     with Reader(
         topic, f"kreislauf-{table.name}", partial(lake.progress, table), skip_lost
     ) as reader:

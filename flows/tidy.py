@@ -5,11 +5,11 @@ from prefect import flow, get_run_logger
 from kreislauf import exposures, registry
 from kreislauf.lake import delta, quarantine
 from models import spec
-from tasks.lake import Tidied, tidy_table
+from tasks.lake import TidyReport, tidy_table
 
 
 @flow
-def tidy(retention_hours: int = 168) -> list[Tidied]:
+def tidy(retention_hours: int = 168) -> list[TidyReport]:
     """Compact and vacuum the tables of all model types and of the gateway, and the quarantine.
 
     Safe beside loads, streams and trainings.
@@ -29,7 +29,7 @@ def tidy(retention_hours: int = 168) -> list[Tidied]:
     """
     needed = versions_of_models()
     for table in [*(spec.load(name).table for name in spec.names()), *exposures.TABLES.values()]:
-        quarantine.settle(table)
+        quarantine.publish_rejects(table)
     names = [name for name in [*needed, *exposures.TABLES, quarantine.REJECTS] if delta.find(name)]
     done = [tidy_table(name, retention_hours, needed.get(name, [])) for name in names]
     for tidied in done:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from kreislauf import lake, registry, search
 from kreislauf.evaluation import split
+from kreislauf.lake import exclusions
 from kreislauf.registry import studies
 from kreislauf.search import process
 from kreislauf.settings import settings
@@ -42,7 +43,7 @@ make deploy
 """
 
 
-class Tuned(BaseModel):
+class TuningResult(BaseModel):
     """What a search found."""
 
     model_config = ConfigDict(frozen=True)
@@ -52,7 +53,7 @@ class Tuned(BaseModel):
     params: dict[str, Any] = Field(
         description="Best parameters, those that differ from the defaults or were searched."
     )
-    validation: float = Field(description="`Trained.validation` with them.")
+    validation: float = Field(description="`TrainingResult.validation` with them.")
     default_validation: float = Field(description="The same with the default parameters.")
     trials: dict[str, int] = Field(
         description="Attempts by their state: finished, pruned, failed, killed."
@@ -68,14 +69,14 @@ def tune(
     trials: PositiveInt = 20,
     params: dict[str, Any] | None = None,
     workers: PositiveInt | None = None,
-) -> Tuned:
+) -> TuningResult:
     """Search the fields of the model type's `Params` that are marked with `Search`, by
-    `Trained.validation`.
+    `TrainingResult.validation`.
 
     All trials learn cold from the rows that a training would learn from today; the hold-out stays
     unseen. A search that was interrupted is continued, on its own rows, when it is run again with
     the same parameters; more `trials` than before are added to those that were run. Nothing that
-    runs or serves is changed: `Tuned.adopt` says how to.
+    runs or serves is changed: `TuningResult.adopt` says how to.
 
     Args: model: Name of the model type. trials: Trials to have in the end, finished or pruned; the
         first has the default parameters. params: Parameters that differ from the defaults and are
@@ -92,15 +93,17 @@ def tune(
         RuntimeError: another process runs the same study.
         lake.LakeError, registry.RegistryError: a store is missing or does not answer.
     """
-    kind = spec.load(model)
-    fixed = kind.Params.model_validate(params or {}).model_dump(mode="json", exclude_unset=True)
-    search.space(kind.Params, fixed)
-    study, rows = pin(kind, fixed)
+    model_type = spec.load(model)
+    fixed = model_type.Params.model_validate(params or {}).model_dump(
+        mode="json", exclude_unset=True
+    )
+    search.space(model_type.Params, fixed)
+    study, rows = open_study(model_type, fixed)
     folder = settings().home / "search" / study.name
-    with process.alone(folder):
+    with process.exclusive_folder(folder):
         rows.write_ipc(folder / "rows.arrow")
         del rows
-        studies.bury(study)
+        studies.mark_orphans_killed(study)
         run_trials(study, trials, workers or cores(trials), folder)
         tuned = conclude(study)
     get_run_logger().info(
@@ -115,22 +118,24 @@ def cores(trials: int) -> int:
     return min(len(os.sched_getaffinity(0)), max(1, trials // 4)) if on_cpu else 1
 
 
-def pin(kind: spec.ModelSpec, fixed: dict[str, Any]) -> tuple[studies.Study, pl.DataFrame]:
+def open_study(
+    model_type: spec.ModelSpec, fixed: dict[str, Any]
+) -> tuple[studies.Study, pl.DataFrame]:
     """The study to continue or to begin, and what its trials learn from."""
-    key = digest(kind.name, fixed, spec.code_digest(kind))
-    study, rows = continued(kind, key) or begun(kind, key, fixed)
-    return study, rows.filter(pl.col(kind.table.time) < study.lineage.holdout)
+    key = digest(model_type.name, fixed, spec.code_digest(model_type))
+    study, rows = resume_study(model_type, key) or start_study(model_type, key, fixed)
+    return study, rows.filter(pl.col(model_type.table.time) < study.lineage.holdout)
 
 
-def continued(kind: spec.ModelSpec, key: str) -> tuple[studies.Study, pl.DataFrame] | None:
+def resume_study(model_type: spec.ModelSpec, key: str) -> tuple[studies.Study, pl.DataFrame] | None:
     """The search that was interrupted, with its rows; one whose rows are gone is closed."""
-    study = studies.unfinished(kind.name, key)
+    study = studies.unfinished(model_type.name, key)
     if study is None:
         return None
     try:
         seen = study.lineage
         rows = lake.rebuild(
-            kind.table, seen.table_version, seen.watermark, seen.digest, seen.without
+            model_type.table, seen.table_version, seen.watermark, seen.digest, seen.without
         )
     except lake.LakeUnreachable:
         raise
@@ -144,19 +149,19 @@ def continued(kind: spec.ModelSpec, key: str) -> tuple[studies.Study, pl.DataFra
     return study, rows
 
 
-def begun(
-    kind: spec.ModelSpec, key: str, fixed: dict[str, Any]
+def start_study(
+    model_type: spec.ModelSpec, key: str, fixed: dict[str, Any]
 ) -> tuple[studies.Study, pl.DataFrame]:
     """A search on the rows that a training would see today; the same rows give the same study."""
-    version = lake.version(kind.table)
-    without = lake.distrusted(kind.table.name)
-    rows = lake.read(kind.table, version, without=without)
-    at = split.cut(rows, kind.table, version, kind.policy).model_dump()
+    version = lake.version(model_type.table)
+    without = exclusions.intervals(model_type.table.name)
+    rows = lake.read(model_type.table, version, without=without)
+    at = split.cut(rows, model_type.table, version, model_type.policy).model_dump()
     lineage = registry.Lineage(
-        key=key, table=kind.table.name, digest=lake.digest(rows), without=without, **at
+        key=key, table=model_type.table.name, digest=lake.digest(rows), without=without, **at
     )
     return studies.start(
-        kind.name, digest(key, lineage.digest, lineage.holdout)[:12], lineage, fixed
+        model_type.name, digest(key, lineage.digest, lineage.holdout)[:12], lineage, fixed
     ), rows
 
 
@@ -183,12 +188,12 @@ def run_trials(study: studies.Study, trials: int, workers: int, folder: Path) ->
         wait(running)
 
 
-def conclude(study: studies.Study) -> Tuned:
+def conclude(study: studies.Study) -> TuningResult:
     """Show and return what was found, and close the study."""
     tried = studies.trials(study)
     best = search.best(tried)
     default = search.best([trial for trial in tried if trial.number == 0])
-    tuned = Tuned(
+    tuned = TuningResult(
         model=study.model,
         study=study.name,
         params={**study.fixed, **best.params},
@@ -206,7 +211,7 @@ def conclude(study: studies.Study) -> Tuned:
     return tuned
 
 
-def page(tuned: Tuned, tried: Sequence[studies.Trial]) -> str:
+def page(tuned: TuningResult, tried: Sequence[studies.Trial]) -> str:
     """The result as Markdown."""
     finished = (trial for trial in tried if trial.state == "finished")
     top = sorted(finished, key=lambda trial: -trial.validation)[:SHOWN]

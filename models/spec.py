@@ -132,12 +132,12 @@ class Parity(BaseModel):
     passed: bool
 
 
-def unheard(share: float, metrics: dict[str, float]) -> None:
+def ignore_progress(share: float, metrics: dict[str, float]) -> None:
     """Takes a report on a training and does nothing with it."""
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingContext:
     """Where and how one training runs."""
 
     folder: Path
@@ -148,14 +148,14 @@ class Work:
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer that say where it runs: accelerator, devices, num_nodes,
     strategy, precision."""
-    report: Callable[[float, dict[str, float]], None] = unheard
+    report: Callable[[float, dict[str, float]], None] = ignore_progress
     """Told the share of the training that is done, 0 to 1, and the newest validation metrics, which
     may be none yet. By the one called `ModelSpec.metric` a search gives up on a training. What it
     raises ends the training."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What `ModelSpec.train` leaves in its work folder."""
 
     onnx: Path
@@ -198,7 +198,7 @@ class ModelSpec(ABC):
         """Metric of each example, float64 of shape (n,), higher is better. `outputs` is what the
         ONNX file answered."""
 
-    def known(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+    def training_profile(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """All that `slices`, `coverage` and `monitored` have to know of the rows that a version
         learnt from. It is kept beside the version, so it must not grow with the rows. By default
         nothing."""
@@ -248,7 +248,7 @@ class ModelSpec(ABC):
         `slices`."""
 
     @abstractmethod
-    def train(self, rows: pl.DataFrame, params: Any, work: Work) -> Trained:
+    def train(self, rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingResult:
         """Heavy. Fit on `rows`, from `work.parent` if there is one, export, measure parity."""
 
     @abstractmethod
@@ -257,10 +257,10 @@ class ModelSpec(ABC):
         the gate."""
 
 
-def code_digest(kind: ModelSpec) -> str:
+def code_digest(model_type: ModelSpec) -> str:
     """Digest of the model type's own code: changed code is another training, a changed README is
     not."""
-    files = [*sorted(Path(inspect.getfile(type(kind))).parent.glob("*.py")), Path(__file__)]
+    files = [*sorted(Path(inspect.getfile(type(model_type))).parent.glob("*.py")), Path(__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

@@ -14,7 +14,7 @@ from msgspec.inspect import ListType, StructType
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawLines:
     """Unvalidated lines of one source, byte for byte: line `i` is `data[starts[i]:ends[i]]`."""
 
     source: str
@@ -30,7 +30,7 @@ class Raw:
     @classmethod
     def of(
         cls, source: str, lines: Sequence[bytes], numbers: Sequence[int] | np.ndarray | None = None
-    ) -> "Raw":
+    ) -> "RawLines":
         """Lines as they are, whatever bytes are in them; `numbers` from 1 by default."""
         lengths = np.fromiter(map(len, lines), np.int64, len(lines))
         ends = np.cumsum(lengths)
@@ -38,7 +38,7 @@ class Raw:
         return cls(source, b"".join(lines), ends - lengths, ends, known)
 
     @classmethod
-    def cut(cls, source: str, data: bytes, first: int) -> "Raw":
+    def cut(cls, source: str, data: bytes, first: int) -> "RawLines":
         """`data` cut at its line feeds, the first line being number `first`; the last line may lack
         one."""
         feeds = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))

@@ -28,7 +28,7 @@ log = logging.getLogger("kreislauf.gateway")
 class Followed:
     """What is known of one model type."""
 
-    kind: ModelSpec
+    model_type: ModelSpec
     file: Path
     """Keeps the fallback answer over a restart."""
     release: releases.Release | None = None
@@ -50,7 +50,10 @@ class Followers:
         folder.mkdir(parents=True, exist_ok=True)
         self.triton = triton
         self.metrics = metrics
-        self.models = {kind.name: Followed(kind, folder / f"{kind.name}.json") for kind in kinds}
+        self.models = {
+            model_type.name: Followed(model_type, folder / f"{model_type.name}.json")
+            for model_type in kinds
+        }
         for one in self.models.values():
             # A machine that lost power may have left half a file; Triton is asked again.
             with suppress(FileNotFoundError, ValueError):
@@ -58,7 +61,7 @@ class Followers:
 
     async def refresh(self, one: Followed) -> None:
         """Read the log; one that cannot be read, or has lost entries, leaves in force what was."""
-        name = one.kind.name
+        name = one.model_type.name
         async with one.lock:
             try:
                 if not one.read:
@@ -92,11 +95,11 @@ class Followers:
         if release is None or one.asked == release.champion:
             return
         try:
-            inputs = one.kind.tensors([one.kind.fallback])
+            inputs = one.model_type.tensors([one.model_type.fallback])
             outputs = await self.triton.ask(
-                one.kind.name, release.champion, inputs, FALLBACK_SECONDS
+                one.model_type.name, release.champion, inputs, FALLBACK_SECONDS
             )
-            one.fallback = one.kind.answers(outputs)[0]
+            one.fallback = one.model_type.answers(outputs)[0]
             one.asked = release.champion
             draft = one.file.with_suffix(".tmp")
             draft.write_text(json.dumps(one.fallback))
@@ -104,14 +107,16 @@ class Followers:
         except (
             Exception
         ) as error:  # Whatever Triton says or the disk refuses, the log must still be followed.
-            log.warning("No new fallback answer for %s is kept: %s", one.kind.name, error)
+            log.warning("No new fallback answer for %s is kept: %s", one.model_type.name, error)
 
     async def watch(self, one: Followed) -> None:
         """Tell Prometheus what the monitor last said."""
         try:
-            said = await asyncio.to_thread(status.read, one.kind.name)
+            said = await asyncio.to_thread(status.read, one.model_type.name)
         except Exception as error:  # Answers do not depend on it.
-            log.warning("What the monitor said of %s cannot be read: %s", one.kind.name, error)
+            log.warning(
+                "What the monitor said of %s cannot be read: %s", one.model_type.name, error
+            )
             return
         if said:
             self.metrics.watched(said)

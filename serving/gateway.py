@@ -113,7 +113,7 @@ class Gateway:
         one = self.followed(model)
         user, inputs = self.understand(one, body)
         found = await self.answer(one, inputs, user or uuid.uuid4().hex, began)
-        items = one.kind.items(found.answer)
+        items = one.model_type.items(found.answer)
         request_id = f"{uuid.uuid4().hex}.{found.variant}.{found.version}"
         seconds = time.perf_counter() - began
         served = (model, str(found.version), found.variant)
@@ -140,12 +140,16 @@ class Gateway:
     async def answer(self, one: Followed, inputs: Tensors, user: str, began: float) -> Answer:
         """By the user's version or, if that does not answer in time, the fallback."""
         if one.release is None:
-            raise Refused(503, f"Nothing of {one.kind.name} is live yet: run the flow retrain.")
+            raise Refused(
+                503, f"Nothing of {one.model_type.name} is live yet: run the flow retrain."
+            )
         for attempt in (1, 2):
             version, variant = split.assign(one.release, user)
             try:
-                outputs = await self.triton.ask(one.kind.name, version, inputs, self.left(began))
-                return Answer(version, variant, one.kind.answers(outputs)[0])
+                outputs = await self.triton.ask(
+                    one.model_type.name, version, inputs, self.left(began)
+                )
+                return Answer(version, variant, one.model_type.answers(outputs)[0])
             except NotResident:
                 # Two releases may have passed since the log was last read.
                 if attempt == 1:
@@ -164,11 +168,11 @@ class Gateway:
 
     def fall_back(self, one: Followed, reason: str, error: Exception) -> Answer:
         """What is good for everyone. Raises Refused if no version ever said what that is."""
-        log.warning("Fallback for %s: %s", one.kind.name, error)
+        log.warning("Fallback for %s: %s", one.model_type.name, error)
         if one.fallback is None:
             raise Refused(
                 503,
-                f"{one.kind.name} cannot be answered: Triton does not answer, and no fallback is kept.",
+                f"{one.model_type.name} cannot be answered: Triton does not answer, and no fallback is kept.",
             )
         assert one.release
         return Answer(one.release.champion, "fallback", one.fallback, reason)
@@ -179,7 +183,7 @@ class Gateway:
         if release is None or release.challenger is None or release.share > 0:
             return
         if len(self.shadows) >= SHADOWS:
-            self.metrics.shadow_dropped.labels(one.kind.name).inc()
+            self.metrics.shadow_dropped.labels(one.model_type.name).inc()
             return
         task = asyncio.create_task(self.compare(one, release.challenger, inputs, items))
         self.shadows.add(task)
@@ -188,14 +192,14 @@ class Gateway:
     async def compare(self, one: Followed, challenger: int, inputs: Tensors, items: list) -> None:
         """Share of `items` that the challenger has, too."""
         try:
-            outputs = await self.triton.ask(one.kind.name, challenger, inputs, self.deadline)
+            outputs = await self.triton.ask(one.model_type.name, challenger, inputs, self.deadline)
         except (NoAnswer, NotResident) as error:
-            self.metrics.shadow_dropped.labels(one.kind.name).inc()
-            log.warning("Shadow of %s: %s", one.kind.name, error)
+            self.metrics.shadow_dropped.labels(one.model_type.name).inc()
+            log.warning("Shadow of %s: %s", one.model_type.name, error)
             return
-        own = one.kind.items(one.kind.answers(outputs)[0])
+        own = one.model_type.items(one.model_type.answers(outputs)[0])
         share = sum(item in own for item in items) / len(items) if items else float(not own)
-        self.metrics.shadow.labels(one.kind.name, str(challenger)).observe(share)
+        self.metrics.shadow.labels(one.model_type.name, str(challenger)).observe(share)
 
     def feedback(self, body: bytes) -> None:
         """Take what somebody did with an answer. Raises Refused."""
@@ -254,7 +258,7 @@ class Gateway:
         request = parse(body)
         user = read_user(request)
         try:
-            return user, one.kind.tensors([request])
+            return user, one.model_type.tensors([request])
         except ValueError as error:
             raise Refused(422, str(error)[:1_000]) from error
 

@@ -3,7 +3,7 @@ dashboards."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from kreislauf.monitoring.status import Vitals
+from kreislauf.monitoring.status import MonitorStatus
 
 SECONDS = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 ITEMS = (0, 1, 5, 10, 20, 50, 100)
@@ -107,7 +107,7 @@ class Metrics:
         for table in tables:
             self.lost.labels(table)
 
-    def watched(self, said: Vitals) -> None:
+    def watched(self, said: MonitorStatus) -> None:
         """Show what the monitor said, and nothing of what it said before."""
         for gauge in (self.signal, self.verdict):
             gauge.remove_by_labels({"model": said.model})

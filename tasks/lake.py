@@ -33,7 +33,7 @@ def replay_source(model: str, source: str, sha256: str | None) -> lake.Accounts:
     return lake.replay(spec.load(model).table, source, sha256)
 
 
-class Tidied(BaseModel):
+class TidyReport(BaseModel):
     """What a tidying did to one table."""
 
     model_config = ConfigDict(frozen=True)
@@ -46,8 +46,8 @@ class Tidied(BaseModel):
 
 
 @task(task_run_name="tidy {table}", cache_policy=NO_CACHE)
-def tidy_table(table: str, retention_hours: int, needed: list[int]) -> Tidied:
+def tidy_table(table: str, retention_hours: int, needed: list[int]) -> TidyReport:
     """Compact and vacuum one table."""
-    return Tidied(
+    return TidyReport(
         table=table, merged=delta.compact(table), swept=delta.vacuum(table, retention_hours, needed)
     )

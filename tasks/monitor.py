@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from kreislauf import exposures, lake, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate
+from kreislauf.lake import exclusions, journal
 from kreislauf.monitoring import calibration, drift, feedback, window
 from kreislauf.monitoring.finding import SLICES, WINDOWS, Finding
 from kreislauf.monitoring.limits import LEAST
@@ -25,14 +26,21 @@ REJECTED_LEAST = 0.001
 @task(task_run_name="look-at-{model}-{version}")
 def look(model: str, version: int, window_days: float, worth: float | None) -> Finding:
     """Measure and diagnose one version over the newest window."""
-    kind = spec.load(model)
+    model_type = spec.load(model)
     champion = registry.get(model, version)
-    end = lake.watermark(kind.table) or 0  # before the rows are taken: there are none after it
-    rows = table_rows(kind)
+    end = (
+        lake.watermark(model_type.table) or 0
+    )  # before the rows are taken: there are none after it
+    rows = table_rows(model_type)
     with tempfile.TemporaryDirectory() as folder:
-        view = view_of(kind, champion, rows, Path(folder))
+        view = view_of(model_type, champion, rows, Path(folder))
         return diagnosed(
-            view, champion, rows, end, window_days, kind.policy.decay if worth is None else worth
+            view,
+            champion,
+            rows,
+            end,
+            window_days,
+            model_type.policy.decay if worth is None else worth,
         )
 
 
@@ -40,13 +48,13 @@ def diagnosed(
     view: View, champion: registry.Version, rows: Rows, end: int, window_days: float, worth: float
 ) -> Finding:
     """What the window that ends at `end` (ms) says, noted and reported."""
-    kind = view.kind
+    model_type = view.model_type
     lineage = champion.lineage
     version = champion.number
     start = max(end - int(window_days * DAY_MS), lineage.watermark) + 1
-    with lake.reading(kind.table):
-        seen = window.look(kind, rows, view.known, start, end)
-    began = seen.sample[kind.table.group].n_unique()
+    with lake.reading(model_type.table):
+        seen = window.look(model_type, rows, view.known, start, end)
+    began = seen.sample[model_type.table.group].n_unique()
     facts: dict = {
         "model": champion.model,
         "version": version,
@@ -54,13 +62,13 @@ def diagnosed(
         "end": end,
         "groups": seen.groups,
     }
-    if began < kind.policy.min_groups or not len(kind.examples(seen.sample)):
-        reason = f"{began} groups since version {version} was judged; the policy wants {kind.policy.min_groups}, "
+    if began < model_type.policy.min_groups or not len(model_type.examples(seen.sample)):
+        reason = f"{began} groups since version {version} was judged; the policy wants {model_type.policy.min_groups}, "
         reason += "and some with a right answer."
         return Finding(verdict="not enough data", reason=reason, **facts)
-    with lake.reading(kind.table):
+    with lake.reading(model_type.table):
         past = calibrated(view, champion, rows, start, end)
-        before = calibration.newest(kind, rows, lineage.start, start - 1)
+        before = calibration.newest(model_type, rows, lineage.start, start - 1)
         reactions = reacted(champion.model, start, end)
     if len(past["rows"]) < LEAST:
         reason = f"There is too little before version {version}'s hold-out to learn from it what is usual."
@@ -81,10 +89,10 @@ def diagnosed(
     return finding
 
 
-def table_rows(kind: spec.ModelSpec) -> Rows:
+def table_rows(model_type: spec.ModelSpec) -> Rows:
     """The rows of the lake, as it is now, that can be trusted."""
-    table = kind.table
-    without = lake.distrusted(table.name)
+    table = model_type.table
+    without = exclusions.intervals(table.name)
     heights = lake.heights(table)
     version = lake.version(table)
 
@@ -101,7 +109,9 @@ def table_rows(kind: spec.ModelSpec) -> Rows:
     return Rows(between, count, without)
 
 
-def view_of(kind: spec.ModelSpec, champion: registry.Version, rows: Rows, folder: Path) -> View:
+def view_of(
+    model_type: spec.ModelSpec, champion: registry.Version, rows: Rows, folder: Path
+) -> View:
     """The champion with what is kept beside it. Raises RuntimeError when no gate ever scored it."""
     decision = gate.Decision.model_validate_json(champion.decision) if champion.decision else None
     if decision is None or decision.reference is None:
@@ -119,10 +129,10 @@ def view_of(kind: spec.ModelSpec, champion: registry.Version, rows: Rows, folder
     if rows.count(*learnt) > calibration.LEARN_ROWS:
         # Beside one that learns anew from the newest rows only, that which learnt from all of them
         # would look too good.
-        with lake.reading(kind.table):
-            newest = calibration.newest(kind, rows, *learnt)
-        baseline = kind.baseline(newest, folder)
-    return View(kind, onnx, baseline, known, holdout, decision.reference)
+        with lake.reading(model_type.table):
+            newest = calibration.newest(model_type, rows, *learnt)
+        baseline = model_type.baseline(newest, folder)
+    return View(model_type, onnx, baseline, known, holdout, decision.reference)
 
 
 def rejected(champion: registry.Version) -> dict[str, tuple[float, list[float]]]:
@@ -164,17 +174,17 @@ def calibrated(view: View, champion: registry.Version, rows: Rows, start: int, e
     lineage = champion.lineage
     about = (champion.model, champion.number)
     length = end - start + 1
-    if calibration.quiet(lake.noted(WINDOWS), *about, start, end).is_empty():
+    if calibration.quiet(journal.read(WINDOWS), *about, start, end).is_empty():
         cells = calibration.usual_windows(view, rows, lineage.start, lineage.holdout - 1, length)
         frames = [
             calibration.as_rows(*about, cell.start, cell.end, length, "calibration", v)
             for cell, v in cells
         ]
         if frames:
-            lake.note(
+            journal.append_once(
                 WINDOWS, "/".join(map(str, (*about, calibration.octave(length)))), pl.concat(frames)
             )
-    noted = calibration.quiet(lake.noted(WINDOWS), *about, start, end)
+    noted = calibration.quiet(journal.read(WINDOWS), *about, start, end)
     found = (
         {}
         if noted.is_empty()
@@ -197,10 +207,10 @@ def note(finding: Finding, examined: Examined) -> None:
         finding.verdict,
         examined.values,
     )
-    lake.note(WINDOWS, key, calibration.as_rows(*told))
+    journal.append_once(WINDOWS, key, calibration.as_rows(*told))
     if examined.slices.height:
         about = {"model": finding.model, "version": finding.version, "start": start, "end": end}
-        lake.note(
+        journal.append_once(
             SLICES,
             key,
             examined.slices.with_columns(**{name: pl.lit(value) for name, value in about.items()}),
@@ -218,12 +228,12 @@ def report(
     """For people: Evidently's view of the window against the hold-out to MLflow, and a page to
     Prefect."""
     now, then = (
-        view.kind.monitored(rows.lazy(), view.known).collect()
+        view.model_type.monitored(rows.lazy(), view.known).collect()
         for rows in (seen.sample, view.holdout)
     )
     with tempfile.TemporaryDirectory() as folder:
         moved = drift.compare(now, then, Path(folder) / f"drift-{seen.end}.html")
         registry.attach(champion, "monitor", moved.report)
-    past = lake.noted(WINDOWS).filter(pl.col("model") == finding.model)
-    text = page(view.kind, finding, moved, slices, past, reactions)
+    past = journal.read(WINDOWS).filter(pl.col("model") == finding.model)
+    text = page(view.model_type, finding, moved, slices, past, reactions)
     create_markdown_artifact(key=f"monitor-{finding.model.replace('_', '-')}", markdown=text)

@@ -9,6 +9,7 @@ from prefect import task
 
 from kreislauf import lake, registry
 from kreislauf.evaluation import gate, scoring, split
+from kreislauf.lake import journal
 from kreislauf.monitoring import drift
 from kreislauf.pages import markdown
 from kreislauf.pages.version import page
@@ -22,33 +23,35 @@ DECISIONS = "decisions"
 def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
     """Let challenger, champion and trivial baseline answer the challenger's hold-out, and
     decide."""
-    kind = spec.load(model)
+    model_type = spec.load(model)
     version = registry.get(model, challenger)
     lineage = version.lineage
     whole = lake.rebuild(
-        kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without
+        model_type.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without
     )
     known = pl.read_parquet(registry.artifact(version, "known"))
-    rows = split.started(whole, kind.table, lineage.holdout, lineage.watermark)
-    examples = kind.examples(rows)
-    by = {column.name: column.cast(pl.String).to_numpy() for column in kind.slices(rows, known)}
+    rows = split.started(whole, model_type.table, lineage.holdout, lineage.watermark)
+    examples = model_type.examples(rows)
+    by = {
+        column.name: column.cast(pl.String).to_numpy() for column in model_type.slices(rows, known)
+    }
     holdout = gate.Holdout(examples.digest(), lineage.holdout, examples.groups, by)
 
     def score(onnx: Path, trained_until: int, number: int | None = None) -> gate.Scores:
         outputs = scoring.answer(onnx, examples.inputs)
         return gate.Scores(
-            values=kind.score(examples, outputs),
+            values=model_type.score(examples, outputs),
             holdout=holdout,
-            metric=kind.metric,
+            metric=model_type.metric,
             trained_until=trained_until,
             onnx=registry.sha256(onnx),
             version=number,
             cost=gate.Cost(
                 scoring.p95(onnx, examples.inputs),
                 onnx.stat().st_size / 1e6,
-                kind.coverage(outputs, known),
+                model_type.coverage(outputs, known),
             ),
-            probabilities=kind.probabilities(outputs),
+            probabilities=model_type.probabilities(outputs),
         )
 
     rival = registry.get(model, champion) if champion else None
@@ -58,7 +61,7 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
         if rival
         else None,
         baseline=score(registry.artifact(version, "baseline"), lineage.holdout),
-        policy=kind.policy,
+        policy=model_type.policy,
     )
 
 
@@ -101,11 +104,13 @@ def as_row(version: registry.Version, decision: gate.Decision) -> pl.DataFrame:
 @task(task_run_name="describe-{model}-{number}")
 def describe(model: str, number: int, decision: gate.Decision) -> str:
     """Add the version's card to its run. Returns it as Markdown."""
-    kind = spec.load(model)
+    model_type = spec.load(model)
     version = registry.get(model, number)
-    moved = drifted(kind, version.lineage)
-    judged = lake.noted(DECISIONS).filter(pl.col("model") == model)
-    text = page(version, decision, split.detectable(decision.groups, kind.policy), moved, judged)
+    moved = drifted(model_type, version.lineage)
+    judged = journal.read(DECISIONS).filter(pl.col("model") == model)
+    text = page(
+        version, decision, split.detectable(decision.groups, model_type.policy), moved, judged
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "card.html"
         path.write_text(
@@ -116,19 +121,21 @@ def describe(model: str, number: int, decision: gate.Decision) -> str:
     return text
 
 
-def drifted(kind: spec.ModelSpec, lineage: registry.Lineage) -> dict[str, float]:
+def drifted(model_type: spec.ModelSpec, lineage: registry.Lineage) -> dict[str, float]:
     """How far each column of the hold-out is from the same stretch of time before it, both as they
     would have been seen by a model that learnt from all before; empty if there is no such
     stretch."""
     rows = lake.rebuild(
-        kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without
+        model_type.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without
     )
     stretch = lineage.watermark - lineage.holdout + 1
 
     def seen(start: int) -> pl.DataFrame:
-        part = split.started(rows, kind.table, start, start + stretch - 1)
-        known = kind.known(rows.lazy().filter(pl.col(kind.table.time) < start)).collect()
-        return kind.monitored(part.lazy(), known).collect()
+        part = split.started(rows, model_type.table, start, start + stretch - 1)
+        known = model_type.training_profile(
+            rows.lazy().filter(pl.col(model_type.table.time) < start)
+        ).collect()
+        return model_type.monitored(part.lazy(), known).collect()
 
     if lineage.holdout - stretch <= lineage.start:
         return {}

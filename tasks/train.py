@@ -28,28 +28,33 @@ def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> regist
     A run that was killed is continued by the next one with the same lineage, from its last
     checkpoint.
     """
-    kind = spec.load(model)
+    model_type = spec.load(model)
     whole = lake.rebuild(
-        kind.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without
+        model_type.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without
     )
-    rows = whole.filter(pl.col(kind.table.time) < lineage.holdout)
+    rows = whole.filter(pl.col(model_type.table.time) < lineage.holdout)
     parent = (
         registry.artifact(registry.get(model, lineage.parent), "weights")
         if lineage.parent
         else None
     )
-    settled = kind.Params.model_validate(params)
+    settled = model_type.Params.model_validate(params)
     folder = Path(settings().training) / model / lineage.key
     folder.mkdir(parents=True, exist_ok=True)
-    work = spec.Work(folder, parent, settings().trainer, Progress.of(f"Training {model}"))
-    trained = kind.train(rows, settled, work)
+    work = spec.TrainingContext(
+        folder, parent, settings().trainer, Progress.of(f"Training {model}")
+    )
+    trained = model_type.train(rows, settled, work)
     files = {
         "weights": trained.weights,
-        "baseline": kind.baseline(rows, folder),
+        "baseline": model_type.baseline(rows, folder),
         **write_watch(
-            kind, rows, split.started(whole, kind.table, lineage.holdout, lineage.watermark), folder
+            model_type,
+            rows,
+            split.started(whole, model_type.table, lineage.holdout, lineage.watermark),
+            folder,
         ),
-        "golden": write_golden(kind, rows, trained.onnx, folder / "golden.json"),
+        "golden": write_golden(model_type, rows, trained.onnx, folder / "golden.json"),
     }
     version = registry.register(model, trained, settled, lineage, files)
     sweep(folder)
@@ -57,13 +62,13 @@ def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> regist
 
 
 def write_watch(
-    kind: spec.ModelSpec, rows: pl.DataFrame, holdout: pl.DataFrame, folder: Path
+    model_type: spec.ModelSpec, rows: pl.DataFrame, holdout: pl.DataFrame, folder: Path
 ) -> dict[str, Path]:
     """Store what whoever watches the version needs beside it: what is known of the rows that it
     learnt from, and a sample of its hold-out."""
     files = {"known": folder / "known.parquet", "holdout": folder / "holdout.parquet"}
-    kind.known(rows.lazy()).collect().write_parquet(files["known"])
-    split.some(holdout, kind.table, HOLDOUT_ROWS).write_parquet(files["holdout"])
+    model_type.training_profile(rows.lazy()).collect().write_parquet(files["known"])
+    split.some(holdout, model_type.table, HOLDOUT_ROWS).write_parquet(files["holdout"])
     return files
 
 

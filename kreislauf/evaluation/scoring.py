@@ -39,10 +39,12 @@ def answer(onnx: Path, inputs: Tensors, batch: int = BATCH) -> Tensors:
     }
 
 
-def baseline_scores(kind: ModelSpec, rows: pl.DataFrame, examples: Examples) -> np.ndarray:
+def baseline_scores(model_type: ModelSpec, rows: pl.DataFrame, examples: Examples) -> np.ndarray:
     """Scores, shape (n,), of a trivial baseline that is fitted on `rows` for this alone."""
     with tempfile.TemporaryDirectory() as folder:
-        return kind.score(examples, answer(kind.baseline(rows, Path(folder)), examples.inputs))
+        return model_type.score(
+            examples, answer(model_type.baseline(rows, Path(folder)), examples.inputs)
+        )
 
 
 def p95(onnx: Path, inputs: Tensors) -> float:

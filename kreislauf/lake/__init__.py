@@ -3,17 +3,38 @@ duplicate, or a blank."""
 
 from kreislauf.lake.accounts import Accounts, Counts, Reason, total
 from kreislauf.lake.delta import LakeError, LakeUnreachable
-from kreislauf.lake.exclusions import distrust, distrusted
-from kreislauf.lake.journal import note, noted
 from kreislauf.lake.landing import Origin, Overtaken, Progress
 from kreislauf.lake.loading import history, load, load_file, progress, rejected_shares, replay
-from kreislauf.lake.quarantine import rejects, settle
+from kreislauf.lake.quarantine import rejects
 from kreislauf.lake.reading import digest, heights, read, reading, rebuild, scan, version, watermark
 from kreislauf.lake.staging import FEW, TooManyRejects, date_of
 
 __all__ = [
-    "FEW", "Accounts", "Counts", "LakeError", "LakeUnreachable", "Origin", "Overtaken", "Progress", "Reason",
-    "TooManyRejects", "date_of", "digest", "distrust", "distrusted", "heights", "history", "load", "load_file", "note",
-    "noted", "progress", "read", "reading", "rebuild", "rejected_shares", "rejects", "replay", "scan", "settle",
-    "total", "version", "watermark",
-]  # fmt: skip
+    "FEW",
+    "Accounts",
+    "Counts",
+    "LakeError",
+    "LakeUnreachable",
+    "Origin",
+    "Overtaken",
+    "Progress",
+    "Reason",
+    "TooManyRejects",
+    "date_of",
+    "digest",
+    "heights",
+    "history",
+    "load",
+    "load_file",
+    "progress",
+    "read",
+    "reading",
+    "rebuild",
+    "rejected_shares",
+    "rejects",
+    "replay",
+    "scan",
+    "total",
+    "version",
+    "watermark",
+]

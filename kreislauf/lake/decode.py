@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from msgspec.inspect import IntType, ListType, LiteralType, StructType
 
-from models.table import Raw, Table
+from models.table import RawLines, Table
 
 WORD, INTEGER, CHOICE = range(3)
 MAX_INTEGER = 10**18 - 1
@@ -152,7 +152,7 @@ class Decoded:
     blank: int
 
 
-def decode(table: Table, raw: Raw, total: int) -> Decoded:
+def decode(table: Table, raw: RawLines, total: int) -> Decoded:
     """Lines to rows; with these, `total` bytes are to be decoded, which tells if the compiled loop
     is worth loading."""
     shape = template(table.line)
@@ -167,7 +167,7 @@ def decode(table: Table, raw: Raw, total: int) -> Decoded:
     return Decoded(rows, rest.broken, rest.blank)
 
 
-def _by_loop(table: Table, raw: Raw, shape: Template) -> tuple[pl.DataFrame, np.ndarray]:
+def _by_loop(table: Table, raw: RawLines, shape: Template) -> tuple[pl.DataFrame, np.ndarray]:
     """Rows of the lines that fit the template, and the positions of the others."""
     from kreislauf.lake.fast_decode import read_lines
 
@@ -195,7 +195,7 @@ def _series(token: Token, values: np.ndarray, dtype: pl.DataType) -> pl.Series:
     return found if found.dtype == dtype else found.cast(dtype)
 
 
-def _by_rule(table: Table, raw: Raw, positions: np.ndarray) -> Decoded:
+def _by_rule(table: Table, raw: RawLines, positions: np.ndarray) -> Decoded:
     """The lines at `positions`, decoded by msgspec."""
     decoder = msgspec.json.Decoder(table.line)
     decoded: list[Any] = []

@@ -1,23 +1,23 @@
-"""Stretches of time that no model learns from"""
+"""Stretches of time that no model learns from."""
 
 import polars as pl
 
-from kreislauf.lake.journal import note, noted
+from kreislauf.lake import journal
 
 DISTRUSTED = "distrusted"
 """Name of the table in the lake."""
 
 
-def distrust(table: str, start: int, end: int, reason: str) -> None:
+def exclude(table: str, start: int, end: int, reason: str) -> None:
     """Leave the rows of `table` from `start` to `end` (ms since 1970 UTC, inclusive) out of what
     models learn from and are judged by. They stay in the table."""
     row = {"table": table, "start": start, "end": end, "reason": reason}
-    note(DISTRUSTED, f"{table}/{start}/{end}", pl.DataFrame([row]))
+    journal.append_once(DISTRUSTED, f"{table}/{start}/{end}", pl.DataFrame([row]))
 
 
-def distrusted(table: str) -> list[tuple[int, int]]:
+def intervals(table: str) -> list[tuple[int, int]]:
     """Start and end of each stretch of time that is left out, in their order."""
-    found = noted(DISTRUSTED)
+    found = journal.read(DISTRUSTED)
     return (
         []
         if found.is_empty()

@@ -7,7 +7,7 @@ from deltalake.exceptions import CommitFailedError
 from kreislauf.lake import delta
 
 
-def note(name: str, key: str, row: pl.DataFrame) -> None:
+def append_once(name: str, key: str, row: pl.DataFrame) -> None:
     """Append `row` to the table `name`, unless that was done with this `key` before; makes the
     table if need be.
 
@@ -37,7 +37,7 @@ def note(name: str, key: str, row: pl.DataFrame) -> None:
     raise delta.too_busy(name)
 
 
-def noted(name: str) -> pl.DataFrame:
+def read(name: str) -> pl.DataFrame:
     """All rows of a table, none if there is no such table."""
     found = delta.find(name)
     if found is None:

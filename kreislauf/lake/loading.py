@@ -10,7 +10,7 @@ from kreislauf.lake.accounts import Accounts
 from kreislauf.lake.delta import LakeError
 from kreislauf.lake.landing import Origin, Overtaken, Progress, land
 from kreislauf.lake.staging import Intake
-from models.table import Raw, Table
+from models.table import RawLines, Table
 
 
 class RawFile(Protocol):
@@ -21,7 +21,7 @@ class RawFile(Protocol):
 
     @property
     def sha256(self) -> str: ...
-    def chunks(self) -> Iterator[Raw]: ...
+    def chunks(self) -> Iterator[RawLines]: ...
 
 
 def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Accounts:
@@ -33,7 +33,7 @@ def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Acc
     """
     seen = f"{table.name}/seen/{file.stamp}"
     if before := _loaded(table, seen):
-        quarantine.settle(table)
+        quarantine.publish_rejects(table)
         return before
 
     def origin() -> Origin:
@@ -49,7 +49,10 @@ def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Acc
 
 
 def load(
-    table: Table, raws: Iterable[Raw], origin: Callable[[], Origin], max_reject_share: float = 1.0
+    table: Table,
+    raws: Iterable[RawLines],
+    origin: Callable[[], Origin],
+    max_reject_share: float = 1.0,
 ) -> Accounts:
     """Load lines in bounded memory: one commit, or nothing. `origin` is called when all have been
     read.
@@ -58,7 +61,7 @@ def load(
     TooManyRejects if more than `max_reject_share` of the lines (and at least FEW) are bad,
     LakeUnreachable if the storage does not answer.
     """
-    quarantine.settle(table)
+    quarantine.publish_rejects(table)
     with staging.spool() as folder:
         intake = Intake(table, folder)
         for batch in staging.batches(raws):
@@ -66,7 +69,7 @@ def load(
         intake.check(max_reject_share)
         with delta.answering(table.name):
             accounts = land(table, intake, origin())
-    quarantine.settle(table)
+    quarantine.publish_rejects(table)
     return accounts
 
 
@@ -77,7 +80,7 @@ def replay(table: Table, source: str, sha256: str | None) -> Accounts:
     `sha256` tells files of the same path apart; streams have none. Raises Overtaken if another
     replay was faster.
     """
-    quarantine.settle(table)
+    quarantine.publish_rejects(table)
     lines = quarantine.lines_of(table).filter(
         pl.col("source") == source, pl.col("sha256").eq_missing(pl.lit(sha256))
     )
@@ -95,7 +98,9 @@ def replay(table: Table, source: str, sha256: str | None) -> Accounts:
         "replay", source, {counter: (progress(table, [counter])[counter], None)}, sha256, replaces
     )
     batches = lines.select("line", "raw").collect_batches(chunk_size=10_000)
-    raws = (Raw.of(source, batch["raw"].to_list(), batch["line"].to_numpy()) for batch in batches)
+    raws = (
+        RawLines.of(source, batch["raw"].to_list(), batch["line"].to_numpy()) for batch in batches
+    )
     return load(table, raws, lambda: origin)
 
 

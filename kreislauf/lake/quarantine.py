@@ -1,7 +1,7 @@
 """The table `rejects`: bad lines, byte for byte, with source, line, reason code and the rule that
 they broke.
 
-A load's commit names the files that hold its rejects; `settle` makes them part of this table. So
+A load's commit names the files that hold its rejects; `publish_rejects` makes them part of this table. So
 rejects are there if, and only if, the load is.
 """
 
@@ -35,7 +35,7 @@ def intent(
     return said | ({"replaces": replaces} if replaces else {})
 
 
-def settle(table: Table) -> None:
+def publish_rejects(table: Table) -> None:
     """Let the rejects of every load that is visible follow it into the table `rejects`.
 
     Raises LakeUnreachable, and LakeError if other writers are faster all the time.
@@ -44,10 +44,10 @@ def settle(table: Table) -> None:
         found = delta.find(table.name)
         last = found.transaction_version(newest(table)) if found else None
         if last is not None:
-            _settle(table, last)
+            _publish_rejects(table, last)
 
 
-def _settle(table: Table, last: int) -> None:
+def _publish_rejects(table: Table, last: int) -> None:
     lost = 0
     while lost < delta.ATTEMPTS:
         try:

@@ -18,7 +18,7 @@ from kreislauf.lake.accounts import Counts, most_frequent
 from kreislauf.lake.delta import LakeError
 from kreislauf.lake.validate import judge
 from kreislauf.settings import settings
-from models.table import Raw, Table
+from models.table import RawLines, Table
 
 DATE = "event_date"
 BUCKET = "_bucket"
@@ -142,7 +142,7 @@ class Intake:
         self.rows: Counter[str] = Counter()
         self.reasons: Counter[tuple[str, str]] = Counter()
 
-    def add(self, batch: Sequence[Raw]) -> None:
+    def add(self, batch: Sequence[RawLines]) -> None:
         """Judge and spool some lines."""
         judged = judge(self.table, batch)
         self.stage.add(judged.rows)
@@ -195,9 +195,9 @@ class Intake:
         )
 
 
-def batches(raws: Iterable[Raw]) -> Iterator[list[Raw]]:
+def batches(raws: Iterable[RawLines]) -> Iterator[list[RawLines]]:
     """Raws in lists of about BATCH_BYTES."""
-    batch: list[Raw] = []
+    batch: list[RawLines] = []
     for raw in raws:
         batch.append(raw)
         if sum(len(r.data) for r in batch) >= BATCH_BYTES:

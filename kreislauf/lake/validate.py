@@ -11,7 +11,7 @@ from pandera.errors import SchemaErrors
 
 from kreislauf.clock import DAY_MS
 from kreislauf.lake.decode import decode
-from models.table import Raw, Table
+from models.table import RawLines, Table
 
 REJECTED = pl.Schema(
     {
@@ -39,7 +39,7 @@ class Judged:
     rows_in: int
 
 
-def judge(table: Table, raws: Sequence[Raw]) -> Judged:
+def judge(table: Table, raws: Sequence[RawLines]) -> Judged:
     """Decode and validate at least one Raw; a line with one bad row is rejected whole."""
     size = sum(len(raw.data) for raw in raws)
     decoded = [decode(table, raw, size) for raw in raws]
@@ -79,7 +79,7 @@ def judge(table: Table, raws: Sequence[Raw]) -> Judged:
     )
 
 
-def _with_raw(rejected: pl.DataFrame, raws: Sequence[Raw], firsts: np.ndarray) -> pl.DataFrame:
+def _with_raw(rejected: pl.DataFrame, raws: Sequence[RawLines], firsts: np.ndarray) -> pl.DataFrame:
     """Columns of REJECTED for positions in `line`."""
     positions = rejected["line"].to_numpy()
     which = np.searchsorted(firsts, positions, side="right") - 1

@@ -31,20 +31,22 @@ def usual_windows(
     step = min(length, half // count)
     height = min(rows.count(last + 1 - step * count, last) / count, SAMPLE_ROWS)
     for start in [last + 1 - step * (count - i) for i in range(count)]:
-        known = view.kind.known(rows.between(None, start - 1)).collect(engine="streaming")
-        cell = look(view.kind, rows, known, start, start + step - 1)
-        if cell.sample[view.kind.table.group].n_unique() >= PART_GROUPS:
+        known = view.model_type.training_profile(rows.between(None, start - 1)).collect(
+            engine="streaming"
+        )
+        cell = look(view.model_type, rows, known, start, start + step - 1)
+        if cell.sample[view.model_type.table.group].n_unique() >= PART_GROUPS:
             yield cell, view.measure(cell, known, height) | {"rows": float(cell.sample.height)}
 
 
-def newest(kind: ModelSpec, rows: Rows, first: int, last: int) -> pl.DataFrame:
+def newest(model_type: ModelSpec, rows: Rows, first: int, last: int) -> pl.DataFrame:
     """The newest rows until `last` (ms, inclusive), in whole groups: all of them back to `first`,
     or about `LEARN_ROWS`, of days as few as have so many."""
     days = 1
     while (start := last + 1 - days * DAY_MS) > first and rows.count(start, last) < LEARN_ROWS:
         days *= 2
     start = max(start, first)
-    table = kind.table
+    table = model_type.table
     thin = max(1, round(rows.count(start, last) / LEARN_ROWS))
     drawn = (
         rows.between(start, last)

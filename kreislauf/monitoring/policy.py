@@ -4,8 +4,9 @@ import time
 
 import polars as pl
 
-from kreislauf import events, lake, registry
+from kreislauf import events, registry
 from kreislauf.clock import when
+from kreislauf.lake import exclusions, journal
 from kreislauf.monitoring import alarms, regret, status
 from kreislauf.monitoring.finding import WINDOWS, Finding
 from models import spec
@@ -17,10 +18,11 @@ LOOK = "Somebody should look at it; trainings still learn from it."
 def tell(finding: Finding) -> None:
     """Leave the finding where the gateway shows it to Prometheus."""
     signals = {
-        s.name: status.Vital(value=s.value, usual=s.usual, limit=s.limit) for s in finding.signals
+        s.name: status.SignalStatus(value=s.value, usual=s.usual, limit=s.limit)
+        for s in finding.signals
     }
     about = finding.model_dump(include={"model", "version", "end", "verdict"})
-    status.write(status.Vitals(**about, at=int(time.time() * 1000), signals=signals))
+    status.write(status.MonitorStatus(**about, at=int(time.time() * 1000), signals=signals))
 
 
 def act(finding: Finding, needed: int, of: int, cost: float) -> str:
@@ -34,7 +36,7 @@ def act(finding: Finding, needed: int, of: int, cost: float) -> str:
         start, end = finding.faulty or (finding.start, finding.end)
         action = LOOK if not told_before(finding) else "An overlapping window has said so."
         if finding.faulty:
-            lake.distrust(table, start, end, finding.reason)
+            exclusions.exclude(table, start, end, finding.reason)
             action = f"No training will learn from {when(start)} to {when(end)}; the rows stay in the table."
         if finding.faulty or action == LOOK:
             told: dict = {
@@ -48,7 +50,7 @@ def act(finding: Finding, needed: int, of: int, cost: float) -> str:
         trained = registry.finished(finding.model)
         since = trained.lineage.watermark if trained else 0
         newest = finding.start, finding.end, finding.verdict, finding.loss
-        seen = regret.apart(lake.noted(WINDOWS), finding.model, finding.version, since, newest)
+        seen = regret.apart(journal.read(WINDOWS), finding.model, finding.version, since, newest)
         if (count := (seen["verdict"] == "world changed").head(of).sum()) < needed:
             action = (
                 f"{count} of the newest {of} windows say so; {needed} are needed for a retraining."
@@ -65,12 +67,12 @@ def act(finding: Finding, needed: int, of: int, cost: float) -> str:
     row = finding.model_dump(
         include={"model", "version", "start", "end", "groups", "verdict", "reason"}
     )
-    alarms.alarm(row, action, asks=action == ASKED)
+    alarms.record(row, action, asks=action == ASKED)
     return action
 
 
 def told_before(finding: Finding) -> bool:
     """Whether somebody was asked to look at a window that overlaps with this one."""
-    found = lake.noted(alarms.ALARMS)
+    found = journal.read(alarms.ALARMS)
     asked = {"model": finding.model, "action": LOOK}
     return found.height > 0 and found.filter(pl.col("end") >= finding.start, **asked).height > 0

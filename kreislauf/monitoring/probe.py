@@ -63,7 +63,7 @@ class Examined:
 class View:
     """A version, with what is kept beside it."""
 
-    kind: ModelSpec
+    model_type: ModelSpec
     onnx: Path
     baseline: Path
     """Its trivial baseline, as it was when the version was trained."""
@@ -82,9 +82,11 @@ class View:
     def kinds(self, rows: pl.DataFrame, known: pl.DataFrame) -> np.ndarray:
         """What was asked in each of `kind.examples(rows)`: strings (n,), all the same where nothing
         is told apart."""
-        if not self.kind.mix:
-            return np.full(len(self.kind.examples(rows)), "")
-        asked = self.kind.slices(rows, known).select(pl.concat_str(self.kind.mix, separator=" "))
+        if not self.model_type.mix:
+            return np.full(len(self.model_type.examples(rows)), "")
+        asked = self.model_type.slices(rows, known).select(
+            pl.concat_str(self.model_type.mix, separator=" ")
+        )
         return asked.to_series().to_numpy()
 
     def measure(self, window: Window, known: pl.DataFrame, height: float) -> dict[str, float]:
@@ -96,15 +98,15 @@ class View:
         `late`, the quality of a baseline that learnt from one half of the groups of the window, or
         of its later half, on the other half. `known` is what is known of the rows before the
         window; the sample of a usual one has `height` rows."""
-        asked = self.kind.examples(window.sample)
-        began = pl.col(self.kind.table.time).min().over(self.kind.table.group)
+        asked = self.model_type.examples(window.sample)
+        began = pl.col(self.model_type.table.time).min().over(self.model_type.table.group)
         late = window.sample.filter(began >= (window.start + window.end) // 2)
         return (
             window.values
             | {"top_label": float(np.log(share(asked.labels, frequent(asked.labels))))}
             | {
                 "familiar": alike(
-                    self.kind.examples(late).labels, self.then.labels, self.known.height
+                    self.model_type.examples(late).labels, self.then.labels, self.known.height
                 )
             }
             | self.shown(asked)
@@ -115,11 +117,13 @@ class View:
     def fresh(self, rows: pl.DataFrame, known: pl.DataFrame, amount: int) -> float:
         """The quality of a baseline that learnt from `amount` of `rows`, out of every other group,
         on the other groups."""
-        one, other = split.halves(rows, self.kind.table)
+        one, other = split.halves(rows, self.model_type.table)
         if one.is_empty() or other.is_empty():
             return float("nan")
         scores = scoring.baseline_scores(
-            self.kind, split.some(one, self.kind.table, amount), self.kind.examples(other)
+            self.model_type,
+            split.some(one, self.model_type.table, amount),
+            self.model_type.examples(other),
         )
         return at_mix(scores, self.kinds(other, known), self.mix)
 
@@ -128,9 +132,9 @@ class View:
         drawn = np.unique(np.linspace(0, len(asked) - 1, SHOWN).astype(int))
         outputs = scoring.answer(self.onnx, asked.take(drawn).inputs)
         first = np.array(
-            [repr(self.kind.items(answer)[:1]) for answer in self.kind.answers(outputs)]
+            [repr(self.model_type.items(answer)[:1]) for answer in self.model_type.answers(outputs)]
         )
-        covered = self.kind.coverage(outputs, self.known)
+        covered = self.model_type.coverage(outputs, self.known)
         top = {"top_answer": float(np.log(share(first, frequent(first))))}
         return top if covered is None else top | {"coverage": covered}
 
@@ -148,20 +152,20 @@ class View:
             windows in which nothing was wrong, and `rows`, those of their samples. worth: Smallest
             gain of the metric that is worth a training.
         """
-        kind = self.kind
+        model_type = self.model_type
         rows = window.sample
         values = self.measure(window, self.known, float(np.median(past["rows"])))
         beside = signals(values, past)
-        asked = kind.examples(rows)
+        asked = model_type.examples(rows)
         live, old = (
-            kind.score(asked, scoring.answer(file, asked.inputs))
+            model_type.score(asked, scoring.answer(file, asked.inputs))
             for file in (self.onnx, self.baseline)
         )
         one, held = self.held(rows, asked)
-        anew = scoring.baseline_scores(kind, pl.concat([before, one]), asked.take(held))
+        anew = scoring.baseline_scores(model_type, pl.concat([before, one]), asked.take(held))
         gain = interval(anew - old[held], asked.groups[held], CONFIDENCE)
         said = self.live(at_mix(live, self.kinds(rows, self.known), self.mix), beside["fresh"])
-        parts = in_parts(live, asked.groups, in_order(rows, kind.table))
+        parts = in_parts(live, asked.groups, in_order(rows, model_type.table))
         worst = min((mean for _, mean in parts), default=float(live.mean()))
         fresh = beside.pop("fresh")
         quality = Quality(
@@ -179,14 +183,14 @@ class View:
             out = faulty(parts, self.reference.mean, said.limit, window.start, window.end)
         if found.noise:
             # Noise in fresh data can still be worth more than no fresh data.
-            without = scoring.baseline_scores(kind, before, asked.take(held))
+            without = scoring.baseline_scores(model_type, before, asked.take(held))
             taught = interval(anew - without, asked.groups[held], CONFIDENCE)
             found, out = (found.kept(taught), None) if taught.low > 0 else (found, out)
         return Examined(
             diagnosis=found,
-            values=values | {kind.metric: said.value, "gain": gain.mean, LOSS: loss},
+            values=values | {model_type.metric: said.value, "gain": gain.mean, LOSS: loss},
             signals=[said, quality.fresh, quality.late, *beside.values()],
-            realised=interval(live, asked.groups, kind.policy.confidence),
+            realised=interval(live, asked.groups, model_type.policy.confidence),
             gain=gain,
             slices=self.slices(rows, asked, live, old),
             faulty=out,
@@ -199,11 +203,11 @@ class View:
         error = (
             (reference.high - reference.low)
             / 2
-            / NormalDist().inv_cdf((1 + self.kind.policy.confidence) / 2)
+            / NormalDist().inv_cdf((1 + self.model_type.policy.confidence) / 2)
         )
         limit = float(np.hypot(fresh.limit, 3 * error))
         return Signal(
-            name=self.kind.metric,
+            name=self.model_type.metric,
             value=value,
             usual=reference.mean,
             limit=limit,
@@ -213,32 +217,32 @@ class View:
     def held(self, rows: pl.DataFrame, asked: Examples) -> tuple[pl.DataFrame, np.ndarray]:
         """Every other group of `rows` to learn from, and which of `asked` (n,) are of the
         others."""
-        one, other = split.halves(rows, self.kind.table)
-        return one, np.isin(asked.groups, other[self.kind.table.group].unique().to_numpy())
+        one, other = split.halves(rows, self.model_type.table)
+        return one, np.isin(asked.groups, other[self.model_type.table.group].unique().to_numpy())
 
     @cached_property
     def then(self) -> Examples:
         """The examples of the hold-out."""
-        return self.kind.examples(self.holdout)
+        return self.model_type.examples(self.holdout)
 
     @cached_property
     def scored(self) -> np.ndarray:
         """The metric of each of them."""
-        return self.kind.score(self.then, scoring.answer(self.onnx, self.then.inputs))
+        return self.model_type.score(self.then, scoring.answer(self.onnx, self.then.inputs))
 
     def slices(
         self, rows: pl.DataFrame, asked: Examples, live: np.ndarray, old: np.ndarray
     ) -> pl.DataFrame:
         """See `Examined.slices`."""
-        now_by = self.kind.slices(rows, self.known)
-        then_by = self.kind.slices(self.holdout, self.known)
+        now_by = self.model_type.slices(rows, self.known)
+        then_by = self.model_type.slices(self.holdout, self.known)
         found = []
         for column in now_by:
             for value in column.unique().sort():
                 inside, before = ((by[column.name] == value).to_numpy() for by in (now_by, then_by))
                 groups = asked.groups[inside]
                 if (count := len(np.unique(groups))) >= PART_GROUPS:
-                    told = interval(live[inside], groups, self.kind.policy.confidence)
+                    told = interval(live[inside], groups, self.model_type.policy.confidence)
                     once = float(self.scored[before].mean()) if before.any() else None
                     row = (
                         column.name,

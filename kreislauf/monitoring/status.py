@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kreislauf.settings import settings
 
 
-class Vital(BaseModel):
+class SignalStatus(BaseModel):
     """A signal, as it was in the window."""
 
     model_config = ConfigDict(frozen=True)
@@ -21,7 +21,7 @@ class Vital(BaseModel):
     limit: float
 
 
-class Vitals(BaseModel):
+class MonitorStatus(BaseModel):
     """The newest run of the monitor."""
 
     model_config = ConfigDict(frozen=True)
@@ -31,10 +31,10 @@ class Vitals(BaseModel):
     end: int = Field(description="Of the window, ms since 1970 UTC.")
     at: int = Field(description="Of the run, ms since 1970 UTC, on the wall clock.")
     verdict: str
-    signals: dict[str, Vital] = {}
+    signals: dict[str, SignalStatus] = {}
 
 
-def write(vitals: Vitals) -> None:
+def write(vitals: MonitorStatus) -> None:
     """Put it in place of what was there; a reader sees the one or the other, whole."""
     fs, path = _where(vitals.model)
     content = vitals.model_dump_json(indent=1).encode()
@@ -48,11 +48,11 @@ def write(vitals: Vitals) -> None:
     os.replace(draft.name, path)
 
 
-def read(model: str) -> Vitals | None:
+def read(model: str) -> MonitorStatus | None:
     """The newest; None if the monitor never ran."""
     fs, path = _where(model)
     fs.invalidate_cache()
-    return Vitals.model_validate_json(fs.cat_file(path)) if fs.exists(path) else None
+    return MonitorStatus.model_validate_json(fs.cat_file(path)) if fs.exists(path) else None
 
 
 def _where(model: str) -> tuple[fsspec.AbstractFileSystem, str]:

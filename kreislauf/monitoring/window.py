@@ -66,12 +66,12 @@ class Window:
     table is."""
 
 
-def look(kind: ModelSpec, rows: Rows, known: pl.DataFrame, start: int, end: int) -> Window:
+def look(model_type: ModelSpec, rows: Rows, known: pl.DataFrame, start: int, end: int) -> Window:
     """Look at the rows from `start` to `end` (ms since 1970 UTC, inclusive), in bounded memory,
     each read once. `known` is what is known of the rows before (`ModelSpec.known`)."""
     # A group that is in the day before, too, began earlier and is not in the sample.
     first = start - DAY_MS
-    table = kind.table
+    table = model_type.table
     every, thin = (
         max(1, round(rows.count(first, end) / most)) for most in (COUNTED_ROWS, SAMPLE_ROWS)
     )
@@ -81,7 +81,7 @@ def look(kind: ModelSpec, rows: Rows, known: pl.DataFrame, start: int, end: int)
     count, monitored, groups, sample = pl.collect_all(
         [
             inside.select(pl.len()),
-            kind.monitored(inside, known).select(pl.all().cast(pl.Float64).mean()),
+            model_type.monitored(inside, known).select(pl.all().cast(pl.Float64).mean()),
             inside.filter(hashed % every == 0).group_by(table.group).agg(pl.col(table.time).max()),
             found.filter(hashed % thin == 0),
         ],

@@ -9,7 +9,7 @@ from models import spec
 
 
 def page(
-    kind: spec.ModelSpec,
+    model_type: spec.ModelSpec,
     finding: Finding,
     moved: drift.Drift,
     slices: pl.DataFrame,
@@ -41,7 +41,7 @@ def page(
         ["column", "PSI"], [(name, f"{value:.3f}") for name, value in moved.values.items()]
     )
     by = markdown.table(
-        ["slice", "", "groups", f"{kind.metric} now", "when it was judged", "trivial baseline now"],
+        ["slice", "", "groups", f"{model_type.metric} now", "when it was judged", "trivial baseline now"],
         [
             (r["slice"], r["value"], r["groups"], f"{r['live']:.4f} [{r['low']:.4f}, {r['high']:.4f}]",
              "" if r["reference"] is None else f"{r['reference']:.4f}", f"{r['baseline']:.4f}")
@@ -52,12 +52,12 @@ def page(
         [
             f"# {finding.model} version {finding.version}: {finding.verdict}",
             finding.reason,
-            f"{kind.metric}: {finding.realised} now, {finding.reference} when it was judged, {finding.groups} groups. "
+            f"{model_type.metric}: {finding.realised} now, {finding.reference} when it was judged, {finding.groups} groups. "
             f"A trivial baseline gains {finding.gain} by learning anew.",
             f"![signals]({plots.signals(finding.signals)})",
             f"## Signals\n\n{told}",
-            f"![history]({plots.history(past, kind.metric)})",
-            f"## {kind.metric} by slice\n\n{by}" if by else "",
+            f"![history]({plots.history(past, model_type.metric)})",
+            f"## {model_type.metric} by slice\n\n{by}" if by else "",
             f"## What people did with the answers\n\n{did}" if did else "",
             f"## Evidently\n\n{psi}\n\nIts report: MLflow, run of version {finding.version}, folder `monitor`.",
         ]

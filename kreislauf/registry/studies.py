@@ -2,7 +2,7 @@
 is continued from.
 
 Trials of several processes only ever write runs of their own. A run whose tag `state` is missing
-still runs, or was killed: `bury` settles which.
+still runs, or was killed: `mark_orphans_killed` settles which.
 """
 
 import json
@@ -141,7 +141,7 @@ def report(
     )
 
 
-def settle(trial: Trial, state: str, validation: float | None = None, why: str = "") -> None:
+def finish_trial(trial: Trial, state: str, validation: float | None = None, why: str = "") -> None:
     """Close an attempt."""
     from mlflow.entities import Metric, RunTag
 
@@ -161,11 +161,13 @@ def settle(trial: Trial, state: str, validation: float | None = None, why: str =
     runs.client().set_terminated(trial.run_id, STATUS[state])
 
 
-def bury(study: Study) -> None:
+def mark_orphans_killed(study: Study) -> None:
     """Call killed what was left running; to be asked while no trial of the study runs."""
     for trial in trials(study):
         if trial.state == "running":
-            settle(trial, "killed", why="Its process was gone when the search was taken up again.")
+            finish_trial(
+                trial, "killed", why="Its process was gone when the search was taken up again."
+            )
 
 
 def _studies(model: str, which: str = "tags.study != ''") -> list[Study]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kreislauf.registry import runs
 from kreislauf.registry.runs import Lineage, RegistryError
 from kreislauf.settings import settings
-from models.spec import MAX_BATCH, Parity, Trained
+from models.spec import MAX_BATCH, Parity, TrainingResult
 
 ALIASES = ("champion", "challenger", "previous")
 
@@ -99,7 +99,11 @@ def get(model: str, number: int) -> Version:
 
 
 def register(
-    model: str, trained: Trained, params: BaseModel, lineage: Lineage, files: Mapping[str, Path]
+    model: str,
+    trained: TrainingResult,
+    params: BaseModel,
+    lineage: Lineage,
+    files: Mapping[str, Path],
 ) -> Version:
     """Log a training as a run, its ONNX file as the model, and make it a version with alias
     `challenger`.

@@ -17,11 +17,11 @@ SCORE_TOLERANCE = 1e-4
 GOLDEN_EXAMPLES = 64
 
 
-def write_golden(kind: spec.ModelSpec, rows: pl.DataFrame, onnx: Path, path: Path) -> Path:
+def write_golden(model_type: spec.ModelSpec, rows: pl.DataFrame, onnx: Path, path: Path) -> Path:
     """Store edge cases and real requests with the answers of `onnx`: the questions that a server
     must answer alike."""
-    edges = kind.tensors(kind.golden())
-    newest = kind.examples(newest_groups(rows, kind.table, GOLDEN_EXAMPLES)).inputs
+    edges = model_type.tensors(model_type.golden())
+    newest = model_type.examples(newest_groups(rows, model_type.table, GOLDEN_EXAMPLES)).inputs
     inputs = {name: np.concatenate([edges[name], newest[name][:GOLDEN_EXAMPLES]]) for name in edges}
     tensors = {"inputs": inputs, "outputs": scoring.answer(onnx, inputs)}
     path.write_text(

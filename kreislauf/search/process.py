@@ -31,7 +31,7 @@ def train(
     folder: Path,
     report: Callable[[int, dict[str, float]], bool],
 ) -> float:
-    """Train `model` on an Arrow file of rows, in `folder`, and return `Trained.validation`.
+    """Train `model` on an Arrow file of rows, in `folder`, and return `TrainingResult.validation`.
 
     `report` is told per cent of the training that are done and validation metrics, once for each
     per cent at most; what it returns says whether to stop. Raises Ended.
@@ -68,7 +68,7 @@ def train(
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive_folder(folder: Path) -> Iterator[None]:
     """Keep `folder` for this process, and remove it in the end; what a killed process left in it
     stays for the next.
 
@@ -126,7 +126,7 @@ def _train(order: dict[str, Any], answers: IO[str]) -> float:
             if json.loads(answer):
                 raise Ended("pruned", f"Others were better after {heard} % of the training.")
 
-    kind = spec.load(order["model"])
+    model_type = spec.load(order["model"])
     # One device for each trial: the processes of a larger training could not be told to stop from
     # here.
     where = {
@@ -134,10 +134,12 @@ def _train(order: dict[str, Any], answers: IO[str]) -> float:
         for name, value in settings().trainer.items()
         if name in ("accelerator", "precision")
     }
-    work = spec.Work(Path(order["folder"]), trainer={**where, "devices": 1}, report=report)
+    work = spec.TrainingContext(
+        Path(order["folder"]), trainer={**where, "devices": 1}, report=report
+    )
     return float(
-        kind.train(
-            pl.read_ipc(order["rows"]), kind.Params.model_validate(order["params"]), work
+        model_type.train(
+            pl.read_ipc(order["rows"]), model_type.Params.model_validate(order["params"]), work
         ).validation
     )
 

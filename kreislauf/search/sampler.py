@@ -103,7 +103,7 @@ def propose(space: Space, tried: Sequence[Tried], seed: str) -> dict[str, Any]:
     return study.ask(space).params
 
 
-def hopeless(tried: Sequence[Tried], reports: Mapping[int, float]) -> bool:
+def should_prune(tried: Sequence[Tried], reports: Mapping[int, float]) -> bool:
     """Whether a running trial is not worth finishing, by the median rule: its best report so far is
     below the median of what the finished trials, five at least, had after the same share of the
     training.

@@ -19,7 +19,7 @@ import numpy as np
 
 from kreislauf.sources import storage
 from kreislauf.sources.storage import SourceError
-from models.table import Raw
+from models.table import RawLines
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _ANY_ENDING = " or ".join(ENDINGS)
@@ -90,7 +90,7 @@ class RawFile:
             )
         return self._sha256
 
-    def chunks(self) -> Iterator[Raw]:
+    def chunks(self) -> Iterator[RawLines]:
         """The lines in order, unpacked, about `storage.CHUNK_BYTES` at a time; a Parquet row is a
         line of JSON.
 
@@ -176,7 +176,7 @@ def _unpacked(path: str, stored: _Stored) -> Any:
     return stored
 
 
-def _lines(path: str, stored: _Stored) -> Iterator[Raw]:
+def _lines(path: str, stored: _Stored) -> Iterator[RawLines]:
     unpacked = _unpacked(path, stored)
     buffer = bytearray(storage.CHUNK_BYTES)
     view = memoryview(buffer)
@@ -189,7 +189,7 @@ def _lines(path: str, stored: _Stored) -> Iterator[Raw]:
             raise _too_long(path, f"Line {first}")
         cut = buffer.rfind(b"\n", 0, size) + 1
         if cut:
-            raw = Raw.cut(path, b"".join([*pieces, view[:cut]]), first)
+            raw = RawLines.cut(path, b"".join([*pieces, view[:cut]]), first)
             first += len(raw)
             yield raw
             pieces = []
@@ -198,7 +198,7 @@ def _lines(path: str, stored: _Stored) -> Iterator[Raw]:
             pieces.append(bytes(view[cut:size]))
             held += size - cut
     if held:
-        yield Raw.cut(path, b"".join(pieces), first)
+        yield RawLines.cut(path, b"".join(pieces), first)
     stored.drain()
 
 
@@ -219,7 +219,7 @@ def _fill(path: str, unpacked: Any, buffer: bytearray) -> int:
         ) from error
 
 
-def _rows(path: str, stored: _Stored, line: type[msgspec.Struct]) -> Iterator[Raw]:
+def _rows(path: str, stored: _Stored, line: type[msgspec.Struct]) -> Iterator[RawLines]:
     from kreislauf.sources import parquet
 
     with stored.read_whole() as file:

@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError as Code
 from confluent_kafka.admin import AdminClient
 
 from kreislauf.settings import settings
-from models.table import Raw
+from models.table import RawLines
 
 ANSWER_SECONDS = 10
 SLICE_SECONDS = 0.2
@@ -39,7 +39,7 @@ class Batch:
     """What was read: messages of each partition in the order of their offsets, without those that
     Kafka left out."""
 
-    raws: list[Raw]
+    raws: list[RawLines]
     """One for each partition with messages; a message without a value (a tombstone) is an empty
     line."""
     progress: dict[str, tuple[int | None, int]]
@@ -159,7 +159,7 @@ class Reader:
 
     def _batch(self, read: Mapping[int, Mapping[int, bytes]]) -> Batch:
         raws = [
-            Raw.of(f"kafka://{self.topic}/{p}", [*some.values()], [*some])
+            RawLines.of(f"kafka://{self.topic}/{p}", [*some.values()], [*some])
             for p, some in sorted(read.items())
         ]
         return Batch(raws, {self._key(p): (self._before[p], self._next[p]) for p in sorted(read)})

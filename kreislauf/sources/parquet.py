@@ -13,7 +13,7 @@ from polars.exceptions import PanicException, PolarsError
 from pyarrow import types
 from pyarrow.parquet import ParquetFile
 
-from models.table import Raw
+from models.table import RawLines
 
 # What a value takes in JSON, with its name: decides how many rows make a chunk.
 VALUE_BYTES = 24
@@ -24,7 +24,7 @@ class ParquetError(ValueError):
     path."""
 
 
-def lines(path: str, file: Any, line: type[msgspec.Struct], chunk_bytes: int) -> Iterator[Raw]:
+def lines(path: str, file: Any, line: type[msgspec.Struct], chunk_bytes: int) -> Iterator[RawLines]:
     """Each row of the Parquet file that is open as `file` as a line of the shape `line`, about
     `chunk_bytes` at a time.
 
@@ -132,7 +132,9 @@ def _rows_per_chunk(group: Any, chunk_bytes: int) -> int:
     )
 
 
-def _raw(path: str, rows: pyarrow.LargeStringArray, first: int) -> Raw:
+def _raw(path: str, rows: pyarrow.LargeStringArray, first: int) -> RawLines:
     _, offsets, data = rows.buffers()
     ends = np.frombuffer(offsets, np.int64)[: len(rows) + 1]
-    return Raw(path, data.to_pybytes(), ends[:-1], ends[1:], np.arange(first, first + len(rows)))
+    return RawLines(
+        path, data.to_pybytes(), ends[:-1], ends[1:], np.arange(first, first + len(rows))
+    )

@@ -18,7 +18,7 @@ from models.session_recommender.features import (
 )
 from models.session_recommender.params import Params
 from models.session_recommender.schema import EVENT_TYPES, EVENTS
-from models.spec import Examples, ModelSpec, Policy, Tensors, Trained, Work
+from models.spec import Examples, ModelSpec, Policy, Tensors, TrainingContext, TrainingResult
 
 
 class SessionRecommender(ModelSpec):
@@ -53,7 +53,7 @@ class SessionRecommender(ModelSpec):
         """Recall@20: 1 where the article that came next is among the answers."""
         return metrics.recall(outputs["answers"], examples.labels)
 
-    def known(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+    def training_profile(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """For each article how many events it had, `seen`, and when the first of them was, `ts`;
         sorted by `aid`."""
         return rows.group_by("aid").agg(pl.col("ts").min(), seen=pl.len()).sort("aid")
@@ -118,7 +118,7 @@ class SessionRecommender(ModelSpec):
             orders=pl.col("type") == "orders",
         )
 
-    def train(self, rows: pl.DataFrame, params: Any, work: Work) -> Trained:
+    def train(self, rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingResult:
         """Fits on `rows`, or continues from `work.parent`. Raises ValueError if no session has two
         events."""
         from models.session_recommender import training

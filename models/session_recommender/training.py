@@ -32,7 +32,7 @@ from models.session_recommender.objectives import (
 )
 from models.session_recommender.runtime import one_thread, quiet
 from models.session_recommender.scorer import CANDIDATES, Candidates, Known, Ranker, Scorer
-from models.spec import Trained, Work
+from models.spec import TrainingContext, TrainingResult
 
 NEWEST = 0.15
 BLOCKS = 5
@@ -48,7 +48,7 @@ LEAST_OLD = 2_000
 PARITY_INPUTS = 500
 
 
-def train(rows: pl.DataFrame, params: Any, work: Work) -> Trained:
+def train(rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingResult:
     """See `ModelSpec.train`."""
     began = time.perf_counter()
     e = events(rows)
@@ -68,7 +68,9 @@ def train(rows: pl.DataFrame, params: Any, work: Work) -> Trained:
     numbers = {f"validation_{name}": recall for name, recall in course.validated.items()}
     numbers |= {"steps": float(course.steps), "articles": float(len(catalogue.ids))}
     numbers["seconds"] = time.perf_counter() - began
-    return Trained(path, weights, parity, course.validated[course.chosen], numbers, course.curves)
+    return TrainingResult(
+        path, weights, parity, course.validated[course.chosen], numbers, course.curves
+    )
 
 
 def inputs(e: Events) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -101,7 +103,7 @@ class Course:
     trusted at all.
     """
 
-    def __init__(self, e: Events, catalogue: Catalogue, params: Any, work: Work):
+    def __init__(self, e: Events, catalogue: Catalogue, params: Any, work: TrainingContext):
         self.e = e
         self.catalogue = catalogue
         self.params = params

@@ -22,11 +22,12 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 from flows.promote import promote
 from flows.publish import publish
-from kreislauf import events, lake, registry
+from kreislauf import events, registry
+from kreislauf.lake import journal
 from kreislauf.release import releases, triton
 
 CHANGES = [
-    (lake, "note"),
+    (journal, "append_once"),
     (registry, "attach"),
     (events, "emit_model_event"),
     (registry, "record_decision"),

@@ -9,8 +9,9 @@ import pytest
 from flows.ingest import ingest
 from flows.retrain import retrain
 from flows.train import train
-from kreislauf import lake, registry
+from kreislauf import registry
 from kreislauf.evaluation import gate
+from kreislauf.lake import journal
 from kreislauf.release import releases, triton
 from serving import live
 from tests.flows.told import ask, teller
@@ -45,7 +46,7 @@ def test_a_rerun_finishes_what_a_kill_at_any_step_left(
             assert [release.champion for release in releases.history(tiny)] == [1, version]
             assert registry.aliases(tiny) == {"champion": version, "previous": 1}
             assert served(tiny) == version
-            assert lake.noted("decisions")["version"].to_list().count(version) == 1
+            assert journal.read("decisions")["version"].to_list().count(version) == 1
             decision = gate.Decision.model_validate_json(registry.get(tiny, version).decision)
             assert decision.champion_version == 1
             if found == "done":

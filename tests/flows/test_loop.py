@@ -30,6 +30,7 @@ from flows.rollback import NothingToRollBackTo, rollback
 from flows.tidy import tidy
 from flows.train import train
 from kreislauf import events, lake, registry
+from kreislauf.lake import exclusions, journal
 from kreislauf.monitoring import calibration, status
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.policy import ASKED, LOOK, act
@@ -76,18 +77,18 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     page = newest_page("monitor-tiny")
     for told in (finding.reason, "data:image/png;base64,", "| accuracy |", "price"):
         assert told in page, told
-    alarms = lake.noted("alarms")
+    alarms = journal.read("alarms")
     assert alarms.select("version", "verdict", "action").rows() == [
         (1, "world changed", "A retraining is asked for.")
     ]
     better = retrain(tiny, reason=finding.reason)
     assert (better.outcome, better.release) == ("promote", 2)
-    became = lake.noted("alarms").filter(~lake.noted("alarms")["asks"])["action"].to_list()
+    became = journal.read("alarms").filter(~journal.read("alarms")["asks"])["action"].to_list()
     assert became == [f"Version {better.version} was trained: promote."]
     assert answers(tiny, requests) == (better.version, [False, False, True])
     assert registry.aliases(tiny) == {"champion": better.version, "previous": 1}
     assert [r.champion for r in releases.history(tiny)] == [1, better.version]
-    decisions = lake.noted("decisions").sort("version")
+    decisions = journal.read("decisions").sort("version")
     assert decisions["version"].to_list() == [1, same.version, better.version]
     assert decisions["champion_version"].to_list() == [None, 1, 1]
     assert decisions["outcome"].to_list() == ["promote", same.outcome, "promote"]
@@ -129,9 +130,11 @@ def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monke
     finding = monitor(tiny)
     assert finding.verdict == "data broken", finding.reason
     assert "falls with it" in finding.reason
-    assert lake.noted("alarms")["action"].str.contains("No training will learn").to_list() == [True]
+    assert journal.read("alarms")["action"].str.contains("No training will learn").to_list() == [
+        True
+    ]
     table = spec.load(tiny).table
-    assert lake.distrusted(table.name) == [(finding.start, finding.end)]
+    assert exclusions.intervals(table.name) == [(finding.start, finding.end)]
     assert monitor(tiny).verdict == "not enough data", "the window is looked at once"
 
     ingest(orders(65, 70, threshold=100), tiny)
@@ -201,7 +204,7 @@ def test_several_windows_may_be_asked_for_before_a_retraining(tiny, orders):
         monitor(tiny, window_days=2.9, needed=2, of=3)
     waits = "1 of the newest 3 windows say so; 2 are needed for a retraining."
     assert (
-        lake.noted("alarms").sort("end", "start")["action"].to_list() == [waits] * 2 + [ASKED] * 2
+        journal.read("alarms").sort("end", "start")["action"].to_list() == [waits] * 2 + [ASKED] * 2
     )
 
 
@@ -213,7 +216,7 @@ def test_a_retraining_is_asked_for_when_as_much_is_lost_as_it_costs(tiny, orders
         finding = monitor(tiny, window_days=3, cost=1.0)
         live = next(signal for signal in finding.signals if signal.name == "accuracy")
         assert live.usual - live.value == pytest.approx(0.23, abs=0.02)
-    assert lake.noted("alarms").sort("end")["action"].to_list() == [
+    assert journal.read("alarms").sort("end")["action"].to_list() == [
         "0.725 of 1 (metric times days) is lost that a training costs.",
         ASKED,
     ]
@@ -243,19 +246,22 @@ def test_data_that_is_broken_and_not_left_out_is_told_once_in_a_window(tiny, mon
 def test_both_baselines_learn_from_as_many_rows(tiny, orders, tmp_path, monkeypatch):
     ingest(orders(0, 20, threshold=50), tiny)
     retrain(tiny)
-    kind, champion = spec.load(tiny), registry.get(tiny, 1)
-    rows = table_rows(kind)
-    assert view_of(kind, champion, rows, tmp_path).baseline == registry.artifact(
+    model_type, champion = spec.load(tiny), registry.get(tiny, 1)
+    rows = table_rows(model_type)
+    assert view_of(model_type, champion, rows, tmp_path).baseline == registry.artifact(
         champion, "baseline"
     )
     monkeypatch.setattr(calibration, "LEARN_ROWS", 500)
     learnt = []
     monkeypatch.setattr(
-        type(kind), "baseline", lambda self, rows, folder: learnt.append(rows) or folder
+        type(model_type), "baseline", lambda self, rows, folder: learnt.append(rows) or folder
     )
-    assert view_of(kind, champion, rows, tmp_path).baseline == tmp_path
+    assert view_of(model_type, champion, rows, tmp_path).baseline == tmp_path
     assert learnt[0].height < 1_000
-    assert learnt[0]["ts"].max() == lake.read(kind.table, end=champion.lineage.holdout)["ts"].max()
+    assert (
+        learnt[0]["ts"].max()
+        == lake.read(model_type.table, end=champion.lineage.holdout)["ts"].max()
+    )
 
 
 def test_the_loop_on_s3(tiny, orders, s3, monkeypatch):
@@ -267,7 +273,7 @@ def test_the_loop_on_s3(tiny, orders, s3, monkeypatch):
     assert ingest("s3://shop/raw", tiny).files_already_loaded == 2
     assert retrain(tiny).release == 1
     assert s3.ls("shop/releases/tiny") == ["shop/releases/tiny/1.json"]
-    assert lake.noted("decisions")["outcome"].to_list() == ["promote"]
+    assert journal.read("decisions")["outcome"].to_list() == ["promote"]
     assert answers(tiny, {"price": [[40.0], [60.0]]}) == (1, [False, True])
 
 
@@ -546,25 +552,25 @@ def test_a_changed_file_is_never_used(tiny, orders, home):
 
 
 def test_the_recommender_goes_live_and_no_pickle_is_ever_loaded(home, small_shop, monkeypatch):
-    kind = spec.load("session_recommender")
-    monkeypatch.setattr(type(kind), "policy", Policy(min_effect=0.1, baseline_margin=0.05))
+    model_type = spec.load("session_recommender")
+    monkeypatch.setattr(type(model_type), "policy", Policy(min_effect=0.1, baseline_margin=0.05))
     ingest(str(write_sessions(small_shop, home / "raw" / "sessions.jsonl")))
     with what_pickles_name() as named:
-        first = retrain("session_recommender", params=kind.Params.tiny().model_dump())
+        first = retrain("session_recommender", params=model_type.Params.tiny().model_dump())
         assert first.outcome == "promote", first.reason
         version = registry.get("session_recommender", 1)
         monitor()
         shutil.rmtree(home / "cache")
-        again = train("session_recommender", kind.Params.tiny().model_dump() | {"seed": 1})
+        again = train("session_recommender", model_type.Params.tiny().model_dump() | {"seed": 1})
         assert again.lineage.parent == 1, "the weights are loaded, too"
         publish("session_recommender", 1)
     assert named == []
     assert version.parity.passed
     assert version.parity.inputs > 400
-    examples = kind.examples(small_shop)
+    examples = model_type.examples(small_shop)
     number, outputs = live.answer("session_recommender", examples.inputs)
     assert number == 1
-    assert kind.score(examples, outputs).mean() > 0.3
+    assert model_type.score(examples, outputs).mean() > 0.3
 
 
 def test_what_a_pickle_names_is_noticed():

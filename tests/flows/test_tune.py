@@ -212,10 +212,10 @@ def test_the_same_past_gives_the_same_proposal_and_the_past_is_learnt_from():
 
 def test_a_trial_below_the_median_of_what_five_had_by_then_is_hopeless():
     tried = [Tried(i, "finished", reports={30: 0.1 * i, 90: 0.9}) for i in range(5)]
-    assert search.hopeless(tried, {50: 0.15})
-    assert not search.hopeless(tried, {50: 0.25})
-    assert not search.hopeless(tried, {20: 0.0}), "nobody had reported by then"
-    assert not search.hopeless(tried[:4], {50: 0.0}), "too few to compare with"
+    assert search.should_prune(tried, {50: 0.15})
+    assert not search.should_prune(tried, {50: 0.25})
+    assert not search.should_prune(tried, {20: 0.0}), "nobody had reported by then"
+    assert not search.should_prune(tried[:4], {50: 0.0}), "too few to compare with"
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def study(home) -> studies.Study:
         key="k", table="events", table_version=3, start=1, holdout=5, watermark=9, digest="d" * 64
     )
     study = studies.start("session_recommender", "abc", lineage, {"epochs": 6})
-    studies.settle(studies.begin(study, 0, {"lr": 0.002, "dim": 64}), "failed")
+    studies.finish_trial(studies.begin(study, 0, {"lr": 0.002, "dim": 64}), "failed")
     studies.begin(study, 1, {"lr": 0.5, "dim": 32})
     return study
 
@@ -244,7 +244,9 @@ def test_the_best_parameters_are_adopted_by_hand_and_prefect_yaml_keeps_its_comm
     assert file.read_bytes() == (ROOT / "prefect.yaml").read_bytes()
 
     for number, lr, validation in ((2, 1e-05, 0.3), (3, 0.0025, 0.2)):
-        studies.settle(studies.begin(study, number, {"lr": lr, "dim": 48}), "finished", validation)
+        studies.finish_trial(
+            studies.begin(study, number, {"lr": lr, "dim": 48}), "finished", validation
+        )
     diff = adopt("session_recommender", "abc", file)
 
     assert [line for line in diff.splitlines() if line[0] == "-"][1:] == [
@@ -264,7 +266,7 @@ def test_the_best_parameters_are_adopted_by_hand_and_prefect_yaml_keeps_its_comm
 def test_parameters_are_not_adopted_where_other_models_would_get_them(study, tiny, tmp_path):
     file = tmp_path / "prefect.yaml"
     shutil.copyfile(ROOT / "prefect.yaml", file)
-    studies.settle(studies.begin(study, 2, {"lr": 0.001, "dim": 48}), "finished", 0.3)
+    studies.finish_trial(studies.begin(study, 2, {"lr": 0.001, "dim": 48}), "finished", 0.3)
     with pytest.raises(
         ValueError, match=r"The trigger retrain-on-drift-or-decay starts retrain for tiny, too"
     ):

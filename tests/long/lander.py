@@ -23,20 +23,19 @@ from pathlib import Path
 from deployments.stack import ROOT
 from flows.stream import landings
 from kreislauf import lake, sources
-from kreislauf.lake import delta, staging
+from kreislauf.lake import delta, quarantine, staging
 from kreislauf.sources import kafka
 from models import spec
 
 STEPS = {
     "read": (kafka.Reader, "batch"),
-    "settle": (lake, "settle"),
+    "rejects": (quarantine, "publish_rejects"),
     "judge": (staging.Intake, "add"),
     "put": (delta, "put"),
     "commit": (delta, "commit"),
     "landed": (kafka.Reader, "landed"),
 }
-"""Every step of a landing, and what does it. In `settle` there is a `commit` too, that of the
-rejects."""
+"""Every step of a landing, and what does it. In `rejects` there is a `commit` too, that of the rejects."""
 # What a child would import on its way; none of it starts threads, which do not survive a fork.
 LATE = ("hypothesis.strategies", "pandera.backends.polars.container", "pyarrow.parquet", "s3fs")
 

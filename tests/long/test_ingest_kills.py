@@ -16,7 +16,7 @@ from tests.stream_tools import T0
 DAY = 86_400_000
 FILES, LINES = 24, 400
 BOUNDARIES = [
-    "settle1!",
+    "rejects1!",
     "judge1",
     "judge1!",
     "put1",

@@ -21,8 +21,8 @@ DAY = 86_400_000
 # Before and after (!) each step of the first landings; `commit1` is the rows' commit, `commit2`
 # that of their rejects.
 BOUNDARIES = [
-    "read1", "read1!", "settle1!", "settle2", "judge1", "judge1!", "put1", "put1!", "put2!", "commit1", "commit1!",
-    "settle3", "commit2", "commit2!", "settle3!", "landed1", "landed1!", "read2!",
+    "read1", "read1!", "rejects1!", "rejects2", "judge1", "judge1!", "put1", "put1!", "put2!", "commit1", "commit1!",
+    "rejects3", "commit2", "commit2!", "rejects3!", "landed1", "landed1!", "read2!",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import polars as pl
 from models.tiny import Tiny
 from pydantic import BaseModel, Field
 
-from models.spec import MAX_BATCH, Parity, Search, Trained, Work
+from models.spec import MAX_BATCH, Parity, Search, TrainingContext, TrainingResult
 
 
 class Params(BaseModel, extra="forbid"):
@@ -28,7 +28,7 @@ class Fussy(Tiny):
     Params = Params
     metric = "accuracy@1"
 
-    def train(self, rows: pl.DataFrame, params: Any, work: Work) -> Trained:
+    def train(self, rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingResult:
         marks, number = Path(os.environ["FUSSY_MARKS"]), work.folder.name
         with (marks / "trained").open("a") as log:
             log.write(f"{number} {rows['ts'].max()}\n")
@@ -49,7 +49,9 @@ class Fussy(Tiny):
             max_difference=0.0,
             passed=True,
         )
-        return Trained(work.folder / "model.onnx", work.folder / "weights", parity, validation, {})
+        return TrainingResult(
+            work.folder / "model.onnx", work.folder / "weights", parity, validation, {}
+        )
 
 
 SPEC = Fussy()

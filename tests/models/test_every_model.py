@@ -13,7 +13,7 @@ from demo.shop import Plan, simulate
 from kreislauf import search
 from kreislauf.evaluation import scoring
 from models import spec
-from models.spec import Work
+from models.spec import TrainingContext
 from tests.conftest import ROOT
 
 MADE = {
@@ -25,24 +25,26 @@ MADE = {
 
 
 @pytest.fixture(scope="module", params=spec.names())
-def kind(request: pytest.FixtureRequest) -> spec.ModelSpec:
+def model_type(request: pytest.FixtureRequest) -> spec.ModelSpec:
     return spec.load(request.param)
 
 
 @pytest.fixture(scope="module")
-def rows(kind: spec.ModelSpec) -> pl.DataFrame:
-    return MADE[kind.name]()
+def rows(model_type: spec.ModelSpec) -> pl.DataFrame:
+    return MADE[model_type.name]()
 
 
 @pytest.fixture(scope="module")
 def trained(
-    kind: spec.ModelSpec, rows: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory
-) -> spec.Trained:
-    return kind.train(rows, kind.Params.tiny(), Work(tmp_path_factory.mktemp("trained")))
+    model_type: spec.ModelSpec, rows: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory
+) -> spec.TrainingResult:
+    return model_type.train(
+        rows, model_type.Params.tiny(), TrainingContext(tmp_path_factory.mktemp("trained"))
+    )
 
 
-def test_the_folder_has_the_usual_files(kind: spec.ModelSpec):
-    files = {path.name for path in (ROOT / "models" / kind.name).glob("*.py")}
+def test_the_folder_has_the_usual_files(model_type: spec.ModelSpec):
+    files = {path.name for path in (ROOT / "models" / model_type.name).glob("*.py")}
     assert files >= {
         "__init__.py",
         "schema.py",
@@ -54,52 +56,54 @@ def test_the_folder_has_the_usual_files(kind: spec.ModelSpec):
     }
 
 
-def test_importing_the_spec_stays_light(kind: spec.ModelSpec):
+def test_importing_the_spec_stays_light(model_type: spec.ModelSpec):
     heavy = "{'torch', 'lightning', 'prefect', 'mlflow', 'evidently', 'onnx'}"
-    code = f"import sys, models.{kind.name}; print({heavy} & set(sys.modules))"
+    code = f"import sys, models.{model_type.name}; print({heavy} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
 
 
-def test_nothing_on_the_path_of_a_model_can_unpickle(kind: spec.ModelSpec):
-    for path in (ROOT / "models" / kind.name).glob("*.py"):
+def test_nothing_on_the_path_of_a_model_can_unpickle(model_type: spec.ModelSpec):
+    for path in (ROOT / "models" / model_type.name).glob("*.py"):
         names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
         assert not names & {"pickle", "joblib", "dill", "cloudpickle"}
         assert "torch.load" not in path.read_text()
 
 
-def test_parameters_have_defaults_and_descriptions(kind: spec.ModelSpec):
-    kind.Params()
-    assert all(field.description for field in kind.Params.model_fields.values())
+def test_parameters_have_defaults_and_descriptions(model_type: spec.ModelSpec):
+    model_type.Params()
+    assert all(field.description for field in model_type.Params.model_fields.values())
     with pytest.raises(ValueError, match="no_such_parameter"):
-        kind.Params.model_validate({"no_such_parameter": 1})
+        model_type.Params.model_validate({"no_such_parameter": 1})
 
 
-def test_what_is_marked_for_the_search_can_be_searched(kind: spec.ModelSpec):
-    space = search.space(kind.Params)
+def test_what_is_marked_for_the_search_can_be_searched(model_type: spec.ModelSpec):
+    space = search.space(model_type.Params)
     for name, value in itertools.product(space, ("low", "high")):
-        assert kind.Params.model_validate({name: getattr(space[name], value)})
+        assert model_type.Params.model_validate({name: getattr(space[name], value)})
 
 
-def test_the_onnx_file_answers_examples_and_golden_requests(kind: spec.ModelSpec, rows, trained):
-    examples = kind.examples(rows)
+def test_the_onnx_file_answers_examples_and_golden_requests(
+    model_type: spec.ModelSpec, rows, trained
+):
+    examples = model_type.examples(rows)
     assert np.all(np.diff(examples.groups) >= 0)
     outputs = scoring.answer(trained.onnx, examples.inputs)
-    score = kind.score(examples, outputs)
+    score = model_type.score(examples, outputs)
     assert score.shape == (len(examples),)
     assert np.isfinite(score).all()
-    golden = kind.tensors(kind.golden())
-    answers = kind.answers(scoring.answer(trained.onnx, golden))
-    assert len(answers) == len(kind.golden())
+    golden = model_type.tensors(model_type.golden())
+    answers = model_type.answers(scoring.answer(trained.onnx, golden))
+    assert len(answers) == len(model_type.golden())
     assert {name: a.dtype for name, a in golden.items()} == {
         name: a.dtype for name, a in examples.inputs.items()
     }
 
 
-def test_answers_do_not_depend_on_the_batch(kind: spec.ModelSpec, rows, trained):
-    inputs = kind.examples(rows).take(np.arange(64)).inputs
+def test_answers_do_not_depend_on_the_batch(model_type: spec.ModelSpec, rows, trained):
+    inputs = model_type.examples(rows).take(np.arange(64)).inputs
     one, many = (scoring.answer(trained.onnx, inputs, batch) for batch in (1, 64))
     for name, values in one.items():
         if np.issubdtype(values.dtype, np.floating):
@@ -115,36 +119,40 @@ def test_parity_was_measured_on_hundreds_of_inputs_and_passed(trained):
 
 
 def test_the_baseline_takes_the_same_requests_and_gives_the_same_kind_of_answers(
-    kind, rows, trained, tmp_path
+    model_type, rows, trained, tmp_path
 ):
-    examples = kind.examples(rows).take(np.arange(50))
+    examples = model_type.examples(rows).take(np.arange(50))
     ours, trivial = (
         scoring.answer(path, examples.inputs)
-        for path in (trained.onnx, kind.baseline(rows, tmp_path))
+        for path in (trained.onnx, model_type.baseline(rows, tmp_path))
     )
     assert {n: (a.dtype, a.shape) for n, a in ours.items()} == {
         n: (a.dtype, a.shape) for n, a in trivial.items()
     }
 
 
-def test_training_is_repeatable_and_starts_warm_from_its_own_weights(kind, rows, trained, tmp_path):
-    again = kind.train(rows, kind.Params.tiny(), Work(tmp_path))
+def test_training_is_repeatable_and_starts_warm_from_its_own_weights(
+    model_type, rows, trained, tmp_path
+):
+    again = model_type.train(rows, model_type.Params.tiny(), TrainingContext(tmp_path))
     assert again.curves == trained.curves
     (tmp_path / "warm").mkdir()
-    warm = kind.train(rows, kind.Params.tiny(), Work(tmp_path / "warm", trained.weights))
+    warm = model_type.train(
+        rows, model_type.Params.tiny(), TrainingContext(tmp_path / "warm", trained.weights)
+    )
     assert warm.parity.passed
     assert warm.curves != trained.curves
 
 
 def test_monitored_columns_are_numbers_for_each_row_and_never_the_group_itself(
-    kind: spec.ModelSpec, rows
+    model_type: spec.ModelSpec, rows
 ):
-    known = kind.known(rows.lazy()).collect()
-    watched = kind.monitored(rows.lazy(), known).collect()
+    known = model_type.training_profile(rows.lazy()).collect()
+    watched = model_type.monitored(rows.lazy(), known).collect()
     assert len(watched) == len(rows)
-    assert kind.table.group not in watched.columns
+    assert model_type.table.group not in watched.columns
     assert all(dtype.is_numeric() or dtype == pl.Boolean for dtype in watched.dtypes)
-    halves = [kind.monitored(part.lazy(), known).collect() for part in (rows[:50], rows[50:])]
+    halves = [model_type.monitored(part.lazy(), known).collect() for part in (rows[:50], rows[50:])]
     assert pl.concat(halves).sort(pl.all()).equals(watched.sort(pl.all())), (
         "no row may depend on the others"
     )

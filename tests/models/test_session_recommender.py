@@ -21,7 +21,7 @@ from models.session_recommender.covisitation import ARTICLES, NEIGHBOURS, PAIRS,
 from models.session_recommender.features import DAY_MS, INPUTS, LENGTH, Catalogue, events
 from models.session_recommender.metrics import mrr, recall
 from models.session_recommender.schema import EVENT_TYPES
-from models.spec import Tensors, Trained, Work
+from models.spec import Tensors, TrainingContext, TrainingResult
 
 SAMPLE = (
     Path(os.environ.get("KREISLAUF_DATA", Path(__file__).parents[3] / "shared/data"))
@@ -65,13 +65,13 @@ def rows():
     return sessions(600)
 
 
-def train_whole(rows: pl.DataFrame, folder: Path) -> Trained:
+def train_whole(rows: pl.DataFrame, folder: Path) -> TrainingResult:
     """With the ranker in the file, which so few sessions would not earn a place in it."""
     from models.session_recommender import training
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "choose", lambda hits: "ranker")
-        return SPEC.train(rows, Params.tiny(), Work(folder))
+        return SPEC.train(rows, Params.tiny(), TrainingContext(folder))
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +312,7 @@ def test_batch_size_does_not_matter(contract, later):
 def test_small_catalogue_is_padded(tmp_path):
     rows = sessions(80, articles=10)
     for path in (
-        SPEC.train(rows, Params.tiny(), Work(tmp_path)).onnx,
+        SPEC.train(rows, Params.tiny(), TrainingContext(tmp_path)).onnx,
         SPEC.baseline(rows, tmp_path),
     ):
         out = answer(path, asked([], [rows["aid"][0]]))
@@ -352,7 +352,7 @@ def run(rows, work, params=None):
 
 def test_warm_start_keeps_what_is_known(rows, trained, untaught, tmp_path):
     more = pl.concat([rows, sessions(60, articles=400, seed=2, first=600)])
-    course, _ = run(more, Work(tmp_path, trained.weights))
+    course, _ = run(more, TrainingContext(tmp_path, trained.weights))
     assert "older" not in untaught
     assert len([name for name in untaught if name.startswith("block-")]) == 5
     assert (
@@ -377,7 +377,7 @@ def test_a_new_article_starts_near_those_it_was_seen_with(rows, trained, untaugh
     )
     course, before = run(
         pl.concat([rows, session.cast(rows.schema), sessions(20, seed=2, first=710)]),
-        Work(tmp_path, trained.weights),
+        TrainingContext(tmp_path, trained.weights),
     )
     vectors = course.encoder.articles.detach().numpy()
     a, b = vectors[course.catalogue.rows(np.array([old, new]))]
@@ -400,7 +400,7 @@ def test_warm_start_keeps_an_article_that_was_away_for_a_while(rows, trained, un
             sessions(20, seed=2, first=710).filter(pl.col("aid") != away),
         ]
     )
-    course, _ = run(more, Work(tmp_path, trained.weights))
+    course, _ = run(more, TrainingContext(tmp_path, trained.weights))
     before = load_file(trained.weights)
     expected = before["encoder.articles"][Catalogue(before["catalogue"]).rows(np.array([away]))]
     assert np.array_equal(
@@ -410,14 +410,14 @@ def test_warm_start_keeps_an_article_that_was_away_for_a_while(rows, trained, un
 
 def test_a_warm_training_is_shorter(rows, trained, tmp_path):
     more = pl.concat([rows, sessions(60, articles=400, seed=2, first=600)])
-    continued = SPEC.train(more, Params.tiny(), Work(tmp_path, trained.weights))
+    continued = SPEC.train(more, Params.tiny(), TrainingContext(tmp_path, trained.weights))
     assert continued.metrics["steps"] < trained.metrics["steps"]
     assert continued.parity.passed
 
 
 def test_parent_of_another_shape_is_a_cold_start(rows, trained, untaught, tmp_path):
     other = Params.tiny().model_copy(update={"dim": 8})
-    course, before = run(rows, Work(tmp_path, trained.weights), other)
+    course, before = run(rows, TrainingContext(tmp_path, trained.weights), other)
     assert untaught[0] == "older"
     assert all(
         (course.encoder.state_dict()[name] == value).all()
@@ -439,7 +439,7 @@ def test_parent_of_another_structure_is_a_cold_start(rows, trained, untaught, tm
     }
     state["encoder.event.weight"] = state.pop("encoder.attention.join.weight")
     save_file(state, tmp_path / "earlier.safetensors", metadata)
-    course, before = run(rows, Work(tmp_path, tmp_path / "earlier.safetensors"))
+    course, before = run(rows, TrainingContext(tmp_path, tmp_path / "earlier.safetensors"))
     assert untaught[0] == "older"
     assert all(
         (course.encoder.state_dict()[name] == value).all()
@@ -456,7 +456,7 @@ def test_parent_s_ranker_of_another_shape_is_left_out(rows, trained, untaught, t
     state = load_file(trained.weights)
     state["ranker.mean"] = state["ranker.mean"][:-1]
     save_file(state, tmp_path / "earlier.safetensors", metadata)
-    run(rows, Work(tmp_path, tmp_path / "earlier.safetensors"))
+    run(rows, TrainingContext(tmp_path, tmp_path / "earlier.safetensors"))
     assert untaught[-1] == "ranker"
 
 
@@ -540,7 +540,7 @@ def test_monitored_columns_by_hand():
     old = pl.DataFrame(
         {"session": [1, 2], "aid": [1, 1], "ts": [START] * 2, "type": ["clicks"] * 2}
     )
-    known = SPEC.known(old.lazy()).collect()
+    known = SPEC.training_profile(old.lazy()).collect()
     assert known.to_dict(as_series=False) == {"aid": [1], "ts": [START], "seen": [2]}
     found = SPEC.monitored(new.lazy(), known).collect().to_dict(as_series=False)
     assert set(found) == {"unseen", "popularity", "carts", "orders"}
@@ -563,20 +563,20 @@ def test_what_is_known_of_an_article_is_found_however_ids_are_given(scale):
 
 
 def test_what_is_known_is_enough_for_slices_and_coverage(rows):
-    known = SPEC.known(rows.lazy()).collect()
+    known = SPEC.training_profile(rows.lazy()).collect()
     assert SPEC.slices(rows, known).equals(SPEC.slices(rows, rows))
     assert known.height == rows["aid"].n_unique()
 
 
 def test_nothing_to_learn_is_refused(rows, tmp_path):
     with pytest.raises(ValueError, match="widen the window"):
-        SPEC.train(rows.unique("session"), Params.tiny(), Work(tmp_path))
+        SPEC.train(rows.unique("session"), Params.tiny(), TrainingContext(tmp_path))
     with pytest.raises(ValueError, match="widen the window"):
         SPEC.baseline(rows.clear(), tmp_path)
 
 
 def test_few_sessions_train(tmp_path):
-    assert SPEC.train(sessions(3), Params.tiny(), Work(tmp_path)).parity.passed
+    assert SPEC.train(sessions(3), Params.tiny(), TrainingContext(tmp_path)).parity.passed
 
 
 @pytest.mark.skipif(not SAMPLE.exists(), reason=f"needs OTTO's sample at {SAMPLE} (KREISLAUF_DATA)")
@@ -587,7 +587,7 @@ def test_real_otto_sessions(tmp_path):
     rows = SPEC.table.unfold(
         [decoder.decode(line) for line in SAMPLE.read_bytes().splitlines()]
     ).drop("line")
-    result = SPEC.train(rows, Params.tiny(), Work(tmp_path))
+    result = SPEC.train(rows, Params.tiny(), TrainingContext(tmp_path))
     examples = SPEC.examples(rows)
     assert result.parity.passed
     assert SPEC.score(examples, answer(result.onnx, examples.inputs)).mean() > 0.3

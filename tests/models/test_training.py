@@ -39,7 +39,7 @@ from models.session_recommender.runtime import one_thread, quiet
 from models.session_recommender.schema import EVENT_TYPES
 from models.session_recommender.scorer import CANDIDATES, Candidates, Known, Ranker, Scorer, rank
 from models.session_recommender.training import BLOCKS, NEWEST, Course, cuts, placed
-from models.spec import Trained, Work, unheard
+from models.spec import TrainingContext, TrainingResult, ignore_progress
 from tests.conftest import ROOT
 from tests.models.test_session_recommender import START, sessions
 
@@ -685,7 +685,13 @@ def test_the_rate_rises_and_falls_whatever_the_number_of_steps(steps, tmp_path):
     task = Line()
     with quiet():
         fit(
-            task, Batches(np.ones(2 * steps), [2 * steps], 2, 0, ones), [], 1, tmp_path, {}, unheard
+            task,
+            Batches(np.ones(2 * steps), [2 * steps], 2, 0, ones),
+            [],
+            1,
+            tmp_path,
+            {},
+            ignore_progress,
         )
     assert len(task.rates) == steps
     assert max(task.rates) <= 1e-3 + 1e-9
@@ -712,7 +718,7 @@ def rows() -> pl.DataFrame:
 class Undisturbed:
     """A training as it should be, and what was seen of it."""
 
-    trained: Trained
+    trained: TrainingResult
     folder: Path
     told: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     answered: list[SimpleNamespace] = field(default_factory=list)
@@ -734,7 +740,7 @@ def undisturbed(tmp_path_factory) -> Undisturbed:
         patch.setattr(objectives, "LOG_EVERY", 1)
         patch.setattr(Course, "_answered", answered)
         report = lambda share, metrics: found.told.append((share, dict(metrics)))  # noqa: E731
-        found.trained = SPEC.train(rows(), PARAMS, Work(folder, report=report))
+        found.trained = SPEC.train(rows(), PARAMS, TrainingContext(folder, report=report))
     return found
 
 
@@ -812,7 +818,7 @@ def test_reports_carry_the_newest_validation(undisturbed):
 
 
 def test_reports_carry_what_a_search_gives_up_by(undisturbed):
-    """`Work.report` promises `validation`, and `flows.tune` looks at nothing else."""
+    """`TrainingContext.report` promises `validation`, and `flows.tune` looks at nothing else."""
     told = [metrics for _, metrics in undisturbed.told if metrics]
     assert told
     assert all(0 <= metrics["validation"] <= 1 for metrics in told)
@@ -865,7 +871,9 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
 
     shares = []
     monkeypatch.setattr(objectives, "LOG_EVERY", 1)
-    again = SPEC.train(rows(), PARAMS, Work(tmp_path, report=lambda share, _: shares.append(share)))
+    again = SPEC.train(
+        rows(), PARAMS, TrainingContext(tmp_path, report=lambda share, _: shares.append(share))
+    )
     assert shares[0] >= share, "it went on, and did not begin again"
     assert again.curves == undisturbed.trained.curves
     assert again.validation == undisturbed.trained.validation
@@ -873,7 +881,9 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
     assert again.weights.read_bytes() == undisturbed.trained.weights.read_bytes()
 
 
-def course(work: Work, frame: pl.DataFrame | None = None, params: Params = PARAMS) -> Course:
+def course(
+    work: TrainingContext, frame: pl.DataFrame | None = None, params: Params = PARAMS
+) -> Course:
     """As `training.train` does it, without a file."""
     e = events(rows() if frame is None else frame)
     with quiet(), one_thread(), isolate_rng():
@@ -902,7 +912,7 @@ def test_what_a_report_raises_ends_the_training_and_a_rerun_goes_on(
 
     for _ in range(50):
         try:
-            found = course(Work(tmp_path, report=report))
+            found = course(TrainingContext(tmp_path, report=report))
             break
         except Enough:
             assert told[-1] == ends[-1]
@@ -958,7 +968,9 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     for name, trainer in (("one", {}), ("two", {"devices": 2, "strategy": "ddp_spawn"})):
         (tmp_path / name).mkdir()
         report = partial(told_by, tmp_path / name / "told")
-        found.append(course(Work(tmp_path / name, trainer=trainer, report=report), frame, params))
+        found.append(
+            course(TrainingContext(tmp_path / name, trainer=trainer, report=report), frame, params)
+        )
 
     one, two = found
     for a, b in zip(one.curves, two.curves, strict=True):

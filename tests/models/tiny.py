@@ -13,7 +13,16 @@ import pandera.polars as pa
 import polars as pl
 from pydantic import BaseModel, Field
 
-from models.spec import MAX_BATCH, Examples, ModelSpec, Parity, Policy, Tensors, Trained, Work
+from models.spec import (
+    MAX_BATCH,
+    Examples,
+    ModelSpec,
+    Parity,
+    Policy,
+    Tensors,
+    TrainingContext,
+    TrainingResult,
+)
 from models.table import Table
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
@@ -72,13 +81,13 @@ class Tiny(ModelSpec):
     def golden(self) -> list[dict]:
         return [{"price": 0}, {"price": 10**6}]
 
-    def known(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+    def training_profile(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         return rows.select(pl.col("price").max())
 
     def monitored(self, rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
         return rows.select("price", dear=pl.col("price") > known["price"].item())
 
-    def train(self, rows: pl.DataFrame, params: Any, work: Work) -> Trained:
+    def train(self, rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingResult:
         from safetensors.numpy import save_file
 
         price, returned = rows["price"].to_numpy(), rows["returned"].to_numpy()
@@ -95,7 +104,7 @@ class Tiny(ModelSpec):
             max_difference=0.0,
             passed=True,
         )
-        return Trained(
+        return TrainingResult(
             path, weights, parity, accuracy, {"accuracy": accuracy}, [("accuracy", 0, accuracy)]
         )
 

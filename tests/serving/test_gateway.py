@@ -69,10 +69,10 @@ def test_prometheus_sees_what_the_monitor_last_said(
     gateway: TestClient, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(follow, "TURNS", 1)
-    told = status.Vitals(model="tiny", version=1, end=5_000, at=9_000, verdict="quiet")
+    told = status.MonitorStatus(model="tiny", version=1, end=5_000, at=9_000, verdict="quiet")
     status.write(
         told.model_copy(
-            update={"signals": {"volume": status.Vital(value=6.0, usual=5.0, limit=0.5)}}
+            update={"signals": {"volume": status.SignalStatus(value=6.0, usual=5.0, limit=0.5)}}
         )
     )
     until(lambda: metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="quiet"}') == 1)

@@ -90,10 +90,10 @@ def started(name: str, command: list[str], folder: Path, probe: str, **env: str)
 @pytest.fixture
 def prometheus(listening: str, triton: dict, tmp_path: Path) -> Iterator[str]:
     """Address of a Prometheus that scrapes a gateway and Triton."""
-    said = {"accuracy": status.Vital(value=0.8, usual=0.9, limit=0.05)}
+    said = {"accuracy": status.SignalStatus(value=0.8, usual=0.9, limit=0.05)}
     now = int(time.time() * 1000)
     status.write(
-        status.Vitals(
+        status.MonitorStatus(
             model="tiny", version=1, end=now, at=now, verdict="world changed", signals=said
         )
     )

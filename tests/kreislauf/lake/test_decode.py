@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kreislauf.lake import decode, fast_decode  # noqa: F401
 from models.session_recommender.schema import EVENTS
-from models.table import Raw, Table
+from models.table import RawLines, Table
 
 
 class Visit(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,7 +34,7 @@ VISIT = b'{"page":42,"device":"ab","ms":7}'
 
 def both(table, lines):
     """What msgspec says, and what the compiled loop says."""
-    raw = Raw.of("x", lines)
+    raw = RawLines.of("x", lines)
     by_rule = decode._by_rule(table, raw, decode.np.arange(len(raw)))
     return by_rule, decode.decode(table, raw, total=decode.WORTH_LOADING)
 
@@ -48,7 +48,7 @@ def assert_equal(table, lines):
 
 def taken(table, lines):
     """Positions of the lines that the compiled loop takes itself."""
-    _, left = decode._by_loop(table, Raw.of("x", lines), decode.template(table.line))
+    _, left = decode._by_loop(table, RawLines.of("x", lines), decode.template(table.line))
     return [i for i in range(len(lines)) if i not in left]
 
 

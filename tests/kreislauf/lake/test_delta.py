@@ -156,10 +156,10 @@ def test_rejects_that_cannot_follow_because_others_are_always_faster_raise_and_f
 def test_rejects_of_more_loads_than_races_may_be_lost_follow_at_once(monkeypatch):
     monkeypatch.setattr(delta, "ATTEMPTS", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(quarantine, "settle", lambda _: None)
+        patch.setattr(quarantine, "publish_rejects", lambda _: None)
         for n in range(4):
             load(n)
-    lake.settle(EVENTS)
+    quarantine.publish_rejects(EVENTS)
     assert lake.rejects(EVENTS).height == 4
 
 

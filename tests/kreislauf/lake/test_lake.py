@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from kreislauf import lake
 from kreislauf.lake import decode, delta, quarantine, staging
 from models.session_recommender.schema import EVENT_TYPES, EVENTS, Event
-from models.table import Raw
+from models.table import RawLines
 from tests.conftest import ROOT
 
 T0 = 1_700_000_000_000
@@ -54,7 +54,7 @@ class File:
     def chunks(self):
         for first in range(0, len(self.lines), self.batch):
             lines = self.lines[first : first + self.batch]
-            yield Raw.of(self.path, lines, range(first + 1, first + 1 + len(lines)))
+            yield RawLines.of(self.path, lines, range(first + 1, first + 1 + len(lines)))
 
 
 def load(lines, source="shop/a.jsonl", table=EVENTS, **options):
@@ -484,11 +484,11 @@ def test_the_spool_of_a_killed_load_is_removed_by_the_next_and_that_of_a_living_
 def test_rejects_of_several_killed_loads_follow_once(monkeypatch):
     for n in range(3):
         with monkeypatch.context() as patch:
-            patch.setattr(quarantine, "settle", lambda _: None)
+            patch.setattr(quarantine, "publish_rejects", lambda _: None)
             load([b"bad %d" % n, line(n, (n, n))])
         load([line(9, (9, n))]) if n == 1 else None
-    lake.settle(EVENTS)
-    lake.settle(EVENTS)
+    quarantine.publish_rejects(EVENTS)
+    quarantine.publish_rejects(EVENTS)
     assert sorted(lake.rejects(EVENTS)["raw"]) == [b"bad 0", b"bad 1", b"bad 2"]
 
 
@@ -500,7 +500,7 @@ def test_an_answer_that_is_lost_on_the_way_back_is_no_lost_race(monkeypatch):
         raise CommitFailedError("the put was repeated and found itself")
 
     monkeypatch.setattr(delta, "commit", deaf)
-    monkeypatch.setattr(quarantine, "settle", lambda _: None)
+    monkeypatch.setattr(quarantine, "publish_rejects", lambda _: None)
     assert not load(GOOD).already_loaded
     assert rows() == GOOD_ROWS
     assert log_versions() == 1

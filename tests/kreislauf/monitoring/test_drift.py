@@ -162,7 +162,7 @@ START = 1_767_225_600_000
 def test_a_window_is_counted_whole_and_sampled_in_whole_groups(monkeypatch):
     monkeypatch.setattr(window, "SAMPLE_ROWS", 300)
     rows = visits(4)
-    known = SPEC.known(rows.filter(pl.col("aid") < 40).lazy()).collect()
+    known = SPEC.training_profile(rows.filter(pl.col("aid") < 40).lazy()).collect()
     found = window.look(
         SPEC, window.Rows.of(SPEC.table, rows), known, START + DAY, START + 3 * DAY - 1
     )
@@ -179,7 +179,7 @@ def test_a_group_that_began_before_the_window_is_not_in_its_sample():
     rows = visits(2).with_columns(
         session=pl.when(pl.col("session") == 240).then(239).otherwise("session")
     )
-    known = SPEC.known(rows.lazy()).collect()
+    known = SPEC.training_profile(rows.lazy()).collect()
     found = window.look(
         SPEC, window.Rows.of(SPEC.table, rows), known, START + DAY, START + 2 * DAY - 1
     )
@@ -189,7 +189,7 @@ def test_a_group_that_began_before_the_window_is_not_in_its_sample():
 
 def test_groups_of_a_large_window_are_counted_in_some_of_them(monkeypatch):
     rows = visits(4, a_day=5_000)
-    known = SPEC.known(rows.lazy()).collect()
+    known = SPEC.training_profile(rows.lazy()).collect()
     look = functools.partial(
         window.look, SPEC, window.Rows.of(SPEC.table, rows), known, START, START + 4 * DAY - 1
     )
@@ -204,7 +204,7 @@ def test_groups_of_a_large_window_are_counted_in_some_of_them(monkeypatch):
 
 def test_a_night_is_not_taken_for_fewer_visitors():
     by_day = visits(6).filter(pl.col("ts") % DAY >= 12 * HOUR)
-    known = SPEC.known(by_day.lazy()).collect()
+    known = SPEC.training_profile(by_day.lazy()).collect()
     trusted = window.Rows.of(SPEC.table, by_day)
     for days in (1, 1.5, 3.5):
         end = START + 6 * DAY - 1 - 12 * HOUR
@@ -217,7 +217,7 @@ def test_a_night_is_not_taken_for_fewer_visitors():
 
 def test_silence_is_told_and_what_was_left_out_is_none():
     rows = visits(4).filter(~pl.col("ts").is_between(START + DAY, START + DAY + 10 * HOUR - 1))
-    known = SPEC.known(rows.lazy()).collect()
+    known = SPEC.training_profile(rows.lazy()).collect()
     gap = (START + DAY, START + DAY + 10 * HOUR - 1)
     for without, hours, volume in (((), 10, 1 - 10 / 96), ((gap,), 3, 1)):
         trusted = dataclasses.replace(window.Rows.of(SPEC.table, rows), without=without)

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kreislauf import lake
+from kreislauf.lake import journal
 from kreislauf.monitoring import alarms, feedback, status
 
 START = 1_700_000_000_000
@@ -12,10 +12,10 @@ START = 1_700_000_000_000
 
 def test_the_newest_vitals_replace_the_older_and_no_release_is_touched(home):
     assert status.read("tiny") is None
-    told = status.Vitals(model="tiny", version=1, end=START, at=START, verdict="quiet")
+    told = status.MonitorStatus(model="tiny", version=1, end=START, at=START, verdict="quiet")
     status.write(told)
     newer = told.model_copy(
-        update={"signals": {"live": status.Vital(value=0.5, usual=0.4, limit=0.2)}}
+        update={"signals": {"live": status.SignalStatus(value=0.5, usual=0.4, limit=0.2)}}
     )
     status.write(newer)
     assert status.read("tiny") == newer
@@ -24,7 +24,7 @@ def test_the_newest_vitals_replace_the_older_and_no_release_is_touched(home):
 
 def test_vitals_on_s3(s3, monkeypatch):
     monkeypatch.setenv("KREISLAUF_RELEASES", "s3://shop/releases")
-    told = status.Vitals(model="tiny", version=1, end=START, at=START, verdict="quiet")
+    told = status.MonitorStatus(model="tiny", version=1, end=START, at=START, verdict="quiet")
     status.write(told)
     assert status.read("tiny") == told
 
@@ -32,11 +32,11 @@ def test_vitals_on_s3(s3, monkeypatch):
 def test_alarms_that_asked_are_settled_by_the_training_that_saw_them():
     about = {"model": "tiny", "version": 1, "verdict": "world changed", "reason": "It did."}
     for day, asks in ((1, True), (2, False), (3, True)):
-        alarms.alarm(about | {"start": START, "end": START + day}, "Something.", asks)
-    alarms.settle_alarms("other", START + 9, "Trained.")
+        alarms.record(about | {"start": START, "end": START + day}, "Something.", asks)
+    alarms.resolve("other", START + 9, "Trained.")
     for _ in range(2):
-        alarms.settle_alarms("tiny", START + 2, "Trained.")
-    found = lake.noted(alarms.ALARMS).sort("end", "action")
+        alarms.resolve("tiny", START + 2, "Trained.")
+    found = journal.read(alarms.ALARMS).sort("end", "action")
     assert found.select(pl.col("end") - START, "action").rows() == [
         (1, "Something."), (1, "Trained."), (2, "Something."), (3, "Something."),
     ]  # fmt: skip

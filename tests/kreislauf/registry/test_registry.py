@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from kreislauf import registry
 from kreislauf.evaluation import scoring
-from models.spec import Parity, Trained
+from models.spec import Parity, TrainingResult
 from tests.models.tiny import Params, write
 
 PARITY = Parity(inputs=500, largest_batch=64, min_overlap=1, max_difference=0, passed=True)
@@ -31,7 +31,7 @@ def register(folder: Path, key: str, threshold: float = 5.0) -> registry.Version
     folder.mkdir()
     save_file({"threshold": np.array([threshold])}, folder / "weights.safetensors")
     curves = [("loss", step, 1 / (step + 1)) for step in range(600)]
-    trained = Trained(
+    trained = TrainingResult(
         write(folder / "m.onnx", threshold),
         folder / "weights.safetensors",
         PARITY,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kreislauf.sources import parquet
 from kreislauf.sources.parquet import ParquetError
 from models.session_recommender.schema import EVENTS
-from models.table import Raw
+from models.table import RawLines
 
 FLAT = {
     "session": [1, 2, 2],
@@ -37,7 +37,7 @@ def stored(table: pa.Table, **options) -> io.BytesIO:
 
 def raws(
     file: io.BytesIO, line: type[msgspec.Struct] = EVENTS.line, chunk_bytes: int = 1 << 20
-) -> list[Raw]:
+) -> list[RawLines]:
     """All chunks; the numbers of their lines must be 1, 2, 3 ..."""
     found = list(parquet.lines("a.parquet", file, line, chunk_bytes))
     assert [n for raw in found for n in raw.numbers.tolist()] == list(
