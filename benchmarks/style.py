@@ -1,0 +1,289 @@
+"""How the code reads: where things lie, how dense they are, and which words they use.
+
+`python -m benchmarks.style [PATH...]` prints each offender, those below the paths only, and one
+JSON line last, which always counts the whole repository.
+
+- The product is the Python of flows, tasks, kreislauf, models, serving, deployments and demo.
+- `tasks_outside`, `flows_outside`: uses of Prefect's `task` outside tasks/, and `flow` outside
+  flows/.
+- `init_code_lines`: non-blank lines of the product's longest `__init__.py`, docstring included.
+- `files_over_275`, `functions_over_60`: blank lines and docstrings count, decorators do not.
+- `parallel_assignments_per_1000`: `a, b = x, y` by 1,000 non-blank lines of the product.
+- `conditionals_per_1000`: `x if c else y` by as many.
+- `long_lines`: lines above 100 characters in the repository's Python.
+- `old_words`: see `benchmarks.words`, as `words_a_sentence`.
+- `call_depth`: see `benchmarks.call_depth`.
+- `reads_per_retraining`: see `benchmarks.row_reads`.
+"""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PRODUCT = ("flows", "tasks", "kreislauf", "models", "serving", "deployments", "demo")
+"""Folders whose code is the product."""
+MAX_FILE = 275
+"""Maximum lines of a file."""
+MAX_FUNCTION = 60
+"""Maximum lines of a function."""
+MAX_FACE = 40
+"""Maximum non-blank lines of an `__init__.py`."""
+FACE_NAMES = {"__all__", "__path__", "SPEC"}
+"""Names that an `__init__.py` may bind; `__path__` joins the `models` folders on the path."""
+MAX_LINE = 100
+"""Maximum characters of a line."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Python file."""
+
+    path: str
+    """Relative to the repository, with slashes."""
+    text: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """The parsed file."""
+        return ast.parse(self.text, self.path)
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines without their ends."""
+        return self.text.splitlines()
+
+    @property
+    def dense_lines(self) -> int:
+        """Number of non-blank lines."""
+        return sum(bool(line.strip()) for line in self.lines)
+
+
+@dataclass(frozen=True)
+class Offender:
+    """A place in a file that a counter counts."""
+
+    counter: str
+    path: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.counter}: {self.reason}"
+
+
+def repository(root: Path, suffix: str) -> list[str]:
+    """Paths of the files that git tracks, or would, and that exist."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", f"*{suffix}"]
+    listing = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    return sorted(path for path in set(listing.stdout.splitlines()) if (root / path).exists())
+
+
+def sources(root: Path = ROOT) -> list[Source]:
+    """All Python files of the repository."""
+    return [Source(path, (root / path).read_text()) for path in repository(root, ".py")]
+
+
+def product(files: Iterable[Source]) -> list[Source]:
+    """The files of the product."""
+    return [file for file in files if file.path.split("/")[0] in PRODUCT]
+
+
+def uses_of(file: Source, name: str) -> Iterator[int]:
+    """Lines that decorate with, or call, what Prefect exports as `name`."""
+    aliases = {"prefect." + name}
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.ImportFrom) and node.module in ("prefect", f"prefect.{name}s"):
+            aliases |= {alias.asname or alias.name for alias in node.names if alias.name == name}
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            places = [item for item in node.decorator_list if not isinstance(item, ast.Call)]
+        else:
+            places = [node.func] if isinstance(node, ast.Call) else []
+        yield from (place.lineno for place in places if ast.unparse(place) in aliases)
+
+
+def outside(files: Iterable[Source], name: str) -> list[Offender]:
+    """Uses of `task` outside tasks/, or of `flow` outside flows/."""
+    home = f"{name}s"
+    return [
+        Offender(f"{home}_outside", file.path, line, f"@{name} belongs into {home}/")
+        for file in product(files)
+        if not file.path.startswith(f"{home}/")
+        for line in uses_of(file, name)
+    ]
+
+
+def faces(files: Iterable[Source]) -> list[Source]:
+    """The product's `__init__.py` files."""
+    return [file for file in product(files) if file.path.endswith("/__init__.py")]
+
+
+def is_face_statement(node: ast.stmt) -> bool:
+    """Whether a statement hands a name on: import, docstring, or a binding of `FACE_NAMES`."""
+    if isinstance(node, ast.Assign):
+        return {ast.unparse(target) for target in node.targets} <= FACE_NAMES
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    return isinstance(node, ast.Import | ast.ImportFrom)
+
+
+def code_in_faces(files: Iterable[Source]) -> list[Offender]:
+    """Statements of an `__init__.py` that do more than hand names on."""
+    return [
+        Offender("code_in_faces", file.path, node.lineno, "belongs into a file with a name")
+        for file in faces(files)
+        for node in file.tree.body
+        if not is_face_statement(node)
+    ]
+
+
+def long_faces(files: Iterable[Source]) -> list[Offender]:
+    """Each `__init__.py` of more than `MAX_FACE` non-blank lines."""
+    return [
+        Offender("init_code_lines", file.path, 1, f"{file.dense_lines} lines")
+        for file in faces(files)
+        if file.dense_lines > MAX_FACE
+    ]
+
+
+def long_files(files: Iterable[Source]) -> list[Offender]:
+    """Files of the product of more than `MAX_FILE` lines."""
+    return [
+        Offender("files_over_275", file.path, 1, f"{len(file.lines)} lines")
+        for file in product(files)
+        if len(file.lines) > MAX_FILE
+    ]
+
+
+def long_functions(files: Iterable[Source]) -> list[Offender]:
+    """Functions of the product of more than `MAX_FUNCTION` lines."""
+    offenders = []
+    for file in product(files):
+        for node in ast.walk(file.tree):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > MAX_FUNCTION:
+                reason = f"{node.name} has {length} lines"
+                offenders.append(Offender("functions_over_60", file.path, node.lineno, reason))
+    return offenders
+
+
+def parallel_assignments(files: Iterable[Source]) -> list[Offender]:
+    """Each `a, b = x, y` of the product."""
+    return [
+        Offender("parallel_assignments", file.path, node.lineno, ast.unparse(node)[:70])
+        for file in product(files)
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+        if any(isinstance(target, ast.Tuple) for target in node.targets)
+    ]
+
+
+def conditionals(files: Iterable[Source]) -> list[Offender]:
+    """Each `x if c else y` of the product."""
+    return [
+        Offender("conditionals", file.path, node.lineno, ast.unparse(node)[:70])
+        for file in product(files)
+        for node in ast.walk(file.tree)
+        if isinstance(node, ast.IfExp)
+    ]
+
+
+def long_lines(files: Iterable[Source]) -> list[Offender]:
+    """Lines of more than `MAX_LINE` characters."""
+    return [
+        Offender("long_lines", file.path, number, f"{len(line)} characters")
+        for file in files
+        for number, line in enumerate(file.lines, 1)
+        if len(line) > MAX_LINE
+    ]
+
+
+def per_1000(offenders: Sequence[Offender], files: Iterable[Source], top: str = "") -> float:
+    """Offenders by 1,000 non-blank lines of the product, or of its folder `top`."""
+    lines = sum(file.dense_lines for file in product(files) if file.path.startswith(top))
+    count = sum(offender.path.startswith(top) for offender in offenders)
+    return round(1000 * count / lines, 1) if lines else 0.0
+
+
+def offenders(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> list[Offender]:
+    """All that is counted, in the order of files and lines."""
+    from benchmarks import words
+
+    everything = [
+        *outside(files, "task"),
+        *outside(files, "flow"),
+        *code_in_faces(files),
+        *long_faces(files),
+        *long_files(files),
+        *long_functions(files),
+        *parallel_assignments(files),
+        *conditionals(files),
+        *long_lines(files),
+        *words.old_words(files, pages),
+    ]
+    return sorted(everything, key=lambda offender: (offender.path, offender.line))
+
+
+def reads_per_retraining() -> float | None:
+    """Times that a retraining reads its rows from the lake; None while nothing measures it."""
+    try:
+        row_reads = importlib.import_module("benchmarks.row_reads")
+    except ModuleNotFoundError:
+        print("benchmarks.row_reads is not there yet.")
+        return None
+    return row_reads.reads_per_retraining()
+
+
+def summary(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> dict:
+    """The dictionary of the JSON line."""
+    from benchmarks import words
+
+    all_parallel = parallel_assignments(files)
+    all_conditionals = conditionals(files)
+    return {
+        "tasks_outside": len(outside(files, "task")),
+        "flows_outside": len(outside(files, "flow")),
+        "init_code_lines": max(file.dense_lines for file in faces(files)),
+        "code_in_faces": len(code_in_faces(files)),
+        "files_over_275": len(long_files(files)),
+        "functions_over_60": len(long_functions(files)),
+        "parallel_assignments_per_1000": per_1000(all_parallel, files),
+        "conditionals_per_1000": per_1000(all_conditionals, files),
+        "long_lines": len(long_lines(files)),
+        "old_words": len(words.old_words(files, pages)),
+        "words_a_sentence": words.words_a_sentence(files, pages),
+        "reads_per_retraining": reads_per_retraining(),
+        "per_folder": {
+            top: {
+                "parallel_assignments_per_1000": per_1000(all_parallel, files, f"{top}/"),
+                "conditionals_per_1000": per_1000(all_conditionals, files, f"{top}/"),
+            }
+            for top in PRODUCT
+        },
+    }
+
+
+def main() -> None:
+    """Print the offenders below the paths of the command line, and the JSON line."""
+    from benchmarks import words
+
+    files = sources()
+    pages = words.markdown(ROOT)
+    paths = [path.rstrip("/") for path in sys.argv[1:]]
+    for offender in offenders(files, pages):
+        if not paths or any((offender.path + "/").startswith(f"{path}/") for path in paths):
+            print(offender)
+    print(json.dumps(summary(files, pages)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Words of the old vocabulary, and how long the sentences are."""
+
+import ast
+import re
+import statistics
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from benchmarks.style import PRODUCT, Offender, Source, product, repository
+
+OLD_WORDS = {
+    "Course": "PrequentialTraining",
+    "Examined": "Evaluation",
+    "Known": "CovisitationIndex",
+    "LEAST": "MIN_WINDOWS, or MIN_ and the noun",
+    "LEAST_MOVE": "MIN_RELATIVE_MOVE",
+    "CELLS": "MAX_WINDOWS",
+    "Part": "the noun: Slice, Stretch, Shard",
+    "Raw": "RawLines",
+    "Trained": "TrainingResult",
+    "View": "Probe",
+    "Vital": "SignalStatus",
+    "Vitals": "MonitorStatus",
+    "Work": "TrainingContext",
+    "_place": "_init_from_table",
+    "_welcome": "_init_new_articles",
+    "alike": "frequency_correlation",
+    "apart": "non_overlapping",
+    "at_mix": "standardised_mean",
+    "begun": "start_study",
+    "beside": "the noun",
+    "bury": "mark_orphans_killed",
+    "continued": "resume_study",
+    "distrust": "exclude",
+    "distrusted": "excluded intervals",
+    "examine": "evaluate",
+    "familiar": "label_correlation",
+    "forgotten": "drop_times",
+    "found": "what it holds: rows, version, errors, signals",
+    "gone": "the noun",
+    "heard": "the noun",
+    "hopeless": "should_prune",
+    "known": "training_profile, seen_mask, is_known, or the noun",
+    "noted": "the noun",
+    "octave": "length_bin",
+    "poverty": "noise_evidence",
+    "quiet": "reference_windows, or is_stable",
+    "said": "the noun",
+    "settle": "publish_rejects, finish_trial or resolve_alarms",
+    "settle_alarms": "resolve_alarms",
+    "settled": "params",
+    "taught": "refit_helps",
+    "told": "the noun",
+    "told_before": "the question that it answers",
+    "unheard": "ignore_progress",
+    "usual_windows": "calibration_windows",
+    "vitals": "monitor_status",
+}
+"""Identifiers of the old vocabulary, as whole names, and the better name of each."""
+OLD_PHRASES = {
+    "world changed": "concept drift",
+    "world has changed": "the right answers have changed; concept drift",
+    "data broken": "data fault",
+    "season or mix": "covariate shift",
+    "learning anew": "retraining, refitting",
+    "learn anew": "retrain, refit",
+    "learns anew": "retrains, refits",
+    "learnt anew": "retrained, refitted",
+    "`familiar`": "`label_correlation`",
+    "`fresh`": "`refit_baseline`",
+    "`late`": "`refit_baseline_tail`",
+    "`worth`": "`min_gain`",
+    "`needed`": "`confirmations`",
+    "`of`": "`out_of`",
+    "`octave`": "`length_bin`",
+    "octaves": "length bins",
+    "vitals": "status",
+}
+"""Phrases of the old vocabulary in docs, docstrings and strings, and the better words."""
+OLD_VALUES = {
+    "quiet": "stable",
+    "familiar": "label_correlation",
+    "fresh": "refit_baseline",
+    "late": "refit_baseline_tail",
+}
+"""Strings of the old vocabulary, as whole strings."""
+EXEMPT = (
+    "benchmarks/words.py",
+    "kreislauf/monitoring/renamed.py",
+    "tests/kreislauf/test_renamed.py",
+    "tests/test_structure.py",
+)
+"""Files that must spell the old words: those that map stored names, and their tests."""
+CODE = (*PRODUCT, "benchmarks", "notebooks")
+"""Folders whose identifiers and strings are searched."""
+
+
+def identifiers(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of everything that is named or asked for by name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.end_lineno or node.lineno, node.attr
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg | ast.keyword) and node.arg:
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.alias):
+            yield node.lineno, node.asname or node.name.split(".")[-1]
+
+
+def old_identifiers(file: Source) -> list[Offender]:
+    """Names of the old vocabulary, and model types that are called `kind`."""
+    offenders = [
+        Offender("old_words", file.path, line, f"{name} -> {OLD_WORDS[name]}")
+        for line, name in identifiers(file.tree)
+        if name in OLD_WORDS
+    ]
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.arg) and ast.unparse(node).startswith("kind: ModelSpec"):
+            reason = "kind: ModelSpec -> model_type"
+            offenders.append(Offender("old_words", file.path, node.lineno, reason))
+    return offenders
+
+
+def old_phrases(path: str, line: int, text: str) -> list[Offender]:
+    """Phrases of the old vocabulary in a text that begins at `line`."""
+    return [
+        Offender("old_words", path, line + text[: match.start()].count("\n"), f"{old} -> {new}")
+        for old, new in OLD_PHRASES.items()
+        for match in re.finditer(pattern(old), text, re.IGNORECASE)
+    ]
+
+
+def pattern(phrase: str) -> str:
+    """Regular expression of a phrase as whole words, whatever blanks are between them."""
+    return r"(?<!\w)" + r"\s+".join(map(re.escape, phrase.split())) + r"(?!\w)"
+
+
+def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of each string, docstrings included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+def old_words(files: Iterable[Source], pages: Iterable[tuple[str, str]]) -> list[Offender]:
+    """Old words of code (`CODE`, without `EXEMPT`) and of Markdown `pages` (path and text)."""
+    offenders = []
+    for file in files:
+        if file.path.split("/")[0] in CODE and file.path not in EXEMPT:
+            offenders += old_identifiers(file)
+            for line, text in strings(file.tree):
+                offenders += old_phrases(file.path, line, text)
+                if text in OLD_VALUES:
+                    reason = f'"{text}" -> "{OLD_VALUES[text]}"'
+                    offenders.append(Offender("old_words", file.path, line, reason))
+    for path, text in pages:
+        offenders += old_phrases(path, 1, text)
+    return offenders
+
+
+def markdown(root: Path) -> list[tuple[str, str]]:
+    """Path and text of the repository's Markdown files."""
+    return [(path, (root / path).read_text()) for path in repository(root, ".md")]
+
+
+def docstrings(file: Source) -> Iterator[str]:
+    """Docstrings of a file: of modules, classes and functions, and those below constants."""
+    for node in ast.walk(file.tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield str(node.value.value)
+
+
+SECTION = re.compile(r"^\s*(Args|Returns|Raises|Yields|Attributes):", re.MULTILINE)
+"""Headings of a docstring's sections, each of which begins a sentence."""
+ENTRY = re.compile(r"^\s*(?:[-*]|\d+\.|[\w., ]{1,40}:)\s+", re.MULTILINE)
+"""Beginning of a list's entry or of an argument, which begins a sentence."""
+END = re.compile(r"(?<=[.!?])[)\"'`]*\s+(?=[\"'`(*\[]*[A-Z0-9`])|\n\s*\n|\x00")
+"""Place between two sentences."""
+
+
+def sentence_lengths(text: str) -> list[int]:
+    """Words of each sentence of running text; headings, tables and code do not count."""
+    text = re.sub(r"```.*?```", "\n\n", text, flags=re.DOTALL)
+    text = re.sub(r"^\s*(\||#|!\[|<|>>>).*$", "\n", text, flags=re.MULTILINE)
+    text = ENTRY.sub("\x00", SECTION.sub("\x00", text))
+    words = [re.findall(r"\S*\w\S*", sentence) for sentence in END.split(text)]
+    return [len(sentence) for sentence in words if sentence]
+
+
+def words_a_sentence(files: Iterable[Source], pages: Iterable[tuple[str, str]]) -> float:
+    """Median words of a sentence in the product's docstrings and in docs/*.md."""
+    lengths = [
+        length
+        for file in product(files)
+        for text in docstrings(file)
+        for length in sentence_lengths(text)
+    ]
+    for path, text in pages:
+        if path.startswith("docs/"):
+            lengths += sentence_lengths(text)
+    return float(statistics.median(lengths))
