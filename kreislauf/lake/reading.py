@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import polars as pl
 
-from kreislauf.lake import delta
+from kreislauf.lake import delta, row_cache
 from kreislauf.lake.delta import LakeError
 from kreislauf.lake.landing import as_rows
 from kreislauf.lake.staging import DATE, date_of
@@ -101,16 +101,23 @@ def rebuild(
     """The rows up to `watermark` at a version but `without`, bit for bit the same as when their
     digest was taken.
 
-    Raises LakeError if they are not, or are not there any more.
+    They come from the cache of rows, or else from the lake, whose rows are then cached. Raises
+    LakeError if the lake's are not the same, or are not there any more.
     """
+    snapshot = row_cache.Snapshot(table, version, watermark, expected, without)
+    cached = row_cache.find(snapshot)
+    if cached is not None:
+        return cached
     rows = read(table, version, end=watermark + 1, without=without)
-    if (found := digest(rows)) != expected:
+    actual = digest(rows)
+    if actual != expected:
         raise LakeError(
-            f"Version {version} of table {table.name} up to {watermark} has the digest {found[:12]} and not "
-            f"{expected[:12]}: these are not the rows that a model learnt from. Somebody has changed the lake's files "
-            "or the model type's columns; restore them, or train a new version."
+            f"Version {version} of table {table.name} up to {watermark} has the digest "
+            f"{actual[:12]} and not {expected[:12]}: these are not the rows that a model learnt "
+            "from. Somebody has changed the lake's files or the model type's columns; restore "
+            "them, or train a new version."
         )
-    return rows
+    return row_cache.store(snapshot, rows)
 
 
 def digest(rows: pl.DataFrame) -> str:
