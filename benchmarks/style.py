@@ -19,16 +19,12 @@ JSON line last, which always counts the whole repository.
 import ast
 import importlib
 import json
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("flows", "tasks", "kreislauf", "models", "serving", "deployments", "demo")
-"""Folders whose code is the product."""
+from benchmarks import call_depth, words
+from benchmarks.sources import PRODUCT, Offender, Source, markdown, product, sources
+
 MAX_FILE = 275
 """Maximum lines of a file."""
 MAX_FUNCTION = 60
@@ -39,60 +35,6 @@ FACE_NAMES = {"__all__", "__path__", "SPEC"}
 """Names that an `__init__.py` may bind; `__path__` joins the `models` folders on the path."""
 MAX_LINE = 100
 """Maximum characters of a line."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A Python file."""
-
-    path: str
-    """Relative to the repository, with slashes."""
-    text: str
-
-    @cached_property
-    def tree(self) -> ast.Module:
-        """The parsed file."""
-        return ast.parse(self.text, self.path)
-
-    @property
-    def lines(self) -> list[str]:
-        """Lines without their ends."""
-        return self.text.splitlines()
-
-    @property
-    def dense_lines(self) -> int:
-        """Number of non-blank lines."""
-        return sum(bool(line.strip()) for line in self.lines)
-
-
-@dataclass(frozen=True)
-class Offender:
-    """A place in a file that a counter counts."""
-
-    counter: str
-    path: str
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.counter}: {self.reason}"
-
-
-def repository(root: Path, suffix: str) -> list[str]:
-    """Paths of the files that git tracks, or would, and that exist."""
-    command = ["git", "ls-files", "-co", "--exclude-standard", f"*{suffix}"]
-    listing = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    return sorted(path for path in set(listing.stdout.splitlines()) if (root / path).exists())
-
-
-def sources(root: Path = ROOT) -> list[Source]:
-    """All Python files of the repository."""
-    return [Source(path, (root / path).read_text()) for path in repository(root, ".py")]
-
-
-def product(files: Iterable[Source]) -> list[Source]:
-    """The files of the product."""
-    return [file for file in files if file.path.split("/")[0] in PRODUCT]
 
 
 def uses_of(file: Source, name: str) -> Iterator[int]:
@@ -216,8 +158,6 @@ def per_1000(offenders: Sequence[Offender], files: Iterable[Source], top: str = 
 
 def offenders(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> list[Offender]:
     """All that is counted, in the order of files and lines."""
-    from benchmarks import words
-
     everything = [
         *outside(files, "task"),
         *outside(files, "flow"),
@@ -229,6 +169,7 @@ def offenders(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> list
         *conditionals(files),
         *long_lines(files),
         *words.old_words(files, pages),
+        *call_depth.deep_flows(files),
     ]
     return sorted(everything, key=lambda offender: (offender.path, offender.line))
 
@@ -245,8 +186,6 @@ def reads_per_retraining() -> float | None:
 
 def summary(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> dict:
     """The dictionary of the JSON line."""
-    from benchmarks import words
-
     all_parallel = parallel_assignments(files)
     all_conditionals = conditionals(files)
     return {
@@ -261,6 +200,7 @@ def summary(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> dict:
         "long_lines": len(long_lines(files)),
         "old_words": len(words.old_words(files, pages)),
         "words_a_sentence": words.words_a_sentence(files, pages),
+        "call_depth": call_depth.depths(files),
         "reads_per_retraining": reads_per_retraining(),
         "per_folder": {
             top: {
@@ -274,10 +214,8 @@ def summary(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> dict:
 
 def main() -> None:
     """Print the offenders below the paths of the command line, and the JSON line."""
-    from benchmarks import words
-
     files = sources()
-    pages = words.markdown(ROOT)
+    pages = markdown()
     paths = [path.rstrip("/") for path in sys.argv[1:]]
     for offender in offenders(files, pages):
         if not paths or any((offender.path + "/").startswith(f"{path}/") for path in paths):

@@ -4,9 +4,8 @@ import ast
 import re
 import statistics
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-from benchmarks.style import PRODUCT, Offender, Source, product, repository
+from benchmarks.sources import PRODUCT, Offender, Source, product
 
 OLD_WORDS = {
     "Course": "PrequentialTraining",
@@ -159,11 +158,6 @@ def old_words(files: Iterable[Source], pages: Iterable[tuple[str, str]]) -> list
     for path, text in pages:
         offenders += old_phrases(path, 1, text)
     return offenders
-
-
-def markdown(root: Path) -> list[tuple[str, str]]:
-    """Path and text of the repository's Markdown files."""
-    return [(path, (root / path).read_text()) for path in repository(root, ".md")]
 
 
 def docstrings(file: Source) -> Iterator[str]:
