@@ -7,8 +7,10 @@ import numpy as np
 from models.spec import Tensors
 
 RECONNECT_MS = 500
-"""Longest pause between two tries to reach a Triton that is gone: gRPC's own grows to two
-minutes."""
+"""Longest pause between two tries to reach a Triton that is gone.
+
+gRPC's own pause grows to two minutes.
+"""
 
 
 class NotResident(RuntimeError):
@@ -24,8 +26,10 @@ class TooLate(NoAnswer):
 
 
 class Triton:
-    """One gRPC channel, on which all questions of a gateway go at once. Made and used inside an
-    event loop."""
+    """One gRPC channel for all questions of a gateway at once.
+
+    It is made and used inside an event loop.
+    """
 
     def __init__(self, url: str):
         from tritonclient.grpc.aio import InferenceServerClient
@@ -40,8 +44,10 @@ class Triton:
         )
 
     async def ask(self, model: str, version: int, inputs: Tensors, seconds: float) -> Tensors:
-        """Answers of exactly this version, by output name. Raises NotResident, TooLate or NoAnswer,
-        also for NaN."""
+        """Answers of exactly this version, by output name.
+
+        Raises NotResident, TooLate or NoAnswer; NaN and infinity are no answers.
+        """
         from tritonclient.grpc import InferInput
         from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
@@ -56,7 +62,7 @@ class Triton:
         try:
             result = await self._client.infer(model, tensors, str(version), client_timeout=seconds)
         except InferenceServerException as error:
-            raise _kind(error)(
+            raise _exception_class(error)(
                 f"Triton at {self.url}, {model} version {version}: {error.message()}"
             ) from error
         outputs = {
@@ -72,14 +78,13 @@ class Triton:
         await self._client.close()
 
 
-def _kind(error: Any) -> type[RuntimeError]:
+def _exception_class(error: Any) -> type[RuntimeError]:
+    """The exception for an error of Triton's client."""
     status = str(error.status())
     if "DEADLINE_EXCEEDED" in status:
         return TooLate
-    # An unknown version is NOT_FOUND, one that is being unloaded UNAVAILABLE, as is a Triton that
-    # is gone.
-    return (
-        NotResident
-        if "NOT_FOUND" in status or "not at ready state" in str(error.message())
-        else NoAnswer
-    )
+    # An unknown version is NOT_FOUND. A version that is being unloaded is UNAVAILABLE, as is a
+    # Triton that is gone.
+    if "NOT_FOUND" in status or "not at ready state" in str(error.message()):
+        return NotResident
+    return NoAnswer

@@ -1,40 +1,38 @@
-"""HTTP connections that cannot exhaust the gateway, whose clients nobody has asked for a token
-yet."""
+"""HTTP connections that cannot exhaust the gateway, even before a client has shown a token."""
 
 import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-CONNECTIONS = 512
-"""At a time; more are closed, so that there are file handles for the spool."""
-SECONDS = 30.0
-"""After so long with the same request, or with none, a connection is closed."""
+MAX_CONNECTIONS = 512
+"""Maximum connections at a time; more are closed, so that the spool has file handles left."""
+IDLE_SECONDS = 30.0
+"""Seconds with the same request, or with none, after which a connection is closed."""
 
 
 class Connection(H11Protocol):
-    """Uvicorn's in Python, because the faster one in C reads headers without end."""
+    """Uvicorn's protocol in Python, because the faster one in C reads headers without end."""
 
-    watch: asyncio.TimerHandle
-    seen: object = None
+    timer: asyncio.TimerHandle
+    last_cycle: object = None
 
     def connection_made(self, transport: Any) -> None:
         """Accept, unless there are too many."""
         super().connection_made(transport)
-        self.watch = self.loop.call_later(SECONDS, self.look)
-        if len(self.connections) > CONNECTIONS:
+        self.timer = self.loop.call_later(IDLE_SECONDS, self.check_idle)
+        if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """No more looks."""
-        self.watch.cancel()
+        """End the checks."""
+        self.timer.cancel()
         super().connection_lost(error)
 
-    def look(self) -> None:
-        """Close the connection of a client that neither finishes its request nor reads its
-        answer."""
-        if self.cycle is self.seen:
+    def check_idle(self) -> None:
+        """Close the connection of a client that neither asks on nor reads its answer."""
+        if self.cycle is self.last_cycle:
             self.transport.abort()
         else:
-            self.seen = self.cycle
-            self.watch = self.loop.call_later(SECONDS, self.look)
+            self.last_cycle = self.cycle
+            self.timer = self.loop.call_later(IDLE_SECONDS, self.check_idle)

@@ -1,5 +1,4 @@
-"""Which release is in force: follows the release log, and keeps an answer that is good for everyone
-in hand."""
+"""Which release is in force: follows the release log, and keeps an answer that is good for all."""
 
 import asyncio
 import itertools
@@ -15,126 +14,127 @@ from models.spec import ModelSpec
 from serving.ask import Triton
 from serving.metrics import Metrics
 
-SECONDS = 0.5
-"""Between two looks into the log."""
-TURNS = 20
-"""Of these, between two looks at what the monitor said."""
+POLL_SECONDS = 0.5
+"""Seconds between two reads of the release log."""
+POLLS_PER_STATUS = 20
+"""Reads of the release log between two reads of the monitor's status."""
 FALLBACK_SECONDS = 5.0
-"""For the one question whose answer is kept."""
+"""Deadline of the question whose answer is kept as the fallback."""
 log = logging.getLogger("kreislauf.gateway")
 
 
 @dataclass
-class Followed:
-    """What is known of one model type."""
+class ModelState:
+    """The state of one model type in this gateway."""
 
     model_type: ModelSpec
     file: Path
-    """Keeps the fallback answer over a restart."""
+    """File that keeps the fallback answer over a restart."""
     release: releases.Release | None = None
     fallback: dict | None = None
     """Answer of some champion to `ModelSpec.fallback`."""
-    asked: int | None = None
+    fallback_version: int | None = None
     """Champion that gave it."""
     versions: set[int] = field(default_factory=set)
-    """All that ever were in force."""
-    read: bool = False
-    """Whether the log was read at all."""
+    """All versions that ever were in force."""
+    log_was_read: bool = False
+    """Whether the release log could be read at all."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Followers:
-    """All model types of a gateway."""
+class ReleaseFollower:
+    """Keeps the states of all model types of a gateway up to date."""
 
-    def __init__(self, kinds: list[ModelSpec], folder: Path, triton: Triton, metrics: Metrics):
+    def __init__(
+        self, model_types: list[ModelSpec], folder: Path, triton: Triton, metrics: Metrics
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         self.triton = triton
         self.metrics = metrics
         self.models = {
-            model_type.name: Followed(model_type, folder / f"{model_type.name}.json")
-            for model_type in kinds
+            model_type.name: ModelState(model_type, folder / f"{model_type.name}.json")
+            for model_type in model_types
         }
-        for one in self.models.values():
+        for state in self.models.values():
             # A machine that lost power may have left half a file; Triton is asked again.
             with suppress(FileNotFoundError, ValueError):
-                one.fallback = json.loads(one.file.read_text())
+                state.fallback = json.loads(state.file.read_text())
 
-    async def refresh(self, one: Followed) -> None:
-        """Read the log; one that cannot be read, or has lost entries, leaves in force what was."""
-        name = one.model_type.name
-        async with one.lock:
+    async def refresh(self, state: ModelState) -> None:
+        """Read the release log.
+
+        A log that cannot be read, or has lost entries, leaves the release in force.
+        """
+        name = state.model_type.name
+        async with state.lock:
             try:
-                if not one.read:
-                    past = await asyncio.to_thread(releases.history, name)
-                    one.versions.update(version for release in past for version in release.versions)
+                if not state.log_was_read:
+                    history = await asyncio.to_thread(releases.history, name)
+                    for past in history:
+                        state.versions.update(past.versions)
                 release = await asyncio.to_thread(releases.current, name)
-                check(one.release, release)
-            except (
-                Exception
-            ) as error:  # Whatever the storage raises, what is in force must not end.
+                check_log_grew(state.release, release)
+            except Exception as error:
+                # Whatever the storage raises, the release in force must not end.
                 self.metrics.release_errors.labels(name).inc()
                 log.warning(
                     "The release log of %s cannot be read, release %s stays: %s",
                     name,
-                    one.release,
+                    state.release,
                     error,
                 )
                 return
-            one.read = True
-            one.release = release
+            state.log_was_read = True
+            state.release = release
             if release:
-                one.versions.update(release.versions)
-                self.metrics.release.labels(name).set(release.number)
-                self.metrics.champion.labels(name).set(release.champion)
-                if release.watermark:
-                    self.metrics.watermark.labels(name).set(release.watermark / 1000)
+                state.versions.update(release.versions)
+                self.metrics.show_release(release)
 
-    async def keep_fallback(self, one: Followed) -> None:
-        """Ask the champion once for what is good for everyone."""
-        release = one.release
-        if release is None or one.asked == release.champion:
+    async def keep_fallback(self, state: ModelState) -> None:
+        """Ask a new champion once for the answer that is good for everyone."""
+        name = state.model_type.name
+        release = state.release
+        if release is None or state.fallback_version == release.champion:
             return
         try:
-            inputs = one.model_type.tensors([one.model_type.fallback])
-            outputs = await self.triton.ask(
-                one.model_type.name, release.champion, inputs, FALLBACK_SECONDS
-            )
-            one.fallback = one.model_type.answers(outputs)[0]
-            one.asked = release.champion
-            draft = one.file.with_suffix(".tmp")
-            draft.write_text(json.dumps(one.fallback))
-            draft.replace(one.file)
-        except (
-            Exception
-        ) as error:  # Whatever Triton says or the disk refuses, the log must still be followed.
-            log.warning("No new fallback answer for %s is kept: %s", one.model_type.name, error)
+            inputs = state.model_type.tensors([state.model_type.fallback])
+            outputs = await self.triton.ask(name, release.champion, inputs, FALLBACK_SECONDS)
+            state.fallback = state.model_type.answers(outputs)[0]
+            state.fallback_version = release.champion
+            draft = state.file.with_suffix(".tmp")
+            draft.write_text(json.dumps(state.fallback))
+            draft.replace(state.file)
+        except Exception as error:
+            # Whatever Triton says or the disk refuses, the log must still be followed.
+            log.warning("No new fallback answer for %s is kept: %s", name, error)
 
-    async def watch(self, one: Followed) -> None:
-        """Tell Prometheus what the monitor last said."""
+    async def show_monitor(self, state: ModelState) -> None:
+        """Show Prometheus the newest status of the monitor."""
+        name = state.model_type.name
         try:
-            said = await asyncio.to_thread(status.read, one.model_type.name)
+            monitor_status = await asyncio.to_thread(status.read, name)
         except Exception as error:  # Answers do not depend on it.
-            log.warning(
-                "What the monitor said of %s cannot be read: %s", one.model_type.name, error
-            )
+            log.warning("What the monitor said of %s cannot be read: %s", name, error)
             return
-        if said:
-            self.metrics.watched(said)
+        if monitor_status:
+            self.metrics.show_monitor(monitor_status)
 
-    async def forever(self) -> None:
-        """Follow until cancelled."""
+    async def follow(self) -> None:
+        """Follow the release log and the monitor until cancelled."""
         for turn in itertools.count():
-            await asyncio.sleep(SECONDS)
-            for one in self.models.values():
-                await self.refresh(one)
-                await self.keep_fallback(one)
-                if turn % TURNS == 0:
-                    await self.watch(one)
+            await asyncio.sleep(POLL_SECONDS)
+            for state in self.models.values():
+                await self.refresh(state)
+                await self.keep_fallback(state)
+                if turn % POLLS_PER_STATUS == 0:
+                    await self.show_monitor(state)
 
 
-def check(before: releases.Release | None, now: releases.Release | None) -> None:
-    """Raises LookupError if the log ends earlier than before: it only grows, so its storage is what
-    is gone."""
+def check_log_grew(before: releases.Release | None, now: releases.Release | None) -> None:
+    """Raises LookupError if the log ends earlier than before.
+
+    The log only grows: if it is shorter, its storage is gone.
+    """
     if before and (now is None or now.number < before.number):
         raise LookupError(
             f"it ended with release {before.number} and now with {now and now.number}"

@@ -1,11 +1,9 @@
-"""The gateway in front of Triton: validates, splits users, asks, falls back, and remembers what it
-showed.
+"""The gateway in front of Triton: validates, splits users, asks, falls back, and remembers answers.
 
-Everything but HTTP, which is in `app.py`. What it does with one request is `Gateway.predict`.
+`app.py` adds HTTP. What happens to one request is `Gateway.predict`.
 """
 
 import asyncio
-import itertools
 import json
 import logging
 import time
@@ -14,36 +12,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from kreislauf.exposures import KINDS, VARIANTS, Exposure, Feedback, Variant
+from kreislauf.exposures import KINDS, Exposure, Feedback, Variant
 from kreislauf.settings import Settings
 from models import spec
 from models.spec import Tensors
-from serving import split
+from serving import parsing, split
 from serving.ask import NoAnswer, NotResident, TooLate, Triton
-from serving.follow import Followed, Followers
+from serving.follow import ModelState, ReleaseFollower
 from serving.metrics import Metrics
+from serving.parsing import USER_CHARACTERS, Refusal
 from serving.spool import Spool
 
-USER_CHARACTERS = 200
-SHADOWS = 8
-"""Shadow questions at a time; more are dropped, so that they never slow an answer down."""
+MAX_SHADOWS = 8
+"""Maximum shadow questions at a time; more are dropped, so that they never slow an answer down."""
 log = logging.getLogger("kreislauf.gateway")
-
-
-class Refused(Exception):
-    """A request that gets no answer: HTTP status and a sentence that says what to do."""
-
-    def __init__(self, status: int, detail: str):
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
 
 
 @dataclass
 class Answer:
-    """What a version, or the fallback, answered."""
+    """The answer of a version, or the fallback answer."""
 
     version: int
     variant: Variant
@@ -53,28 +40,31 @@ class Answer:
 
 
 class Gateway:
-    """All of it but HTTP. Made and used inside one event loop."""
+    """Everything but HTTP. It is made and used inside one event loop."""
 
     def __init__(self, settings: Settings):
         self.metrics = Metrics()
         self.deadline = settings.deadline_ms / 1000
         self.triton = Triton(settings.triton_url)
-        kinds = [spec.load(name) for name in spec.names()]
-        self.followers = Followers(kinds, settings.home / "gateway", self.triton, self.metrics)
+        model_types = [spec.load(name) for name in spec.names()]
+        self.follower = ReleaseFollower(
+            model_types, settings.home / "gateway", self.triton, self.metrics
+        )
         self.exposures, self.feedbacks = (Spool(folder) for folder in settings.spools)
         self.metrics.start(
-            [kind.name for kind in kinds], [folder.name for folder in settings.spools]
+            [model_type.name for model_type in model_types],
+            [folder.name for folder in settings.spools],
         )
         self.shadows: set[asyncio.Task] = set()
 
     async def start(self) -> None:
-        """Know what is live before the first request."""
-        for one in self.followers.models.values():
-            await self.followers.refresh(one)
-            await self.followers.keep_fallback(one)
+        """Learn what is live before the first request."""
+        for state in self.follower.models.values():
+            await self.follower.refresh(state)
+            await self.follower.keep_fallback(state)
         self.background = [
-            asyncio.create_task(self.followers.forever()),
-            asyncio.create_task(self.ticking()),
+            asyncio.create_task(self.follower.follow()),
+            asyncio.create_task(self.close_old_segments()),
         ]
 
     async def stop(self) -> None:
@@ -87,8 +77,8 @@ class Gateway:
         self.exposures.close()
         self.feedbacks.close()
 
-    async def ticking(self) -> None:
-        """Old segments are closed even when nobody asks."""
+    async def close_old_segments(self) -> None:
+        """Close old segments even when nobody asks."""
         while True:
             await asyncio.sleep(1)
             for spool in (self.exposures, self.feedbacks):
@@ -98,207 +88,184 @@ class Gateway:
                     log.error("A segment cannot be closed, the next start does: %s", error)
 
     def ready(self) -> dict[str, str]:
-        """What is wrong with each model type that cannot be answered for; empty when all can."""
-        found = {}
-        for name, one in self.followers.models.items():
-            if not one.read:
-                found[name] = "its release log could not be read yet"
-            elif one.release and one.fallback is None:
-                found[name] = "Triton has not answered yet, and no fallback answer is kept"
-        return found
+        """Problems of the model types that cannot be answered for; empty when all can."""
+        problems = {}
+        for name, state in self.follower.models.items():
+            if not state.log_was_read:
+                problems[name] = "its release log could not be read yet"
+            elif state.release and state.fallback is None:
+                problems[name] = "Triton has not answered yet, and no fallback answer is kept"
+        return problems
 
     async def predict(self, model: str, body: bytes) -> dict:
-        """One answer. Raises Refused."""
+        """One answer. Raises Refusal."""
         began = time.perf_counter()
-        one = self.followed(model)
-        user, inputs = self.understand(one, body)
-        found = await self.answer(one, inputs, user or uuid.uuid4().hex, began)
-        items = one.model_type.items(found.answer)
-        request_id = f"{uuid.uuid4().hex}.{found.variant}.{found.version}"
+        state = self.get_state(model)
+        user, inputs = self.parse_question(state, body)
+        answer = await self.answer(state, inputs, user or uuid.uuid4().hex, began)
+        items = state.model_type.items(answer.answer)
+        request_id = parsing.make_request_id(uuid.uuid4().hex, answer.variant, answer.version)
         seconds = time.perf_counter() - began
-        served = (model, str(found.version), found.variant)
-        self.metrics.requests.labels(*served).inc()
-        for kind in KINDS:
-            self.metrics.feedback.labels(*served, kind)
-        self.metrics.latency.labels(*served).observe(seconds)
-        self.metrics.items.labels(*served).observe(len(items))
-        if found.reason:
-            self.metrics.fallbacks.labels(model, found.reason).inc()
-        self.keep(
+        self.metrics.count_answer(
+            model, answer.version, answer.variant, seconds, len(items), answer.reason
+        )
+        self.write_line(
             self.exposures,
             Exposure(
-                request_id, time.time_ns() // 1_000_000, model, found.version, found.variant,
-                split.pseudonym(user) if user else "", json.dumps(items), round(seconds * 1000, 3),
+                request_id=request_id,
+                ts=time.time_ns() // 1_000_000,
+                model=model,
+                version=answer.version,
+                variant=answer.variant,
+                user=split.pseudonym(user) if user else "",
+                items=json.dumps(items),
+                latency_ms=round(seconds * 1000, 3),
             ),
-        )  # fmt: skip
-        self.shadow(one, inputs, items)
+        )
+        self.start_shadow(state, inputs, items)
         return {
-            "request_id": request_id, "model": model, "version": found.version, "variant": found.variant,
-            "answer": found.answer,
-        }  # fmt: skip
+            "request_id": request_id,
+            "model": model,
+            "version": answer.version,
+            "variant": answer.variant,
+            "answer": answer.answer,
+        }
 
-    async def answer(self, one: Followed, inputs: Tensors, user: str, began: float) -> Answer:
+    async def answer(self, state: ModelState, inputs: Tensors, user: str, began: float) -> Answer:
         """By the user's version or, if that does not answer in time, the fallback."""
-        if one.release is None:
-            raise Refused(
-                503, f"Nothing of {one.model_type.name} is live yet: run the flow retrain."
-            )
+        model = state.model_type.name
+        if state.release is None:
+            raise Refusal(503, f"Nothing of {model} is live yet: run the flow retrain.")
         for attempt in (1, 2):
-            version, variant = split.assign(one.release, user)
+            version, variant = split.assign(state.release, user)
             try:
-                outputs = await self.triton.ask(
-                    one.model_type.name, version, inputs, self.left(began)
-                )
-                return Answer(version, variant, one.model_type.answers(outputs)[0])
+                outputs = await self.triton.ask(model, version, inputs, self.seconds_left(began))
+                return Answer(version, variant, state.model_type.answers(outputs)[0])
             except NotResident:
                 # Two releases may have passed since the log was last read.
                 if attempt == 1:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(self.left(began)):
-                            await self.followers.refresh(one)
+                        async with asyncio.timeout(self.seconds_left(began)):
+                            await self.follower.refresh(state)
+            except TooLate as error:
+                return self.fall_back(state, "deadline", error)
             except NoAnswer as error:
-                return self.fall_back(
-                    one, "deadline" if isinstance(error, TooLate) else "unavailable", error
-                )
-        return self.fall_back(one, "unavailable", NoAnswer(f"version {version} is not resident"))
+                return self.fall_back(state, "unavailable", error)
+        return self.fall_back(state, "unavailable", NoAnswer(f"version {version} is not resident"))
 
-    def left(self, began: float) -> float:
+    def seconds_left(self, began: float) -> float:
         """Seconds until the deadline."""
         return self.deadline - (time.perf_counter() - began)
 
-    def fall_back(self, one: Followed, reason: str, error: Exception) -> Answer:
-        """What is good for everyone. Raises Refused if no version ever said what that is."""
-        log.warning("Fallback for %s: %s", one.model_type.name, error)
-        if one.fallback is None:
-            raise Refused(
+    def fall_back(self, state: ModelState, reason: str, error: Exception) -> Answer:
+        """The answer that is good for everyone. Raises Refusal if no version ever gave it."""
+        model = state.model_type.name
+        log.warning("Fallback for %s: %s", model, error)
+        if state.fallback is None:
+            raise Refusal(
                 503,
-                f"{one.model_type.name} cannot be answered: Triton does not answer, and no fallback is kept.",
+                f"{model} cannot be answered: Triton does not answer, and no fallback is kept.",
             )
-        assert one.release
-        return Answer(one.release.champion, "fallback", one.fallback, reason)
+        assert state.release
+        return Answer(state.release.champion, "fallback", state.fallback, reason)
 
-    def shadow(self, one: Followed, inputs: Tensors, items: list) -> None:
+    def start_shadow(self, state: ModelState, inputs: Tensors, items: list) -> None:
         """Ask a challenger whose share is 0, too, after the answer has left, and compare."""
-        release = one.release
+        release = state.release
         if release is None or release.challenger is None or release.share > 0:
             return
-        if len(self.shadows) >= SHADOWS:
-            self.metrics.shadow_dropped.labels(one.model_type.name).inc()
+        if len(self.shadows) >= MAX_SHADOWS:
+            self.metrics.shadow_dropped.labels(state.model_type.name).inc()
             return
-        task = asyncio.create_task(self.compare(one, release.challenger, inputs, items))
+        task = asyncio.create_task(self.compare(state, release.challenger, inputs, items))
         self.shadows.add(task)
         task.add_done_callback(self.shadows.discard)
 
-    async def compare(self, one: Followed, challenger: int, inputs: Tensors, items: list) -> None:
-        """Share of `items` that the challenger has, too."""
+    async def compare(
+        self, state: ModelState, challenger: int, inputs: Tensors, items: list
+    ) -> None:
+        """Observe the share of `items` that the challenger has, too."""
+        model = state.model_type.name
         try:
-            outputs = await self.triton.ask(one.model_type.name, challenger, inputs, self.deadline)
+            outputs = await self.triton.ask(model, challenger, inputs, self.deadline)
         except (NoAnswer, NotResident) as error:
-            self.metrics.shadow_dropped.labels(one.model_type.name).inc()
-            log.warning("Shadow of %s: %s", one.model_type.name, error)
+            self.metrics.shadow_dropped.labels(model).inc()
+            log.warning("Shadow of %s: %s", model, error)
             return
-        own = one.model_type.items(one.model_type.answers(outputs)[0])
-        share = sum(item in own for item in items) / len(items) if items else float(not own)
-        self.metrics.shadow.labels(one.model_type.name, str(challenger)).observe(share)
+        challenger_items = state.model_type.items(state.model_type.answers(outputs)[0])
+        share = overlap(items, challenger_items)
+        self.metrics.shadow.labels(model, str(challenger)).observe(share)
 
     def feedback(self, body: bytes) -> None:
-        """Take what somebody did with an answer. Raises Refused."""
-        found = parse(body)
-        missing = {"request_id", "model", "kind", "item"} ^ set(found)
-        if missing:
-            raise Refused(
+        """Take what somebody did with an answer. Raises Refusal."""
+        content = parsing.parse(body)
+        wrong = {"request_id", "model", "kind", "item"} ^ set(content)
+        if wrong:
+            raise Refusal(
                 422,
-                f"Send exactly request_id, model, kind and item; {sorted(missing)} is missing or unknown.",
+                "Send exactly request_id, model, kind and item; "
+                f"{sorted(wrong)} is missing or unknown.",
             )
-        one = self.followed(found["model"])
-        variant, version = served(found["request_id"], one)
-        if found["kind"] not in KINDS:
-            raise Refused(
-                422, f"kind is {str(found['kind'])[:100]!r}. Send one of {', '.join(KINDS)}."
-            )
-        if len(json.dumps(found["item"])) > USER_CHARACTERS:
-            raise Refused(
+        model = content["model"]
+        kind = content["kind"]
+        state = self.get_state(model)
+        variant, version = parsing.parse_request_id(content["request_id"], state.versions)
+        if kind not in KINDS:
+            raise Refusal(422, f"kind is {str(kind)[:100]!r}. Send one of {', '.join(KINDS)}.")
+        item = json.dumps(content["item"])
+        if len(item) > USER_CHARACTERS:
+            raise Refusal(
                 422,
-                f"item is longer than {USER_CHARACTERS} characters. Send one of the items of the answer.",
+                f"item is longer than {USER_CHARACTERS} characters. "
+                "Send one of the items of the answer.",
             )
-        self.keep(
+        self.write_line(
             self.feedbacks,
             Feedback(
-                found["request_id"], time.time_ns() // 1_000_000, found["model"], version, variant, found["kind"],
-                json.dumps(found["item"]),
+                request_id=content["request_id"],
+                ts=time.time_ns() // 1_000_000,
+                model=model,
+                version=version,
+                variant=variant,
+                kind=kind,
+                item=item,
             ),
-        )  # fmt: skip
-        self.metrics.feedback.labels(found["model"], str(version), variant, found["kind"]).inc()
+        )
+        self.metrics.feedback.labels(model, str(version), variant, kind).inc()
 
-    def keep(self, spool: Spool, line: Any) -> None:
-        """Spool a line; a full disk costs the line, not the answer, and is counted for the
-        alert."""
+    def write_line(self, spool: Spool, line: Any) -> None:
+        """Spool a line; a full disk costs the line, not the answer, and is counted."""
         try:
             spool.write(line)
         except OSError as error:
             self.metrics.lost.labels(spool.folder.name).inc()
             log.error("A line for %s is lost: %s", spool.folder.name, error)
 
-    def followed(self, model: Any) -> Followed:
-        """Raises Refused for a name that no model type has."""
-        one = self.followers.models.get(model) if isinstance(model, str) else None
-        if one is None:
-            raise Refused(
+    def get_state(self, model: Any) -> ModelState:
+        """State of the model type of this name. Raises Refusal if there is none."""
+        models = self.follower.models
+        if not isinstance(model, str) or model not in models:
+            raise Refusal(
                 404,
-                f"No model type is called {str(model)[:100]!r}. Known: {', '.join(self.followers.models)}.",
+                f"No model type is called {str(model)[:100]!r}. Known: {', '.join(models)}.",
             )
-        return one
+        return models[model]
 
-    def understand(self, one: Followed, body: bytes) -> tuple[str | None, Tensors]:
-        """User and tensors; the parsed JSON, which can be twenty times the body, is not kept while
-        Triton is asked.
+    def parse_question(self, state: ModelState, body: bytes) -> tuple[str | None, Tensors]:
+        """User and tensors of a request. Raises Refusal with the model type's own words.
 
-        Raises Refused with the model type's own words.
+        The parsed JSON can be twenty times the body: it is not kept while Triton is asked.
         """
-        request = parse(body)
-        user = read_user(request)
+        request = parsing.parse(body)
+        user = parsing.pop_user(request)
         try:
-            return user, one.model_type.tensors([request])
+            return user, state.model_type.tensors([request])
         except ValueError as error:
-            raise Refused(422, str(error)[:1_000]) from error
+            raise Refusal(422, str(error)[:1_000]) from error
 
 
-def parse(body: bytes) -> dict:
-    """The JSON object in a body. Raises Refused."""
-    try:
-        found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Refused(400, f"The body is no JSON: {str(error)[:200]}") from error
-    if not isinstance(found, dict):
-        raise Refused(422, f"The body is a JSON {type(found).__name__}. Send an object.")
-    return found
-
-
-def read_user(request: dict) -> str | None:
-    """Whom the answer is for: `user`, else the `session`, taken out of the request; None if neither
-    is there."""
-    user = request.pop("user", None)
-    if user is None:
-        user = request.get("session")
-    if user is None:
-        return None
-    if (
-        isinstance(user, bool)
-        or not isinstance(user, str | int)
-        or not 0 < len(str(user)) <= USER_CHARACTERS
-    ):
-        raise Refused(
-            422, f"user must be an integer or a string of 1 to {USER_CHARACTERS} characters."
-        )
-    return str(user)
-
-
-def served(request_id: Any, one: Followed) -> tuple[Variant, int]:
-    """Variant and version, which the id of a request tells. Raises Refused for ids that were never
-    given."""
-    parts = request_id.split(".") if isinstance(request_id, str) else []
-    if len(parts) == 3 and len(parts[0]) == 32:
-        for variant, version in itertools.product(VARIANTS, one.versions):
-            if parts[1:] == [variant, str(version)]:
-                return variant, version
-    raise Refused(422, "request_id is not one that an answer had: send it back as it came.")
+def overlap(items: list, challenger_items: list) -> float:
+    """Share of `items` that are in `challenger_items`; of no items, 1 if both are empty."""
+    if not items:
+        return float(not challenger_items)
+    return sum(item in challenger_items for item in items) / len(items)

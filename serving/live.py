@@ -1,4 +1,4 @@
-"""Answers of whatever is live: follows the release log, asks Triton for exactly that version."""
+"""Answers of the live version: reads the release log, asks Triton for exactly that version."""
 
 from kreislauf.release import releases, triton
 from models.spec import Tensors

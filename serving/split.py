@@ -6,20 +6,21 @@ from kreislauf.exposures import Variant
 from kreislauf.release.releases import Release
 
 
-def place(user: str, salt: str) -> float:
-    """Where in [0, 1) a user stands in the experiment called `salt`: uniform over users,
-    independent between salts."""
+def bucket(user: str, salt: str) -> float:
+    """The user's position in [0, 1): uniform over users, independent between salts."""
     return int.from_bytes(blake2b(f"{salt}\n{user}".encode(), digest_size=6).digest()) / 2**48
 
 
 def assign(release: Release, user: str) -> tuple[int, Variant]:
-    """Version and variant of a user. A changed share moves only the users between the old share and
-    the new."""
-    if release.challenger is not None and place(user, release.salt) < release.share:
+    """Version and variant of a user.
+
+    A changed share moves only the users between the old share and the new.
+    """
+    if release.challenger is not None and bucket(user, release.salt) < release.share:
         return release.challenger, "challenger"
     return release.champion, "champion"
 
 
 def pseudonym(user: str) -> str:
-    """Of a user, for the exposures: the same in every experiment, 16 hex digits."""
+    """A user's name in the exposures: 16 hex digits, the same in every experiment."""
     return blake2b(user.encode(), digest_size=8).hexdigest()

@@ -1,10 +1,9 @@
-"""Exposures and feedback on their way to the lake: segments of JSON lines in a folder that
-`flows/ingest.py` loads.
+"""Exposures and feedback on their way to the lake: segments of JSON lines in a folder.
 
-A line is handed to the operating system before its answer leaves, so a killed gateway loses none,
-and nothing is held in memory. (A machine that loses power loses what its disk has not got yet.) A
-segment is `.open` while it is written, and `.jsonl` when it is whole; segments that a killed
-gateway left open are closed by the next.
+The flow `collect` loads them. A line is handed to the operating system before its answer leaves, so
+a killed gateway loses none, and nothing is held in memory. (A machine that loses power loses what
+its disk has not got yet.) A segment is `.open` while it is written, and `.jsonl` when it is whole.
+The next gateway closes the segments that a killed gateway left open.
 """
 
 import fcntl
@@ -17,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 SEGMENT_BYTES = 16_000_000
+"""Size at which a segment is closed."""
 SEGMENT_SECONDS = 60.0
-"""An older segment is closed, so that the lake is not behind by more."""
+"""Age at which a segment is closed, so that the lake is not behind by more."""
 
 
 class Spool:
@@ -36,8 +36,7 @@ class Spool:
         adopt(folder)
 
     def write(self, line: msgspec.Struct) -> None:
-        """Append one line. Raises OSError when the disk does not take it; then nothing of it is
-        there."""
+        """Append one line, or nothing of it: raises OSError when the disk does not take it."""
         if self._file < 0:
             self._open()
         data = self._encoder.encode(line) + b"\n"
@@ -52,7 +51,7 @@ class Spool:
             self.close()
 
     def tick(self) -> None:
-        """Close the segment when it is old enough; called now and then."""
+        """Close the segment if it is old enough; the gateway calls it every second."""
         if self._file >= 0 and time.monotonic() - self._opened >= self.seconds:
             self.close()
 
@@ -79,10 +78,12 @@ class Spool:
 
 
 def adopt(folder: Path) -> None:
-    """Close the segments whose gateway is gone; half a last line goes with them and is quarantined
-    when loaded."""
+    """Close the segments whose gateway is gone.
+
+    Half a last line stays in its segment, and is quarantined when it is loaded.
+    """
     for path in folder.glob("*.open"):
-        # One that is gone was closed meanwhile by the gateway that wrote it.
+        # A file that is not there any more was closed meanwhile by the gateway that wrote it.
         with suppress(FileNotFoundError), path.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

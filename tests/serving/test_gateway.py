@@ -68,7 +68,7 @@ def test_the_live_version_answers_and_the_answer_is_remembered(gateway: TestClie
 def test_prometheus_sees_what_the_monitor_last_said(
     gateway: TestClient, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(follow, "TURNS", 1)
+    monkeypatch.setattr(follow, "POLLS_PER_STATUS", 1)
     told = status.MonitorStatus(model="tiny", version=1, end=5_000, at=9_000, verdict="quiet")
     status.write(
         told.model_copy(
@@ -89,7 +89,7 @@ def test_prometheus_sees_what_the_monitor_last_said(
     assert metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="quiet"}') == 0
     assert metric(gateway, "kreislauf_monitor_signal") == 0, "a signal that is no more is not shown"
     (Path(settings().releases) / "tiny" / "monitor.json").write_text("{")
-    time.sleep(3 * follow.SECONDS)
+    time.sleep(3 * follow.POLL_SECONDS)
     assert gateway.get("/ready").status_code == 200, "answers do not depend on it"
 
 
@@ -192,7 +192,7 @@ def test_a_new_release_is_followed_without_a_restart(gateway: TestClient, live):
 
 
 def test_two_releases_between_two_looks_into_the_log_cost_no_answer(live, monkeypatch):
-    monkeypatch.setattr("serving.follow.SECONDS", 60)
+    monkeypatch.setattr("serving.follow.POLL_SECONDS", 60)
     live(1)
     with TestClient(create(settings())) as gateway:
         live(2)
@@ -203,7 +203,7 @@ def test_two_releases_between_two_looks_into_the_log_cost_no_answer(live, monkey
 
 
 def test_a_slow_release_log_does_not_delay_an_answer(live, monkeypatch):
-    monkeypatch.setattr("serving.follow.SECONDS", 60)
+    monkeypatch.setattr("serving.follow.POLL_SECONDS", 60)
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "500")
     live(1)
     with TestClient(create(settings())) as gateway:
@@ -229,7 +229,7 @@ def test_releases_are_followed_although_no_fallback_can_be_stored(
 ):
     (home / "gateway" / "tiny.tmp").mkdir()
     live(2)
-    until(lambda: gateway.app.state.gateway.followers.models["tiny"].asked == 2)
+    until(lambda: gateway.app.state.gateway.follower.models["tiny"].fallback_version == 2)
     live(3)
     until(lambda: metric(gateway, 'kreislauf_release{model="tiny"}') == 3)
 
@@ -246,7 +246,7 @@ def test_users_keep_their_variant_and_a_share_of_them_gets_the_challenger(
     gateway: TestClient, live
 ):
     live(1, challenger=2, share=0.5)
-    until(lambda: gateway.app.state.gateway.followers.models["tiny"].release.challenger == 2)
+    until(lambda: gateway.app.state.gateway.follower.models["tiny"].release.challenger == 2)
     first = [ask(gateway, 150, user=user)["variant"] for user in range(60)]
     assert first == [ask(gateway, 150, user=user)["variant"] for user in range(60)]
     assert set(first) == {"champion", "challenger"}
@@ -261,7 +261,7 @@ def test_a_challenger_without_a_share_is_asked_in_the_shadow_and_never_shown(
     gateway: TestClient, live
 ):
     live(1, challenger=2, share=0.0)
-    until(lambda: gateway.app.state.gateway.followers.models["tiny"].release.challenger == 2)
+    until(lambda: gateway.app.state.gateway.follower.models["tiny"].release.challenger == 2)
     assert {ask(gateway, price, user=price)["version"] for price in (50, 150)} == {1}
     until(lambda: metric(gateway, "kreislauf_shadow_overlap_count") == 2)
     assert metric(gateway, "kreislauf_shadow_overlap_sum") == 1
@@ -425,7 +425,7 @@ def test_a_parsed_request_is_not_kept_while_triton_is_asked(gateway: TestClient,
         assert known[0]() is None
         return {"returned": np.array([[True]])}
 
-    monkeypatch.setattr("serving.gateway.parse", parse)
+    monkeypatch.setattr("serving.parsing.parse", parse)
     monkeypatch.setattr(gateway.app.state.gateway.triton, "ask", asked)
     ask(gateway)
     assert len(known) == 1

@@ -99,7 +99,7 @@ def test_headers_without_end_do_not_fill_the_memory(address: str, endless: bytes
 
 
 def test_clients_that_ask_nothing_or_read_nothing_lose_their_connection(address: str, monkeypatch):
-    monkeypatch.setattr(connections, "SECONDS", 1.0)
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 1.0)
     host, port = address.split(":")
     silent, deaf = (socket.create_connection((host, int(port)), timeout=10) for _ in range(2))
     with silent, deaf:
@@ -111,7 +111,7 @@ def test_clients_that_ask_nothing_or_read_nothing_lose_their_connection(address:
 
 
 def test_more_connections_than_there_are_file_handles_for_are_closed(address: str, monkeypatch):
-    monkeypatch.setattr(connections, "CONNECTIONS", 20)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
     host, port = address.split(":")
     many = [socket.create_connection((host, int(port)), timeout=10) for _ in range(30)]
     time.sleep(0.5)
