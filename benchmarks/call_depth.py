@@ -1,7 +1,7 @@
 """How many functions of ours are between a flow and the library that does the work.
 
 `depths` follows calls from a flow and gives the longest chain of our functions, the flow included,
-whose last one calls a library of `WORK`. A chain of 3 is a flow, a task, and a function that asks
+whose last one calls a library of `WORK`. `python -m benchmarks.call_depth` prints all of them. A chain of 3 is a flow, a task, and a function that asks
 the library. How it counts:
 
 - Our functions are those of flows, tasks, kreislauf and models. A call is resolved by its name:
@@ -20,8 +20,8 @@ All work counts, not what is named after the flow only, so a chain may end in a 
 
 from collections.abc import Iterable
 
-from benchmarks.call_graph import Code
-from benchmarks.sources import Offender, Source
+from benchmarks.call_graph import OURS, Code
+from benchmarks.sources import Offender, Source, sources
 
 FLOWS = ("ingest", "train", "promote", "publish", "monitor")
 """Flows whose depth is measured."""
@@ -47,40 +47,55 @@ WORK: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 module that imports the library."""
 
 
-def does_work(code: Code, name: str) -> bool:
-    """Whether a function itself calls an operation of `WORK`."""
+def libraries_of(code: Code, name: str) -> set[str]:
+    """Libraries of `WORK` whose operations a function calls itself."""
     calls = code.calls[name]
+    libraries = set()
     for called in calls.foreign:
         library, _, rest = called.partition(".")
-        if rest.startswith(WORK.get(library, ((), ()))[0]):
-            return True
-    imports = code.functions[name].module.imports.values()
-    libraries = {imported.split(".")[0] for imported in imports} & set(WORK)
-    return any(method in WORK[library][1] for library in libraries for method in calls.methods)
+        if library in WORK and rest.startswith(WORK[library][0]):
+            libraries.add(library)
+    for imported in code.functions[name].module.imports.values():
+        library = imported.split(".")[0]
+        if library in WORK and not set(WORK[library][1]).isdisjoint(calls.methods):
+            libraries.add(library)
+    return libraries
 
 
-def longest_chain(
-    code: Code, name: str, computed: dict[str, list[str]], above: frozenset[str] = frozenset()
-) -> list[str]:
-    """The longest chain from a function to one that does work; empty if it reaches none."""
-    if name in computed:
-        return computed[name]
-    longest = [name] if does_work(code, name) else []
+Chains = dict[str, list[str]]
+"""Library to the longest chain to it, as dotted names of functions."""
+
+
+def chains_from(
+    code: Code, name: str, computed: dict[str, Chains], above: frozenset[str] = frozenset()
+) -> Chains:
+    """The longest chain from a function to each library that it reaches."""
+    if name in computed or name not in code.functions:
+        return computed.get(name, {})
+    longest = {library: [name] for library in libraries_of(code, name)}
     for called in code.calls[name].ours:
         if called in above or called == name:
             continue
-        chain = longest_chain(code, called, computed, above | {name})
-        if chain and len(chain) >= len(longest):
-            longest = [name, *chain]
+        for library, chain in chains_from(code, called, computed, above | {name}).items():
+            if len(chain) >= len(longest.get(library, [])):
+                longest[library] = [name, *chain]
     computed[name] = longest
     return longest
 
 
-def chains(files: Iterable[Source]) -> dict[str, list[str]]:
-    """The longest chain of each flow of `FLOWS`, as dotted names."""
+def all_chains(files: Iterable[Source]) -> dict[str, Chains]:
+    """The longest chain from each flow of `FLOWS` to each library."""
     code = Code(files)
-    computed: dict[str, list[str]] = {}
-    return {flow: longest_chain(code, f"flows.{flow}.{flow}", computed) for flow in FLOWS}
+    computed: dict[str, Chains] = {}
+    return {flow: chains_from(code, f"flows.{flow}.{flow}", computed) for flow in FLOWS}
+
+
+def chains(files: Iterable[Source]) -> dict[str, list[str]]:
+    """The longest chain of each flow; empty for one that reaches no library."""
+    return {
+        flow: max(by_library.values(), key=len, default=[])
+        for flow, by_library in all_chains(files).items()
+    }
 
 
 def depths(files: Iterable[Source]) -> dict[str, int]:
@@ -89,9 +104,31 @@ def depths(files: Iterable[Source]) -> dict[str, int]:
 
 
 def deep_flows(files: Iterable[Source]) -> list[Offender]:
-    """Flows whose longest chain has more than `MAX_DEPTH` functions."""
+    """Flows whose longest chain has more than `MAX_DEPTH` functions, or whose work is not found."""
     return [
         Offender("call_depth", f"flows/{flow}.py", 1, f"{len(chain)}: {' > '.join(chain)}")
         for flow, chain in chains(files).items()
-        if len(chain) > MAX_DEPTH
+        if not 1 <= len(chain) <= MAX_DEPTH
     ]
+
+
+def lost_calls(files: Iterable[Source]) -> list[Offender]:
+    """Calls of functions of ours that are not there: they would end a chain too early."""
+    code = Code(files)
+    return [
+        Offender("lost_calls", code.functions[name].module.path, code.functions[name].line, called)
+        for name, calls in code.calls.items()
+        for called in calls.foreign
+        if called.split(".")[0] in OURS and code.is_lost(called)
+    ]
+
+
+def main() -> None:
+    """Print the longest chain from each flow to each library."""
+    for flow, by_library in all_chains(sources()).items():
+        for library, chain in sorted(by_library.items()):
+            print(f"{flow}, {library}, {len(chain)}: {' > '.join(chain)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,12 @@
 """Which function of ours calls which, from the text of the files."""
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
+from benchmarks.modules import Definition, Function, Module, bound_names
 from benchmarks.sources import Source
 
 OURS = ("flows", "tasks", "kreislauf", "models")
@@ -15,46 +17,6 @@ CONSTRUCTORS = ("__init__", "__post_init__")
 """Methods that a constructor calls."""
 WRAPPERS = ("submit", "map", "with_options", "fn")
 """Attributes of a task or flow whose call calls it."""
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@dataclass
-class Module:
-    """A module of ours."""
-
-    name: str
-    tree: ast.Module
-    imports: dict[str, str] = field(default_factory=dict)
-    """Local name to dotted name, of every import in the file."""
-    defined: dict[str, ast.stmt] = field(default_factory=dict)
-    """Functions and classes at the top of the file."""
-
-    def __post_init__(self) -> None:
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    top = alias.name.split(".")[0]
-                    self.imports[alias.asname or top] = alias.name if alias.asname else top
-            elif isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    self.imports[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-        for statement in self.tree.body:
-            if isinstance(statement, Function | ast.ClassDef):
-                self.defined[statement.name] = statement
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A function of ours, and where it is."""
-
-    module: Module
-    owner: str | None
-    """Dotted name of the class whose method it is."""
-    node: Function
-
-    @property
-    def is_property(self) -> bool:
-        return any("property" in ast.unparse(item) for item in self.node.decorator_list)
 
 
 class Code:
@@ -67,7 +29,7 @@ class Code:
         for file in files:
             if file.path.split("/")[0] in OURS:
                 name = file.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-                self.modules[name] = Module(name, file.tree)
+                self.modules[name] = Module(name, file.path, file.tree)
         for module in self.modules.values():
             for name, node in module.defined.items():
                 self._define(module, f"{module.name}.{name}", node)
@@ -89,15 +51,29 @@ class Code:
             if module is None:
                 continue
             rest = parts[length:]
+            if not rest and length > 1:  # a function may be called as the module that it is from
+                module = self.modules.get(".".join(parts[:-1]), module)
+                rest = parts[-1:]
             if rest and rest[0] in module.imports and name not in passed:
                 target = ".".join([module.imports[rest[0]], *rest[1:]])
                 return self.resolve(target, passed | {name})
             return name
         return name
 
+    def is_lost(self, name: str) -> bool:
+        """Whether a dotted name begins with a module of ours that does not hold the next name."""
+        first, *rest = name.split(".")
+        while f"{first}.{rest[0]}" in self.modules and len(rest) > 1:
+            first = f"{first}.{rest.pop(0)}"
+        module = self.modules.get(first)
+        return module is not None and rest[0] not in {*module.defined, *module.constants}
+
     def name(self, module: Module, node: ast.expr) -> str | None:
         """The dotted name of what a module calls `node`; None if it is none of its names."""
-        first, _, rest = ast.unparse(node).partition(".")
+        text = ast.unparse(node)
+        if not re.fullmatch(r"[\w.]+", text):
+            return None
+        first, _, rest = text.partition(".")
         if first in module.imports:
             start = module.imports[first]
         elif first in module.defined:
@@ -185,6 +161,7 @@ class Scope:
         self.module: Module = definition.module
         self.node: Function = definition.node
         self.types: dict[str, str] = {}
+        self.variables: set[str] = bound_names(self.node)
         arguments = self.node.args
         for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
             self._bind(argument, code.annotated(self.module, argument.annotation))
@@ -257,6 +234,9 @@ class Scope:
         return self.name(node)
 
     def name(self, node: ast.expr) -> str | None:
+        """The dotted name of what is no variable of the function."""
+        if ast.unparse(node).split(".")[0] in self.variables:
+            return None
         return self.code.name(self.module, node)
 
     def calls(self) -> Calls:

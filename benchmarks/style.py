@@ -11,7 +11,10 @@ JSON line last, which always counts the whole repository.
 - `parallel_assignments_per_1000`: `a, b = x, y` by 1,000 non-blank lines of the product.
 - `conditionals_per_1000`: `x if c else y` by as many.
 - `long_lines`: lines above 100 characters in the repository's Python.
-- `old_words`: see `benchmarks.words`, as `words_a_sentence`.
+- `old_words`: names and phrases of the old vocabulary; see `benchmarks.words`.
+- `words_a_sentence`: the larger of two medians, of the product's docstrings and of docs/*.md. An
+  entry of a list or of `Args:` is a sentence; headings, tables and code are none.
+- `merged_sections`: docstrings whose `Args:` does not stand on a line of its own.
 - `call_depth`: see `benchmarks.call_depth`.
 - `reads_per_retraining`: see `benchmarks.row_reads`.
 """
@@ -169,7 +172,10 @@ def offenders(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> list
         *conditionals(files),
         *long_lines(files),
         *words.old_words(files, pages),
+        *words.merged_sections(files),
+        *words.long_sentences(files, pages),
         *call_depth.deep_flows(files),
+        *call_depth.lost_calls(files),
     ]
     return sorted(everything, key=lambda offender: (offender.path, offender.line))
 
@@ -199,6 +205,7 @@ def summary(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> dict:
         "conditionals_per_1000": per_1000(all_conditionals, files),
         "long_lines": len(long_lines(files)),
         "old_words": len(words.old_words(files, pages)),
+        "merged_sections": len(words.merged_sections(files)),
         "words_a_sentence": words.words_a_sentence(files, pages),
         "call_depth": call_depth.depths(files),
         "reads_per_retraining": reads_per_retraining(),

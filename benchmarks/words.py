@@ -1,6 +1,7 @@
 """Words of the old vocabulary, and how long the sentences are."""
 
 import ast
+import itertools
 import re
 import statistics
 from collections.abc import Iterable, Iterator
@@ -90,6 +91,8 @@ EXEMPT = (
     "tests/test_structure.py",
 )
 """Files that must spell the old words: those that map stored names, and their tests."""
+LONG_SENTENCE = 35
+"""Words from which a sentence is named to people; no goal depends on it."""
 CODE = (*PRODUCT, "benchmarks", "notebooks")
 """Folders whose identifiers and strings are searched."""
 
@@ -160,39 +163,68 @@ def old_words(files: Iterable[Source], pages: Iterable[tuple[str, str]]) -> list
     return offenders
 
 
-def docstrings(file: Source) -> Iterator[str]:
-    """Docstrings of a file: of modules, classes and functions, and those below constants."""
+def docstrings(file: Source) -> Iterator[tuple[int, str]]:
+    """Line and text of a file's docstrings: of modules, classes, functions and constants."""
     for node in ast.walk(file.tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            yield str(node.value.value)
+            yield node.lineno, str(node.value.value)
 
 
-SECTION = re.compile(r"^\s*(Args|Returns|Raises|Yields|Attributes):", re.MULTILINE)
-"""Headings of a docstring's sections, each of which begins a sentence."""
-ENTRY = re.compile(r"^\s*(?:[-*]|\d+\.|[\w., ]{1,40}:)\s+", re.MULTILINE)
-"""Beginning of a list's entry or of an argument, which begins a sentence."""
-END = re.compile(r"(?<=[.!?])[)\"'`]*\s+(?=[\"'`(*\[]*[A-Z0-9`])|\n\s*\n|\x00")
+SECTIONS = r"^\s*(?:Args|Returns|Raises|Yields|Attributes):"
+"""Headings of a docstring's sections."""
+ARGUMENT = re.compile(r"^\s*\w[\w.]*(?:, \w[\w.]*)*:\s", re.MULTILINE)
+"""Beginning of an entry of a section, which begins a sentence."""
+ITEM = re.compile(r"^\s*(?:[-*]|\d+\.)\s+", re.MULTILINE)
+"""Beginning of an entry of a list, which begins a sentence."""
+END = re.compile(r"(?<=[.!?])[)\"'`*]*\s+(?=[\"'`(*\[]*[A-Z0-9`])|\n\s*\n|\x00")
 """Place between two sentences."""
 
 
 def sentence_lengths(text: str) -> list[int]:
     """Words of each sentence of running text; headings, tables and code do not count."""
     text = re.sub(r"```.*?```", "\n\n", text, flags=re.DOTALL)
-    text = re.sub(r"^\s*(\||#|!\[|<|>>>).*$", "\n", text, flags=re.MULTILINE)
-    text = ENTRY.sub("\x00", SECTION.sub("\x00", text))
-    words = [re.findall(r"\S*\w\S*", sentence) for sentence in END.split(text)]
-    return [len(sentence) for sentence in words if sentence]
+    text = re.sub(r"^\s*(\||#|!\[|<|>>>).*$|^(    ){1,2}\w.* = .*$", "\n", text, flags=re.MULTILINE)
+    prose, *sections = re.split(SECTIONS, text, flags=re.MULTILINE)
+    sections = [ARGUMENT.sub("\x00", section) for section in sections]
+    text = ITEM.sub("\x00", "\x00".join([prose, *sections]))
+    sentences = [re.findall(r"\S*\w\S*", sentence) for sentence in END.split(text)]
+    return [len(words) for words in sentences if words]
 
 
 def words_a_sentence(files: Iterable[Source], pages: Iterable[tuple[str, str]]) -> float:
-    """Median words of a sentence in the product's docstrings and in docs/*.md."""
-    lengths = [
-        length
-        for file in product(files)
-        for text in docstrings(file)
-        for length in sentence_lengths(text)
+    """The larger of two medians of words by sentence: the product's docstrings, and docs/*.md."""
+    docstring_texts = [text for file in product(files) for _, text in docstrings(file)]
+    doc_texts = [text for path, text in pages if path.startswith("docs/")]
+    medians = [
+        statistics.median(length for text in texts for length in sentence_lengths(text))
+        for texts in (docstring_texts, doc_texts)
+        if texts
     ]
-    for path, text in pages:
+    return float(max(medians))
+
+
+def long_sentences(files: Iterable[Source], pages: Iterable[tuple[str, str]]) -> list[Offender]:
+    """Texts of the product's docstrings and of docs/*.md, by line, with a sentence that is long."""
+    texts = [(file.path, line, text) for file in product(files) for line, text in docstrings(file)]
+    for path, page in pages:
         if path.startswith("docs/"):
-            lengths += sentence_lengths(text)
-    return float(statistics.median(lengths))
+            starts = [0, *(match.end() for match in re.finditer(r"\n\s*\n", page))]
+            for start, end in itertools.pairwise([*starts, len(page)]):
+                texts.append((path, page[:start].count("\n") + 1, page[start:end]))
+    offenders = []
+    for path, line, text in texts:
+        longest = max(sentence_lengths(text), default=0)
+        if longest > LONG_SENTENCE:
+            reason = f"a sentence of {longest} words"
+            offenders.append(Offender("long_sentences", path, line, reason))
+    return offenders
+
+
+def merged_sections(files: Iterable[Source]) -> list[Offender]:
+    """Docstrings in which `Args:` or the like does not stand on a line of its own."""
+    return [
+        Offender("merged_sections", file.path, line, match[0].strip())
+        for file in product(files)
+        for line, text in docstrings(file)
+        for match in re.finditer(SECTIONS + r" *\S.*$", text, re.MULTILINE)
+    ]
