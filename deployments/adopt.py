@@ -1,4 +1,4 @@
-"""Make the best parameters of a search those of the deployments train and retrain, in prefect.yaml.
+"""Write the best parameters of a search into prefect.yaml, for the deployments train and retrain.
 
 `python -m deployments.adopt MODEL STUDY`, or `make adopt MODEL=... STUDY=...`. No flow does this.
 """
@@ -23,19 +23,18 @@ TRAINING = ("flows.train.train", "flows.retrain.retrain")
 
 
 def adopt(model: str, study: str, file: Path = ROOT / "prefect.yaml") -> str:
-    """Write the best parameters of a study into the deployments that train `model`. Returns the
-    change as a diff.
+    """Write the best parameters of a study into the deployments that train `model`.
 
-    Raises ValueError when nothing of the study has finished, its parameters are not the model
-    type's any more, or no deployment trains the model; registry.RegistryError when there is no such
-    study. Then nothing is written.
+    Returns the change as a diff. Nothing is written when it raises: ValueError when no trial has
+    finished, the parameters do not fit the model type any more, or no deployment trains the model;
+    registry.RegistryError when there is no such study.
     """
-    kind = spec.load(model)
-    found = studies.get(model, study)
-    params = {**found.fixed, **search.best(studies.trials(found)).params}
-    kind.Params.model_validate(params)
+    model_type = spec.load(model)
+    record = studies.get(model, study)
+    params = {**record.fixed, **search.best(studies.trials(record)).params}
+    model_type.Params.model_validate(params)
     before = file.read_text()
-    after = edited(before, model, params)
+    after = edit(before, model, params)
     file.write_text(after)
     lines = difflib.unified_diff(
         before.splitlines(True), after.splitlines(True), file.name, f"{file.name}, adopted"
@@ -43,8 +42,8 @@ def adopt(model: str, study: str, file: Path = ROOT / "prefect.yaml") -> str:
     return "".join(lines)
 
 
-def edited(text: str, model: str, params: dict[str, Any]) -> str:
-    """prefect.yaml with `params` in place, and everything else as it was, comments too."""
+def edit(text: str, model: str, params: dict[str, Any]) -> str:
+    """The text of prefect.yaml with `params`, and everything else as it was, comments too."""
     from ruamel.yaml import YAML
 
     editor = YAML()
@@ -53,11 +52,11 @@ def edited(text: str, model: str, params: dict[str, Any]) -> str:
     editor.width = 4096
     editor.indent(mapping=2, sequence=4, offset=2)
     content = editor.load(text)
-    trainings = list(of(model, content["deployments"]))
+    trainings = list(select_trainings(model, content["deployments"]))
     if not trainings:
         raise ValueError(
-            f"No deployment in prefect.yaml trains {model}: give {' or '.join(TRAINING)} one with the parameter "
-            f"`model: {model}`."
+            f"No deployment in prefect.yaml trains {model}: give {' or '.join(TRAINING)} one "
+            f"with the parameter `model: {model}`."
         )
     for deployment in trainings:
         refuse_to_share(deployment, model)
@@ -73,39 +72,41 @@ def edited(text: str, model: str, params: dict[str, Any]) -> str:
     return out.getvalue()
 
 
-def of(model: str, deployments: list) -> Iterator[Any]:
+def select_trainings(model: str, deployments: list) -> Iterator[Any]:
     """The deployments that train `model`."""
     from flows.train import train
 
     default = inspect.signature(train.fn).parameters["model"].default
     for deployment in deployments:
-        if (
-            deployment["entrypoint"] in TRAINING
-            and deployment.get("parameters", {}).get("model", default) == model
-        ):
+        trained = deployment.get("parameters", {}).get("model", default)
+        if deployment["entrypoint"] in TRAINING and trained == model:
             yield deployment
 
 
 def refuse_to_share(deployment: Any, model: str) -> None:
-    """Raise ValueError if an event of another model would start the deployment with this model's
-    parameters."""
-    others = [name for name in spec.names() if name != model]
+    """Raise ValueError if events of other models start the deployment with these parameters."""
+    other_models = [name for name in spec.names() if name != model]
+    if not other_models:
+        return
     for trigger in deployment.get("triggers", []):
-        if others and str(trigger.get("match", {}).get("prefect.resource.id", "*")).endswith("*"):
+        resource = str(trigger.get("match", {}).get("prefect.resource.id", "*"))
+        if resource.endswith("*"):
             raise ValueError(
-                f"The trigger {trigger['name']} starts {deployment['name']} for {', '.join(others)}, too, which would "
-                f"get the parameters of {model}. Let it match `kreislauf.model.{model}` alone, and give the others a "
-                "deployment of their own."
+                f"The trigger {trigger['name']} starts {deployment['name']} for "
+                f"{', '.join(other_models)}, too, which would get the parameters of {model}. Let "
+                f"it match `kreislauf.model.{model}` alone, and give the others a deployment of "
+                "their own."
             )
 
 
 def main() -> None:
+    """Adopt the parameters, and print the change."""
     parser = argparse.ArgumentParser(prog="make adopt", description=__doc__)
     parser.add_argument("model", metavar="MODEL", help="a folder in models/")
     parser.add_argument("study", metavar="STUDY", help="as the flow tune printed it")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        change = adopt(given.model, given.study)
+        change = adopt(arguments.model, arguments.study)
     except (ValueError, RegistryError) as error:
         sys.exit(str(error))
     if not change:

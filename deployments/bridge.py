@@ -1,10 +1,9 @@
 """Alertmanager's webhook into Prefect's events: `python -m deployments.bridge`, on loopback.
 
-An alert becomes the event that its label `event` names, `kreislauf.alert` by default, and once more
-`kreislauf.alert.resolved` when it is over. The same alert sent again is the same event, by its id,
-and is sent on once. What Prefect does not take is answered with 503, and Alertmanager sends it
-again. KREISLAUF_BRIDGE_TOKEN, which Alertmanager has to bring as `Authorization: Bearer ...`, must
-be set.
+An alert becomes the event that its label `event` names, `kreislauf.alert` by default. When it is
+over, it becomes `kreislauf.alert.resolved`. The same alert sent again is the same event, by its id,
+and is sent on once. If Prefect does not take an event, the answer is 503, and Alertmanager sends
+it again. KREISLAUF_BRIDGE_TOKEN must be set; Alertmanager brings it as `Authorization: Bearer ...`.
 """
 
 import argparse
@@ -23,8 +22,10 @@ from pydantic import AwareDatetime, BaseModel
 
 from kreislauf import events
 
-REMEMBERED = 10_000
-NAMES = {events.KPI_FELL, events.ALERT}
+MAX_REMEMBERED = 10_000
+"""Maximum ids of sent events in memory."""
+ALLOWED_EVENTS = {events.KPI_FELL, events.ALERT}
+"""Events that an alert may name in its label."""
 
 
 class Alert(BaseModel):
@@ -39,25 +40,32 @@ class Alert(BaseModel):
 
 
 class Webhook(BaseModel):
-    """What Alertmanager posts."""
+    """The body that Alertmanager posts."""
 
     alerts: list[Alert]
 
 
 def as_event(alert: Alert) -> dict[str, Any]:
-    """An alert as Prefect wants its events. A name that an alert must not send becomes
-    `kreislauf.alert`."""
-    resolved = alert.status == "resolved"
-    wanted = alert.labels.get("event", events.ALERT)
-    name = events.ALERT_RESOLVED if resolved else wanted if wanted in NAMES else events.ALERT
+    """An alert as Prefect wants its events.
+
+    A name that an alert must not send becomes `kreislauf.alert`.
+    """
+    if alert.status == "resolved":
+        event = events.ALERT_RESOLVED
+        occurred = alert.endsAt
+    else:
+        event = alert.labels.get("event", events.ALERT)
+        occurred = alert.startsAt
+        if event not in ALLOWED_EVENTS:
+            event = events.ALERT
     model = alert.labels.get("model")
     title = alert.labels.get("alertname", "unnamed")
     resource = f"kreislauf.model.{model}" if model else f"kreislauf.alert.{title}"
-    told = f"{alert.fingerprint} {alert.startsAt.isoformat()} {name}"
+    identity = f"{alert.fingerprint} {alert.startsAt.isoformat()} {event}"
     return {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, told)),
-        "occurred": (alert.endsAt if resolved else alert.startsAt).isoformat(),
-        "event": name,
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, identity)),
+        "occurred": occurred.isoformat(),
+        "event": event,
         "resource": {"prefect.resource.id": resource, "prefect.resource.name": model or title},
         "payload": {
             "model": model,
@@ -81,12 +89,11 @@ def create(token: str) -> FastAPI:
 
     @app.post("/alerts", status_code=204)
     async def alerts(webhook: Webhook, request: Request) -> None:
-        given = request.headers.get("authorization", "").encode()
-        if not hmac.compare_digest(given, f"Bearer {token}".encode()):
+        header = request.headers.get("authorization", "").encode()
+        if not hmac.compare_digest(header, f"Bearer {token}".encode()):
             raise HTTPException(401, "Send the bridge's token: Authorization: Bearer ...")
-        new = {
-            event["id"]: event for event in map(as_event, webhook.alerts) if event["id"] not in sent
-        }
+        incoming = {event["id"]: event for event in map(as_event, webhook.alerts)}
+        new = {name: event for name, event in incoming.items() if name not in sent}
         if not new:
             return
         try:
@@ -96,14 +103,14 @@ def create(token: str) -> FastAPI:
         except httpx.HTTPError as error:
             raise HTTPException(503, "Prefect did not take the events; send them again.") from error
         sent.update(dict.fromkeys(new))
-        while len(sent) > REMEMBERED:
+        while len(sent) > MAX_REMEMBERED:
             sent.popitem(last=False)
 
     return app
 
 
 def main() -> None:
-    """See the module."""
+    """Serve until stopped."""
     parser = argparse.ArgumentParser(
         prog="python -m deployments.bridge", description=(__doc__ or "").splitlines()[0]
     )

@@ -1,4 +1,4 @@
-"""Grafana's dashboard, made from this list: `python -m deployments.dashboards` writes `FILE`."""
+"""Grafana's dashboard, made from lists of panels: `python -m deployments.dashboards` writes it."""
 
 from typing import NamedTuple
 
@@ -9,8 +9,12 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from deployments.stack import ROOT
 
 FILE = ROOT / "deployments" / "grafana" / "kreislauf.json"
-BY = "model, version, variant"
+BY_VARIANT = "model, version, variant"
+BY_VERSION = "model, version"
 WINDOW = "$__rate_interval"
+MODEL = "{{model}}"
+VERSION = "{{model}} {{version}}"
+VARIANT = "{{model}} {{version}} {{variant}}"
 
 
 class Panel(NamedTuple):
@@ -21,91 +25,141 @@ class Panel(NamedTuple):
     curves: dict[str, str]
 
 
+def rate(series: str, labels: str) -> str:
+    """PromQL of the increase per second of a counter."""
+    return f"sum by ({labels}) (rate({series}[{WINDOW}]))"
+
+
+def ratio(numerator: str, denominator: str) -> str:
+    """PromQL of a ratio, which has no value where the denominator is 0."""
+    return f"{numerator} / ({denominator} > 0)"
+
+
+def mean(series: str, labels: str) -> str:
+    """PromQL of the mean of a histogram."""
+    return ratio(rate(f"{series}_sum", labels), rate(f"{series}_count", labels))
+
+
 def quantile(share: float, series: str) -> str:
     """PromQL of a quantile over all requests of a variant."""
-    return f"histogram_quantile({share}, sum by ({BY}, le) (rate({series}_bucket[{WINDOW}])))"
+    return f"histogram_quantile({share}, {rate(f'{series}_bucket', f'{BY_VARIANT}, le')})"
 
 
-def per_answer(kind: str) -> str:
-    """PromQL of how often an answer led to something."""
-    asked = f"sum by ({BY}) (rate(kreislauf_requests_total[{WINDOW}]))"
-    return (
-        f'sum by ({BY}) (rate(kreislauf_feedback_total{{kind="{kind}"}}[{WINDOW}])) / ({asked} > 0)'
+def per_answer(feedback: str) -> str:
+    """PromQL of how often an answer led to this feedback."""
+    return ratio(
+        rate(f'kreislauf_feedback_total{{kind="{feedback}"}}', BY_VARIANT),
+        rate("kreislauf_requests_total", BY_VARIANT),
     )
 
 
-def signal(part: str) -> str:
-    """PromQL of a part of each of the monitor's signals."""
-    return f'sum by (model, signal) (kreislauf_monitor_signal{{part="{part}"}})'
+def signal(field: str) -> str:
+    """PromQL of a field of each of the monitor's signals."""
+    return f'sum by (model, signal) (kreislauf_monitor_signal{{part="{field}"}})'
 
 
-WHO = "{{model}} {{version}} {{variant}}"
-MODEL = "{{model}}"
-ROWS: dict[str, list[Panel]] = {
-    "Do people use it?": [
-        Panel("Clicks per answer", "percentunit", {WHO: per_answer("click")}),
-        Panel("Carts and orders per answer", "percentunit", {
-            f"{WHO} carts": per_answer("cart"),
-            f"{WHO} orders": per_answer("order"),
-        }),
-        Panel("Items per answer, mean", "short", {
-            WHO: f"sum by ({BY}) (rate(kreislauf_result_items_sum[{WINDOW}])) / "
-            f"(sum by ({BY}) (rate(kreislauf_result_items_count[{WINDOW}])) > 0)",
-        }),
-    ],
-    "Does it answer?": [
-        Panel("Requests per second", "reqps", {WHO: f"sum by ({BY}) (rate(kreislauf_requests_total[{WINDOW}]))"}),
-        Panel("Latency", "s", {
-            f"{WHO} p50": quantile(0.5, "kreislauf_latency_seconds"),
-            f"{WHO} p99": quantile(0.99, "kreislauf_latency_seconds"),
-        }),
-        Panel("Fallbacks per second", "reqps", {
-            f"{MODEL} {{{{reason}}}}": f"sum by (model, reason) (rate(kreislauf_fallbacks_total[{WINDOW}]))",
-        }),
-        Panel("Refused per second", "reqps", {
-            f"{MODEL} {{{{status}}}}": f"sum by (model, status) (rate(kreislauf_refused_total[{WINDOW}]))",
-        }),
-    ],
-    "What is live?": [
-        Panel("Release", "none", {MODEL: "max by (model) (kreislauf_release)"}),
-        Panel("Age of the newest event that the champion learnt from", "s", {
-            MODEL: "time() - max by (model) (kreislauf_data_watermark_seconds)",
-        }),
-        Panel("Items that the shadow shows too", "percentunit", {
-            "{{model}} {{version}}": f"sum by (model, version) (rate(kreislauf_shadow_overlap_sum[{WINDOW}])) / "
-            f"(sum by (model, version) (rate(kreislauf_shadow_overlap_count[{WINDOW}])) > 0)",
-        }),
-        Panel("Lines lost", "none", {"{{table}}": f"sum by (table) (increase(kreislauf_lost_lines_total[{WINDOW}]))"}),
-    ],
-    "Does the world change?": [
-        Panel("Signals, in limits from usual", "none", {
-            "{{model}} {{signal}}": f"({signal('value')} - {signal('usual')}) / {signal('limit')}",
-        }),
-        Panel("Live quality and what it was", "none", {
-            "{{model}} {{signal}} {{part}}":
-            'kreislauf_monitor_signal{signal=~"fresh|.*@.*|accuracy", part=~"value|usual"}',
-        }),
-        Panel("Verdict", "none", {"{{model}} {{verdict}}": "kreislauf_monitor_verdict"}),
-        Panel("Age of the newest event that the monitor saw", "s", {
-            MODEL: "time() - max by (model) (kreislauf_monitor_window_end_seconds)",
-        }),
-    ],
-    "Triton": [
-        Panel("Inferences per second", "reqps", {
-            "{{model}} {{version}}": f"sum by (model, version) (rate(nv_inference_count[{WINDOW}]))",
-        }),
-        Panel("Mean batch", "short", {
-            "{{model}} {{version}}": f"sum by (model, version) (rate(nv_inference_count[{WINDOW}])) / "
-            f"(sum by (model, version) (rate(nv_inference_exec_count[{WINDOW}])) > 0)",
-        }),
-        Panel("Mean time in Triton", "µs", {
-            f"{{{{model}}}} {{{{version}}}} {name}":
-            f"sum by (model, version) (rate(nv_inference_{name}_duration_us[{WINDOW}])) / "
-            f"(sum by (model, version) (rate(nv_inference_request_success[{WINDOW}])) > 0)"
+def age(series: str) -> str:
+    """PromQL of the seconds since a time."""
+    return f"time() - max by (model) ({series})"
+
+
+USE = [
+    Panel("Clicks per answer", "percentunit", {VARIANT: per_answer("click")}),
+    Panel(
+        "Carts and orders per answer",
+        "percentunit",
+        {f"{VARIANT} carts": per_answer("cart"), f"{VARIANT} orders": per_answer("order")},
+    ),
+    Panel("Items per answer, mean", "short", {VARIANT: mean("kreislauf_result_items", BY_VARIANT)}),
+]
+ANSWERS = [
+    Panel("Requests per second", "reqps", {VARIANT: rate("kreislauf_requests_total", BY_VARIANT)}),
+    Panel(
+        "Latency",
+        "s",
+        {
+            f"{VARIANT} p50": quantile(0.5, "kreislauf_latency_seconds"),
+            f"{VARIANT} p99": quantile(0.99, "kreislauf_latency_seconds"),
+        },
+    ),
+    Panel(
+        "Fallbacks per second",
+        "reqps",
+        {f"{MODEL} {{{{reason}}}}": rate("kreislauf_fallbacks_total", "model, reason")},
+    ),
+    Panel(
+        "Refused per second",
+        "reqps",
+        {f"{MODEL} {{{{status}}}}": rate("kreislauf_refused_total", "model, status")},
+    ),
+]
+RELEASES = [
+    Panel("Release", "none", {MODEL: "max by (model) (kreislauf_release)"}),
+    Panel(
+        "Age of the newest event that the champion learnt from",
+        "s",
+        {MODEL: age("kreislauf_data_watermark_seconds")},
+    ),
+    Panel(
+        "Items that the shadow shows too",
+        "percentunit",
+        {VERSION: mean("kreislauf_shadow_overlap", BY_VERSION)},
+    ),
+    Panel(
+        "Lines lost",
+        "none",
+        {"{{table}}": f"sum by (table) (increase(kreislauf_lost_lines_total[{WINDOW}]))"},
+    ),
+]
+MONITOR = [
+    Panel(
+        "Signals, in limits from usual",
+        "none",
+        {"{{model}} {{signal}}": f"({signal('value')} - {signal('usual')}) / {signal('limit')}"},
+    ),
+    Panel(
+        "Live quality and what it was",
+        "none",
+        {
+            "{{model}} {{signal}} {{part}}": (
+                'kreislauf_monitor_signal{signal=~"fresh|.*@.*|accuracy", part=~"value|usual"}'
+            )
+        },
+    ),
+    Panel("Verdict", "none", {"{{model}} {{verdict}}": "kreislauf_monitor_verdict"}),
+    Panel(
+        "Age of the newest event that the monitor saw",
+        "s",
+        {MODEL: age("kreislauf_monitor_window_end_seconds")},
+    ),
+]
+INFERENCES = rate("nv_inference_count", BY_VERSION)
+SUCCESSES = rate("nv_inference_request_success", BY_VERSION)
+TRITON = [
+    Panel("Inferences per second", "reqps", {VERSION: INFERENCES}),
+    Panel(
+        "Mean batch",
+        "short",
+        {VERSION: ratio(INFERENCES, rate("nv_inference_exec_count", BY_VERSION))},
+    ),
+    Panel(
+        "Mean time in Triton",
+        "µs",
+        {
+            f"{VERSION} {name}": ratio(
+                rate(f"nv_inference_{name}_duration_us", BY_VERSION), SUCCESSES
+            )
             for name in ("queue", "compute_infer")
-        }),
-    ],
-}  # fmt: skip
+        },
+    ),
+]
+ROWS: dict[str, list[Panel]] = {
+    "Do people use it?": USE,
+    "Does it answer?": ANSWERS,
+    "What is live?": RELEASES,
+    "Does the world change?": MONITOR,
+    "Triton": TRITON,
+}
 
 
 def build() -> Dashboard:
@@ -118,24 +172,22 @@ def build() -> Dashboard:
     )
     for row, panels in ROWS.items():
         board = board.with_row(dashboard.Row(row))
-        for told in panels:
-            panel = (
-                timeseries.Panel()
-                .title(told.title)
-                .unit(told.unit)
-                .span(24 // len(panels))
-                .height(8)
-            )
-            for legend, expression in told.curves.items():
-                panel = panel.with_target(
-                    prometheus.Dataquery().expr(expression).legend_format(legend)
-                )
-            board = board.with_panel(panel)
+        for panel in panels:
+            board = board.with_panel(draw(panel, width=24 // len(panels)))
     return board.build()
 
 
+def draw(panel: Panel, width: int) -> timeseries.Panel:
+    """The panel as Grafana draws it; a row of the dashboard is 24 wide."""
+    drawn = timeseries.Panel().title(panel.title).unit(panel.unit).span(width).height(8)
+    for legend, expression in panel.curves.items():
+        query = prometheus.Dataquery().expr(expression).legend_format(legend)
+        drawn = drawn.with_target(query)
+    return drawn
+
+
 def text() -> str:
-    """Of the file."""
+    """The text of the file."""
     return JSONEncoder(sort_keys=True, indent=1).encode(build()) + "\n"
 
 

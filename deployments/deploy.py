@@ -1,7 +1,7 @@
-"""Put prefect.yaml and automations.yaml in place. Idempotent. `python -m deployments.deploy`, or
-`make deploy`.
+"""Put prefect.yaml and automations.yaml in place; a second time changes nothing.
 
-The server is the one of PREFECT_API_URL, else the one that `make up` recorded.
+`python -m deployments.deploy`, or `make deploy`. The server is the one of PREFECT_API_URL, else the
+one that `make up` recorded.
 """
 
 import os
@@ -19,8 +19,10 @@ AUTOMATIONS = ROOT / "deployments" / "automations.yaml"
 
 
 def deploy() -> None:
-    """Create or update the work pool, all automations and all deployments. Raises RuntimeError with
-    Prefect's words."""
+    """Create or update the work pool, all automations and all deployments.
+
+    Raises RuntimeError with Prefect's words.
+    """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
 
@@ -29,9 +31,11 @@ def deploy() -> None:
         put_automations(client)
     done = subprocess.run(
         [Path(sys.executable).parent / "prefect", "--no-prompt", "deploy", "--all"],
-        cwd=ROOT, env={**os.environ, "KREISLAUF_ROOT": str(ROOT), "KREISLAUF_PYTHON": sys.executable},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "KREISLAUF_ROOT": str(ROOT), "KREISLAUF_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise RuntimeError(f"`prefect deploy --all` failed:\n{done.stdout}{done.stderr}")
 
@@ -42,14 +46,15 @@ def put_automations(client) -> None:
 
     for spec in yaml.safe_load(AUTOMATIONS.read_text())["automations"]:
         automation = AutomationCore.model_validate(spec)
-        known = client.read_automations_by_name(automation.name)
-        if known:
-            client.update_automation(known[0].id, automation)
+        existing = client.read_automations_by_name(automation.name)
+        if existing:
+            client.update_automation(existing[0].id, automation)
         else:
             client.create_automation(automation)
 
 
 def main() -> None:
+    """Deploy to the server of the environment, or to the recorded one."""
     home = settings().home
     running = processes.read(home)
     if "PREFECT_API_URL" not in os.environ:

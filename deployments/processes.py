@@ -1,5 +1,7 @@
-"""Start, find and stop server processes: recorded by process id and start time, so that no stranger
-is ever killed."""
+"""Start, find and stop server processes.
+
+They are recorded by process id and start time, so that no stranger is ever killed.
+"""
 
 import json
 import os
@@ -21,10 +23,12 @@ class StartError(RuntimeError):
     """A server did not come up; the message ends with the last lines of its log."""
 
 
-def free_port(wanted: str = "") -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on: that of the address `wanted`, if it can be
-    had."""
-    for port in (int(re.findall(r":(\d+)", wanted)[-1]) if wanted else 0, 0):
+def free_port(preferred: str = "") -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on: the address `preferred`'s, if it is free."""
+    ports = [0]  # The operating system chooses.
+    if preferred:
+        ports = [int(re.findall(r":(\d+)", preferred)[-1]), 0]
+    for port in ports:
         with socket.socket() as s, suppress(OSError):
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind(("127.0.0.1", port))
@@ -42,24 +46,29 @@ def spawn(name: str, command: Sequence[str | Path], home: Path, env: Mapping[str
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         child = subprocess.Popen(
-            [str(c) for c in command],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=dict(env), start_new_session=True,
-        )  # fmt: skip
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=dict(env),
+            start_new_session=True,
+        )
     return {"pid": child.pid, "started": psutil.Process(child.pid).create_time(), "log": str(log)}
 
 
 def find(record: Mapping) -> psutil.Process | None:
-    """The recorded process if it still runs: the id alone could have been given to another by
-    now."""
+    """The recorded process if it still runs.
+
+    The id is not enough: the system could have given it to another process by now.
+    """
     try:
         process = psutil.Process(record["pid"])
-        same = (
-            abs(process.create_time() - record["started"]) < 1
-            and process.status() != psutil.STATUS_ZOMBIE
-        )
+        is_same = abs(process.create_time() - record["started"]) < 1
+        if is_same and process.status() != psutil.STATUS_ZOMBIE:
+            return process
     except psutil.NoSuchProcess:
         return None
-    return process if same else None
+    return None
 
 
 def wait(record: Mapping, url: str, seconds: float) -> None:
@@ -85,20 +94,20 @@ def answers(url: str) -> bool:
 
 
 def stop(record: Mapping, seconds: float = 10) -> None:
-    """End the recorded process and all below it: SIGTERM, after `seconds` SIGKILL."""
+    """End the recorded process and its children: SIGTERM, after `seconds` SIGKILL."""
     process = find(record)
     if not process:
         return
     family = [*process.children(recursive=True), process]
     process.terminate()
     _, left = psutil.wait_procs([process], timeout=seconds)
-    for one in {*left, *(p for p in family if p.is_running())}:
-        kill(one.pid)
+    for survivor in {*left, *(p for p in family if p.is_running())}:
+        kill(survivor.pid)
     psutil.wait_procs(family, timeout=seconds)
 
 
 def kill(pid: int) -> None:
-    """SIGKILL; a process that is already gone is fine."""
+    """Send SIGKILL; a process that has already ended is fine."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -108,7 +117,9 @@ def kill(pid: int) -> None:
 def read(home: Path) -> dict[str, dict]:
     """`run.json`: what was started, by service name."""
     path = home / "run.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    return json.loads(path.read_text())
 
 
 def write(home: Path, running: Mapping[str, Mapping]) -> None:

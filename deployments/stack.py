@@ -1,23 +1,18 @@
-"""The whole loop on one machine: Postgres, Prefect, MLflow, Triton, the gateway and a worker, on
-loopback.
+"""The whole loop on one machine's loopback: Postgres, Prefect, MLflow, Triton, gateway, worker.
 
 `python -m deployments.stack up|down|status`. State and `run.json` live under `KREISLAUF_HOME`
-(default .kreislauf). Ports are free ones. A second `up` keeps what still runs and replaces what
-does not.
+(default .kreislauf). Ports are free ones. A second `up` keeps the servers that still run and
+replaces the others.
 """
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
-import fsspec
-
-from deployments import processes
+from deployments import processes, triton_server
 from kreislauf.settings import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +21,10 @@ STARTUP_SECONDS = 180
 
 
 def up(home: Path, services: tuple[str, ...] = ()) -> dict[str, dict]:
-    """Start what does not run yet, deploy the flows, and return `run.json`. Raises StartError."""
+    """Start the servers that do not run yet, and deploy the flows.
+
+    Returns `run.json`. Raises StartError.
+    """
     home = home.absolute()
     recorded = processes.read(home)
     running = {name: record for name, record in recorded.items() if processes.find(record)}
@@ -34,16 +32,16 @@ def up(home: Path, services: tuple[str, ...] = ()) -> dict[str, dict]:
     for name, needed in NEEDS.items():
         if name in running and needed in selected and needed not in running:
             processes.stop(running.pop(name))
-    wanted = [name for name in selected if name not in running]
-    for name in wanted:
+    missing = [name for name in selected if name not in running]
+    for name in missing:
         if name != "worker":
             running[name] = SERVICES[name](home, running)
-            # Who is still to start finds its old ports: clients keep the address.
+            # The servers still to start find their old ports there: clients keep the address.
             processes.write(home, recorded | running)
-    for name in wanted:
+    for name in missing:
         if "probe" in running.get(name, {}):
             processes.wait(running[name], running[name]["probe"], STARTUP_SECONDS)
-    if "worker" in wanted:
+    if "worker" in missing:
         deploy(home, running)
         running["worker"] = start_worker(home, running)
     processes.write(home, running)
@@ -61,7 +59,7 @@ def down(home: Path) -> None:
 def client_env(home: Path, running: dict[str, dict]) -> dict[str, str]:
     """Environment of everything that talks to this stack: flows, workers, the command line."""
     return {
-        **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+        **environment_without_prefect(),
         "DO_NOT_TRACK": "true",
         "KREISLAUF_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
@@ -71,8 +69,18 @@ def client_env(home: Path, running: dict[str, dict]) -> dict[str, str]:
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": python_path(),
     }
+
+
+def environment_without_prefect() -> dict[str, str]:
+    """This process's environment without Prefect's settings, which may name another server."""
+    return {name: v for name, v in os.environ.items() if not name.startswith("PREFECT_")}
+
+
+def python_path() -> str:
+    """The checkout, then this process's own PYTHONPATH."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def deploy(home: Path, running: dict[str, dict]) -> None:
@@ -88,8 +96,7 @@ def deploy(home: Path, running: dict[str, dict]) -> None:
 
 
 def start_postgres(home: Path, _: dict) -> dict:
-    """Prefect's database. SQLite locks up under bursts of events: `python -m benchmarks.burst`
-    shows both."""
+    """Prefect's database. SQLite locks up under bursts of events: see `benchmarks.burst`."""
     import psutil
     from pgserver import get_server
 
@@ -113,7 +120,7 @@ def start_prefect(home: Path, running: dict) -> dict:
     """The Prefect server with its UI."""
     port = processes.free_port()
     env = {
-        **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
+        **environment_without_prefect(),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_API_URL": "/api",
@@ -134,63 +141,13 @@ def start_mlflow(home: Path, _: dict) -> dict:
     port = processes.free_port()
     folder = home / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = [
-        _bin("mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", folder / "artifacts",
-    ]  # fmt: skip
+    command: list[str | Path] = [_bin("mlflow"), "server"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    command += ["--artifacts-destination", folder / "artifacts"]
     env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "DO_NOT_TRACK": "true"}
     url = f"http://127.0.0.1:{port}"
     return {**processes.spawn("mlflow", command, home, env), "url": url, "probe": f"{url}/health"}
-
-
-def start_triton(home: Path, _: dict) -> dict:
-    """The real Triton, out of its wheel, in its own environment; loads what the repository holds.
-
-    That is in `home`, or where `KREISLAUF_TRITON_REPOSITORY` says, if that is on S3.
-    """
-    before = processes.read(home).get("triton", {})
-    http, grpc, metrics = (
-        processes.free_port(before.get(name, "")) for name in ("url", "grpc", "metrics")
-    )
-    repository, models = _triton_repository(home)
-    site = triton_environment() / "lib/python3.11/site-packages"
-    command: list[str | Path] = [
-        site / "pytriton/tritonserver/bin/tritonserver",
-        f"--model-repository={repository}", f"--backend-directory={_triton_backends(home, site)}",
-        "--model-control-mode=explicit", "--exit-on-error=false", "--strict-readiness=false", "--exit-timeout-secs=3",
-        *(f"--load-model={model}" for model in models),
-        "--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--metrics-address=127.0.0.1",
-        f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}",
-    ]  # fmt: skip
-    env = {
-        **os.environ,
-        "LD_LIBRARY_PATH": f"{site / 'nvidia_pytriton.libs'}:{sysconfig.get_config_var('LIBDIR')}",
-        "PYTHONPATH": str(site),
-        "PATH": f"{triton_environment() / 'bin'}:{os.environ['PATH']}",
-    }
-    url = f"http://127.0.0.1:{http}"
-    record = processes.spawn("triton", command, home, env)
-    urls = {
-        "url": url,
-        "grpc": f"127.0.0.1:{grpc}",
-        "metrics": f"http://127.0.0.1:{metrics}/metrics",
-    }
-    return {**record, **urls, "probe": f"{url}/v2/health/live"}
-
-
-def _triton_repository(home: Path) -> tuple[str, list[str]]:
-    """Address of the repository as Triton wants it, and the models in it."""
-    told = settings().triton_repository
-    repository = told if told.startswith("s3://") else str(home / "triton")
-    fs, root = fsspec.core.url_to_fs(repository)
-    fs.makedirs(root, exist_ok=True)
-    models = sorted(path.split("/")[-2] for path in fs.glob(f"{root}/*/config.pbtxt"))
-    if repository.startswith("s3://"):
-        # Triton takes a prefix without objects for a mistake, and wants the server's address inside
-        # its own.
-        fs.pipe_file(f"{root.rstrip('/')}/.keep", b"Kreislauf")
-        repository = "/".join(filter(None, ["s3:/", os.environ.get("AWS_ENDPOINT_URL"), root]))
-    return repository, models
 
 
 def start_gateway(home: Path, running: dict) -> dict:
@@ -201,8 +158,8 @@ def start_gateway(home: Path, running: dict) -> dict:
         **os.environ,
         "KREISLAUF_HOME": str(home),
         "KREISLAUF_TRITON_URL": running["triton"]["grpc"],
+        "PYTHONPATH": python_path(),
     }
-    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     url = f"http://127.0.0.1:{port}"
     return {**processes.spawn("gateway", command, home, env), "url": url, "probe": f"{url}/health"}
 
@@ -210,41 +167,18 @@ def start_gateway(home: Path, running: dict) -> dict:
 def start_worker(home: Path, running: dict) -> dict:
     """A Prefect worker that takes the runs of the deployments, one process per run.
 
-    A run's process starts up to 6 seconds before the run is due, and waits then: that is as long as
-    the trigger of `retrain` puts its runs off, so that imports are done while further events are
-    folded in. A run that found no free concurrency slot is tried again 10 - 6 seconds later,
-    because the server puts it off by 10.
+    A run's process starts up to 6 seconds before the run is due, and then waits. The trigger of
+    `retrain` puts its runs off as long, so that imports are done while it folds further events in.
+    A run without a free concurrency slot is tried again 10 - 6 seconds later, because the server
+    puts it off by 10.
     """
     env = client_env(home, running) | {
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_WORKER_PREFETCH_SECONDS": "6",
     }
-    return processes.spawn(
-        "worker",
-        [_bin("prefect"), "--no-prompt", "worker", "start", "--pool", WORK_POOL],
-        home,
-        env,
-    )
-
-
-def triton_environment() -> Path:
-    """The virtual environment that `make setup` made for Triton."""
-    folder = ROOT / ".venv-triton"
-    if not folder.exists():
-        raise processes.StartError(f"Triton is not installed in {folder}: run `make setup` first.")
-    return folder
-
-
-def _triton_backends(home: Path, site: Path) -> Path:
-    """A writable backends folder: Triton's python backend with its stub, and our onnxruntime beside
-    it."""
-    folder = home / "triton-backends"
-    triton = site / "pytriton/tritonserver"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(triton / "backends/python", folder / "python")
-    shutil.copy2(triton / "python_backend_stubs/3.11/triton_python_backend_stub", folder / "python")
-    shutil.copytree(ROOT / "deployments/triton/onnxruntime", folder / "onnxruntime")
-    return folder
+    command: list[str | Path] = [_bin("prefect"), "--no-prompt", "worker", "start"]
+    command += ["--pool", WORK_POOL]
+    return processes.spawn("worker", command, home, env)
 
 
 def _bin(name: str) -> Path:
@@ -255,25 +189,25 @@ SERVICES: dict[str, Callable[[Path, dict], dict]] = {
     "postgres": start_postgres,
     "prefect": start_prefect,
     "mlflow": start_mlflow,
-    "triton": start_triton,
+    "triton": triton_server.start,
     "gateway": start_gateway,
     "worker": start_worker,
 }
-
-
 NEEDS = {"prefect": "postgres", "worker": "prefect", "gateway": "triton"}
-"""Who holds the address of whom, and has to start anew with it."""
+"""Servers by those that hold their address, and have to start anew with them."""
 
 
 def show(running: dict[str, dict]) -> str:
     """One line per service: where it answers, and whether it runs."""
-    return "\n".join(
-        f"{name:9} {'runs' if processes.find(record) else 'gone'}  {record.get('url', '')}"
-        for name, record in running.items()
-    )
+    lines = []
+    for name, record in running.items():
+        state = "runs" if processes.find(record) else "gone"
+        lines.append(f"{name:9} {state}  {record.get('url', '')}")
+    return "\n".join(lines)
 
 
 def main() -> None:
+    """Run the command, and show the servers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["up", "down", "status"])
     command = parser.parse_args().command

@@ -1,8 +1,9 @@
-"""Triton backend `onnxruntime`, for Triton builds that lack the native one: serves an unchanged
-model repository.
+"""Triton backend `onnxruntime` for Triton builds without the native one.
 
-Runs inside Triton's own environment, not in Kreislauf's. NVIDIA's container has the native backend
-and needs no such file.
+It serves an unchanged model repository.
+
+It runs inside Triton's own environment, not in Kreislauf's. NVIDIA's container has the native
+backend and needs no such file.
 """
 
 import json
@@ -22,8 +23,7 @@ class TritonPythonModel:
         return auto_complete_model_config
 
     def initialize(self, args):
-        """Load `<version>/model.onnx`; refuse when the config names inputs or outputs that the
-        graph lacks."""
+        """Load `<version>/model.onnx`; refuse a config whose inputs or outputs the graph lacks."""
         folder = Path(args["model_repository"]) / args["model_version"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -37,26 +37,26 @@ class TritonPythonModel:
         graph_outputs = [tensor.name for tensor in self.session.get_outputs()]
         if set(self.inputs) != set(graph_inputs) or not set(self.outputs) <= set(graph_outputs):
             raise pb.TritonModelException(
-                f"config.pbtxt has {self.inputs} -> {self.outputs}, the graph {graph_inputs} -> {graph_outputs}"
+                f"config.pbtxt has {self.inputs} -> {self.outputs}, "
+                f"the graph {graph_inputs} -> {graph_outputs}"
             )
 
     def execute(self, requests):
-        """Answer all waiting requests with one run: concatenate, run, split. That is what makes
-        batching pay."""
-        batches = [
-            [pb.get_input_tensor_by_name(r, name).as_numpy() for name in self.inputs]
-            for r in requests
-        ]
-        feed = {
-            name: np.concatenate(arrays)
-            for name, arrays in zip(self.inputs, zip(*batches, strict=True), strict=True)
-        }
+        """Answer all waiting requests with one run, which makes batching pay.
+
+        Their rows are concatenated, run, and split again.
+        """
+        arrays: dict[str, list[np.ndarray]] = {name: [] for name in self.inputs}
+        for request in requests:
+            for name in self.inputs:
+                arrays[name].append(pb.get_input_tensor_by_name(request, name).as_numpy())
+        feed = {name: np.concatenate(batches) for name, batches in arrays.items()}
         results = self.session.run(self.outputs, feed)
-        ends = np.cumsum([len(batch[0]) for batch in batches])
-        parts = [np.split(result, ends[:-1]) for result in results]
-        return [
-            pb.InferenceResponse(
-                [pb.Tensor(name, part[i]) for name, part in zip(self.outputs, parts, strict=True)]
-            )
-            for i in range(len(requests))
-        ]
+        ends = np.cumsum([len(batch) for batch in arrays[self.inputs[0]]])
+        slices = [np.split(result, ends[:-1]) for result in results]
+        return [self.respond(rows) for rows in zip(*slices, strict=True)]
+
+    def respond(self, rows):
+        """The response with the rows of each output."""
+        tensors = [pb.Tensor(name, values) for name, values in zip(self.outputs, rows, strict=True)]
+        return pb.InferenceResponse(tensors)
