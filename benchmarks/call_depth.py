@@ -1,8 +1,8 @@
 """How many functions of ours are between a flow and the library that does the work.
 
 `depths` follows calls from a flow and gives the longest chain of our functions, the flow included,
-whose last one calls a library of `WORK`. `python -m benchmarks.call_depth` prints all of them. A chain of 3 is a flow, a task, and a function that asks
-the library. How it counts:
+whose last one calls a library of `WORK`. A chain of 3 is a flow, a task, and a function that asks
+the library. `python -m benchmarks.call_depth` prints the longest to each library. How it counts:
 
 - Our functions are those of flows, tasks, kreislauf and models. A call is resolved by its name:
   imported or defined in the module, reached through a module, or a method of an object whose class

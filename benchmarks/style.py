@@ -6,6 +6,8 @@ JSON line last, which always counts the whole repository.
 - The product is the Python of flows, tasks, kreislauf, models, serving, deployments and demo.
 - `tasks_outside`, `flows_outside`: uses of Prefect's `task` outside tasks/, and `flow` outside
   flows/.
+- `tasks_in_tasks`: uses of a task in the functions of tasks/; only flows compose tasks.
+- `code_in_faces`: statements of an `__init__.py` that do more than hand names on.
 - `init_code_lines`: non-blank lines of the product's longest `__init__.py`, docstring included.
 - `files_over_275`, `functions_over_60`: blank lines and docstrings count, decorators do not.
 - `parallel_assignments_per_1000`: `a, b = x, y` by 1,000 non-blank lines of the product.
@@ -23,79 +25,17 @@ import ast
 import importlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from benchmarks import call_depth, words
+from benchmarks import call_depth, rooms, words
 from benchmarks.sources import PRODUCT, Offender, Source, markdown, product, sources
 
 MAX_FILE = 275
 """Maximum lines of a file."""
 MAX_FUNCTION = 60
 """Maximum lines of a function."""
-MAX_FACE = 40
-"""Maximum non-blank lines of an `__init__.py`."""
-FACE_NAMES = {"__all__", "__path__", "SPEC"}
-"""Names that an `__init__.py` may bind; `__path__` joins the `models` folders on the path."""
 MAX_LINE = 100
 """Maximum characters of a line."""
-
-
-def uses_of(file: Source, name: str) -> Iterator[int]:
-    """Lines that decorate with, or call, what Prefect exports as `name`."""
-    aliases = {"prefect." + name}
-    for node in ast.walk(file.tree):
-        if isinstance(node, ast.ImportFrom) and node.module in ("prefect", f"prefect.{name}s"):
-            aliases |= {alias.asname or alias.name for alias in node.names if alias.name == name}
-    for node in ast.walk(file.tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            places = [item for item in node.decorator_list if not isinstance(item, ast.Call)]
-        else:
-            places = [node.func] if isinstance(node, ast.Call) else []
-        yield from (place.lineno for place in places if ast.unparse(place) in aliases)
-
-
-def outside(files: Iterable[Source], name: str) -> list[Offender]:
-    """Uses of `task` outside tasks/, or of `flow` outside flows/."""
-    home = f"{name}s"
-    return [
-        Offender(f"{home}_outside", file.path, line, f"@{name} belongs into {home}/")
-        for file in product(files)
-        if not file.path.startswith(f"{home}/")
-        for line in uses_of(file, name)
-    ]
-
-
-def faces(files: Iterable[Source]) -> list[Source]:
-    """The product's `__init__.py` files."""
-    return [file for file in product(files) if file.path.endswith("/__init__.py")]
-
-
-def is_face_statement(node: ast.stmt) -> bool:
-    """Whether a statement hands a name on: import, docstring, or a binding of `FACE_NAMES`."""
-    if isinstance(node, ast.Assign):
-        return {ast.unparse(target) for target in node.targets} <= FACE_NAMES
-    if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Constant)
-    return isinstance(node, ast.Import | ast.ImportFrom)
-
-
-def code_in_faces(files: Iterable[Source]) -> list[Offender]:
-    """Statements of an `__init__.py` that do more than hand names on."""
-    return [
-        Offender("code_in_faces", file.path, node.lineno, "belongs into a file with a name")
-        for file in faces(files)
-        for node in file.tree.body
-        if not is_face_statement(node)
-    ]
-
-
-def long_faces(files: Iterable[Source]) -> list[Offender]:
-    """Each `__init__.py` of more than `MAX_FACE` non-blank lines."""
-    return [
-        Offender("init_code_lines", file.path, 1, f"{file.dense_lines} lines")
-        for file in faces(files)
-        if file.dense_lines > MAX_FACE
-    ]
 
 
 def long_files(files: Iterable[Source]) -> list[Offender]:
@@ -162,10 +102,11 @@ def per_1000(offenders: Sequence[Offender], files: Iterable[Source], top: str = 
 def offenders(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> list[Offender]:
     """All that is counted, in the order of files and lines."""
     everything = [
-        *outside(files, "task"),
-        *outside(files, "flow"),
-        *code_in_faces(files),
-        *long_faces(files),
+        *rooms.outside(files, "task"),
+        *rooms.outside(files, "flow"),
+        *rooms.tasks_in_tasks(files),
+        *rooms.code_in_faces(files),
+        *rooms.long_faces(files),
         *long_files(files),
         *long_functions(files),
         *parallel_assignments(files),
@@ -195,10 +136,11 @@ def summary(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> dict:
     all_parallel = parallel_assignments(files)
     all_conditionals = conditionals(files)
     return {
-        "tasks_outside": len(outside(files, "task")),
-        "flows_outside": len(outside(files, "flow")),
-        "init_code_lines": max(file.dense_lines for file in faces(files)),
-        "code_in_faces": len(code_in_faces(files)),
+        "tasks_outside": len(rooms.outside(files, "task")),
+        "flows_outside": len(rooms.outside(files, "flow")),
+        "tasks_in_tasks": len(rooms.tasks_in_tasks(files)),
+        "init_code_lines": max(file.dense_lines for file in rooms.faces(files)),
+        "code_in_faces": len(rooms.code_in_faces(files)),
         "files_over_275": len(long_files(files)),
         "functions_over_60": len(long_functions(files)),
         "parallel_assignments_per_1000": per_1000(all_parallel, files),

@@ -120,7 +120,9 @@ def old_identifiers(file: Source) -> list[Offender]:
         if name in OLD_WORDS
     ]
     for node in ast.walk(file.tree):
-        if isinstance(node, ast.arg) and ast.unparse(node).startswith("kind: ModelSpec"):
+        if not isinstance(node, ast.arg | ast.AnnAssign):
+            continue
+        if re.match(r"kind: '?(\w+\.)*ModelSpec", ast.unparse(node)):
             reason = "kind: ModelSpec -> model_type"
             offenders.append(Offender("old_words", file.path, node.lineno, reason))
     return offenders
