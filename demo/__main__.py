@@ -1,8 +1,7 @@
-"""`make demo`: the whole loop on this machine, on a simulated shop or on
-`DATA=path/to/sessions.jsonl.gz`.
+"""`make demo`: the whole loop on this machine, on a simulated shop or on real sessions.
 
-State lies in .kreislauf/demo and is fresh at each start; servers that an earlier demo left running
-are stopped first.
+`make demo DATA=path/to/sessions.jsonl.gz` takes real ones. State lies in .kreislauf/demo and is
+fresh at each start; servers that an earlier demo left running are stopped first.
 """
 
 import argparse
@@ -21,14 +20,15 @@ import polars as pl
 from deployments import processes, stack
 from kreislauf import sources
 from kreislauf.evaluation import split
-from kreislauf.lake.validate import judge
+from kreislauf.lake.validate import validate_lines
 
 PAGE = "kreislauf-demo.html"
 
 
 def main() -> None:
+    """Start the stack, replay the shop, print the summary, and stop the stack."""
     arguments = parse()
-    # The demo keeps to itself: a lake or Triton that the shell points to is not its playground.
+    # The demo leaves alone a lake or Triton that the shell points to.
     for name in [name for name in os.environ if name.startswith("KREISLAUF_")]:
         del os.environ[name]
     began = time.monotonic()
@@ -37,7 +37,7 @@ def main() -> None:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - began:5.0f} s] {text}", flush=True)
 
-    fresh(home)
+    start_fresh(home)
     try:
         with ThreadPoolExecutor(1) as pool:
             shop = pool.submit(load_shop, arguments.data)
@@ -69,14 +69,16 @@ def run(events: pl.DataFrame, home: Path, say) -> dict:
 
     files, period_days = split_by_time(events, home / "shop")
     say(
-        f"{events['session'].n_unique()} sessions: a history, then {len(files) - 1} periods of {period_days:.1f} days"
+        f"{events['session'].n_unique()} sessions: a history, "
+        f"then {len(files) - 1} periods of {period_days:.1f} days"
     )
     periods = []
     say("period  recall live (first model, table)  version  what happened")
     for period in replay(files, period_days, say):
         periods.append(period)
         say(
-            f"{period.number:6d}  {period.live_recall:.4f} ({period.frozen_recall:.4f}, {period.table_recall:.4f})  "
+            f"{period.number:6d}  {period.live_recall:.4f} "
+            f"({period.frozen_recall:.4f}, {period.table_recall:.4f})  "
             f"version {period.version}  {period.finding} -> {period.trigger}: {period.story}"
         )
     result = summary(periods)
@@ -86,6 +88,7 @@ def run(events: pl.DataFrame, home: Path, say) -> dict:
 
 
 def parse() -> argparse.Namespace:
+    """The arguments. Ends the program if DATA is no file."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument(
         "--data", type=Path, help="real sessions in OTTO's format, jsonl or jsonl.gz"
@@ -96,27 +99,28 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.data and not arguments.data.is_file():
         sys.exit(
-            f"{arguments.data} is no file: DATA wants sessions in OTTO's format, one JSON object per line."
+            f"{arguments.data} is no file: DATA wants sessions in OTTO's format, "
+            "one JSON object per line."
         )
     return arguments
 
 
-def fresh(home: Path) -> None:
-    """Stop what an earlier demo left running, and remove its state."""
+def start_fresh(home: Path) -> None:
+    """Stop the servers that an earlier demo left running, and remove its state."""
     stack.down(home)
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
 
 
 def load_shop(data: Path | None) -> pl.DataFrame:
-    """Events of `data`, or of the simulated shop."""
+    """Events of `data`, or of the simulated shop. Raises SourceError for a bad line."""
     if data is None:
         from demo.shop import simulate
 
         return simulate()
     from models.session_recommender.schema import EVENTS
 
-    judged = judge(EVENTS, list(sources.open_file(str(data), EVENTS.line).chunks()))
+    judged = validate_lines(EVENTS, list(sources.open_file(str(data), EVENTS.line).chunks()))
     for bad in judged.rejected.head(1).iter_rows(named=True):
         where = f"{data}, line {bad['line']}"
         raise sources.SourceError(

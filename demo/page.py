@@ -10,22 +10,43 @@ from kreislauf.pages import markdown
 
 STYLE = (
     markdown.STYLE
-    + ".promote { background: #e7f6ec } .refuse { background: #fdeceb } .inconclusive { background: #fff6de }\n"
+    + """\
+.promote { background: #e7f6ec }
+.refuse { background: #fdeceb }
+.inconclusive { background: #fff6de }
+"""
 )
+COLUMNS = (
+    "period",
+    "from",
+    "live",
+    "first model",
+    "version",
+    "what the monitor saw",
+    "trigger",
+    "what came of it",
+)
+CURVES = (
+    ("live_recall", "live model", "#0b6e4f", "o"),
+    ("frozen_recall", "first model, kept", "#9aa3ad", "o"),
+    ("table_recall", "table, fitted weekly", "#c98a1b", "."),
+)
+"""Each curve's field of a period, label, colour and marker."""
 
 
 def write_page(periods: list[dict], summary: dict, path: Path) -> Path:
-    """Write the page to `path` and return it; `periods` and `summary` as `demo.replay` makes
-    them."""
+    """Write the page to `path` and return it; `demo.replay` makes `periods` and `summary`."""
+    head = "".join(f"<th>{column}</th>" for column in COLUMNS)
     rows = "\n".join(_row(period) for period in periods)
+    title = "Kreislauf: the loop at work"
     path.write_text(
         f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Kreislauf: the loop at work</title><style>{STYLE}</style></head>
+<html lang="en">
+<head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>
 <body><h1>The loop at work</h1>
 <p>{_lead(summary)}</p>
 {_curves(periods)}
-<table><tr><th>period</th><th>from</th><th>live</th><th>first model</th><th>version</th><th>what the monitor saw</th>
-<th>trigger</th><th>what came of it</th></tr>
+<table><tr>{head}</tr>
 {rows}
 </table></body></html>
 """,
@@ -35,12 +56,15 @@ def write_page(periods: list[dict], summary: dict, path: Path) -> Path:
 
 
 def _lead(summary: dict) -> str:
-    gain = summary["live_recall"] - summary["frozen_recall"]
+    """The result in three sentences."""
+    live = summary["live_recall"]
+    frozen = summary["frozen_recall"]
     return (
-        f"{summary['requests']:,} requests were answered by Triton in {summary['periods']} periods. Over the last "
-        f"quarter the live model's recall@20 is {summary['live_recall']:.3f}; the first model, had it been kept, would "
-        f"have reached {summary['frozen_recall']:.3f} ({gain:+.3f}), a co-visitation table that is fitted anew before "
-        f"each period {summary['table_recall']:.3f}. {summary['retrainings']} retrainings were started, "
+        f"{summary['requests']:,} requests were answered by Triton in {summary['periods']} "
+        f"periods. Over the last quarter the live model's recall@20 is {live:.3f}; the first "
+        f"model, had it been kept, would have reached {frozen:.3f} ({live - frozen:+.3f}), a "
+        "co-visitation table that is fitted anew before each period "
+        f"{summary['table_recall']:.3f}. {summary['retrainings']} retrainings were started, "
         f"{summary['events']} by events and the others by the weekly schedule: "
         f"{summary['promoted']} promoted, {summary['refused']} refused, "
         f"{summary['inconclusive']} inconclusive."
@@ -48,30 +72,13 @@ def _lead(summary: dict) -> str:
 
 
 def _curves(periods: list[dict]) -> str:
+    """The curves of recall as SVG."""
     figure = Figure(figsize=(9, 3.6))
     axes = figure.subplots()
-    numbers = [p["number"] for p in periods]
-    axes.plot(
-        numbers,
-        [p["live_recall"] for p in periods],
-        marker="o",
-        color="#0b6e4f",
-        label="live model",
-    )
-    axes.plot(
-        numbers,
-        [p["frozen_recall"] for p in periods],
-        marker="o",
-        color="#9aa3ad",
-        label="first model, kept",
-    )
-    axes.plot(
-        numbers,
-        [p["table_recall"] for p in periods],
-        marker=".",
-        color="#c98a1b",
-        label="table, fitted weekly",
-    )
+    numbers = [period["number"] for period in periods]
+    for name, label, colour, marker in CURVES:
+        recalls = [period[name] for period in periods]
+        axes.plot(numbers, recalls, marker=marker, color=colour, label=label)
     for period in periods:
         if period["story"].startswith("promote"):
             axes.axvline(period["number"] + 0.5, color="#0b6e4f", linewidth=0.8, linestyle=":")
@@ -82,11 +89,15 @@ def _curves(periods: list[dict]) -> str:
 
 
 def _row(period: dict) -> str:
-    day = datetime.fromtimestamp(period["start"] / 1000, UTC).date()
-    cells = [
-        f'<td class="n">{period["number"]}</td><td class="n">{day}</td>',
-        f'<td class="n">{period["live_recall"]:.4f}</td><td class="n">{period["frozen_recall"]:.4f}</td>',
-        f'<td class="n">{period["version"]}</td><td>{html.escape(period["finding"])}</td>',
-        f"<td>{period['trigger']}</td><td>{html.escape(period['story'])}</td>",
+    """A period as a row of the table, coloured by the gate's outcome."""
+    numbers = [
+        str(period["number"]),
+        str(datetime.fromtimestamp(period["start"] / 1000, UTC).date()),
+        f"{period['live_recall']:.4f}",
+        f"{period['frozen_recall']:.4f}",
+        str(period["version"]),
     ]
+    texts = [html.escape(period["finding"]), period["trigger"], html.escape(period["story"])]
+    cells = [f'<td class="n">{number}</td>' for number in numbers]
+    cells += [f"<td>{text}</td>" for text in texts]
     return f'<tr class="{period["story"].split()[0]}">{"".join(cells)}</tr>'

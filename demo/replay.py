@@ -1,10 +1,10 @@
-"""Replay a shop period by period: serve, ingest, monitor. What follows from an event is left to
-Prefect and the worker.
+"""Replay a shop period by period: serve, ingest, monitor.
 
-The weekly schedule of `retrain` follows the wall clock; in a replay, whose weeks pass in minutes, a
-week without an event ends with what the schedule would do.
+Prefect and the worker do what follows from an event. The weekly schedule of `retrain` follows the
+wall clock, but in a replay weeks pass in minutes: a week without an event ends with a retraining,
+as the schedule would start it.
 
-Imported only after the environment says where the stack is.
+Import this only after the environment says where the stack is.
 """
 
 import time
@@ -27,7 +27,7 @@ from flows.retrain import retrain
 from kreislauf import lake, registry, sources
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate, scoring
-from kreislauf.lake.validate import judge
+from kreislauf.lake.validate import validate_lines
 from kreislauf.monitoring.policy import ASKED
 from kreislauf.release import releases
 from models import spec
@@ -37,13 +37,16 @@ MODEL = "session_recommender"
 HISTORY = 0.4
 """Share of the sessions that the first model learns from."""
 PERIOD_DAYS = 7.0
+"""Approximate days of a period."""
 REACTION_SECONDS = 120
+"""Seconds within which a retraining has to start."""
 RETRAINING_SECONDS = 1_200
+"""Seconds within which a retraining has to end."""
 
 
 @dataclass(frozen=True)
 class Period:
-    """What happened in one stretch of the replay."""
+    """The events of one stretch of the replay."""
 
     number: int
     start: int
@@ -54,19 +57,18 @@ class Period:
     """Live version that answered."""
     live_recall: float
     frozen_recall: float
-    """Of the first model, had it been kept."""
+    """Recall of the first model, had it been kept."""
     table_recall: float
-    """Of the trivial baseline, fitted on everything before the period."""
+    """Recall of the trivial baseline, fitted on everything before the period."""
     finding: str
     trigger: str
-    """What started the retraining: event or schedule."""
+    """Cause of the retraining: event or schedule."""
     story: str
     seconds: float
 
 
 def replay(files: list[Path], period_days: float, say: Callable[[str], None]) -> Iterator[Period]:
-    """Make the first file's model live, then go through the others; yields each period when it is
-    over."""
+    """Make the first file's model live, then replay each further file; yields its period."""
     say(f"history: {ingest(str(files[0]), MODEL).rows_kept} events; training the first model")
     first = retrain(MODEL, reason="the first model")
     if first.release is None or first.version is None:
@@ -74,22 +76,22 @@ def replay(files: list[Path], period_days: float, say: Callable[[str], None]) ->
     say(f"version {first.version} is live: {first.reason}")
     frozen = registry.onnx_file(registry.get(MODEL, first.version))
     for number, file in enumerate(files[1:], 1):
-        yield one_period(number, file, frozen, first.version, period_days)
+        yield replay_period(number, file, frozen, first.version, period_days)
 
 
-def one_period(number: int, file: Path, frozen: Path, first: int, period_days: float) -> Period:
-    """Serve the period's sessions with what is live, then let the loop learn of them."""
+def replay_period(number: int, file: Path, frozen: Path, first: int, period_days: float) -> Period:
+    """Serve the period's sessions with the live version, then let the loop learn of them."""
     model_type = spec.load(MODEL)
     began = time.monotonic()
-    judged = judge(
+    judged = validate_lines(
         model_type.table, list(sources.open_file(str(file), model_type.table.line).chunks())
     )
     examples = model_type.examples(judged.rows)
     with ThreadPoolExecutor(1) as pool:
-        kept = pool.submit(scoring.answer, frozen, examples.inputs)
+        frozen_answers = pool.submit(scoring.answer, frozen, examples.inputs)
         version, answers = live.answer(MODEL, examples.inputs)
         live_recall = float(model_type.score(examples, answers).mean())
-        frozen_recall = float(model_type.score(examples, kept.result()).mean())
+        frozen_recall = float(model_type.score(examples, frozen_answers.result()).mean())
     table_recall = float(
         scoring.baseline_scores(model_type, lake.read(model_type.table), examples).mean()
     )
@@ -101,34 +103,40 @@ def one_period(number: int, file: Path, frozen: Path, first: int, period_days: f
     since = datetime.now(UTC)
     newest = registry.versions(MODEL)[0].number
     finding = monitor(MODEL, window_days=period_days)
-    trigger = "event" if finding.action == ASKED else "schedule"
-    if trigger == "schedule":
-        run_deployment(
-            "retrain/retrain", parameters={"model": MODEL, "reason": "weekly schedule"}, timeout=0
-        )
+    trigger = "event"
+    if finding.action != ASKED:
+        trigger = "schedule"
+        parameters = {"model": MODEL, "reason": "weekly schedule"}
+        run_deployment("retrain/retrain", parameters=parameters, timeout=0)
     story = wait_for_retraining(since, newest)
     return Period(
-        number, int(judged.rows[model_type.table.time].min()), judged.lines_in, len(examples), version,  # type: ignore[arg-type]
-        live_recall, frozen_recall, table_recall, finding.reason, trigger, story, time.monotonic() - began,
-    )  # fmt: skip
+        number=number,
+        start=int(judged.rows[model_type.table.time].min()),  # type: ignore[arg-type]
+        sessions=judged.lines_in,
+        requests=len(examples),
+        version=version,
+        live_recall=live_recall,
+        frozen_recall=frozen_recall,
+        table_recall=table_recall,
+        finding=finding.reason,
+        trigger=trigger,
+        story=story,
+        seconds=time.monotonic() - began,
+    )
 
 
 def wait_for_retraining(since: datetime, before: int) -> str:
-    """Hold the replay's clock until the retraining that was started after `since` is over; what
-    came of it, in words.
+    """Hold the replay's clock until the retraining that was started after `since` is over.
 
-    `before` is the newest version at that time.
+    Returns its outcome in words. `before` is the newest version at that time.
     """
     until(lambda: bool(retrainings(since)), REACTION_SECONDS, "no retraining was started")
-    # A crashed run is not over: the automation takes it up again.
     until(
-        lambda: all(
-            r.state and r.state.is_final() and not r.state.is_crashed() for r in retrainings(since)
-        ),
+        lambda: all(is_over(run) for run in retrainings(since)),
         RETRAINING_SECONDS,
         "the retraining did not end",
     )
-    failed = [r for r in retrainings(since) if r.state and not r.state.is_completed()]
+    failed = [run for run in retrainings(since) if run.state and not run.state.is_completed()]
     if failed:
         raise RuntimeError(f"Retraining {failed[0].name} ended as {failed[0].state}")
     newest = registry.versions(MODEL)[0]
@@ -136,15 +144,20 @@ def wait_for_retraining(since: datetime, before: int) -> str:
     if newest.number == before:
         return "cooling down: too little new data since the last retraining."
     decision = gate.Decision.model_validate_json(newest.decision or "")
-    live_now = f"version {current.champion} is live" if current else "nothing is live"
-    return (
-        f"{decision.outcome} version {newest.number}: {' '.join(decision.reasons)} Now {live_now}."
-    )
+    live_now = "nothing is live"
+    if current:
+        live_now = f"version {current.champion} is live"
+    reasons = " ".join(decision.reasons)
+    return f"{decision.outcome} version {newest.number}: {reasons} Now {live_now}."
+
+
+def is_over(run: FlowRun) -> bool:
+    """Whether a run has ended. A crashed one has not: the automation takes it up again."""
+    return bool(run.state and run.state.is_final() and not run.state.is_crashed())
 
 
 def retrainings(since: datetime) -> list[FlowRun]:
-    """Runs of the deployment `retrain` created after `since`, but by the schedule of the wall
-    clock."""
+    """Runs of the deployment `retrain` created after `since`, but not by its schedule."""
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["retrain"])),
@@ -153,13 +166,14 @@ def retrainings(since: datetime) -> list[FlowRun]:
     return [run for run in runs if not run.auto_scheduled and run.created and run.created >= since]
 
 
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Poll once a second. Raises TimeoutError naming `what`."""
+def until(condition: Callable[[], bool], seconds: float, problem: str) -> None:
+    """Poll once a second. Raises TimeoutError naming the `problem`."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(
-                f"{what}: not within {seconds:.0f} s. Look at the Prefect UI and the worker's log."
+                f"{problem}: not within {seconds:.0f} s. "
+                "Look at the Prefect UI and the worker's log."
             )
         time.sleep(1)
 
@@ -186,12 +200,11 @@ def summary(periods: list[Period]) -> dict:
 
 
 def split_by_time(events: pl.DataFrame, folder: Path) -> tuple[list[Path], float]:
-    """Write the history and each period as a file in OTTO's format; returns the files and the days
-    of a period.
+    """Write the history and each period as a file in OTTO's format.
 
-    The history is the time until HISTORY of the sessions have begun; the rest is cut into equal
-    periods of about PERIOD_DAYS. A session that goes on in a later period continues in that
-    period's file.
+    Returns the files and the days of a period. The history is the time until HISTORY of the
+    sessions have begun; the rest is cut into equal periods of about PERIOD_DAYS. A session that
+    goes on in a later period continues in that period's file.
     """
     starts = events.group_by("session").agg(pl.col("ts").min())["ts"].sort()
     begin = int(starts[int(len(starts) * HISTORY)])

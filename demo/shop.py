@@ -1,11 +1,10 @@
-"""A simulated shop: deterministic sessions in OTTO's format, with structure worth learning and one
-real change.
+"""A simulated shop: deterministic sessions in OTTO's format, with one real change.
 
 Every article has a place in a space of styles, and every visitor a taste: the nearer and the more
 popular an article, the likelier it is looked at. Each article also has a few articles that visitors
-go to next; visitors return to what they have seen, or jump anywhere. Every week some articles leave
-and new ones come. At one point the season changes: a large part of the assortment is replaced, and
-visitors go from article to article in other ways.
+go to next. Visitors return to articles that they have looked at, or jump anywhere. Every week some
+articles leave and new ones come. At one point the season changes: a large share of the assortment
+is replaced, and visitors go from article to article in other ways.
 """
 
 from dataclasses import dataclass
@@ -19,9 +18,11 @@ from models.session_recommender.schema import EVENT_TYPES
 START_MS = 1_767_225_600_000
 """2026-01-01, UTC."""
 NEXT = 4
+"""Number of articles that visitors go to next from an article."""
 STYLES = 8
+"""Dimensions of the space of styles."""
 FOCUS = 7.0
-"""How much a visitor prefers what is near the own taste."""
+"""Strength of a visitor's preference for articles near the own taste."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ class Shop:
         self.next = np.stack([self.relations(slot) for slot in range(plan.articles)])
 
     def day(self, number: int) -> list[tuple[int, list[int]]]:
-        """Sessions of a day: start in ms since 1970 UTC, and article ids in order. Advances the
-        assortment."""
+        """Sessions of a day: start in ms since 1970 UTC, and article ids in order.
+
+        Advances the assortment.
+        """
         if number == self.plan.change_day:
             self.replace(self.plan.changed, rewire=True)
         elif number % 7 == 0:
@@ -70,26 +73,26 @@ class Shop:
         liking = np.exp(FOCUS * self.style @ self.styles(1)[0] + self.appeal).cumsum()
         length = min(2 + self.rng.geometric(0.28), 30)
         looked_at = np.searchsorted(liking, self.rng.random(length) * liking[-1])
-        seen = [looked_at[0]]
+        visited = [looked_at[0]]
         for draw, browsed in zip(self.rng.random(length - 1), looked_at[1:], strict=True):
             if draw < 0.15:
-                following = seen[self.rng.integers(len(seen))]
+                following = visited[self.rng.integers(len(visited))]
             elif draw < 0.45:
-                following = self.next[seen[-1]][min(self.rng.geometric(0.5) - 1, NEXT - 1)]
+                following = self.next[visited[-1]][min(self.rng.geometric(0.5) - 1, NEXT - 1)]
             elif draw < 0.9:
                 following = browsed
             else:
                 following = self.rng.integers(self.plan.articles)
-            seen.append(following)
-        return self.ids[seen].tolist()
+            visited.append(following)
+        return self.ids[visited].tolist()
 
     def styles(self, count: int) -> np.ndarray:
-        """Places of so many articles, or tastes of so many visitors: (count, STYLES)."""
+        """Styles of `count` articles, or tastes of `count` visitors: (count, STYLES)."""
         drawn = self.rng.normal(size=(count, STYLES))
         return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
     def appeals(self, count: int) -> np.ndarray:
-        """How popular so many articles are, as logarithms: (count,)."""
+        """Popularity of `count` articles, as logarithms: (count,)."""
         return self.rng.normal(0, 1, count)
 
     def relations(self, slot: int) -> np.ndarray:
@@ -98,20 +101,26 @@ class Shop:
         return self.rng.choice(near, NEXT)
 
     def replace(self, share: float, rewire: bool) -> None:
-        """New articles take the place of a share of the old ones; `rewire`: visitors also go other
-        ways from all others."""
+        """Replace a share of the articles by new ones.
+
+        With `rewire`, visitors also go other ways from all articles that stay.
+        """
         slots = self.rng.choice(self.plan.articles, int(share * self.plan.articles), replace=False)
         self.ids[slots] = np.arange(self.fresh_id, self.fresh_id + len(slots))
         self.fresh_id += len(slots)
         self.style[slots] = self.styles(len(slots))
         self.appeal[slots] = self.appeals(len(slots))
-        for slot in range(self.plan.articles) if rewire else slots:
+        if rewire:
+            slots = np.arange(self.plan.articles)
+        for slot in slots:
             self.next[slot] = self.relations(slot)
 
 
 def simulate(plan: Plan | None = None) -> pl.DataFrame:
-    """All events of the shop: columns session, aid, ts (ms since 1970 UTC), type; ordered by
-    session and time."""
+    """All events of the shop, ordered by session and time.
+
+    Columns: session, aid, ts (ms since 1970 UTC), type.
+    """
     plan = plan or Plan()
     shop = Shop(plan)
     sessions = [session for day in range(plan.days) for session in shop.day(day)]

@@ -1,9 +1,9 @@
 """Events that no visitor of a shop makes, and hours that no open shop has.
 
-Limits follow from the data: 3.5 robust standard deviations (by the median absolute deviation) above
-the median, both of the logarithm, and at least twice the median (a pace: five times, because people
-differ). An article also needs five deviations in an hour, because there are many articles and
-hours. Frames begin with the column `when`, in UTC.
+Limits follow from the data. A limit lies 3.5 robust standard deviations (by the median absolute
+deviation) above the median, both of the logarithm. It is at least twice the median (for a pace:
+five times, because people differ). An article also needs five deviations in an hour, because there
+are many articles and hours. Frames begin with the column `when`, in UTC.
 """
 
 import math
@@ -15,39 +15,49 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.dates import date2num
 
-from notebooks.pictures import PLAIN, RED, SERIES, Page, Shown, logarithmic, nothing, panels
+from notebooks.pictures import (
+    PLAIN,
+    RED,
+    SERIES,
+    Page,
+    Shown,
+    draw_empty,
+    make_panels,
+    use_log_scale,
+)
 
 HOUR = 3_600_000
-SOME = 60.0
-"""The limit where there is nothing to learn one from: one event a second, if it is a pace."""
-STEADY = 10
-"""Events that a session must have before its pace means something."""
+DEFAULT_LIMIT = 60.0
+"""Limit without any data to learn it from: an event a second, if it is a pace."""
+MIN_EVENTS_FOR_PACE = 10
+"""Minimum events of a session whose pace means something."""
 
 
 def limit(values: pl.Series, times: float = 2) -> float:
-    """Above it, which is at least so many times the median, a positive value is suspicious."""
+    """The limit above which a positive value is suspicious: at least `times` the median."""
     logs = values.drop_nulls().log().to_numpy()
     if not len(logs):
-        return SOME
-    away = np.abs(logs - np.median(logs))
-    spread = (
-        1.4826 * np.median(away) or 1.2533 * away.mean()
-    )  # The mean where most values are the same.
-    return float(np.exp(np.median(logs) + max(3.5 * spread, math.log(times))))
+        return DEFAULT_LIMIT
+    deviations = np.abs(logs - np.median(logs))
+    sd = 1.4826 * np.median(deviations)
+    if not sd:
+        # Most values are the same.
+        sd = 1.2533 * deviations.mean()
+    return float(np.exp(np.median(logs) + max(3.5 * sd, math.log(times))))
 
 
 def show_suspects(page: Page, events: pl.DataFrame, sessions: pl.DataFrame) -> Shown:
-    """One picture of all suspects; the worst of each kind below it."""
-    figure, (paces, articles, silence, moments) = panels(
+    """A picture of all suspects, with the worst of each class below."""
+    figure, (paces, articles, silence, moments) = make_panels(
         "Which events are suspicious", "AB;CC;DD", 10
     )
-    steady = sessions.filter(pl.col("events") >= STEADY)
+    steady = sessions.filter(pl.col("events") >= MIN_EVENTS_FOR_PACE)
     fast = limit(steady["pace"], times=5)
     long = limit(sessions["events"])
     jumps = surprises(events)
     by_hour = hours(events)
     jump = max(limit(jumps["surprise"]), 5)
-    found = {
+    suspects = {
         f"sessions faster than {fast:.3g} events a minute": _above(steady, "pace", fast),
         f"sessions of more than {long:.0f} events": _above(sessions, "events", long),
         f"hours with an article more than {jump:.3g} deviations up": jumps.filter(
@@ -61,14 +71,10 @@ def show_suspects(page: Page, events: pl.DataFrame, sessions: pl.DataFrame) -> S
     _draw_jumps(articles, jumps, jump)
     _draw_hours(silence, by_hour)
     first, last = (by_hour["when"][i].date() for i in (0, -1))
-    _draw_moments(moments, found, (first - timedelta(days=1), last + timedelta(days=1)))
-    counts = "; ".join(f"{what}: {rows.height:,}" for what, rows in found.items())
-    return page.show(
-        "suspects",
-        figure,
-        f"Found: {counts}.",
-        {what: rows.head(5) for what, rows in found.items()},
-    )
+    _draw_moments(moments, suspects, (first - timedelta(days=1), last + timedelta(days=1)))
+    counts = "; ".join(f"{name}: {rows.height:,}" for name, rows in suspects.items())
+    worst = {name: rows.head(5) for name, rows in suspects.items()}
+    return page.show("suspects", figure, f"Found: {counts}.", worst)
 
 
 def _above(sessions: pl.DataFrame, column: str, bound: float) -> pl.DataFrame:
@@ -86,14 +92,15 @@ def _draw_paces(axes: Axes, sessions: pl.DataFrame, fast: float, long: float) ->
         .agg(n=pl.len())
     )
     if dots.is_empty():
-        return nothing(axes, "No session has two events.")
+        return draw_empty(axes, "No session has two events.")
     shown = axes.scatter(
         dots["events"], 10 ** dots["pace"], c=dots["n"], s=8, norm=LogNorm(), cmap="viridis_r"
     )
     axes.figure.colorbar(shown, label="sessions", format=PLAIN).minorticks_off()
-    logarithmic(axes, "xy")
+    use_log_scale(axes, "xy")
     axes.set(ylabel="events per minute, at the median gap")
-    axes.hlines(fast, STEADY, max(*dots["events"], STEADY + 1), color=RED)
+    longest = max(*dots["events"], MIN_EVENTS_FOR_PACE + 1)
+    axes.hlines(fast, MIN_EVENTS_FOR_PACE, longest, color=RED)
     axes.vlines(long, *axes.get_ylim(), color=RED)
 
 
@@ -105,7 +112,7 @@ def _draw_jumps(axes: Axes, jumps: pl.DataFrame, jump: float) -> None:
     colours = np.where(jumps["surprise"] > jump, RED, SERIES[0])
     axes.scatter(jumps["when"], jumps["surprise"], c=colours, s=6)
     axes.axhline(jump, color=RED, linewidth=0.8)
-    logarithmic(axes, "y")
+    use_log_scale(axes, "y")
     axes.set(ylabel="standard deviations")
 
 
@@ -132,9 +139,9 @@ def _draw_hours(axes: Axes, by_hour: pl.DataFrame) -> None:
     )
 
 
-def _draw_moments(axes: Axes, found: dict[str, pl.DataFrame], span: tuple[date, date]) -> None:
-    """On which days suspects of each kind are."""
-    for place, (what, rows) in enumerate(found.items()):
+def _draw_moments(axes: Axes, suspects: dict[str, pl.DataFrame], span: tuple[date, date]) -> None:
+    """Days of the suspects of each class."""
+    for place, (name, rows) in enumerate(suspects.items()):
         daily = rows["when"].dt.date().value_counts(name="n")
         axes.scatter(
             daily["when"],
@@ -146,7 +153,7 @@ def _draw_moments(axes: Axes, found: dict[str, pl.DataFrame], span: tuple[date, 
         axes.text(
             0.005,
             place - 0.28,
-            f"{what}: {rows.height:,}",
+            f"{name}: {rows.height:,}",
             transform=axes.get_yaxis_transform(),
             va="center",
         )
@@ -156,12 +163,15 @@ def _draw_moments(axes: Axes, found: dict[str, pl.DataFrame], span: tuple[date, 
         ylabel="kind of suspect",
         yticks=[],
     )
-    axes.set(ylim=(len(found) - 0.5, -0.6), xlim=[date2num(day) for day in span])
+    axes.set(ylim=(len(suspects) - 0.5, -0.6), xlim=[date2num(day) for day in span])
 
 
 def surprises(events: pl.DataFrame) -> pl.DataFrame:
-    """The article of each hour that is furthest above its usual share of the events, in standard
-    deviations."""
+    """The article of each hour that is furthest above its usual share of the events.
+
+    Columns: when, article, events, percent of the hour, usually (percent of all events), and
+    surprise in standard deviations.
+    """
     counts = events.group_by(pl.col("ts") // HOUR * HOUR, "aid").len("events")
     counts = counts.with_columns(
         hour=pl.sum("events").over("ts"), ever=pl.sum("events").over("aid")
@@ -170,26 +180,32 @@ def surprises(events: pl.DataFrame) -> pl.DataFrame:
     counts = counts.with_columns(
         surprise=((pl.col("events") - usual) / (usual + 1).sqrt()).clip(0.01)
     )
-    return counts.sort("surprise", "aid", descending=True).unique("ts", keep="first", maintain_order=True).select(
-        "events", "surprise", when=pl.from_epoch("ts", "ms"), article="aid",
-        percent=100 * pl.col("events") / pl.col("hour"), usually=100 * pl.col("ever") / events.height,
-    ).select("when", "article", "events", "percent", "usually", "surprise")  # fmt: skip
+    counts = counts.sort("surprise", "aid", descending=True)
+    top = counts.unique("ts", keep="first", maintain_order=True)
+    return top.select(
+        "events",
+        "surprise",
+        when=pl.from_epoch("ts", "ms"),
+        article="aid",
+        percent=100 * pl.col("events") / pl.col("hour"),
+        usually=100 * pl.col("ever") / events.height,
+    ).select("when", "article", "events", "percent", "usually", "surprise")
 
 
 def hours(events: pl.DataFrame) -> pl.DataFrame:
-    """Sessions of every hour from the first event to the last, the usual number at that time of the
-    day, `silent`.
+    """Sessions of every hour from the first event to the last, with `usual` and `silent`.
 
-    An hour without events is silent if, were all hours as usual, one such hour in the whole lake
-    had a chance of less than 1 % (Poisson). In a single day none is: nothing says what is usual.
+    `usual` is the median at that time of the day. An hour without events is silent if it is
+    improbable: were all hours as usual, one such hour in the whole lake would have a chance of
+    less than 1 % (Poisson). In a single day none is silent: nothing says what is usual.
     """
     hour = events.select(pl.col("ts") // HOUR, "session").unique()["ts"].to_numpy()
-    found = pl.DataFrame(
+    rows = pl.DataFrame(
         {"hour": np.arange(hour.min(), hour.max() + 1), "sessions": np.bincount(hour - hour.min())}
     )
-    found = found.with_columns(usual=pl.median("sessions").over(pl.col("hour") % 24))
-    silent = (pl.col("sessions") == 0) & (pl.col("usual") > math.log(100 * found.height))
-    return found.select(
+    rows = rows.with_columns(usual=pl.median("sessions").over(pl.col("hour") % 24))
+    silent = (pl.col("sessions") == 0) & (pl.col("usual") > math.log(100 * rows.height))
+    return rows.select(
         pl.from_epoch(pl.col("hour") * HOUR, "ms").alias("when"), "sessions", "usual", silent=silent
     )
 
@@ -197,9 +213,10 @@ def hours(events: pl.DataFrame) -> pl.DataFrame:
 def outages(by_hour: pl.DataFrame) -> pl.DataFrame:
     """Silent hours that follow each other as one row, the longest first."""
     stretch = pl.col("silent").rle_id().alias("stretch")
-    rows = by_hour.with_columns(stretch).filter("silent").group_by("stretch").agg(
+    silent = by_hour.with_columns(stretch).filter("silent")
+    rows = silent.group_by("stretch").agg(
         pl.first("when"), hours=pl.len(), sessions_missing=pl.sum("usual")
-    )  # fmt: skip
+    )
     return rows.drop("stretch").sort("sessions_missing", "when", descending=True)
 
 
@@ -209,18 +226,18 @@ def repeated_clicks(events: pl.DataFrame) -> pl.DataFrame:
     same = (pl.col("session") == pl.col("session").shift()) & (
         pl.col("aid") == pl.col("aid").shift()
     )
-    again = rows.filter(same & (pl.col("ts").diff() < 1000)).group_by("session", article="aid").agg(
+    again = rows.filter(same & (pl.col("ts").diff() < 1000))
+    again = again.group_by("session", article="aid").agg(
         when=pl.from_epoch(pl.min("ts"), "ms"), times=pl.len()
-    )  # fmt: skip
-    return again.select("when", "session", "article", "times").sort(
-        "times", "session", "article", descending=True
     )
+    again = again.select("when", "session", "article", "times")
+    return again.sort("times", "session", "article", descending=True)
 
 
 def orders_from_nowhere(events: pl.DataFrame) -> pl.DataFrame:
     """Orders of sessions that have neither clicked nor put anything into a cart until then."""
     before = events.filter(pl.col("type") != "orders").group_by("session").agg(since=pl.min("ts"))
     orders = events.filter(pl.col("type") == "orders").join(before, on="session", how="left")
-    found = orders.filter(pl.col("since").is_null() | (pl.col("since") > pl.col("ts")))
-    found = found.group_by("session").agg(when=pl.from_epoch(pl.min("ts"), "ms"), orders=pl.len())
-    return found.select("when", "session", "orders").sort("orders", "session", descending=True)
+    orders = orders.filter(pl.col("since").is_null() | (pl.col("since") > pl.col("ts")))
+    orders = orders.group_by("session").agg(when=pl.from_epoch(pl.min("ts"), "ms"), orders=pl.len())
+    return orders.select("when", "session", "orders").sort("orders", "session", descending=True)

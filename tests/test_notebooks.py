@@ -244,7 +244,7 @@ def test_it_is_a_notebook_whose_cells_show_their_pictures(
 
 
 def test_limits_follow_the_data():
-    assert suspects.limit(pl.Series([], dtype=pl.Float64)) == suspects.SOME
+    assert suspects.limit(pl.Series([], dtype=pl.Float64)) == suspects.DEFAULT_LIMIT
     assert suspects.limit(pl.Series([3.0])) == pytest.approx(6)
     assert suspects.limit(pl.Series([3.0]), times=5) == pytest.approx(15)
     assert suspects.limit(pl.Series([2] * 60 + [9] * 40)) == pytest.approx(28, rel=0.05)
