@@ -131,8 +131,8 @@ def reads_per_retraining() -> float | None:
     return row_reads.reads_per_retraining()
 
 
-def summary(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> dict:
-    """The dictionary of the JSON line."""
+def figures(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> dict:
+    """All that the text of the files tells, by the keys of the JSON line."""
     all_parallel = parallel_assignments(files)
     all_conditionals = conditionals(files)
     return {
@@ -150,7 +150,6 @@ def summary(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> dict:
         "merged_sections": len(words.merged_sections(files)),
         "words_a_sentence": words.words_a_sentence(files, pages),
         "call_depth": call_depth.depths(files),
-        "reads_per_retraining": reads_per_retraining(),
         "per_folder": {
             top: {
                 "parallel_assignments_per_1000": per_1000(all_parallel, files, f"{top}/"),
@@ -169,7 +168,7 @@ def main() -> None:
     for offender in offenders(files, pages):
         if not paths or any((offender.path + "/").startswith(f"{path}/") for path in paths):
             print(offender)
-    print(json.dumps(summary(files, pages)))
+    print(json.dumps(figures(files, pages) | {"reads_per_retraining": reads_per_retraining()}))
 
 
 if __name__ == "__main__":
