@@ -1,4 +1,4 @@
-"""Raw lines and tables: the shape of what a shop sends, and how it becomes rows"""
+"""Raw lines and tables: the shape of what a shop sends, and how it becomes rows."""
 
 import itertools
 from collections.abc import Sequence
@@ -31,19 +31,23 @@ class RawLines:
     def of(
         cls, source: str, lines: Sequence[bytes], numbers: Sequence[int] | np.ndarray | None = None
     ) -> "RawLines":
-        """Lines as they are, whatever bytes are in them; `numbers` from 1 by default."""
+        """Lines as they are, whatever bytes are in them; `numbers` count from 1 by default."""
         lengths = np.fromiter(map(len, lines), np.int64, len(lines))
         ends = np.cumsum(lengths)
-        known = np.arange(1, len(lines) + 1) if numbers is None else np.asarray(numbers, np.int64)
-        return cls(source, b"".join(lines), ends - lengths, ends, known)
+        if numbers is None:
+            numbers = np.arange(1, len(lines) + 1)
+        return cls(source, b"".join(lines), ends - lengths, ends, np.asarray(numbers, np.int64))
 
     @classmethod
     def cut(cls, source: str, data: bytes, first: int) -> "RawLines":
-        """`data` cut at its line feeds, the first line being number `first`; the last line may lack
-        one."""
-        feeds = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
-        ends = feeds if data.endswith(b"\n") or not data else np.append(feeds, len(data))
-        starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+        """`data` cut at its line feeds, the first line being number `first`.
+
+        The last line may lack a line feed.
+        """
+        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+        if data and not data.endswith(b"\n"):
+            ends = np.append(ends, len(data))
+        starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
         return cls(source, data, starts, ends, np.arange(first, first + len(ends)))
 
     def __len__(self) -> int:
@@ -60,9 +64,10 @@ class Table:
 
     name: str
     line: type[msgspec.Struct]
-    """Shape of one raw JSON line, unknown fields forbidden; what does not decode into it is
-    quarantined. A line is one row, or, where one field is a list of structs, one row for each item
-    of it, with the other fields repeated."""
+    """Shape of one raw JSON line, unknown fields forbidden.
+
+    What does not decode into it is quarantined. A line is one row. Where one field is a list of
+    structs, a line is one row for each item of it, with the other fields repeated."""
     schema: type[pa.DataFrameModel]
     """Pandera rules of the rows."""
     key: tuple[str, ...]
@@ -75,13 +80,10 @@ class Table:
     @cached_property
     def items(self) -> str | None:
         """Field of `line` that is a list of structs."""
-        kinds = {field.name: field.type for field in _fields(self.line)}
-        lists = [
-            n
-            for n, t in kinds.items()
-            if isinstance(t, ListType) and isinstance(t.item_type, StructType)
-        ]
-        return lists[0] if lists else None
+        for field in _fields(self.line):
+            if isinstance(field.type, ListType) and isinstance(field.type.item_type, StructType):
+                return field.name
+        return None
 
     @cached_property
     def order(self) -> list[str]:
@@ -90,15 +92,19 @@ class Table:
 
     @cached_property
     def dtypes(self) -> pl.Schema:
-        """Columns of the rows and their types. Raises ValueError if `line` and `schema` do not fit
-        together."""
+        """Columns of the rows and their types.
+
+        Raises ValueError if `line` and `schema` do not fit together.
+        """
         dtypes = self.schema.empty().schema
-        names = {field.name for field in _fields(self.line)} - {self.items}
-        if self.items:
-            item = next(
-                field.type for field in _fields(self.line) if field.name == self.items
-            ).item_type  # type: ignore[attr-defined]
-            names |= {field.name for field in item.fields}
+        names = set()
+        for field in _fields(self.line):
+            if field.name == self.items:
+                assert isinstance(field.type, ListType)
+                assert isinstance(field.type.item_type, StructType)
+                names |= {item.name for item in field.type.item_type.fields}
+            else:
+                names.add(field.name)
         if names != set(dtypes):
             raise ValueError(
                 f"Table {self.name}: {self.line.__name__} has the fields {sorted(names)}, "
@@ -106,27 +112,32 @@ class Table:
             )
         return dtypes
 
-    def unfold(self, lines: Sequence[Any]) -> pl.DataFrame:
-        """Decoded lines to rows, not validated; column `line` (UInt32) holds each row's position in
-        `lines`."""
-        items = (
-            [getattr(line, self.items) for line in lines]
-            if self.items
-            else [[line] for line in lines]
-        )
-        counts = np.fromiter(map(len, items), np.int64, len(lines))
-        position = np.repeat(np.arange(len(lines), dtype=np.uint32), counts)
-        flat = list(itertools.chain.from_iterable(items))
-        own = {f for f in self.line.__struct_fields__ if f != self.items} if self.items else set()
-        columns = {
-            name: pl.Series(
-                name, [getattr(line, name) for line in lines], dtype, strict=True
-            ).gather(position)
-            if name in own
-            else pl.Series(name, [getattr(item, name) for item in flat], dtype, strict=True)
-            for name, dtype in self.dtypes.items()
-        }
-        return pl.DataFrame({"line": position, **columns})
+    def unfold(self, lines: Sequence[Any], positions: Sequence[int] | None = None) -> pl.DataFrame:
+        """Decoded lines to rows, not validated.
+
+        Column `line` (UInt32) holds the position of each row's line: of `positions`, or from 0.
+        """
+        if positions is None:
+            positions = range(len(lines))
+        if self.items is None:
+            items = lines
+            counts = np.ones(len(lines), np.int64)
+            own: set[str] = set()
+        else:
+            lists = [getattr(line, self.items) for line in lines]
+            items = list(itertools.chain.from_iterable(lists))
+            counts = np.fromiter(map(len, lists), np.int64, len(lines))
+            own = set(self.line.__struct_fields__) - {self.items}
+        index = np.repeat(np.arange(len(lines), dtype=np.uint32), counts)
+        columns = {"line": pl.Series("line", positions, pl.UInt32).gather(index)}
+        for name, dtype in self.dtypes.items():
+            if name in own:
+                values = [getattr(line, name) for line in lines]
+                columns[name] = pl.Series(name, values, dtype, strict=True).gather(index)
+            else:
+                values = [getattr(item, name) for item in items]
+                columns[name] = pl.Series(name, values, dtype, strict=True)
+        return pl.DataFrame(columns)
 
 
 def _fields(struct: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:

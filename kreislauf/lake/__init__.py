@@ -1,13 +1,13 @@
-"""Delta tables in which every raw line ends as validated rows, a reject with its reason, a
-duplicate, or a blank."""
+"""Delta tables in which every raw line ends as rows, a reject, a duplicate, or a blank."""
 
 from kreislauf.lake.accounts import Accounts, Counts, Reason, total
-from kreislauf.lake.delta import LakeError, LakeUnreachable
+from kreislauf.lake.intake import FEW, TooManyRejects
 from kreislauf.lake.landing import Origin, Overtaken, Progress
 from kreislauf.lake.loading import history, load, load_file, progress, rejected_shares, replay
 from kreislauf.lake.quarantine import rejects
 from kreislauf.lake.reading import digest, heights, read, reading, rebuild, scan, version, watermark
-from kreislauf.lake.staging import FEW, TooManyRejects, date_of
+from kreislauf.lake.staging import date_of
+from kreislauf.lake.storage import LakeError, LakeUnreachable
 
 __all__ = [
     "FEW",

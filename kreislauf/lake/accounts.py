@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-Kind = Literal["file", "stream", "replay"]
+LoadKind = Literal["file", "stream", "replay"]
+"""What a load read: a raw file, a batch of a stream, or rejects."""
 
 
 class Reason(BaseModel):
@@ -49,29 +50,29 @@ class Accounts(Counts):
     """The counts of one load: a file, a batch of a stream, or a replay of rejects."""
 
     table: str
-    kind: Kind
+    kind: LoadKind
     source: str
     sha256: str | None
     version: int
     """The table's version that this load made."""
     already_loaded: bool = False
-    """The file was in the table before: nothing was written, these are the accounts of then."""
+    """Whether the file was in the table before: these are then the accounts of the first load."""
 
 
 def total(loads: Iterable[Counts]) -> Counts:
     """The sum of the counts of several loads."""
     loads = list(loads)
     lines: Counter[tuple[str, str]] = Counter()
-    for r in (r for load in loads for r in load.reasons):
-        lines[r.reason, r.rule] += r.lines
+    for load in loads:
+        for reason in load.reasons:
+            lines[reason.reason, reason.rule] += reason.lines
     names = [name for name in Counts.model_fields if name != "reasons"]
-    return Counts(
-        **{n: sum(getattr(x, n) for x in loads) for n in names}, reasons=most_frequent(lines)
-    )
+    sums = {name: sum(getattr(load, name) for load in loads) for name in names}
+    return Counts(**sums, reasons=most_frequent(lines))
 
 
 def most_frequent(lines: Counter[tuple[str, str]]) -> tuple[Reason, ...]:
-    """The ten most frequent of (reason, rule), by how many lines have them."""
+    """The ten most frequent of (reason, rule), by the number of lines that have them."""
     frequent = sorted(lines.items(), key=lambda item: (-item[1], item[0]))[:10]
     return tuple(
         Reason(reason=reason, rule=rule, lines=count) for (reason, rule), count in frequent

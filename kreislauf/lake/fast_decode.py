@@ -1,10 +1,13 @@
-"""The compiled loop of `kreislauf.lake.decode`. A module of its own, because importing numba takes
-most of a second."""
+"""The compiled loop of `kreislauf.lake.decode`.
+
+It is a module of its own, because importing numba takes most of a second.
+"""
 
 import numba
 import numpy as np
 
-TOO_LONG = 18  # digits that surely fit into int64
+MAX_DIGITS = 18
+"""Maximum digits of an integer: so many surely fit into int64."""
 # np.uintp tells the compiler that an index is not negative: that is a third of the time.
 inlined = numba.njit(cache=True, nogil=True, forceinline=True)
 
@@ -19,8 +22,10 @@ def _spaces(data, at, end):
 
 @inlined
 def _word(data, at, end, text, gaps, first, last):
-    """Position after the word text[first:last] at `at`, with spaces where gaps allow; -1 if
-    something else is there."""
+    """Position after the word text[first:last] at `at`; -1 if something else is there.
+
+    Spaces may stand where gaps allow.
+    """
     n = last - first
     if at + n <= end:
         i = 0
@@ -39,34 +44,38 @@ def _word(data, at, end, text, gaps, first, last):
 
 @inlined
 def _integer(data, at, end):
-    """Position after the JSON integer at `at`, and its value; -1 if none is there that is not
-    negative and short."""
+    """Position after the JSON integer at `at`, and its value.
+
+    The position is -1 if no integer is there, or one that is negative or long.
+    """
     value = np.int64(0)
     start = at
-    stop = min(end, start + TOO_LONG + 1)
+    stop = min(end, start + MAX_DIGITS + 1)
     while at < stop:
         digit = np.int64(data[np.uintp(at)]) - 48
         if np.uint64(digit) > 9:
             break
         value = value * 10 + digit
         at += 1
-    if at == start or at - start > TOO_LONG or (data[start] == 48 and at - start > 1):
+    if at == start or at - start > MAX_DIGITS or (data[start] == 48 and at - start > 1):
         return -1, value
     return at, value
 
 
 @inlined
 def _tokens(data, at, end, tokens, spans, text, gaps, first, last, out, row):
-    """Position after the tokens first..last, whose values go into out[:, row]; -1 if something else
-    is there."""
+    """Position after the tokens first..last; -1 if something else is there.
+
+    Their values go into out[:, row].
+    """
     column = 0
     for k in range(first, last):
-        kind = tokens[k, 0]
+        token_type = tokens[k, 0]
         low = tokens[k, 1]
         high = tokens[k, 2]
-        if kind == 0:
+        if token_type == 0:
             at = _word(data, at, end, text, gaps, spans[low, 0], spans[low, 1])
-        elif kind == 1:
+        elif token_type == 1:
             at, value = _integer(data, _spaces(data, at, end), end)
             if at >= 0 and not low <= value <= high:
                 return -1
@@ -88,8 +97,10 @@ def _tokens(data, at, end, tokens, spans, text, gaps, first, last, out, row):
 
 @inlined
 def _list(data, at, end, tokens, spans, text, gaps, head, items, row):
-    """Position after the items, `]` and `}`, and the number of the row after the last one; -1 if
-    they do not fit."""
+    """Position after the items, `]` and `}`, and the number of the row after the last one.
+
+    The position is -1 if they do not fit.
+    """
     while True:
         at = _tokens(data, at, end, tokens, spans, text, gaps, head, len(tokens), items, row)
         if at < 0:
@@ -109,11 +120,11 @@ def _list(data, at, end, tokens, spans, text, gaps, head, items, row):
 
 @numba.njit(cache=True, nogil=True)
 def read_lines(data, starts, ends, tokens, spans, text, gaps, head, own, items, counts):
-    """Reads the lines data[starts[i]:ends[i]] that fit the tokens, of which the first `head` are
-    outside the list.
+    """Read the lines data[starts[i]:ends[i]] that fit the tokens.
 
-    Fills own[:, i] with a line's own values, items[:, 0:total] with those of all items, and
-    counts[i] with the number of rows of a line, -1 if it does not fit. Returns the total.
+    The first `head` tokens are outside the list. Fills own[:, i] with a line's own values and
+    items[:, 0:total] with those of all items. Fills counts[i] with the number of rows of a line,
+    -1 if it does not fit. Returns the total.
     """
     total = 0
     for i in range(len(starts)):

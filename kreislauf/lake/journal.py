@@ -1,46 +1,50 @@
-"""Tables that are written by a row at a time, each exactly once: what was decided, and why."""
+"""Tables that are written a row at a time, each row exactly once: what was decided, and why."""
 
 import polars as pl
 from deltalake import CommitProperties, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from kreislauf.lake import delta
+from kreislauf.lake import delta, storage
 
 
 def append_once(name: str, key: str, row: pl.DataFrame) -> None:
-    """Append `row` to the table `name`, unless that was done with this `key` before; makes the
-    table if need be.
+    """Append `row` to the table `name`, unless that was done with this `key` before.
 
-    A column that the table lacks is added to it. Raises LakeUnreachable if the storage does not
-    answer.
+    Makes the table if need be, and adds columns that it lacks. Raises LakeUnreachable if the
+    storage does not answer.
     """
-    address = delta.uri(name)
-    for _ in range(delta.ATTEMPTS):
-        found = delta.find(name)
-        if found and found.transaction_version(key) is not None:
+    address = storage.uri(name)
+    for _ in range(storage.ATTEMPTS):
+        stored = delta.find(name)
+        if stored and stored.transaction_version(key) is not None:
             return
         once = CommitProperties(app_transactions=[Transaction(key, 1)], max_commit_retries=0)
+        place: dict = {"table_or_uri": stored}
+        if stored is None:
+            place = {
+                "table_or_uri": address,
+                "configuration": delta.KEEP_HISTORY,
+                "storage_options": storage.options(address),
+            }
         try:
-            with delta.answering(name):
+            with storage.answering(name):
                 write_deltalake(
-                    found or address,
-                    row.to_arrow(),
+                    data=row.to_arrow(),
                     mode="append",
                     schema_mode="merge",
-                    configuration=None if found else delta.KEEP_HISTORY,
-                    storage_options=None if found else delta.options(address),
                     commit_properties=once,
+                    **place,
                 )
             return
         except CommitFailedError:
             continue  # Another writer was faster; what it wrote may be this.
-    raise delta.too_busy(name)
+    raise storage.too_busy(name)
 
 
 def read(name: str) -> pl.DataFrame:
     """All rows of a table, none if there is no such table."""
-    found = delta.find(name)
-    if found is None:
+    stored = delta.find(name)
+    if stored is None:
         return pl.DataFrame()
-    with delta.answering(name):
-        return pl.scan_delta(found).collect()
+    with storage.answering(name):
+        return pl.scan_delta(stored).collect()

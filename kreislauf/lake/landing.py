@@ -1,39 +1,42 @@
 """The commit that makes a load visible.
 
 It holds the rows, the accounts, how far the source has been read (Delta transaction ids), and the
-names of the files with the rejects. It is made on exactly the version that was read: after a lost
+names of the files with the rejects. It is made on exactly the version that was read. After a lost
 race, duplicates are looked for again on the dates that the winner wrote to.
 """
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from kreislauf.lake import delta, quarantine
-from kreislauf.lake.accounts import Accounts, Kind
-from kreislauf.lake.delta import LakeError, Part
-from kreislauf.lake.staging import DATE, Intake, Stage
+from kreislauf.lake import data_files, delta, duplicates, quarantine, storage
+from kreislauf.lake.accounts import Accounts, LoadKind
+from kreislauf.lake.data_files import DataFile
+from kreislauf.lake.intake import Intake
+from kreislauf.lake.staging import DATE
+from kreislauf.lake.storage import LakeError
 from kreislauf.lake.validate import REJECTED
 from models.table import Table
 
 Progress = dict[str, tuple[int | None, int | None]]
-"""Delta transaction id to its value before and after a load; None before: never set, after: the
-load's version."""
+"""Delta transaction id to its value before and after a load.
+
+None before means that it was never set, None after the load's version."""
 
 
 class Overtaken(LakeError):
-    """Somebody else has loaded this, or a part of it, meanwhile."""
+    """Somebody else has loaded this, or some of it, meanwhile."""
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where lines come from, and what says that they have been loaded."""
 
-    kind: Kind
+    kind: LoadKind
     source: str
     progress: Progress
     sha256: str | None = None
@@ -43,107 +46,135 @@ class Origin:
 
 @dataclass
 class _Day:
-    """The fresh rows of one date, as files of the table that no commit has named yet."""
+    """The new rows of one date, as files of the table that no commit has named yet."""
 
-    beside: frozenset[str]
+    compared: frozenset[str]
     """The table's files of that date among which duplicates were looked for."""
-    parts: list[Part]
+    files: list[DataFile] = field(default_factory=list)
 
 
-def land(table: Table, intake: Intake, origin: Origin) -> Accounts:
-    """Commit a load, on newer and newer versions while other writers are faster.
-
-    Raises Overtaken if the table's progress is not the one that `origin` starts from.
-    """
-    mine = str(uuid.uuid4())
-    days: dict[date, _Day] = {}
-    rejects: list[Part] | None = None
-    for _ in range(delta.ATTEMPTS):
-        found = _writable(table)
-        _check_progress(found, origin)
-        rejects = _put_rejects(table, intake, origin) if rejects is None else rejects
-        _refresh(table, intake.stage, found, days)
-        parts = [part for day in days.values() for part in day.parts]
-        after = found.version() + 1
-        accounts = Accounts(
-            **intake.counts(kept=sum(part.rows for part in parts)),
-            table=table.name, kind=origin.kind, source=origin.source, sha256=origin.sha256, version=after,
-        )  # fmt: skip
-        progress = {
-            name: after if new is None else new for name, (_, new) in origin.progress.items()
-        }
-        said = {"load": mine, "accounts": accounts.model_dump_json()}
-        if rejects or origin.replaces:
-            said |= quarantine.intent(found, table, rejects, origin.replaces)
-            progress[quarantine.newest(table)] = after
+def open_table(table: Table) -> DeltaTable:
+    """The newest version of the table, with all columns that the model type has."""
+    schema = pl.Schema({DATE: pl.Date(), **table.dtypes})
+    for _ in range(storage.ATTEMPTS):
         try:
-            delta.commit(found, parts, progress, said)
-            return accounts
+            stored = delta.find(table.name) or delta.create(table.name, schema, DATE)
+            if stored.metadata().partition_columns != [DATE]:
+                where = f"Table {table.name} in {storage.uri(table.name)}"
+                raise LakeError(f"{where} is not partitioned by {DATE}: use a new lake.")
+            if not delta.widen(stored, schema):
+                return stored
+        except CommitFailedError:
+            continue
+    raise storage.too_busy(table.name)
+
+
+class Landing:
+    """A load on its way into the table, as files that no commit has named yet."""
+
+    def __init__(self, table: Table, intake: Intake, origin: Origin) -> None:
+        self._id = str(uuid.uuid4())
+        self._table = table
+        self._intake = intake
+        self._origin = origin
+        self._days: dict[date, _Day] = {}
+        self._rejects: list[DataFile] | None = None
+
+    def check_progress(self, stored: DeltaTable) -> None:
+        """Raises Overtaken if the table's progress is not the one that the load starts from."""
+        for name, (before, _) in self._origin.progress.items():
+            now = stored.transaction_version(name)
+            if now != before:
+                raise Overtaken(
+                    f"{name} is at {now} and not at {before}: "
+                    f"somebody else has loaded {self._origin.source} meanwhile."
+                )
+
+    def put_rejects(self) -> None:
+        """Write the rejects as files of the table `rejects`, once."""
+        if self._rejects is not None:
+            return
+        sha256 = pl.lit(self._origin.sha256, pl.String).alias("sha256")
+        partition = {"table": self._table.name}
+        self._rejects = []
+        for path in sorted(self._intake.rejects.iterdir()):
+            lines = pl.read_ipc(path).select(sha256, *REJECTED)
+            self._rejects.append(data_files.put(quarantine.REJECTS, partition, lines))
+
+    def put_rows(self, stored: DeltaTable) -> None:
+        """Write the rows that the table lacks as files of it, again where others wrote meanwhile.
+
+        Memory is bounded by the stage's buckets.
+        """
+        table = self._table
+        files = delta.files(stored)
+        for name in self._intake.stage.rows:
+            paths = _paths_of_date(files, name)
+            day = self._days.get(name)
+            if day and day.compared == paths:
+                continue
+            if day:
+                # The commit that named these has failed, so that nobody else knows of them.
+                data_files.remove(table.name, day.files)
+            day = self._days[name] = _Day(paths)
+            stored_rows = None
+            if paths:
+                stored_rows = as_rows(table, pl.scan_delta(stored).filter(pl.col(DATE) == name))
+            for rows, belongs in self._intake.stage.buckets(name):
+                rows = duplicates.drop_repeated(rows, table.key)
+                if stored_rows is not None:
+                    times = rows[table.time]
+                    near = pl.col(table.time).is_between(times.min(), times.max())
+                    keys = stored_rows.filter(near).filter(belongs).select(table.key)
+                    keys_in_memory = keys.collect(engine="streaming")
+                    rows = duplicates.drop_stored(rows, keys_in_memory, table.key)
+                if not rows.is_empty():
+                    day.files.append(data_files.put(table.name, {DATE: str(name)}, rows))
+
+    def commit(self, stored: DeltaTable) -> Accounts | None:
+        """Commit the load on exactly `stored`'s version; None if another writer was faster."""
+        table = self._table
+        files = [file for day in self._days.values() for file in day.files]
+        version = stored.version() + 1
+        accounts = Accounts(
+            **self._intake.counts(kept=sum(file.rows for file in files)),
+            table=table.name,
+            kind=self._origin.kind,
+            source=self._origin.source,
+            sha256=self._origin.sha256,
+            version=version,
+        )
+        progress = {}
+        for name, (_, after) in self._origin.progress.items():
+            if after is None:
+                after = version
+            progress[name] = after
+        metadata = {"load": self._id, "accounts": accounts.model_dump_json()}
+        if self._rejects or self._origin.replaces:
+            rejects = self._rejects or []
+            metadata |= quarantine.intent(stored, table, rejects, self._origin.replaces)
+            progress[quarantine.newest_id(table)] = version
+        try:
+            delta.commit(stored, files, progress, metadata)
         except CommitFailedError:
             # A lost answer of the storage looks like a lost race.
-            if delta.said(table.name, after).get("load") == mine:
-                return accounts
-    raise delta.too_busy(table.name)
+            if delta.commit_metadata(table.name, version).get("load") != self._id:
+                return None
+        return accounts
 
 
-def _put_rejects(table: Table, intake: Intake, origin: Origin) -> list[Part]:
-    """Write the rejects as files of the table `rejects`, which no commit has named yet."""
-    files = (pl.read_ipc(path) for path in sorted(intake.rejects.iterdir()))
-    sha256 = pl.lit(origin.sha256, pl.String).alias("sha256")
-    partition = {"table": table.name}
-    return [
-        delta.put(quarantine.REJECTS, partition, lines.select(sha256, *REJECTED)) for lines in files
-    ]
-
-
-def _writable(table: Table) -> DeltaTable:
-    """The table, with all columns that the model type has."""
-    schema = pl.Schema({DATE: pl.Date(), **table.dtypes})
-    for _ in range(delta.ATTEMPTS):
-        try:
-            found = delta.find(table.name) or delta.create(table.name, schema, DATE)
-            if found.metadata().partition_columns != [DATE]:
-                where = f"Table {table.name} in {delta.uri(table.name)}"
-                raise LakeError(f"{where} is not partitioned by {DATE}: use a new lake.")
-            if not delta.widen(found, schema):
-                return found
-        except CommitFailedError:
-            continue
-    raise delta.too_busy(table.name)
-
-
-def _check_progress(found: DeltaTable, origin: Origin) -> None:
-    for name, (before, _) in origin.progress.items():
-        if (now := found.transaction_version(name)) != before:
-            raise Overtaken(
-                f"{name} is at {now} and not at {before}: somebody else has loaded {origin.source} meanwhile."
-            )
-
-
-def _refresh(table: Table, stage: Stage, found: DeltaTable, days: dict[date, _Day]) -> None:
-    """Look for duplicates on the dates that other writers have changed, and write those dates'
-    fresh rows again."""
-    files = delta.files(found)
-    for name in stage.rows:
-        day = days.get(name)
-        stored = files.filter(pl.col(f"partition.{DATE}") == name) if files.height else files
-        beside = frozenset(stored["path"]) if stored.height else frozenset()
-        if day and day.beside == beside:
-            continue
-        # The commit that named them has failed, so that nobody else knows of them.
-        delta.remove(table.name, [part.path for part in day.parts] if day else [])
-        known = (
-            as_rows(table, pl.scan_delta(found).filter(pl.col(DATE) == name)) if beside else None
-        )
-        partition = {DATE: str(name)}
-        days[name] = _Day(
-            beside, [delta.put(table.name, partition, part) for part in stage.fresh(name, known)]
-        )
+def _paths_of_date(files: pl.DataFrame, name: date) -> frozenset[str]:
+    """Paths of the files of one date, among the `files` of a table."""
+    if files.is_empty():
+        return frozenset()
+    return frozenset(files.filter(pl.col(f"partition.{DATE}") == name)["path"])
 
 
 def as_rows(table: Table, stored: pl.LazyFrame) -> pl.LazyFrame:
-    """Columns and types of the table, from what Delta has stored; columns that it lacks are
-    null."""
+    """Columns and types of the table, from what Delta has stored.
+
+    Columns that the table lacks are null.
+    """
     lacking = set(table.dtypes) - set(stored.collect_schema())
     stored = stored.with_columns(pl.lit(None).alias(name) for name in lacking)
     return stored.select(pl.col(name).cast(dtype) for name, dtype in table.dtypes.items())

@@ -6,18 +6,25 @@ from contextlib import contextmanager
 
 import polars as pl
 
-from kreislauf.lake import delta, row_cache
-from kreislauf.lake.delta import LakeError
+from kreislauf.lake import delta, row_cache, storage
 from kreislauf.lake.landing import as_rows
 from kreislauf.lake.staging import DATE, date_of
+from kreislauf.lake.storage import LakeError
 from models.table import Table
+
+DIGEST_ROWS = 100_000
+"""Rows of a column that are hashed together."""
 
 
 def watermark(table: Table) -> int | None:
     """Newest event time in `table`, ms since 1970 UTC; None if it has no rows."""
-    found = delta.find(table.name)
-    files = delta.files(found) if found else pl.DataFrame()
-    return None if files.is_empty() else files[f"max.{table.time}"].max()  # type: ignore[return-value]
+    stored = delta.find(table.name)
+    if stored is None:
+        return None
+    files = delta.files(stored)
+    if files.is_empty():
+        return None
+    return files[f"max.{table.time}"].max()  # type: ignore[return-value]
 
 
 def version(table: Table) -> int:
@@ -32,13 +39,12 @@ def scan(
     end: int | None = None,
     without: Sequence[tuple[int, int]] = (),
 ) -> pl.LazyFrame:
-    """Rows with `start` <= time < `end` (ms since 1970 UTC), in any order, at a version (newest:
-    None).
+    """Rows with `start` <= time < `end` (ms since 1970 UTC), in any order, at a version.
 
-    Groups with a row in one of the stretches `without` (both ends inclusive), as `distrusted` gives
-    them, are left out. Columns that the table did not have at that version are null. Raises
-    LakeError if there is no such version; collect under `reading`, for what the storage and the
-    values may raise.
+    The newest version is None. Groups with a row in one of the stretches `without` (both ends
+    inclusive), as `exclusions.intervals` gives them, are left out. Columns that the table did not
+    have at that version are null. Raises LakeError if there is no such version. Collect under
+    `reading`, for what the storage and the values may raise.
     """
     rows = pl.scan_delta(delta.at(table.name, version))
     if start is not None:
@@ -46,24 +52,26 @@ def scan(
     if end is not None:
         rows = rows.filter(pl.col(table.time) < end, pl.col(DATE) <= date_of(pl.lit(end)))
     rows = as_rows(table, rows)
-    touched = [
+    excluded = [
         rows.filter(pl.col(table.time).is_between(first, last)).select(table.group)
         for first, last in without
         if (start is None or last >= start) and (end is None or first < end)
     ]
-    return rows.join(pl.concat(touched), on=table.group, how="anti") if touched else rows
+    if not excluded:
+        return rows
+    return rows.join(pl.concat(excluded), on=table.group, how="anti")
 
 
 @contextmanager
 def reading(table: Table) -> Iterator[None]:
     """What goes wrong while rows of `scan` are collected becomes LakeError or LakeUnreachable."""
     try:
-        with delta.answering(table.name):
+        with storage.answering(table.name):
             yield
     except pl.exceptions.InvalidOperationError as error:
-        what = str(error).splitlines()[0]
+        first_line = str(error).splitlines()[0]
         raise LakeError(
-            f"Table {table.name} holds values that this model type does not know: {what}."
+            f"Table {table.name} holds values that this model type does not know: {first_line}."
         ) from error
 
 
@@ -76,19 +84,18 @@ def read(
 ) -> pl.DataFrame:
     """The rows of `scan`, sorted by group and time."""
     with reading(table):
-        found = scan(table, version, start, end, without).collect()
-    return found.sort(table.order)
+        rows = scan(table, version, start, end, without).collect()
+    return rows.sort(table.order)
 
 
 def heights(table: Table) -> pl.DataFrame:
-    """Rows of each date, oldest first: columns date, rows; from the files' statistics, without
-    reading them."""
+    """Number of rows of each date, oldest first: columns date, rows.
+
+    The numbers are from the files' statistics; no row is read.
+    """
     files = delta.files(delta.at(table.name, None))
-    return (
-        files.group_by(date=pl.col(f"partition.{DATE}"))
-        .agg(rows=pl.col("num_records").sum())
-        .sort("date")
-    )
+    by_date = files.group_by(date=pl.col(f"partition.{DATE}"))
+    return by_date.agg(rows=pl.col("num_records").sum()).sort("date")
 
 
 def rebuild(
@@ -98,11 +105,11 @@ def rebuild(
     expected: str,
     without: Sequence[tuple[int, int]] = (),
 ) -> pl.DataFrame:
-    """The rows up to `watermark` at a version but `without`, bit for bit the same as when their
-    digest was taken.
+    """The rows up to `watermark` at a version, but `without`, whose digest is `expected`.
 
-    They come from the cache of rows, or else from the lake, whose rows are then cached. Raises
-    LakeError if the lake's are not the same, or are not there any more.
+    They are bit for bit the same as when the digest was taken. They come from the cache of rows,
+    or else from the lake, whose rows are then cached. Raises LakeError if the lake's are not the
+    same, or are not there any more.
     """
     snapshot = row_cache.Snapshot(table, version, watermark, expected, without)
     cached = row_cache.find(snapshot)
@@ -125,11 +132,9 @@ def digest(rows: pl.DataFrame) -> str:
     sha = hashlib.sha256()
     for column in sorted(name for name in rows.columns if rows[name].null_count() < rows.height):
         sha.update(column.encode() + b"\0")
-        values = (
-            rows[column].cast(pl.String)
-            if isinstance(rows.schema[column], pl.Enum)
-            else rows[column]
-        )
-        for chunk in values.to_frame().iter_slices(100_000):
+        values = rows[column]
+        if isinstance(values.dtype, pl.Enum):
+            values = values.cast(pl.String)
+        for chunk in values.to_frame().iter_slices(DIGEST_ROWS):
             sha.update(chunk.write_csv(include_header=False, null_value="\0").encode())
     return sha.hexdigest()

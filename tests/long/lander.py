@@ -23,19 +23,19 @@ from pathlib import Path
 from deployments.stack import ROOT
 from flows.stream import landings
 from kreislauf import lake, sources
-from kreislauf.lake import delta, quarantine, staging
+from kreislauf.lake import data_files, delta, intake, quarantine
 from kreislauf.sources import kafka
 from models import spec
 
 STEPS = {
     "read": (kafka.Reader, "batch"),
     "rejects": (quarantine, "publish_rejects"),
-    "judge": (staging.Intake, "add"),
-    "put": (delta, "put"),
+    "spool": (intake.Intake, "add"),
+    "put": (data_files, "put"),
     "commit": (delta, "commit"),
     "landed": (kafka.Reader, "landed"),
 }
-"""Every step of a landing, and what does it. In `rejects` there is a `commit` too, that of the rejects."""
+"""Every step of a landing, and what does it. `rejects` contains a `commit` too, of the rejects."""
 # What a child would import on its way; none of it starts threads, which do not survive a fork.
 LATE = ("hypothesis.strategies", "pandera.backends.polars.container", "pyarrow.parquet", "s3fs")
 
@@ -45,8 +45,12 @@ def kill(place: str, moments: Sequence[str], tmp_path: Path) -> None:
     what they hit."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.long.lander", place, *moments],
-        cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=1200,
-    )  # fmt: skip
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
     kills = [line.split() for line in done.stdout.splitlines()]
     assert (done.returncode, len(kills)) == (0, len(moments)), done.stdout + done.stderr
     print(
@@ -63,7 +67,8 @@ def watch(step: str, owner: object, name: str, note: mmap.mmap, moment: str) -> 
 
     def outer(*args: object, **options: object) -> object:
         nonlocal calls
-        calls, before = calls + 1, note[0]
+        calls += 1
+        before = note[0]
         note[0] = 1 + list(STEPS).index(step)
         if moment == f"{step}{calls}":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -98,7 +103,8 @@ def main(place: str, moments: list[str]) -> None:
     note = mmap.mmap(-1, 2)
     for moment in moments:
         note[:2] = b"\0\0"
-        pid, ended = os.fork(), (0, 0)
+        pid = os.fork()
+        ended = (0, 0)
         if not pid:
             child(place, note, moment)
         end = time.monotonic() + 60

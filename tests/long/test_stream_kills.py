@@ -21,9 +21,25 @@ DAY = 86_400_000
 # Before and after (!) each step of the first landings; `commit1` is the rows' commit, `commit2`
 # that of their rejects.
 BOUNDARIES = [
-    "read1", "read1!", "rejects1!", "rejects2", "judge1", "judge1!", "put1", "put1!", "put2!", "commit1", "commit1!",
-    "rejects3", "commit2", "commit2!", "rejects3!", "landed1", "landed1!", "read2!",
-]  # fmt: skip
+    "read1",
+    "read1!",
+    "rejects1!",
+    "rejects2",
+    "spool1",
+    "spool1!",
+    "put1",
+    "put1!",
+    "put2!",
+    "commit1",
+    "commit1!",
+    "rejects3",
+    "commit2",
+    "commit2!",
+    "rejects3!",
+    "landed1",
+    "landed1!",
+    "read2!",
+]
 
 
 class Shop(threading.Thread):
@@ -32,7 +48,9 @@ class Shop(threading.Thread):
     def __init__(self, servers: str, topic: str, seed: int) -> None:
         super().__init__(daemon=True)
         self.producer = Producer({"bootstrap.servers": servers, "log_level": 0, "linger.ms": 5})
-        self.topic, self.random, self.done = topic, random.Random(seed), threading.Event()
+        self.topic = topic
+        self.random = random.Random(seed)
+        self.done = threading.Event()
         self.sent: dict[tuple[str, int], tuple[str, bytes]] = {}
         """Kind of message and its bytes, by source and offset."""
 

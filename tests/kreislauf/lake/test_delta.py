@@ -4,7 +4,8 @@ from pyarrow.parquet import ParquetFile
 
 from deployments import processes
 from kreislauf import lake
-from kreislauf.lake import delta, quarantine
+from kreislauf.lake import data_files, delta, quarantine
+from kreislauf.lake import storage as lake_storage
 from models.session_recommender.schema import EVENTS
 from tests.conftest import moto, shop_on
 from tests.kreislauf.lake.test_lake import T0, File, killed_in, line
@@ -17,7 +18,7 @@ def load(number):
 
 def stored():
     """Names of all data files, whether a commit names them or not."""
-    fs, root = delta._filesystem("events")
+    fs, root = lake_storage.filesystem("events")
     return {
         path.rsplit("/", 1)[1]
         for path in fs.find(root)
@@ -40,7 +41,7 @@ def test_compaction_merges_files_and_changes_no_row(storage):
 
 
 def test_readers_need_not_hold_a_whole_file(storage, monkeypatch):
-    monkeypatch.setattr(delta, "ROW_GROUP", 2)
+    monkeypatch.setattr(data_files, "ROW_GROUP", 2)
     for n in range(2):
         lake.load_file(
             EVENTS,
@@ -48,7 +49,7 @@ def test_readers_need_not_hold_a_whole_file(storage, monkeypatch):
                 f"{n}.jsonl", [line(number, (number, number)) for number in range(5 * n, 5 * n + 5)]
             ),
         )
-    fs, root = delta._filesystem("events")
+    fs, root = lake_storage.filesystem("events")
 
     def row_groups():
         files = [
@@ -112,7 +113,8 @@ def test_storage_that_falls_silent_within_a_load_is_unreachable_and_nothing_else
     step, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
-    inner = getattr(delta, step)
+    module = data_files if step == "put" else delta
+    inner = getattr(module, step)
     with moto(tmp_path) as (url, record):
         shop_on(url, monkeypatch)
         load(1)
@@ -121,7 +123,7 @@ def test_storage_that_falls_silent_within_a_load_is_unreachable_and_nothing_else
             processes.stop(record)
             return inner(*args)
 
-        monkeypatch.setattr(delta, step, silent)
+        monkeypatch.setattr(module, step, silent)
         with pytest.raises(
             lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"
         ):
@@ -139,11 +141,15 @@ def test_a_table_is_not_made_where_nothing_answers_and_the_error_says_so(s3_lake
 def test_rejects_that_cannot_follow_because_others_are_always_faster_raise_and_follow_later(
     monkeypatch,
 ):
-    def faster(*_):
-        raise CommitFailedError("another writer was faster")
+    commit = delta.commit
+
+    def faster(table, *args):
+        if table.table_uri.rstrip("/").endswith("/rejects"):
+            raise CommitFailedError("another writer was faster")
+        commit(table, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(quarantine, "_follow", faster)
+        patch.setattr(delta, "commit", faster)
         with pytest.raises(
             lake.LakeError, match="Table rejects is too busy: 50 times another writer was faster"
         ):
@@ -154,7 +160,7 @@ def test_rejects_that_cannot_follow_because_others_are_always_faster_raise_and_f
 
 
 def test_rejects_of_more_loads_than_races_may_be_lost_follow_at_once(monkeypatch):
-    monkeypatch.setattr(delta, "ATTEMPTS", 2)
+    monkeypatch.setattr(lake_storage, "ATTEMPTS", 2)
     with monkeypatch.context() as patch:
         patch.setattr(quarantine, "publish_rejects", lambda _: None)
         for n in range(4):

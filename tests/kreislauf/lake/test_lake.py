@@ -22,7 +22,8 @@ from pandera.config import config_context
 from pydantic import ValidationError
 
 from kreislauf import lake
-from kreislauf.lake import decode, delta, quarantine, staging
+from kreislauf.lake import data_files, decode, delta, quarantine, staging
+from kreislauf.lake import storage as lake_storage
 from models.session_recommender.schema import EVENT_TYPES, EVENTS, Event
 from models.table import RawLines
 from tests.conftest import ROOT
@@ -394,7 +395,7 @@ def test_same_file_twice_makes_no_new_version_and_returns_the_first_accounts():
 
 def test_accounts_are_in_the_commit_that_stores_the_rows():
     accounts = load(GOOD)
-    (commit,) = DeltaTable(delta.uri("events")).history(1)
+    (commit,) = DeltaTable(lake_storage.uri("events")).history(1)
     assert commit["version"] == accounts.version == 1
     assert lake.Accounts.model_validate_json(commit["accounts"]) == accounts
 
@@ -402,7 +403,7 @@ def test_accounts_are_in_the_commit_that_stores_the_rows():
 def test_accounts_survive_checkpoints():
     files = [[line(n, (n, n))] for n in range(5)]
     accounts = [load(file) for file in files]
-    table = DeltaTable(delta.uri("events"))
+    table = DeltaTable(lake_storage.uri("events"))
     table.create_checkpoint()
     table.cleanup_metadata()
     load([line(9, (9, 9))])
@@ -426,13 +427,12 @@ class Killed(BaseException):
 
 
 def killed_in(monkeypatch, where, lines):
-    """Die instead of calling `where`, a function of the lake or of Delta, while `lines` are
-    loaded."""
+    """Die instead of calling `where`, a step to the lake's storage, while `lines` are loaded."""
 
     def die(*_):
         raise Killed
 
-    module = quarantine if hasattr(quarantine, where) else delta
+    module = data_files if where == "put" else delta
     with monkeypatch.context() as patch:
         patch.setattr(module, where, die)
         with pytest.raises(Killed):
@@ -456,7 +456,7 @@ def test_a_load_killed_before_its_commit_leaves_nothing_to_see(monkeypatch, wher
     "lines", [DIRTY, GOOD, [b"bad too"]], ids=["the same file", "a good file", "a bad file"]
 )
 def test_rejects_follow_after_a_kill_right_behind_the_commit(monkeypatch, lines):
-    killed_in(monkeypatch, "_follow", DIRTY)
+    killed_in(monkeypatch, "commit_metadata", DIRTY)
     assert rows() == GOOD_ROWS
     assert lake.rejects(EVENTS).is_empty()
     assert load(lines).already_loaded == (lines is DIRTY)
@@ -468,7 +468,10 @@ def test_rejects_follow_after_a_kill_right_behind_the_commit(monkeypatch, lines)
 
 def test_the_spool_of_a_killed_load_is_removed_by_the_next_and_that_of_a_living_one_is_not(home):
     spools = home / "spool"
-    started = "import time; from kreislauf.lake import staging\nwith staging.spool(): print(flush=True); time.sleep(60)"
+    started = (
+        "import time; from kreislauf.lake import staging\n"
+        "with staging.spool(): print(flush=True); time.sleep(60)"
+    )
     with staging.spool() as living:
         with subprocess.Popen(
             [sys.executable, "-c", started], stdout=subprocess.PIPE, cwd=ROOT
@@ -783,11 +786,11 @@ def test_replayed_rows_that_came_by_another_way_are_duplicates():
     audit(WIDER)
 
 
-@pytest.mark.parametrize("where", ["commit", "_follow"])
+@pytest.mark.parametrize("where", ["commit", "commit_metadata"])
 def test_replay_that_is_killed_goes_on(monkeypatch, where):
     old = load([line(7, (1, 0, "views")), b"oops"])
     with monkeypatch.context() as patch:
-        patch.setattr(delta if where == "commit" else quarantine, where, lambda *_: 1 / 0)
+        patch.setattr(delta, where, lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             lake.replay(WIDER, "shop/a.jsonl", old.sha256)
     lake.replay(WIDER, "shop/a.jsonl", old.sha256)

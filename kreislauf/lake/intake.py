@@ -1,0 +1,90 @@
+"""Lines of one load: validated rows and rejects on disk, and where every line went."""
+
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+
+from kreislauf.lake import accounts
+from kreislauf.lake.accounts import Counts
+from kreislauf.lake.staging import Stage
+from kreislauf.lake.storage import LakeError
+from kreislauf.lake.validate import ValidatedLines
+from models.table import Table
+
+FEW = 20
+"""Number of rejected lines below which a load is never stopped, whatever their share."""
+GENERAL_RULE = (
+    pl.col("rule").str.replace_all(r"\[\d+\]", "[...]").str.replace_all(r" \(byte \d+\)", "")
+)
+"""The rule that a line broke, with positions in the line left out."""
+
+
+class TooManyRejects(LakeError):
+    """The source is broken: nothing of it was loaded."""
+
+    def __init__(self, message: str, counts: Counts) -> None:
+        super().__init__(message)
+        self.counts = counts
+
+
+class Intake:
+    """Validated lines of one load, in a folder on disk."""
+
+    def __init__(self, table: Table, folder: Path) -> None:
+        self.stage = Stage(table, folder)
+        self.rejects = folder / "rejects"
+        """Folder of Arrow files with the rejected lines."""
+        self.rejects.mkdir()
+        self.lines: Counter[str] = Counter()
+        """Number of lines: in, blank, rejected."""
+        self.rows: Counter[str] = Counter()
+        """Number of rows: in, rejected."""
+        self.reasons: Counter[tuple[str, str]] = Counter()
+        """Number of lines by reason code and general rule."""
+
+    def add(self, lines: ValidatedLines) -> None:
+        """Spool a batch, and count its lines and rows."""
+        self.stage.add(lines.rows)
+        rejected = lines.rejected
+        if not rejected.is_empty():
+            path = self.rejects / f"{self.lines['in']:012}.arrow"
+            rejected.write_ipc(path, compression="uncompressed")
+        self.lines.update(
+            {"in": lines.lines_in, "blank": lines.lines_blank, "rejected": rejected.height}
+        )
+        self.rows.update({"in": lines.rows_in, "rejected": int(rejected["rows"].sum())})
+        by_reason = rejected.group_by("reason", GENERAL_RULE).len()
+        for reason, rule, count in by_reason.rows():
+            self.reasons[reason, rule] += count
+
+    def counts(self, kept: int) -> dict:
+        """Fields of Counts, when `kept` of the rows are no duplicates."""
+        lines = self.lines
+        rows = self.rows
+        return {
+            "lines_in": lines["in"],
+            "lines_loaded": lines["in"] - lines["blank"] - lines["rejected"],
+            "lines_rejected": lines["rejected"],
+            "lines_blank": lines["blank"],
+            "rows_in": rows["in"],
+            "rows_kept": kept,
+            "rows_rejected": rows["rejected"],
+            "rows_duplicate": rows["in"] - rows["rejected"] - kept,
+            "reasons": accounts.most_frequent(self.reasons),
+        }
+
+    def check(self, max_reject_share: float) -> None:
+        """Raises TooManyRejects if a larger share of the lines, and at least `FEW`, is rejected."""
+        rejected = self.lines["rejected"]
+        share = rejected / max(self.lines["in"], 1)
+        if rejected < FEW or share <= max_reject_share:
+            return
+        counts = Counts(**self.counts(self.rows["in"] - self.rows["rejected"]))
+        reasons = "; ".join(f"{r.lines} lines: {r.reason}, {r.rule}" for r in counts.reasons[:3])
+        raise TooManyRejects(
+            f"{rejected} of {self.lines['in']} lines ({share:.1%}) would be rejected, "
+            f"more than the limit of {max_reject_share:.1%} ({reasons}). "
+            "Nothing was loaded. Mend the source or the rules, or raise max_reject_share.",
+            counts,
+        )

@@ -1,0 +1,86 @@
+"""Where the lake's tables are, and what goes wrong when their storage does not answer."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import fsspec
+import polars as pl
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from kreislauf.settings import settings
+
+S3_OPTIONS = {"aws_allow_http": "true", "connect_timeout": "3s", "retry_timeout": "5s"}
+"""Options of Delta and Polars, with which an unreachable S3 fails in seconds, not minutes.
+
+Plain http is only spoken if AWS_ENDPOINT_URL says so."""
+FILESYSTEM_LIMITS = {
+    "connect_timeout": 3,
+    "read_timeout": 20,
+    "retries": {"total_max_attempts": 2},
+}
+"""Options of botocore, to the same end."""
+ATTEMPTS = 50
+"""Maximum races against other writers that are lost before the error `too_busy`."""
+
+
+class LakeError(ValueError):
+    """A table is not there, or holds other things than asked for; the message says what to do."""
+
+
+class LakeUnreachable(LakeError, ConnectionError):
+    """The lake's storage does not answer: the same call may succeed later."""
+
+
+def too_busy(name: str) -> LakeError:
+    """The error of a writer that has lost `ATTEMPTS` races."""
+    return LakeError(
+        f"Table {name} is too busy: {ATTEMPTS} times another writer was faster. Run again."
+    )
+
+
+def uri(name: str) -> str:
+    """Where a table is."""
+    return f"{settings().lake.rstrip('/')}/{name}"
+
+
+def options(address: str) -> dict[str, str] | None:
+    """Storage options for an address in the lake, None for a folder."""
+    return S3_OPTIONS if address.startswith("s3://") else None
+
+
+def filesystem(name: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The file system of a table, and the table's folder there."""
+    address = uri(name)
+    if options(address) is None:
+        return fsspec.core.url_to_fs(address)
+    return fsspec.core.url_to_fs(address, config_kwargs=FILESYSTEM_LIMITS)
+
+
+@contextmanager
+def answering(name: str) -> Iterator[None]:
+    """Turn what the libraries raise when the storage does not answer into LakeUnreachable."""
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        yield
+    except (CommitFailedError, TableNotFoundError, LakeError):
+        raise
+    except (OSError, BotoCoreError) as error:
+        raise _unreachable(name, error) from error
+    except (DeltaError, pl.exceptions.ComputeError) as error:
+        if "object" not in str(error).lower():
+            raise
+        raise _unreachable(name, error) from error
+
+
+def _unreachable(name: str, error: Exception) -> LakeUnreachable:
+    return LakeUnreachable(
+        f"The lake at {uri(name)} does not answer ({_in_one_line(error)}). "
+        "Check KREISLAUF_LAKE, the AWS_* variables and the network."
+    )
+
+
+def _in_one_line(error: Exception) -> str:
+    """The message of an error; Delta's has many coloured lines."""
+    return " ".join(re.sub(r"\x1b\[\d*m|↳", "", str(error)).split())
