@@ -15,12 +15,17 @@ TOKEN = {"Authorization": "Bearer secret"}
 
 def alert(name: str, started: datetime, **changed: object) -> dict:
     return {
-        "status": "firing", "labels": {"alertname": name, "model": "tiny"}, "annotations": {"summary": f"{name}!"},
-        "startsAt": started.isoformat(), "endsAt": "0001-01-01T00:00:00Z", "generatorURL": "", "fingerprint": name,
-    } | changed  # fmt: skip
+        "status": "firing",
+        "labels": {"alertname": name, "model": "tiny"},
+        "annotations": {"summary": f"{name}!"},
+        "startsAt": started.isoformat(),
+        "endsAt": "0001-01-01T00:00:00Z",
+        "generatorURL": "",
+        "fingerprint": name,
+    } | changed
 
 
-def seen(name: str, since: datetime) -> list:
+def read_events(name: str, since: datetime) -> list:
     """The server stores what it took a little later."""
     end = time.monotonic() + 60
     with get_client(sync_client=True) as client:
@@ -29,8 +34,8 @@ def seen(name: str, since: datetime) -> list:
             wanted = EventFilter(
                 event=EventNameFilter(name=[name]), occurred=EventOccurredFilter(since=since)
             )
-            if found := client.read_events(filter=wanted, limit=50).events:
-                return found
+            if events := client.read_events(filter=wanted, limit=50).events:
+                return events
             assert time.monotonic() < end, f"no {name}"
             time.sleep(0.2)
 
@@ -52,9 +57,9 @@ def test_an_alert_is_an_event_once_and_its_end_another(prefect_harness):
     assert again.post("/alerts", json={"alerts": [falling]}, headers=TOKEN).status_code == 204
     over = falling | {"status": "resolved", "endsAt": datetime.now(UTC).isoformat()}
     assert app.post("/alerts", json={"alerts": [over]}, headers=TOKEN).status_code == 204
-    assert len(seen("kreislauf.alert.resolved", start)) == 1
-    assert len(seen("kreislauf.alert", start)) == 1
-    (fell,) = seen("kreislauf.kpi.fell", start)
+    assert len(read_events("kreislauf.alert.resolved", start)) == 1
+    assert len(read_events("kreislauf.alert", start)) == 1
+    (fell,) = read_events("kreislauf.kpi.fell", start)
     assert fell.resource["prefect.resource.id"] == "kreislauf.model.tiny"
     assert (fell.payload["model"], fell.payload["reason"], fell.payload["alert"]) == (
         "tiny",
@@ -67,8 +72,8 @@ def test_an_alert_cannot_name_any_event_it_likes():
     sent = alert(
         "X", datetime.now(UTC), labels={"alertname": "X", "event": "prefect.flow-run.Completed"}
     )
-    found = bridge.as_event(bridge.Alert.model_validate(sent))
-    assert (found["event"], found["resource"]["prefect.resource.id"]) == (
+    event = bridge.as_event(bridge.Alert.model_validate(sent))
+    assert (event["event"], event["resource"]["prefect.resource.id"]) == (
         "kreislauf.alert",
         "kreislauf.alert.X",
     )

@@ -20,10 +20,10 @@ def test_the_shop_is_deterministic_and_valid(small_shop):
 
 def test_the_season_replaces_articles_on_its_day_and_churn_does_so_before(small_shop):
     day = (small_shop["ts"] - START_MS) // DAY_MS
-    seen = [
+    articles = [
         set(small_shop.filter(day.is_between(first, first + 3))["aid"]) for first in (0, 4, 8, 12)
     ]
-    new = [len(after - before) / len(after) for before, after in pairwise(seen)]
+    new = [len(after - before) / len(after) for before, after in pairwise(articles)]
     assert new[1] > 0.2 > max(new[0], new[2])
 
 
@@ -33,28 +33,43 @@ def test_periods_hold_every_event_once_and_end_at_their_time(small_shop, tmp_pat
     files, days = split_by_time(small_shop, tmp_path)
     assert len(files) == 2
     assert 9 < days < 10
-    parts = [pl.read_ndjson(file).explode("events").unnest("events") for file in files]
+    periods = [pl.read_ndjson(file).explode("events").unnest("events") for file in files]
     assert (
-        pl.concat(parts)
+        pl.concat(periods)
         .select(small_shop.columns)
         .sort(EVENTS.key)
         .equals(small_shop.sort(EVENTS.key))
     )
-    assert parts[0]["ts"].max() < parts[1]["ts"].min()
+    assert periods[0]["ts"].max() < periods[1]["ts"].min()
 
 
 def test_the_page_stands_alone_and_tells_the_story(tmp_path):
     period = {
-        "number": 1, "start": int(datetime(2026, 1, 5, tzinfo=UTC).timestamp() * 1000), "sessions": 2, "requests": 9,
-        "version": 1, "live_recall": 0.5, "frozen_recall": 0.4, "table_recall": 0.45,
-        "finding": "Decay: <b>", "trigger": "event", "story": "promote version 2",
+        "number": 1,
+        "start": int(datetime(2026, 1, 5, tzinfo=UTC).timestamp() * 1000),
+        "sessions": 2,
+        "requests": 9,
+        "version": 1,
+        "live_recall": 0.5,
+        "frozen_recall": 0.4,
+        "table_recall": 0.45,
+        "finding": "Decay: <b>",
+        "trigger": "event",
+        "story": "promote version 2",
         "seconds": 1.0,
-    }  # fmt: skip
+    }
     summary = {
-        "periods": 1, "frozen_recall": 0.4, "table_recall": 0.45, "live_recall": 0.5, "retrainings": 1, "events": 1,
-        "promoted": 1, "refused": 0,
-        "inconclusive": 0, "requests": 9,
-    }  # fmt: skip
+        "periods": 1,
+        "frozen_recall": 0.4,
+        "table_recall": 0.45,
+        "live_recall": 0.5,
+        "retrainings": 1,
+        "events": 1,
+        "promoted": 1,
+        "refused": 0,
+        "inconclusive": 0,
+        "requests": 9,
+    }
     text = write_page([period], json.loads(json.dumps(summary)), tmp_path / "page.html").read_text()
     assert "<svg" in text
     assert "2026-01-05" in text

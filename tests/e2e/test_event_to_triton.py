@@ -59,16 +59,16 @@ class Stack:
     def hurry(self) -> None:
         """Let the deployment train with `QUICK`; everything else about it stays."""
         api = self.running["prefect"]["api"]
-        (found,) = httpx.post(
+        (deployment,) = httpx.post(
             f"{api}/deployments/filter", json={"deployments": {"name": {"any_": ["retrain"]}}}
         ).json()
-        changed = {"parameters": found["parameters"] | {"params": QUICK}}
-        httpx.patch(f"{api}/deployments/{found['id']}", json=changed).raise_for_status()
+        changed = {"parameters": deployment["parameters"] | {"params": QUICK}}
+        httpx.patch(f"{api}/deployments/{deployment['id']}", json=changed).raise_for_status()
 
     def emit_drift(self, times: int) -> None:
         """Emit the same event several times, as fast as possible."""
         self.python(
-            "from tasks import events\n"
+            "from kreislauf import events\n"
             f"for _ in range({times}):\n"
             f"    events.emit_model_event(events.DRIFT_DETECTED, {MODEL!r}, 'Drift: a test.')\n"
             "import time; time.sleep(3)"
@@ -99,28 +99,35 @@ class Stack:
                 "from mlflow import MlflowClient\n"
                 "from models import spec\n"
                 "from serving import live\n"
-                "from tasks import registry, releases\n"
+                "from kreislauf import registry\n"
+                "from kreislauf.release import releases\n"
                 "from kreislauf.settings import settings\n"
-                f"kind = spec.load({MODEL!r})\n"
-                "number, outputs = live.answer(kind.name, kind.tensors(kind.golden()))\n"
+                f"model_type = spec.load({MODEL!r})\n"
+                "inputs = model_type.tensors(model_type.golden())\n"
+                "number, outputs = live.answer(model_type.name, inputs)\n"
                 "client = MlflowClient(settings().mlflow_url)\n"
-                "experiment = client.get_experiment_by_name(kind.name).experiment_id\n"
+                "experiment = client.get_experiment_by_name(model_type.name).experiment_id\n"
                 "print(json.dumps({\n"
-                "    'versions': sorted(v.number for v in registry.versions(kind.name)),\n"
-                "    'releases': [r.champion for r in releases.history(kind.name)],\n"
-                "    'aliases': registry.aliases(kind.name),\n"
-                "    'running': len(client.search_runs([experiment], \"attributes.status = 'RUNNING'\")),\n"
+                "    'versions': sorted(v.number for v in registry.versions(model_type.name)),\n"
+                "    'releases': [r.champion for r in releases.history(model_type.name)],\n"
+                "    'aliases': {\n"
+                "        alias: int(number) for alias, number in\n"
+                "        client.get_registered_model(model_type.name).aliases.items()\n"
+                "    },\n"
+                "    'running': len(client.search_runs(\n"
+                "        [experiment], \"attributes.status = 'RUNNING'\"\n"
+                "    )),\n"
                 "    'answered_by': number,\n"
-                "    'answers': len(kind.answers(outputs)),\n"
+                "    'answers': len(model_type.answers(outputs)),\n"
                 "}))"
             )
         )
 
 
-def until(condition: Callable[[], object], what: str) -> None:
+def until(condition: Callable[[], object], event: str) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, f"{what}: not within {PATIENCE} s"
+        assert time.monotonic() < end, f"{event}: not within {PATIENCE} s"
         time.sleep(0.5)
 
 
@@ -187,14 +194,17 @@ def test_kill_9_of_worker_and_flow_during_training_is_made_good_by_a_new_worker(
 
 def test_clicks_that_fall_bring_the_previous_version_back_once(loop: Stack):
     before = loop.facts()["releases"]
-    fell = f"from tasks import events; import time; events.emit_model_event(events.KPI_FELL, {MODEL!r}, 'Clicks fell.')"
-    loop.python(f"{fell}; time.sleep(3)")
+    fell = (
+        "import time; from kreislauf import events; "
+        f"events.emit_model_event(events.KPI_FELL, {MODEL!r}, 'Clicks fell.'); time.sleep(3)"
+    )
+    loop.python(fell)
     until(lambda: loop.runs("rollback"), "the automation starts a rollback")
     until(lambda: loop.runs("rollback")[0]["state_type"] == "COMPLETED", "the rollback completes")
     facts = loop.facts()
     assert facts["releases"] == [*before, before[-2]]
     assert facts["answered_by"] == before[-2]
-    loop.python(f"{fell}; time.sleep(3)")
+    loop.python(fell)
     until(lambda: len(loop.runs("rollback")) == 2, "the automation starts another")
     until(
         lambda: loop.runs("rollback")[1]["state_type"] == "FAILED",
@@ -204,9 +214,9 @@ def test_clicks_that_fall_bring_the_previous_version_back_once(loop: Stack):
 
 
 def worker(loop: Stack) -> psutil.Process:
-    found = processes.find(loop.running["worker"])
-    assert found
-    return found
+    process = processes.find(loop.running["worker"])
+    assert process
+    return process
 
 
 def kill(these: list[psutil.Process]) -> None:

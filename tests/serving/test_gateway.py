@@ -25,11 +25,11 @@ from serving.app import create
 from tests.serving.conftest import running
 
 
-def spooled(which: int, kind: type) -> list:
+def spooled(which: int, line_type: type) -> list:
     """Lines of exposures (0) or feedback (1), in the order they were written."""
     segments = sorted(settings().spools[which].iterdir())
     return [
-        msgspec.json.decode(line, type=kind)
+        msgspec.json.decode(line, type=line_type)
         for path in segments
         for line in path.read_bytes().splitlines()
     ]
@@ -47,15 +47,15 @@ def metric(gateway: TestClient, start: str) -> float:
 
 
 def test_the_live_version_answers_and_the_answer_is_remembered(gateway: TestClient):
-    found = ask(gateway, 150, user="anna")
-    assert (found["version"], found["variant"], found["answer"]) == (
+    answer = ask(gateway, 150, user="anna")
+    assert (answer["version"], answer["variant"], answer["answer"]) == (
         1,
         "champion",
         {"returned": True},
     )
     (line,) = spooled(0, Exposure)
     assert (line.request_id, line.model, line.version, line.items) == (
-        found["request_id"],
+        answer["request_id"],
         "tiny",
         1,
         "[true]",
@@ -69,9 +69,11 @@ def test_prometheus_sees_what_the_monitor_last_said(
     gateway: TestClient, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(follow, "POLLS_PER_STATUS", 1)
-    told = status.MonitorStatus(model="tiny", version=1, end=5_000, at=9_000, verdict="quiet")
+    monitor_status = status.MonitorStatus(
+        model="tiny", version=1, end=5_000, at=9_000, verdict="quiet"
+    )
     status.write(
-        told.model_copy(
+        monitor_status.model_copy(
             update={"signals": {"volume": status.SignalStatus(value=6.0, usual=5.0, limit=0.5)}}
         )
     )
@@ -80,7 +82,7 @@ def test_prometheus_sees_what_the_monitor_last_said(
         metric(gateway, 'kreislauf_monitor_signal{model="tiny",part="value",signal="volume"}') == 6
     )
     assert metric(gateway, "kreislauf_monitor_run_seconds") == 9
-    status.write(told.model_copy(update={"verdict": "world changed"}))
+    status.write(monitor_status.model_copy(update={"verdict": "world changed"}))
     until(
         lambda: (
             metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="world changed"}') == 1
@@ -94,12 +96,12 @@ def test_prometheus_sees_what_the_monitor_last_said(
 
 
 def test_feedback_is_counted_by_variant_and_kept(gateway: TestClient):
-    found = ask(gateway)
-    told = {"request_id": found["request_id"], "model": "tiny", "kind": "click", "item": True}
-    assert gateway.post("/v1/feedback", json=told).status_code == 204
+    answer = ask(gateway)
+    feedback = {"request_id": answer["request_id"], "model": "tiny", "kind": "click", "item": True}
+    assert gateway.post("/v1/feedback", json=feedback).status_code == 204
     (line,) = spooled(1, Feedback)
     assert (line.request_id, line.version, line.variant, line.item) == (
-        found["request_id"],
+        answer["request_id"],
         1,
         "champion",
         "true",
@@ -115,14 +117,14 @@ def test_feedback_is_counted_by_variant_and_kept(gateway: TestClient):
 
 def test_counters_are_there_before_they_count(gateway: TestClient):
     ask(gateway)
-    told = gateway.get("/metrics").text
+    text = gateway.get("/metrics").text
     for line in (
         'kreislauf_feedback_total{kind="order",model="tiny",variant="champion",version="1"} 0.0',
         'kreislauf_fallbacks_total{model="tiny",reason="deadline"} 0.0',
         'kreislauf_release_errors_total{model="tiny"} 0.0',
         'kreislauf_lost_lines_total{table="feedback"} 0.0',
     ):
-        assert line in told
+        assert line in text
 
 
 def test_what_it_keeps_is_loaded_with_accounts_that_balance(
@@ -198,8 +200,8 @@ def test_two_releases_between_two_looks_into_the_log_cost_no_answer(live, monkey
         live(2)
         live(3)
         # Version 1 is no longer resident.
-        found = ask(gateway, 150)
-    assert (found["version"], found["variant"]) == (3, "champion")
+        answer = ask(gateway, 150)
+    assert (answer["version"], answer["variant"]) == (3, "champion")
 
 
 def test_a_slow_release_log_does_not_delay_an_answer(live, monkeypatch):
@@ -251,8 +253,8 @@ def test_users_keep_their_variant_and_a_share_of_them_gets_the_challenger(
     assert first == [ask(gateway, 150, user=user)["variant"] for user in range(60)]
     assert set(first) == {"champion", "challenger"}
     answers = {
-        found["variant"]: found["answer"]["returned"]
-        for found in (ask(gateway, 150, user=u) for u in range(60))
+        answer["variant"]: answer["answer"]["returned"]
+        for answer in (ask(gateway, 150, user=u) for u in range(60))
     }
     assert answers == {"champion": True, "challenger": False}
 
@@ -273,9 +275,9 @@ def test_a_dead_triton_is_answered_for_and_its_return_is_noticed(
     assert ask(gateway)["variant"] == "champion"
     processes.stop(own_triton)
     began = time.monotonic()
-    found = ask(gateway, 150)
+    answer = ask(gateway, 150)
     assert time.monotonic() - began < 1
-    assert (found["variant"], found["answer"]) == ("fallback", {"returned": False})
+    assert (answer["variant"], answer["answer"]) == ("fallback", {"returned": False})
     assert metric(gateway, 'kreislauf_fallbacks_total{model="tiny",reason="unavailable"}') == 1
     assert [line.variant for line in spooled(0, Exposure)] == ["champion", "fallback"]
     with TestClient(create(settings())) as restarted:
@@ -294,7 +296,7 @@ def test_triton_killed_under_load_costs_no_answer_and_no_exposure(
 ):
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "500")
     live(1)
-    told: list[tuple[float, httpx.Response]] = []
+    responses: list[tuple[float, httpx.Response]] = []
     over = threading.Event()
 
     def client() -> None:
@@ -304,10 +306,10 @@ def test_triton_killed_under_load_costs_no_answer_and_no_exposure(
                 response = http.post(
                     f"http://{address}/v1/tiny/predict", json={"price": 150, "user": "anna"}
                 )
-                told.append((time.monotonic() - began, response))
+                responses.append((time.monotonic() - began, response))
 
     def count(variant: str) -> int:
-        return sum(response.json().get("variant") == variant for _, response in list(told))
+        return sum(response.json().get("variant") == variant for _, response in list(responses))
 
     with running() as address, ThreadPoolExecutor(8) as pool:
         clients = [pool.submit(client) for _ in range(8)]
@@ -325,11 +327,11 @@ def test_triton_killed_under_load_costs_no_answer_and_no_exposure(
             over.set()
         for done in clients:
             done.result()
-    assert {response.status_code for _, response in told} == {200}
+    assert {response.status_code for _, response in responses} == {200}
     # Half a second of deadline; the rest is eight clients and a server on a busy machine.
-    assert max(seconds for seconds, _ in told) < 3
+    assert max(seconds for seconds, _ in responses) < 3
     assert Counter(line.request_id for line in spooled(0, Exposure)) == Counter(
-        response.json()["request_id"] for _, response in told
+        response.json()["request_id"] for _, response in responses
     )
 
 
@@ -399,36 +401,36 @@ def test_a_bad_request_is_told_what_is_wrong(
 
 
 def test_no_depth_of_nesting_is_an_error_of_the_server(gateway: TestClient):
-    told = (
+    start = (
         b'{"request_id":"%s","model":"tiny","kind":"click","item":'
         % ask(gateway)["request_id"].encode()
     )
-    found = {
-        gateway.post("/v1/feedback", content=told + b"[" * depth + b"]" * depth + b"}").status_code
+    statuses = {
+        gateway.post("/v1/feedback", content=start + b"[" * depth + b"]" * depth + b"}").status_code
         for depth in range(900, 1000)
     }
-    assert found == {400, 422}
+    assert statuses == {400, 422}
 
 
 def test_a_parsed_request_is_not_kept_while_triton_is_asked(gateway: TestClient, monkeypatch):
     class Parsed(dict):
         pass
 
-    known: list[weakref.ref] = []
+    parsed: list[weakref.ref] = []
 
     def parse(body: bytes) -> dict:
-        found = Parsed(msgspec.json.decode(body))
-        known.append(weakref.ref(found))
-        return found
+        content = Parsed(msgspec.json.decode(body))
+        parsed.append(weakref.ref(content))
+        return content
 
     async def asked(*_: object) -> dict:
-        assert known[0]() is None
+        assert parsed[0]() is None
         return {"returned": np.array([[True]])}
 
     monkeypatch.setattr("serving.parsing.parse", parse)
     monkeypatch.setattr(gateway.app.state.gateway.triton, "ask", asked)
     ask(gateway)
-    assert len(known) == 1
+    assert len(parsed) == 1
 
 
 def test_a_token_is_wanted_where_one_is_set(live, monkeypatch):

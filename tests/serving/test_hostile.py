@@ -22,13 +22,13 @@ DELIBERATE = 503
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of a gateway that has nothing to answer with."""
     monkeypatch.setenv("KREISLAUF_TRITON_URL", "127.0.0.1:1")
-    with running() as found:
-        yield found
+    with running() as gateway:
+        yield gateway
 
 
 def test_whatever_is_sent_is_answered_as_described(listening: str):
     schema = schemathesis.openapi.from_url(f"http://{listening}/openapi.json")
-    operations = [found.ok() for found in schema.get_all_operations()]
+    operations = [result.ok() for result in schema.get_all_operations()]
     assert {operation.path for operation in operations} >= {
         "/v1/{model}/predict",
         "/v1/feedback",
@@ -73,8 +73,8 @@ def test_clients_that_never_finish_do_not_keep_others_out(listening: str, monkey
     host, port = listening.split(":")
     head = b"POST /v1/tiny/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n{"
     stuck = [socket.create_connection((host, int(port))) for _ in range(20)]
-    for one in stuck:
-        one.sendall(head)
+    for client in stuck:
+        client.sendall(head)
     time.sleep(0.3)
     full = httpx.post(f"http://{listening}/v1/tiny/predict", json={"price": 1})
     assert (full.status_code, full.headers["retry-after"]) == (DELIBERATE, "1")
@@ -82,8 +82,8 @@ def test_clients_that_never_finish_do_not_keep_others_out(listening: str, monkey
     time.sleep(1)
     assert httpx.post(f"http://{listening}/v1/tiny/predict", json={"price": 1}).status_code == 200
     assert b" 408 " in stuck[0].recv(100)
-    for one in stuck:
-        one.close()
+    for client in stuck:
+        client.close()
 
 
 @pytest.mark.parametrize(
@@ -115,14 +115,14 @@ def test_more_connections_than_there_are_file_handles_for_are_closed(address: st
     host, port = address.split(":")
     many = [socket.create_connection((host, int(port)), timeout=10) for _ in range(30)]
     time.sleep(0.5)
-    for one in many[:20]:
-        one.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert b" 200 " in one.recv(100)
-    for one in many[20:]:
-        assert ends(lambda one=one: one.recv(1), 1)
-        one.close()
-    for one in many[:20]:
-        one.close()
+    for client in many[:20]:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in client.recv(100)
+    for client in many[20:]:
+        assert ends(lambda client=client: client.recv(1), 1)
+        client.close()
+    for client in many[:20]:
+        client.close()
 
 
 def ends(step: Callable[[], bytes | None], times: int) -> bool:

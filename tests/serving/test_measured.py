@@ -23,17 +23,17 @@ def test_the_serving_benchmark_asks_all_four(
     for name in ("KREISLAUF_HOME", "KREISLAUF_DEADLINE_MS"):
         monkeypatch.setenv(name, "0")
     monkeypatch.setattr(serving, "CONCURRENCY", (1, 2))
-    found = serving.measure(SMALL, TINY, 1, 0.2, tmp_path)
+    result = serving.measure(SMALL, TINY, 1, 0.2, tmp_path)
     for name in ("ort", "triton", "gateway", "mlflow_serve"):
-        assert 0 < found[f"{name}_1_p50"] <= found[f"{name}_1_p99"]
-        assert found[f"{name}_2_per_second"] > 0
-    assert found["triton_minus_ort_p50_ms"] == pytest.approx(
-        found["triton_1_p50"] - found["ort_1_p50"], abs=0.02
+        assert 0 < result[f"{name}_1_p50"] <= result[f"{name}_1_p99"]
+        assert result[f"{name}_2_per_second"] > 0
+    assert result["triton_minus_ort_p50_ms"] == pytest.approx(
+        result["triton_1_p50"] - result["ort_1_p50"], abs=0.02
     )
-    assert found["gateway_over_mlflow_serve"] == pytest.approx(
-        found["gateway_2_per_second"] / found["mlflow_serve_2_per_second"], abs=0.02
+    assert result["gateway_over_mlflow_serve"] == pytest.approx(
+        result["gateway_2_per_second"] / result["mlflow_serve_2_per_second"], abs=0.02
     )
-    json.dumps(found)
+    json.dumps(result)
 
 
 def test_the_swap_benchmark_swaps_and_refuses(
@@ -42,16 +42,16 @@ def test_the_swap_benchmark_swaps_and_refuses(
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
     with running() as gateway:
         url = f"http://{gateway}/v1/{MODEL}/predict"
-        found = swap.measure(SMALL, TINY, 2, 2, tmp_path, url)
+        result = swap.measure(SMALL, TINY, 2, 2, tmp_path, url)
         assert httpx.post(url, json={"events": []}).status_code == 200
     assert (
-        found["swaps"],
-        found["broken"],
-        found["failed_requests"],
-        found["unapproved_answers"],
+        result["swaps"],
+        result["broken"],
+        result["failed_requests"],
+        result["unapproved_answers"],
     ) == (2, 2, 0, 0)
-    assert found["versions_seen"] == 3
-    assert found["requests"] > 100
+    assert result["versions_seen"] == 3
+    assert result["requests"] > 100
 
 
 def test_an_answer_of_another_version_is_noticed(capsys: pytest.CaptureFixture[str]):
@@ -64,13 +64,17 @@ def test_an_answer_of_another_version_is_noticed(capsys: pytest.CaptureFixture[s
         body = {"version": version, "variant": variant, "answer": {"article_ids": articles}}
         return swap.Told(0.0, 0, status, body)
 
-    right, file, unknown = told(1, [1]), told(2, [1]), told(9, [1])
-    late, failed = told(1, [7], variant="fallback"), swap.Told(0.0, 0, 503, {"detail": "gone"})
-    found = swap.summary([right, file, unknown, late, failed], Shelf(), {1: 0, 2: 1}, [1, 2], 0)  # type: ignore[arg-type]
+    right = told(1, [1])
+    file = told(2, [1])
+    unknown = told(9, [1])
+    late = told(1, [7], variant="fallback")
+    failed = swap.Told(0.0, 0, 503, {"detail": "gone"})
+    responses = [right, file, unknown, late, failed]
+    result = swap.summary(responses, Shelf(), {1: 0, 2: 1}, [1, 2], 0)  # type: ignore[arg-type]
     assert (
-        found["unapproved_answers"],
-        found["fallbacks"],
-        found["failed_requests"],
-        found["swaps"],
+        result["unapproved_answers"],
+        result["fallbacks"],
+        result["failed_requests"],
+        result["swaps"],
     ) == (2, 1, 1, 1)
     assert "question 0: 503" in capsys.readouterr().out

@@ -20,8 +20,8 @@ def line(number: int) -> Feedback:
 
 
 def numbers(folder: Path, pattern: str = "*.jsonl") -> list[int]:
-    lines = [one for path in sorted(folder.glob(pattern)) for one in path.read_bytes().splitlines()]
-    return [int(msgspec.json.decode(one, type=Feedback).item) for one in lines]
+    lines = [raw for path in sorted(folder.glob(pattern)) for raw in path.read_bytes().splitlines()]
+    return [int(msgspec.json.decode(raw, type=Feedback).item) for raw in lines]
 
 
 def test_segments_are_closed_by_size_by_age_and_at_the_end(tmp_path, monkeypatch):
@@ -62,7 +62,8 @@ def test_a_killed_gateway_s_lines_are_adopted_and_a_living_one_s_are_not(tmp_pat
 
 
 def test_a_gateway_that_starts_beside_another_leaves_its_segment_alone(tmp_path, monkeypatch):
-    flock, kept = spool.fcntl.flock, spool.Spool(tmp_path)
+    flock = spool.fcntl.flock
+    kept = spool.Spool(tmp_path)
 
     def slowly(file, how: int) -> None:
         monkeypatch.undo()
@@ -79,7 +80,8 @@ def test_a_gateway_that_starts_beside_another_leaves_its_segment_alone(tmp_path,
 def test_a_segment_that_its_gateway_closes_meanwhile_is_no_reason_not_to_start(
     tmp_path, monkeypatch
 ):
-    flock, kept = spool.fcntl.flock, spool.Spool(tmp_path)
+    flock = spool.fcntl.flock
+    kept = spool.Spool(tmp_path)
     kept.write(line(0))
 
     def late(file, how: int) -> None:

@@ -20,7 +20,7 @@ import yaml
 from deployments import dashboards, processes
 from kreislauf.monitoring import status
 from tests.conftest import ROOT
-from tests.test_bridge import seen
+from tests.test_bridge import read_events
 
 pytestmark = pytest.mark.system
 RULES = ROOT / "deployments" / "prometheus"
@@ -46,9 +46,12 @@ def test_every_alert_has_a_test():
         rule["alert"]
         for rule in yaml.safe_load((RULES / "alerts.yaml").read_text())["groups"][0]["rules"][1:]
     }
-    told = yaml.safe_load((RULES / "alerts.test.yaml").read_text())["tests"]
+    tests = yaml.safe_load((RULES / "alerts.test.yaml").read_text())["tests"]
     fired = {
-        case["alertname"] for test in told for case in test["alert_rule_test"] if case["exp_alerts"]
+        case["alertname"]
+        for test in tests
+        for case in test["alert_rule_test"]
+        if case["exp_alerts"]
     }
     assert fired == alerts
 
@@ -69,9 +72,11 @@ def running(
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
     address = f"127.0.0.1:{processes.free_port()}"
     command = [
-        "prometheus", f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'data'}",
+        "prometheus",
+        f"--config.file={folder / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={address}",
-    ]  # fmt: skip
+    ]
     with started("prometheus", command, folder, f"http://{address}/-/ready"):
         yield f"http://{address}"
 
@@ -90,11 +95,11 @@ def started(name: str, command: list[str], folder: Path, probe: str, **env: str)
 @pytest.fixture
 def prometheus(listening: str, triton: dict, tmp_path: Path) -> Iterator[str]:
     """Address of a Prometheus that scrapes a gateway and Triton."""
-    said = {"accuracy": status.SignalStatus(value=0.8, usual=0.9, limit=0.05)}
+    signals = {"accuracy": status.SignalStatus(value=0.8, usual=0.9, limit=0.05)}
     now = int(time.time() * 1000)
     status.write(
         status.MonitorStatus(
-            model="tiny", version=1, end=now, at=now, verdict="world changed", signals=said
+            model="tiny", version=1, end=now, at=now, verdict="world changed", signals=signals
         )
     )
     targets = {"gateway": listening, "triton": urllib.parse.urlparse(triton["metrics"]).netloc}
@@ -113,37 +118,45 @@ def test_an_alert_of_prometheus_goes_through_alertmanager_and_the_bridge_to_pref
         f"127.0.0.1:{processes.free_port()}",
     )
     (tmp_path / "bridge-token").write_text("secret")
-    told = (
+    config = (
         (RULES / "alertmanager.yaml")
         .read_text()
         .replace("8090", str(bridge))
         .replace("group_wait: 5s", "group_wait: 0s")
     )
-    (tmp_path / "alertmanager.yaml").write_text(told)
+    (tmp_path / "alertmanager.yaml").write_text(config)
     command = [
-        "prometheus-alertmanager", f"--config.file={tmp_path / 'alertmanager.yaml'}",
-        f"--storage.path={tmp_path / 'alerts'}", f"--web.listen-address={manager}", "--cluster.listen-address=",
-    ]  # fmt: skip
+        "prometheus-alertmanager",
+        f"--config.file={tmp_path / 'alertmanager.yaml'}",
+        f"--storage.path={tmp_path / 'alerts'}",
+        f"--web.listen-address={manager}",
+        "--cluster.listen-address=",
+    ]
     env = {
         "KREISLAUF_BRIDGE_TOKEN": "secret",
         "PREFECT_API_URL": str(PREFECT_API_URL.value()),
         "PYTHONPATH": str(ROOT),
     }
-    gone = {"gateway": "127.0.0.1:1", "triton": "127.0.0.1:1"}
+    unreachable = {"gateway": "127.0.0.1:1", "triton": "127.0.0.1:1"}
     with (
-        started("bridge", [sys.executable, "-m", "deployments.bridge", "--port", str(bridge)], tmp_path,
-                f"http://127.0.0.1:{bridge}/health", **env),
+        started(
+            "bridge",
+            [sys.executable, "-m", "deployments.bridge", "--port", str(bridge)],
+            tmp_path,
+            f"http://127.0.0.1:{bridge}/health",
+            **env,
+        ),
         started("alertmanager", command, tmp_path, f"http://{manager}/-/ready"),
-        running(tmp_path, gone, manager),
-    ):  # fmt: skip
-        (event,) = seen("kreislauf.alert", since)
+        running(tmp_path, unreachable, manager),
+    ):
+        (event,) = read_events("kreislauf.alert", since)
     assert event.resource["prefect.resource.id"] == "kreislauf.alert.GatewayDown"
     assert "127.0.0.1:1 cannot be reached" in event.payload["reason"]
 
 
 def query(prometheus: str, expression: str) -> list:
-    told = urllib.parse.urlencode({"query": expression})
-    with urllib.request.urlopen(f"{prometheus}/api/v1/query?{told}") as response:
+    parameters = urllib.parse.urlencode({"query": expression})
+    with urllib.request.urlopen(f"{prometheus}/api/v1/query?{parameters}") as response:
         return json.load(response)["data"]["result"]
 
 
@@ -168,10 +181,15 @@ def test_every_curve_of_the_dashboard_has_data_from_a_real_gateway(prometheus: s
 
 def ask(gateway: str) -> None:
     """One answer with all that can follow from it, and a request that is refused."""
-    found = httpx.post(f"http://{gateway}/v1/tiny/predict", json={"price": 150}).json()
-    for kind in ("click", "cart", "order"):
-        told = {"request_id": found["request_id"], "model": "tiny", "kind": kind, "item": True}
-        assert httpx.post(f"http://{gateway}/v1/feedback", json=told).status_code == 204
+    answer = httpx.post(f"http://{gateway}/v1/tiny/predict", json={"price": 150}).json()
+    for event in ("click", "cart", "order"):
+        feedback = {
+            "request_id": answer["request_id"],
+            "model": "tiny",
+            "kind": event,
+            "item": True,
+        }
+        assert httpx.post(f"http://{gateway}/v1/feedback", json=feedback).status_code == 204
     assert httpx.post(f"http://{gateway}/v1/tiny/predict", json={}).status_code == 422
 
 
