@@ -26,6 +26,7 @@ class Code:
         self.modules: dict[str, Module] = {}
         self.functions: dict[str, Definition] = {}
         self.classes: dict[str, tuple[Module, ast.ClassDef]] = {}
+        self.attributes: dict[str, dict[str, str]] = {}
         for file in files:
             if file.path.split("/")[0] in OURS:
                 name = file.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -115,8 +116,11 @@ class Code:
                 if isinstance(item, ast.AnnAssign) and ast.unparse(item.target) == name:
                     return self.annotated(module, item.annotation)
             start = self.functions.get(f"{ancestor}.__init__")
+            if start and ancestor not in self.attributes:
+                self.attributes[ancestor] = {}  # for what `__init__` itself asks for
+                self.attributes[ancestor] = Scope(self, start).types
             if start:
-                return Scope(self, start).types.get(f"self.{name}")
+                return self.attributes[ancestor].get(f"self.{name}")
         return None
 
     def returned(self, name: str) -> str | None:
@@ -204,6 +208,8 @@ class Scope:
         if isinstance(node, ast.Call):
             return self.code.returned(self.called(node.func) or "")
         if isinstance(node, ast.Attribute):
+            if ast.unparse(node) in self.types:
+                return self.types[ast.unparse(node)]
             owner = self.type_of(node.value)
             read = self.read(node)
             if read:

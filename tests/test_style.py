@@ -166,6 +166,7 @@ class Client:
 
     def __init__(self, url: str):
         self.other = Child()
+        self.name = self.name.strip()
 
     def ask(self):
         return self.other.ask()
