@@ -113,16 +113,17 @@ RELEASES = [
 ]
 MONITOR = [
     Panel(
-        "Signals, in limits from usual",
+        "Deviation of the signals from their means, in tolerances",
         "none",
-        {"{{model}} {{signal}}": f"({signal('value')} - {signal('usual')}) / {signal('limit')}"},
+        {"{{model}} {{signal}}": f"({signal('value')} - {signal('mean')}) / {signal('tolerance')}"},
     ),
     Panel(
-        "Live quality and what it was",
+        "Live quality and its mean",
         "none",
         {
             "{{model}} {{signal}} {{part}}": (
-                'kreislauf_monitor_signal{signal=~"fresh|.*@.*|accuracy", part=~"value|usual"}'
+                'kreislauf_monitor_signal{signal=~"refit_baseline|.*@.*|accuracy", '
+                'part=~"value|mean"}'
             )
         },
     ),

@@ -15,7 +15,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 REASONS = ("deadline", "unavailable")
 VERSION = ("model", "version")
 VARIANT = ("model", "version", "variant")
-SIGNAL_FIELDS = ("value", "usual", "limit")
+SIGNAL_FIELDS = ("value", "mean", "tolerance")
 """Fields of a signal, each a series: values of the label `part`."""
 
 

@@ -70,25 +70,25 @@ def test_prometheus_sees_what_the_monitor_last_said(
 ):
     monkeypatch.setattr(follow, "POLLS_PER_STATUS", 1)
     monitor_status = status.MonitorStatus(
-        model="tiny", version=1, end=5_000, at=9_000, verdict="quiet"
+        model="tiny", version=1, end=5_000, at=9_000, verdict="stable"
     )
     status.write(
         monitor_status.model_copy(
-            update={"signals": {"volume": status.SignalStatus(value=6.0, usual=5.0, limit=0.5)}}
+            update={"signals": {"volume": status.SignalStatus(value=6.0, mean=5.0, tolerance=0.5)}}
         )
     )
-    until(lambda: metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="quiet"}') == 1)
+    until(lambda: metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="stable"}') == 1)
     assert (
         metric(gateway, 'kreislauf_monitor_signal{model="tiny",part="value",signal="volume"}') == 6
     )
     assert metric(gateway, "kreislauf_monitor_run_seconds") == 9
-    status.write(monitor_status.model_copy(update={"verdict": "world changed"}))
+    status.write(monitor_status.model_copy(update={"verdict": "concept drift"}))
     until(
         lambda: (
-            metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="world changed"}') == 1
+            metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="concept drift"}') == 1
         )
     )
-    assert metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="quiet"}') == 0
+    assert metric(gateway, 'kreislauf_monitor_verdict{model="tiny",verdict="stable"}') == 0
     assert metric(gateway, "kreislauf_monitor_signal") == 0, "a signal that is no more is not shown"
     (Path(settings().releases) / "tiny" / "monitor.json").write_text("{")
     time.sleep(3 * follow.POLL_SECONDS)

@@ -95,11 +95,11 @@ def started(name: str, command: list[str], folder: Path, probe: str, **env: str)
 @pytest.fixture
 def prometheus(listening: str, triton: dict, tmp_path: Path) -> Iterator[str]:
     """Address of a Prometheus that scrapes a gateway and Triton."""
-    signals = {"accuracy": status.SignalStatus(value=0.8, usual=0.9, limit=0.05)}
+    signals = {"accuracy": status.SignalStatus(value=0.8, mean=0.9, tolerance=0.05)}
     now = int(time.time() * 1000)
     status.write(
         status.MonitorStatus(
-            model="tiny", version=1, end=now, at=now, verdict="world changed", signals=signals
+            model="tiny", version=1, end=now, at=now, verdict="concept drift", signals=signals
         )
     )
     targets = {"gateway": listening, "triton": urllib.parse.urlparse(triton["metrics"]).netloc}
