@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterable, Iterator
 
 from benchmarks.modules import Function, Module
-from benchmarks.sources import Offender, Source, product
+from benchmarks.sources import PRODUCT, Offender, Source, product
 
 MAX_FACE = 40
 """Maximum non-blank lines of an `__init__.py`."""
@@ -103,3 +103,27 @@ def long_faces(files: Iterable[Source]) -> list[Offender]:
         for file in faces(files)
         if file.dense_lines > MAX_FACE
     ]
+
+
+def private_names(files: Iterable[Source]) -> list[Offender]:
+    """Names with a leading underscore that the product takes from another module of its own."""
+    offenders = []
+    for file in product(files):
+        modules = set()
+        for node in ast.walk(file.tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PRODUCT:
+                modules |= {alias.asname or alias.name for alias in node.names}
+        for node in ast.walk(file.tree):
+            if isinstance(node, ast.ImportFrom):
+                ours = (node.module or "").split(".")[0] in PRODUCT
+                names = [alias.name for alias in node.names if ours]
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in modules:
+                names = [node.attr]
+            else:
+                continue
+            offenders += [
+                Offender("private_names", file.path, node.lineno, f"{name} is private")
+                for name in names
+                if name.startswith("_") and not name.startswith("__")
+            ]
+    return offenders

@@ -12,6 +12,8 @@ JSON line last, which always counts the whole repository.
 - `files_over_275`, `functions_over_60`: blank lines and docstrings count, decorators do not.
 - `parallel_assignments_per_1000`: `a, b = x, y` by 1,000 non-blank lines of the product.
 - `conditionals_per_1000`: `x if c else y` by as many.
+- `private_names`: names with a leading underscore that a file takes from another module.
+- `format_skips`: lines of the product that are not formatted.
 - `long_lines`: lines above 100 characters in the repository's Python.
 - `old_words`: names and phrases of the old vocabulary; see `benchmarks.words`.
 - `words_a_sentence`: the larger of two medians, of the product's docstrings and of docs/*.md. An
@@ -24,6 +26,7 @@ JSON line last, which always counts the whole repository.
 import ast
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -92,6 +95,16 @@ def long_lines(files: Iterable[Source]) -> list[Offender]:
     ]
 
 
+def format_skips(files: Iterable[Source]) -> list[Offender]:
+    """Lines of the product that ruff is told not to format, which keeps dense lines dense."""
+    return [
+        Offender("format_skips", file.path, number, line.strip()[:70])
+        for file in product(files)
+        for number, line in enumerate(file.lines, 1)
+        if re.search(r"# fmt: (skip|off)", line)
+    ]
+
+
 def per_1000(offenders: Sequence[Offender], files: Iterable[Source], top: str = "") -> float:
     """Offenders by 1,000 non-blank lines of the product, or of its folder `top`."""
     lines = sum(file.dense_lines for file in product(files) if file.path.startswith(top))
@@ -106,12 +119,14 @@ def offenders(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> list
         *rooms.outside(files, "flow"),
         *rooms.tasks_in_tasks(files),
         *rooms.code_in_faces(files),
+        *rooms.private_names(files),
         *rooms.long_faces(files),
         *long_files(files),
         *long_functions(files),
         *parallel_assignments(files),
         *conditionals(files),
         *long_lines(files),
+        *format_skips(files),
         *words.old_words(files, pages),
         *words.merged_sections(files),
         *words.long_sentences(files, pages),
@@ -140,6 +155,8 @@ def figures(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> dict:
         "flows_outside": len(rooms.outside(files, "flow")),
         "tasks_in_tasks": len(rooms.tasks_in_tasks(files)),
         "init_code_lines": max(file.dense_lines for file in rooms.faces(files)),
+        "private_names": len(rooms.private_names(files)),
+        "format_skips": len(format_skips(files)),
         "code_in_faces": len(rooms.code_in_faces(files)),
         "files_over_275": len(long_files(files)),
         "functions_over_60": len(long_functions(files)),

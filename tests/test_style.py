@@ -85,6 +85,17 @@ def test_a_long_line_is_counted_wherever_it_is():
     ]
 
 
+def test_a_line_that_is_not_formatted_is_counted():
+    text = "a = 1  # fmt: skip\n# fmt: off\nb = 1  # format it\n"
+    assert [o.line for o in style.format_skips([Source("demo/a.py", text)])] == [1, 2]
+    assert not style.format_skips([Source("tests/a.py", text)])
+
+
+def test_a_private_name_of_another_module_is_counted():
+    text = "from kreislauf.lake import delta, _a\nfrom os import _exit\n\ndelta._b()\nself._c = 1\n"
+    assert [o.line for o in rooms.private_names([Source("flows/a.py", text)])] == [1, 4]
+
+
 @pytest.mark.parametrize(
     "text",
     [
