@@ -1,13 +1,13 @@
-"""What the monitor last said of a model: one small file beside its release log, where the gateway
-finds it."""
+"""The monitor's newest finding about a model: one small file beside its release log, where the
+gateway reads it."""
 
-import os
-import tempfile
-from pathlib import Path
+import json
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from kreislauf import object_store
+from kreislauf.monitoring import renamed
 from kreislauf.settings import settings
 
 
@@ -17,8 +17,8 @@ class SignalStatus(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     value: float
-    usual: float
-    limit: float
+    mean: float
+    tolerance: float
 
 
 class MonitorStatus(BaseModel):
@@ -28,33 +28,26 @@ class MonitorStatus(BaseModel):
 
     model: str
     version: int
-    end: int = Field(description="Of the window, ms since 1970 UTC.")
-    at: int = Field(description="Of the run, ms since 1970 UTC, on the wall clock.")
+    end: int = Field(description="End of the window, ms since 1970 UTC.")
+    at: int = Field(description="Time of the run, ms since 1970 UTC, on the wall clock.")
     verdict: str
     signals: dict[str, SignalStatus] = {}
 
 
-def write(vitals: MonitorStatus) -> None:
-    """Put it in place of what was there; a reader sees the one or the other, whole."""
-    fs, path = _where(vitals.model)
-    content = vitals.model_dump_json(indent=1).encode()
-    if "file" not in fs.protocol:
-        fs.pipe_file(path, content)
-        return
-    folder = Path(path).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as draft:
-        draft.write(content)
-    os.replace(draft.name, path)
+def write(status: MonitorStatus) -> None:
+    """Replace the file of an earlier run; a reader sees the one or the other, whole."""
+    fs, path = _locate(status.model)
+    object_store.replace(fs, path, status.model_dump_json(indent=1).encode())
 
 
 def read(model: str) -> MonitorStatus | None:
-    """The newest; None if the monitor never ran."""
-    fs, path = _where(model)
-    fs.invalidate_cache()
-    return MonitorStatus.model_validate_json(fs.cat_file(path)) if fs.exists(path) else None
+    """The status of the newest run; None if the monitor never ran."""
+    fs, path = _locate(model)
+    if not fs.exists(path):
+        return None
+    content = renamed.status(json.loads(fs.cat_file(path)))
+    return MonitorStatus.model_validate(content)
 
 
-def _where(model: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    fs, root = fsspec.core.url_to_fs(settings().releases)
-    return fs, f"{root.rstrip('/')}/{model}/monitor.json"
+def _locate(model: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    return object_store.locate(settings().releases, model, "monitor.json")

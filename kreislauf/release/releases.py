@@ -5,14 +5,12 @@ disk, a conditional put on S3. Two publishers that read the same newest entry ca
 next one.
 """
 
-import os
 import re
-import tempfile
-from pathlib import Path
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from kreislauf import object_store
 from kreislauf.settings import settings
 
 
@@ -31,7 +29,7 @@ class Release(BaseModel):
     challenger: int | None = Field(None, description="Version under an A/B test.")
     previous: int | None = Field(None, description="Version to roll back to.")
     share: float = Field(0.0, ge=0, le=1, description="Share of users that get the challenger.")
-    salt: str = Field("", description="Of the hash that assigns users.")
+    salt: str = Field("", description="Salt of the hash that assigns users to variants.")
     watermark: int | None = Field(
         None, description="Newest event that the champion learnt from, ms since 1970."
     )
@@ -53,7 +51,9 @@ def history(model: str) -> list[Release]:
 def current(model: str) -> Release | None:
     """The entry in force: the newest one."""
     fs, paths = _entries(model)
-    return Release.model_validate_json(fs.cat_file(paths[-1])) if paths else None
+    if not paths:
+        return None
+    return Release.model_validate_json(fs.cat_file(paths[-1]))
 
 
 def append(
@@ -73,70 +73,48 @@ def append(
 
     Raises ReleaseConflict when someone else wrote meanwhile.
     """
-    number = after.number + 1 if after else 1
-    same = after is not None and (after.champion, after.challenger) == (champion, challenger)
+    number = 1
+    previous = None
+    salt = ""
+    if after:
+        number = after.number + 1
+        previous = after.previous if after.champion == champion else after.champion
+    if after and (after.champion, after.challenger) == (champion, challenger):
+        salt = after.salt
+    elif challenger:
+        salt = f"{model}-{number}"
     release = Release(
         model=model,
         number=number,
         champion=champion,
         challenger=challenger,
-        previous=after and (after.previous if after.champion == champion else after.champion),
+        previous=previous,
         share=share,
-        salt=after.salt if after and same else f"{model}-{number}" if challenger else "",
+        salt=salt,
         watermark=watermark,
         reason=reason,
         who=who,
     )
-    fs, folder = _folder(model)
+    fs, path = object_store.locate(settings().releases, model, f"{number}.json")
     try:
-        _create(fs, f"{folder}/{release.number}.json", release.model_dump_json(indent=1).encode())
+        object_store.create(fs, path, release.model_dump_json(indent=1).encode())
     except FileExistsError as error:
         raise ReleaseConflict(
-            f"Release {release.number} of {model} exists already: someone else published meanwhile. "
-            f"Version {champion} was not made live; judge it against the new champion and publish again."
+            f"Release {number} of {model} exists already: someone else published meanwhile. "
+            f"Version {champion} was not made live; judge it against the new champion and publish "
+            "again."
         ) from error
     return release
 
 
-def _folder(model: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    fs, root = fsspec.core.url_to_fs(settings().releases)
-    return fs, f"{root.rstrip('/')}/{model}"
-
-
 def _entries(model: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
     """Paths of the entries, oldest first."""
-    fs, folder = _folder(model)
-    fs.invalidate_cache()
+    fs, folder = object_store.locate(settings().releases, model)
     if not fs.exists(folder):
         return fs, []
-    numbered = {
-        int(m[1]): path
-        for path in fs.ls(folder, detail=False)
-        if (m := re.search(r"/(\d+)\.json$", path))
-    }
+    numbered = {}
+    for path in fs.ls(folder, detail=False):
+        match = re.search(r"/(\d+)\.json$", path)
+        if match:
+            numbered[int(match[1])] = path
     return fs, [numbered[number] for number in sorted(numbered)]
-
-
-def _create(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
-    """Create `path` with its whole content, or raise FileExistsError."""
-    if "file" in fs.protocol:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        # A hard link appears at once and fails if the name is taken; a crash leaves only the draft
-        # behind.
-        with tempfile.NamedTemporaryFile(dir=Path(path).parent, suffix=".tmp") as draft:
-            draft.write(content)
-            draft.flush()
-            os.fsync(draft.fileno())
-            os.link(draft.name, path)
-        return
-    try:
-        fs.pipe_file(path, content, mode="create")
-    except OSError as error:
-        # The exception differs by server; the status of the conditional put does not.
-        cause = getattr(error.__cause__, "response", {})
-        if (
-            isinstance(error, FileExistsError)
-            or cause.get("ResponseMetadata", {}).get("HTTPStatusCode") == 412
-        ):
-            raise FileExistsError(path) from error
-        raise

@@ -14,11 +14,14 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
+from kreislauf import object_store
 from kreislauf.settings import settings
 from models.spec import MAX_BATCH, Tensors
 
 DEADLINE_SECONDS = 60.0
+"""Longest wait for an answer."""
 LOAD_SECONDS = 120.0
+"""Longest wait for a load."""
 
 
 class TritonError(RuntimeError):
@@ -33,7 +36,9 @@ def exclusive(model: str) -> Iterator[None]:
     alone.
     """
     fs, path = _folder(model)
-    folder = Path(path) if _is_local(fs) else settings().home / "locks" / model
+    folder = settings().home / "locks" / model
+    if object_store.is_local(fs):
+        folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -50,7 +55,7 @@ def add_version(model: str, version: int, onnx: Path) -> None:
     path = f"{folder}/{version}/model.onnx"
     content = onnx.read_bytes()
     if not fs.exists(path):
-        _write(fs, path, content)
+        object_store.replace(fs, path, content)
     elif fs.cat_file(path) != content:
         raise TritonError(
             f"{path} holds another file than {model} version {version}: remove its folder."
@@ -64,7 +69,9 @@ def keep_warm_up(model: str, inputs: Tensors) -> None:
     """
     fs, folder = _folder(model)
     for name, array in inputs.items():
-        _write(fs, f"{folder}/warmup/{name}", np.ascontiguousarray(array[-1:]).tobytes())
+        object_store.replace(
+            fs, f"{folder}/warmup/{name}", np.ascontiguousarray(array[-1:]).tobytes()
+        )
 
 
 def remove_version(model: str, version: int) -> None:
@@ -83,7 +90,9 @@ def serve(model: str, versions: list[int]) -> None:
     fs, folder = _folder(model)
     newest = fs.cat_file(f"{folder}/{max(versions)}/model.onnx")
     warm = {posixpath.basename(path) for path in fs.find(f"{folder}/warmup")}
-    _write(fs, f"{folder}/config.pbtxt", config(model, newest, versions, warm).encode())
+    object_store.replace(
+        fs, f"{folder}/config.pbtxt", config(model, newest, versions, warm).encode()
+    )
     with _client(f"load {model}, versions {versions}") as client:
         client.load_model(model, client_timeout=LOAD_SECONDS)
     for name in map(posixpath.basename, fs.ls(folder, detail=False)):
@@ -105,8 +114,8 @@ def config(model: str, onnx: bytes, versions: list[int], warm: set[str]) -> str:
     """Text of config.pbtxt: names, types and shapes read from the graph; `warm` are the inputs of
     the kept request."""
     import onnx as onnx_format
+    from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
-    from tritonclient.utils import np_to_triton_dtype
 
     graph = onnx_format.load_from_string(onnx).graph
     message = model_config_pb2.ModelConfig(
@@ -114,45 +123,50 @@ def config(model: str, onnx: bytes, versions: list[int], warm: set[str]) -> str:
     )
     message.version_policy.specific.versions.extend(versions)
     message.dynamic_batching.SetInParent()
-    device = "KIND_GPU" if settings().triton_gpu else "KIND_CPU"
+    device = "KIND_CPU"
+    if settings().triton_gpu:
+        device = "KIND_GPU"
     message.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.Kind.Value(device))
-    for tensors, target in ((graph.input, message.input), (graph.output, message.output)):
-        for tensor in tensors:
-            kind = tensor.type.tensor_type
-            name = np_to_triton_dtype(onnx_format.helper.tensor_dtype_to_np_dtype(kind.elem_type))
-            dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim][1:]
-            target.add(
-                name=tensor.name,
-                data_type=f"TYPE_{'STRING' if name == 'BYTES' else name}",
-                dims=dims,
-            )
+    for tensor in graph.input:
+        message.input.add(**_tensor_config(tensor))
+    for tensor in graph.output:
+        message.output.add(**_tensor_config(tensor))
     if warm.issuperset(tensor.name for tensor in message.input):
         sample = message.model_warmup.add(name="a real request", batch_size=1)
         for tensor in message.input:
             sample.inputs[tensor.name].data_type = tensor.data_type
             sample.inputs[tensor.name].dims.extend(tensor.dims)
             sample.inputs[tensor.name].input_data_file = tensor.name
-    from google.protobuf import text_format
-
     return text_format.MessageToString(message)
+
+
+def _tensor_config(tensor) -> dict:
+    """Name, type and shape, without the batch, of an ONNX graph's input or output; -1 is any
+    length."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+    from tritonclient.utils import np_to_triton_dtype
+
+    tensor_type = tensor.type.tensor_type
+    dtype = np_to_triton_dtype(tensor_dtype_to_np_dtype(tensor_type.elem_type))
+    if dtype == "BYTES":
+        dtype = "STRING"
+    dims = []
+    for dim in tensor_type.shape.dim[1:]:
+        dims.append(dim.dim_value if dim.HasField("dim_value") else -1)
+    return {"name": tensor.name, "data_type": f"TYPE_{dtype}", "dims": dims}
 
 
 def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Tensors:
     """Answers of exactly this version for all rows of `inputs`, by output name. Raises
     TritonError."""
     # No rows are still one request, whose answer has no rows.
-    rows = len(next(iter(inputs.values()))) or 1
+    rows = max(1, len(next(iter(inputs.values()))))
+    batches = []
     with _client(f"answer as {model} version {version}") as client:
-        parts = [
-            _infer(
-                client,
-                model,
-                version,
-                {name: array[i : i + batch] for name, array in inputs.items()},
-            )
-            for i in range(0, rows, batch)
-        ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for first in range(0, rows, batch):
+            request = {name: array[first : first + batch] for name, array in inputs.items()}
+            batches.append(_infer(client, model, version, request))
+    return {name: np.concatenate([answer[name] for answer in batches]) for name in batches[0]}
 
 
 def _infer(client, model: str, version: int, inputs: Tensors) -> Tensors:
@@ -161,8 +175,9 @@ def _infer(client, model: str, version: int, inputs: Tensors) -> Tensors:
 
     tensors = []
     for name, array in inputs.items():
-        tensors.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
-        tensors[-1].set_data_from_numpy(np.ascontiguousarray(array))
+        tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(np.ascontiguousarray(array))
+        tensors.append(tensor)
     result = client.infer(
         model, tensors, model_version=str(version), client_timeout=DEADLINE_SECONDS
     )
@@ -170,7 +185,7 @@ def _infer(client, model: str, version: int, inputs: Tensors) -> Tensors:
 
 
 @contextmanager
-def _client(what: str) -> Iterator:
+def _client(action: str) -> Iterator:
     """A client, closed afterwards; its errors become a TritonError that says what Triton did not
     do."""
     from tritonclient.grpc import InferenceServerClient
@@ -179,31 +194,15 @@ def _client(what: str) -> Iterator:
     url = settings().triton_url
     if not url:
         raise TritonError(
-            "No Triton is known: start one with `make up`, or set KREISLAUF_TRITON_URL to its host:port."
+            "No Triton is known: start one with `make up`, or set KREISLAUF_TRITON_URL to its "
+            "host:port."
         )
     try:
         with InferenceServerClient(url) as client:
             yield client
     except InferenceServerException as error:
-        raise TritonError(f"Triton at {url} did not {what}: {error.message()}") from error
+        raise TritonError(f"Triton at {url} did not {action}: {error.message()}") from error
 
 
 def _folder(model: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    fs, root = fsspec.core.url_to_fs(settings().triton_repository)
-    fs.invalidate_cache()
-    return fs, f"{root.rstrip('/')}/{model}"
-
-
-def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
-    return "file" in fs.protocol
-
-
-def _write(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
-    """The whole of it at once, on disk as on S3."""
-    if not _is_local(fs):
-        fs.pipe_file(path, content)
-        return
-    draft = Path(f"{path}.tmp")
-    draft.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_bytes(content)
-    draft.replace(path)
+    return object_store.locate(settings().triton_repository, model)
