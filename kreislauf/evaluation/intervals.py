@@ -1,14 +1,15 @@
-"""How sure is a mean over dependent examples? The percentile bootstrap over whole groups (Efron and
-Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13)."""
+"""Confidence intervals of a mean over dependent examples: the percentile bootstrap over whole
+groups (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13)."""
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 RESAMPLES = 2_000
+"""Number of bootstrap samples."""
 
 
 class Interval(BaseModel):
-    """A mean and its bootstrap interval."""
+    """A mean and its confidence interval."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -21,12 +22,12 @@ class Interval(BaseModel):
 
 
 def interval(values: np.ndarray, groups: np.ndarray, confidence: float) -> Interval:
-    """Mean of `values` (n,) with its interval; `groups` (n,) are resampled whole."""
+    """Mean of `values` (n,) with its confidence interval; `groups` (n,) are resampled whole."""
     return intervals([values], groups, confidence)[0]
 
 
 def intervals(values: list[np.ndarray], groups: np.ndarray, confidence: float) -> list[Interval]:
-    """The same for several `values`, from the same resamples."""
+    """Means of several `values`, each (n,), with intervals from the same bootstrap samples."""
     _, index = np.unique(groups, return_inverse=True)
     sums = np.stack([np.bincount(index, each) for each in values])
     counts = np.bincount(index)
@@ -34,10 +35,10 @@ def intervals(values: list[np.ndarray], groups: np.ndarray, confidence: float) -
     n = len(counts)
     means = np.empty((RESAMPLES, len(values)))
     for i in range(RESAMPLES):
-        times = np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
-        means[i] = sums @ times / (counts @ times)
+        weights = np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
+        means[i] = sums @ weights / (counts @ weights)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return [
-        Interval(mean=float(v.mean()), low=float(a), high=float(b))
-        for v, a, b in zip(values, low, high, strict=True)
+        Interval(mean=float(each.mean()), low=float(lower), high=float(upper))
+        for each, lower, upper in zip(values, low, high, strict=True)
     ]

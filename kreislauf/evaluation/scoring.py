@@ -12,13 +12,18 @@ import polars as pl
 from models.spec import Examples, ModelSpec, Tensors
 
 BATCH = 256
+"""Number of examples that are asked at once."""
 REQUESTS = 200
+"""Number of requests whose latency is measured."""
 REPEATS = 3
+"""Number of measurements of each latency, of which the fastest counts."""
 
 
 def answer(onnx: Path, inputs: Tensors, batch: int = BATCH) -> Tensors:
-    """Run `onnx` over all rows of `inputs`, `batch` at a time; returns its outputs by name, in the
-    same order."""
+    """Run `onnx` over all rows of `inputs`, `batch` at a time.
+
+    Returns its outputs by name, in the same order.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -26,34 +31,31 @@ def answer(onnx: Path, inputs: Tensors, batch: int = BATCH) -> Tensors:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    wanted = [tensor.name for tensor in session.get_inputs()]
-    rows = len(inputs[wanted[0]])
+    used = [tensor.name for tensor in session.get_inputs()]
     # An empty batch still has outputs, with no rows.
-    starts = range(0, rows, batch) if rows else [0]
-    parts = [
-        session.run(names, {name: inputs[name][i : i + batch] for name in wanted}) for i in starts
-    ]
+    rows = max(1, len(inputs[used[0]]))
+    batches = []
+    for first in range(0, rows, batch):
+        request = {name: inputs[name][first : first + batch] for name in used}
+        batches.append(session.run(names, request))
     return {
         name: np.concatenate(arrays)
-        for name, arrays in zip(names, zip(*parts, strict=True), strict=True)
+        for name, arrays in zip(names, zip(*batches, strict=True), strict=True)
     }
 
 
 def baseline_scores(model_type: ModelSpec, rows: pl.DataFrame, examples: Examples) -> np.ndarray:
     """Scores, shape (n,), of a trivial baseline that is fitted on `rows` for this alone."""
     with tempfile.TemporaryDirectory() as folder:
-        return model_type.score(
-            examples, answer(model_type.baseline(rows, Path(folder)), examples.inputs)
-        )
+        onnx = model_type.baseline(rows, Path(folder))
+        return model_type.score(examples, answer(onnx, examples.inputs))
 
 
 def p95(onnx: Path, inputs: Tensors) -> float:
-    """Of `latencies`, in milliseconds; 0 without inputs."""
-    return (
-        float(np.quantile(latencies(onnx, inputs), 0.95))
-        if len(next(iter(inputs.values())))
-        else 0.0
-    )
+    """95th percentile of `latencies`, in milliseconds; 0 without inputs."""
+    if not len(next(iter(inputs.values()))):
+        return 0.0
+    return float(np.quantile(latencies(onnx, inputs), 0.95))
 
 
 def latencies(onnx: Path, inputs: Tensors) -> np.ndarray:
@@ -63,15 +65,15 @@ def latencies(onnx: Path, inputs: Tensors) -> np.ndarray:
     Each is the fastest of `REPEATS`, in turn: other programs on the machine only add to it.
     """
     session = one_thread(onnx)
-    wanted = [tensor.name for tensor in session.get_inputs()]
-    drawn = np.linspace(0, len(inputs[wanted[0]]) - 1, REQUESTS).astype(int)
-    found = np.empty((REPEATS, REQUESTS))
-    for repeat, (column, i) in itertools.product(range(REPEATS), enumerate(drawn)):
-        request = {name: inputs[name][i : i + 1] for name in wanted}
+    used = [tensor.name for tensor in session.get_inputs()]
+    positions = np.linspace(0, len(inputs[used[0]]) - 1, REQUESTS).astype(int)
+    seconds = np.empty((REPEATS, REQUESTS))
+    for repeat, (column, i) in itertools.product(range(REPEATS), enumerate(positions)):
+        request = {name: inputs[name][i : i + 1] for name in used}
         began = time.perf_counter()
         session.run(None, request)
-        found[repeat, column] = time.perf_counter() - began
-    return found.min(0) * 1000
+        seconds[repeat, column] = time.perf_counter() - began
+    return seconds.min(0) * 1000
 
 
 def one_thread(onnx: Path) -> Any:

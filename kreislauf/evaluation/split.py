@@ -20,7 +20,7 @@ class Cut(BaseModel):
     start: int = Field(description="Oldest event.")
     holdout: int = Field(description="Training ends before this; the hold-out starts here.")
     watermark: int = Field(description="Newest event.")
-    groups: int = Field(0, description="That started in the hold-out.")
+    groups: int = Field(0, description="Groups that started in the hold-out.")
 
 
 class TooSmall(ValueError):
@@ -30,18 +30,20 @@ class TooSmall(ValueError):
 def groups_needed(policy: Policy) -> int:
     """Groups with which `policy.min_effect` is found with chance `policy.power`: the usual formula
     for paired means."""
-    return max(
-        policy.min_groups, math.ceil((_z(policy) * policy.group_sd / policy.min_effect) ** 2)
-    )
+    by_power = math.ceil((_z(policy) * policy.group_sd / policy.min_effect) ** 2)
+    return max(policy.min_groups, by_power)
 
 
 def detectable(groups: int, policy: Policy) -> float:
     """The smallest gain that a hold-out of so many groups finds with chance `policy.power`;
     infinite for none."""
-    return _z(policy) * policy.group_sd / math.sqrt(groups) if groups else math.inf
+    if not groups:
+        return math.inf
+    return _z(policy) * policy.group_sd / math.sqrt(groups)
 
 
 def _z(policy: Policy) -> float:
+    """Standard errors between no gain and a gain that is found with chance `policy.power`."""
     normal = NormalDist()
     return normal.inv_cdf((1 + policy.confidence) / 2) + normal.inv_cdf(policy.power)
 
@@ -54,35 +56,31 @@ def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
     """
     if rows.is_empty():
         raise TooSmall(
-            f"The table {table.name} has no rows: ingest files, or see in the table rejects what was refused."
+            f"The table {table.name} has no rows: ingest files, or see in the table rejects what "
+            "was refused."
         )
     starts = _starts(rows, table)
     first = int(starts.min())  # type: ignore[arg-type]
     watermark = int(rows[table.time].max())  # type: ignore[arg-type]
-    wanted = groups_needed(policy)
-    found = 0
+    needed = groups_needed(policy)
+    groups = 0
     longest = int((watermark - first) / DAY_MS / 2)
     for days in range(1, longest + 1):
         holdout = watermark - days * DAY_MS + 1
-        found = int((starts >= holdout).sum())
-        if found >= wanted:
+        groups = int((starts >= holdout).sum())
+        if groups >= needed:
             return Cut(
                 table_version=version,
                 start=first,
                 holdout=holdout,
                 watermark=watermark,
-                groups=found,
+                groups=groups,
             )
     raise TooSmall(
-        f"The table {table.name} is too small to judge a model: a hold-out of {longest} days, half of what is there, "
-        f"has {found} {table.group} values and the policy needs {wanted}. "
+        f"The table {table.name} is too small to judge a model: a hold-out of {longest} days, half "
+        f"of what is there, has {groups} {table.group} values and the policy needs {needed}. "
         "Ingest more history, or raise min_effect in the model's policy."
     )
-
-
-def train_rows(rows: pl.DataFrame, table: Table, at: Cut) -> pl.DataFrame:
-    """Everything before the hold-out."""
-    return rows.filter(pl.col(table.time) < at.holdout)
 
 
 def started(rows: pl.DataFrame, table: Table, start: int, end: int) -> pl.DataFrame:
@@ -98,12 +96,8 @@ def some(rows: pl.DataFrame, table: Table, amount: int) -> pl.DataFrame:
     """Whole groups drawn at random, always the same ones, with `amount` rows at most."""
     if rows.height <= amount:
         return rows
-    counts = (
-        rows.group_by(table.group)
-        .len()
-        .sort(table.group)
-        .sample(fraction=1.0, shuffle=True, seed=0)
-    )
+    counts = rows.group_by(table.group).len().sort(table.group)
+    counts = counts.sample(fraction=1.0, shuffle=True, seed=0)
     kept = counts.filter(pl.col("len").cum_sum() <= amount)
     return rows.join(kept.select(table.group), on=table.group, how="semi", maintain_order="left")
 

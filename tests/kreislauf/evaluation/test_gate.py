@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kreislauf.evaluation import gate, split
-from kreislauf.evaluation.gate import Cost, Decision, Holdout, Scores, decide, slices
+from kreislauf.evaluation import guards, split
+from kreislauf.evaluation.comparison import compare_slices
+from kreislauf.evaluation.gate import Cost, Decision, Holdout, Scores, decide
 from kreislauf.evaluation.intervals import interval
 from models.spec import Policy
 
@@ -102,10 +103,10 @@ def test_without_a_champion_the_trivial_baseline_is_the_rival():
 def test_a_challenger_that_may_be_a_little_worse_is_promoted_where_the_policy_says_so():
     equal = scores(0.449, 1, version=8)
     assert judged(equal).outcome == "refuse"
-    decision = judged(equal, least_gain=-0.03)
+    decision = judged(equal, superiority_margin=-0.03)
     assert decision.outcome == "promote"
     assert "no worse by 0.03 than the champion" in decision.reasons[0]
-    assert judged(least_gain=0.2).outcome != "promote"
+    assert judged(superiority_margin=0.2).outcome != "promote"
 
 
 def shuffled(one: Scores) -> Scores:
@@ -278,8 +279,8 @@ def test_probabilities_that_are_right_on_average_pass():
     assert judged(replace(honest, probabilities=sure(honest.values.mean()))).outcome == "promote"
     mixed = np.random.default_rng(0).random(20_000)
     right = (np.random.default_rng(1).random(20_000) < mixed).astype(float)
-    assert gate.calibration_error(mixed, right) < 0.02
-    assert gate.calibration_error(mixed, 1 - right) == pytest.approx(0.5, abs=0.02)
+    assert guards.calibration_error(mixed, right) < 0.02
+    assert guards.calibration_error(mixed, 1 - right) == pytest.approx(0.5, abs=0.02)
 
 
 def test_the_interval_agrees_with_the_textbook_when_groups_are_single():
@@ -306,7 +307,7 @@ def test_slices_agree_with_the_bootstrap_and_hold_for_all_at_once():
     groups = np.sort(rng.integers(0, 2000, 9000))
     difference = rng.normal(0.02, 0.4, 9000) + rng.normal(0, 0.3, 2000)[groups]
     kinds = np.array(["a", "b", "c"])[rng.choice(3, 9000, p=[0.6, 0.39, 0.01])]
-    found = slices(
+    found = compare_slices(
         difference, Holdout("", 0, groups, {"kind": kinds, "all": np.full(9000, "x")}), POLICY
     )
     assert [(part.by, part.value) for part in found] == [

