@@ -1,4 +1,4 @@
-"""How far a training is: a bar in Prefect's UI, and lines in the log and the terminal."""
+"""Progress of a training: a bar in Prefect's UI, and lines in the log and the terminal."""
 
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -8,7 +8,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import MissingContextError
 
 STEP = 0.02
-"""Less progress than this is not worth a request."""
+"""Minimum progress that is worth a request."""
 
 
 @dataclass
@@ -16,23 +16,25 @@ class Progress:
     """To be called with the share that is done, 0 to 1, and the newest metrics; can be sent to
     another process."""
 
-    what: str
+    title: str
     artifact: UUID
-    told: float = field(default=-1.0)
+    reported: float = field(default=-1.0)
+    """Share that was shown last."""
 
     @classmethod
-    def of(cls, what: str) -> "Progress":
+    def of(cls, title: str) -> "Progress":
         """Shows a bar at 0 in the run that it is called from."""
-        return cls(what, create_progress_artifact(progress=0.0, description=what))  # type: ignore[arg-type]
+        artifact = create_progress_artifact(progress=0.0, description=title)
+        return cls(title, artifact)  # type: ignore[arg-type]
 
     def __call__(self, share: float, metrics: dict[str, float]) -> None:
         """Moves the bar and writes a line, unless hardly anything has happened since the last
         one."""
-        if share < self.told + STEP and share < 1:
+        if share < self.reported + STEP and share < 1:
             return
-        self.told = share
+        self.reported = share
         numbers = "".join(f", {name} {value:.4f}" for name, value in metrics.items())
-        line = f"{self.what}: {share:.0%}{numbers}"
+        line = f"{self.title}: {share:.0%}{numbers}"
         update_progress_artifact(self.artifact, progress=100 * share, description=line)
         try:
             get_run_logger().info(line)

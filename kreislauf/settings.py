@@ -1,4 +1,4 @@
-"""Where things are. The only module that reads the environment."""
+"""Locations, from environment variables. The only module that reads the environment."""
 
 import json
 from functools import cached_property
@@ -45,10 +45,10 @@ class Settings(BaseSettings):
     spool: str = ""
     """Folder into which the gateway writes exposures and feedback until they are loaded."""
     gateway_token: str = ""
-    """What requests to the gateway bring as `Authorization: Bearer ...`; without it, only loopback
-    is served."""
+    """Token that requests to the gateway bring as `Authorization: Bearer ...`; without it, only
+    loopback is served."""
     deadline_ms: float = 200.0
-    """After so long the gateway answers without the model."""
+    """Milliseconds after which the gateway answers without the model."""
     mlflow_url: str = ""
     """MLflow tracking server; default: the one that `make up` recorded, else a SQLite file under
     `home`."""
@@ -76,10 +76,11 @@ class Settings(BaseSettings):
     def running(self) -> dict[str, dict]:
         """Addresses and process ids of the local stack, by service, as `run.json` records them."""
         path = self.home / "run.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        return json.loads(path.read_text())
 
 
 def settings() -> Settings:
-    """The settings of this moment: read afresh, so that tests and long-lived workers see
-    changes."""
+    """The settings of this moment, read afresh: tests and long-lived workers see changes."""
     return Settings()

@@ -7,10 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+color: #1b1f24 }
 svg { width: 100%; height: auto }
-table { border-collapse: collapse; font-size: .85rem } td, th { padding: .3rem .6rem; text-align: left;
-border-bottom: 1px solid #d7dce1; vertical-align: top } td.n { text-align: right; white-space: nowrap }
+table { border-collapse: collapse; font-size: .85rem }
+td, th { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #d7dce1;
+vertical-align: top }
+td.n { text-align: right; white-space: nowrap }
 """
 
 Points = Sequence[tuple[str, int, float]]
@@ -19,13 +22,17 @@ Points = Sequence[tuple[str, int, float]]
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Rows as Markdown; None is an empty cell. The empty string if there are none."""
-    lines = [
-        [("" if cell is None else str(cell)).replace("|", "\\|") for cell in row] for row in rows
-    ]
-    if not lines:
+    cells = [[_cell(value) for value in row] for row in rows]
+    if not cells:
         return ""
-    whole = [list(head), ["---"] * len(head), *lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in whole)
+    lines = [list(head), ["---"] * len(head), *cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return str(value).replace("|", "\\|")
 
 
 def page(title: str, markdown: str, curves: Points) -> str:
@@ -35,25 +42,28 @@ def page(title: str, markdown: str, curves: Points) -> str:
     # This preset lets no HTML through: some of the text comes from people.
     body = MarkdownIt("js-default").render(markdown)
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    picture = f"<h2>Curves</h2>{drawn(curves)}" if curves else ""
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}{picture}</body></html>\n'
+    picture = ""
+    if curves:
+        picture = f"<h2>Curves</h2>{drawn(curves)}"
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}</head>\n'
+        f"<body>{body}{picture}</body></html>\n"
+    )
 
 
 def drawn(curves: Points) -> str:
     """Each curve in a panel of its own, as SVG."""
     from matplotlib.figure import Figure
 
-    found = defaultdict(list)
+    by_name = defaultdict(list)
     for name, step, value in curves:
-        found[name].append((step, value))
-    figure = Figure(figsize=(9, 2.6 * len(found)), layout="constrained")
-    panels = figure.subplots(len(found), squeeze=False)[:, 0]
-    for axes, (name, points) in zip(panels, sorted(found.items()), strict=True):
-        axes.plot(
-            *zip(*sorted(points), strict=True),
-            marker="." if len(points) < 20 else None,
-            color="#0b6e4f",
-        )
+        by_name[name].append((step, value))
+    figure = Figure(figsize=(9, 2.6 * len(by_name)), layout="constrained")
+    panels = figure.subplots(len(by_name), squeeze=False)[:, 0]
+    for axes, (name, points) in zip(panels, sorted(by_name.items()), strict=True):
+        steps, values = zip(*sorted(points), strict=True)
+        marker = "." if len(points) < 20 else None
+        axes.plot(steps, values, marker=marker, color="#0b6e4f")
         axes.set(ylabel=name, xlabel="step")
         axes.spines[["top", "right"]].set_visible(False)
     return svg(figure)
@@ -61,6 +71,7 @@ def drawn(curves: Points) -> str:
 
 def svg(figure) -> str:
     """A matplotlib figure as an element for HTML."""
-    picture = io.StringIO()
-    figure.savefig(picture, format="svg", bbox_inches="tight")
-    return picture.getvalue()[picture.getvalue().index("<svg") :]
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight")
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,46 @@
+"""The page of a version begins with what follows, for people who run a shop."""
+
+import polars as pl
+import pytest
+
+from kreislauf import registry
+from kreislauf.evaluation import gate
+from kreislauf.evaluation.gate import Decision
+from kreislauf.pages import version as version_page
+
+LINEAGE = registry.Lineage(
+    key="k", table="events", table_version=3, start=1, holdout=5, watermark=9, digest="d" * 64
+)
+VERSION = registry.Version(
+    model="m", number=3, run_id="r", digests={"model.onnx": "e" * 64}, lineage=LINEAGE
+)
+
+
+def decision(outcome: gate.Outcome, champion: int | None) -> Decision:
+    return Decision(
+        outcome=outcome, reasons=["So it is."], metric="recall@20", champion_version=champion
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "champion", "sentence"),
+    [
+        ("promote", 1, "Version 3 has passed all tests and may replace version 1."),
+        ("promote", None, "Version 3 has passed all tests and may go live, as the first."),
+        ("refuse", 1, "Version 3 is not good enough to go live, so version 1 stays live."),
+        ("refuse", None, "Version 3 is not good enough to go live, so nothing is live yet."),
+        (
+            "inconclusive",
+            1,
+            "It is not certain yet whether version 3 is good enough, so version 1 stays live.",
+        ),
+    ],
+)
+def test_the_first_sentence_says_what_follows_and_the_reasons_come_after(
+    outcome, champion, sentence
+):
+    text = version_page.page(VERSION, decision(outcome, champion), 0.02, {}, pl.DataFrame())
+    heading, first, reasons, *_ = text.split("\n\n")
+    assert heading == f"# m version 3: {outcome}"
+    assert first == sentence
+    assert reasons == "So it is."
