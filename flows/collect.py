@@ -11,12 +11,11 @@ from kreislauf.settings import settings
 
 @flow
 def collect() -> dict[str, IngestReport]:
-    """Load the gateway's closed segments into the tables `exposures` and `feedback`, and delete
-    those that are loaded.
+    """Load the gateway's closed segments into `exposures` and `feedback`, and delete them.
 
-    Safe to kill at any point: a segment that is loaded already is only deleted. The worker has to
-    see the gateway's folder, `KREISLAUF_SPOOL`. No share of bad lines stops a segment, because
-    there is no better one to wait for.
+    It is safe to kill at any point: a segment that is loaded already is only deleted. The worker
+    has to see the gateway's folder, `KREISLAUF_SPOOL`. No share of bad lines stops a segment,
+    because there is no better one to wait for.
 
     Returns:
         The accounts of the loads, by table; a table without new segments has none.
@@ -24,14 +23,21 @@ def collect() -> dict[str, IngestReport]:
     Raises:
         flows.ingest.IngestError: Segments could not be loaded; none is deleted.
     """
-    done = {}
+    reports = {}
     for table, folder in zip(exposures.TABLES, settings().spools, strict=True):
-        for empty in [path for path in folder.glob("*.jsonl") if not path.stat().st_size]:
-            # Of a gateway that was killed, or whose disk was full, before the first line: ingest
-            # refuses empty files.
-            empty.unlink()
+        delete_empty_segments(folder)
         if any(folder.glob("*.jsonl")):
-            done[table] = ingest(str(folder), table=table, max_reject_share=1)
-            for file in done[table].files:
+            reports[table] = ingest(str(folder), table=table, max_reject_share=1)
+            for file in reports[table].files:
                 Path(file.source).unlink()
-    return done
+    return reports
+
+
+def delete_empty_segments(folder: Path) -> None:
+    """Delete segments without a line, which ingest would refuse.
+
+    A gateway leaves them that was killed, or whose disk was full, before the first line.
+    """
+    empty = [path for path in folder.glob("*.jsonl") if not path.stat().st_size]
+    for path in empty:
+        path.unlink()

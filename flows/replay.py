@@ -1,17 +1,18 @@
-"""Replay: quarantined lines, judged again by today's rules."""
+"""Replay: quarantined lines, validated again by today's rules."""
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
 
 from kreislauf import lake
 from kreislauf.lake import quarantine
 from models import spec
-from tasks.lake import replay_source
+from tasks.lake import replay_source, show_replays
 
 
 class ReplayReport(lake.Counts):
-    """What a replay did. `rejected` lines are still in quarantine, now with the rule that they
-    break today."""
+    """What a replay did.
+
+    `rejected` lines are still in quarantine, now with the rule that they break today.
+    """
 
     table: str
     sources: tuple[lake.Accounts, ...]
@@ -19,15 +20,16 @@ class ReplayReport(lake.Counts):
 
 @flow
 def replay(model: str = "session_recommender", reason: str | None = None) -> ReplayReport:
-    """Judge quarantined lines again, after a rule of the model type was mended. Running it again is
-    safe.
+    """Validate quarantined lines again, after a rule of the model type was mended.
 
-    A line that passes leaves the quarantine and becomes rows, in the same commit rules as a load:
-    duplicates are looked for, and the accounts balance. A line that does not pass stays, byte for
-    byte.
+    Running it again is safe. A line that passes leaves the quarantine and becomes rows, by the same
+    commit rules as a load: duplicates are looked for, and the accounts balance. A line that does
+    not pass stays, byte for byte.
 
-    Args: model: Model type, a folder in `models/`. reason: Only sources with rejects of this reason
-        code, such as `unknown-value`; default: all.
+    Args:
+        model: Model type, a folder in `models/`.
+        reason: Only sources with rejects of this reason code, such as `unknown-value`; default:
+            all.
 
     Returns:
         The accounts of every source, and their totals.
@@ -37,16 +39,12 @@ def replay(model: str = "session_recommender", reason: str | None = None) -> Rep
         lake.Overtaken: Another replay ran at the same time.
     """
     table = spec.load(model).table
-    waiting = quarantine.sources(table)
+    quarantined = quarantine.sources(table)
     if reason is not None:
-        waiting = waiting.filter(waiting["reason"] == reason)
-    sources = waiting.select("source", "sha256").unique(maintain_order=True).rows()
-    done = [replay_source(model, source, sha256) for source, sha256 in sources]
-    rows = [
-        a.model_dump(include=set(lake.Counts.model_fields) - {"reasons"}) | {"source": a.source}
-        for a in done
-    ]
-    create_table_artifact(
-        table=rows, key=f"replay-{table.name.replace('_', '-')}", description="Quarantine, replayed"
+        quarantined = quarantined.filter(quarantined["reason"] == reason)
+    files = quarantined.select("source", "sha256").unique(maintain_order=True).rows()
+    replays = [replay_source(model, source, sha256) for source, sha256 in files]
+    show_replays(table.name, replays)
+    return ReplayReport(
+        table=table.name, sources=tuple(replays), **lake.total(replays).model_dump()
     )
-    return ReplayReport(table=table.name, sources=tuple(done), **lake.total(done).model_dump())

@@ -12,14 +12,12 @@ from tasks.lake import TidyReport, tidy_table
 def tidy(retention_hours: int = 168) -> list[TidyReport]:
     """Compact and vacuum the tables of all model types and of the gateway, and the quarantine.
 
-    Safe beside loads, streams and trainings.
-
-    Every version that a registered model was trained from stays readable. Of the others, those that
-    are younger than the retention do. Files that killed loads have left are swept when they are
-    older than that.
+    It is safe beside loads, streams and trainings. Every version that a registered model was
+    trained from stays readable, and so do others that are younger than the retention. Files that
+    killed loads have left are swept when they are older than that.
 
     Args:
-        retention_hours: Must be longer than any load, training or query takes.
+        retention_hours: Hours, which must be longer than any load, training or query takes.
 
     Returns:
         What was done to each table that exists.
@@ -27,20 +25,21 @@ def tidy(retention_hours: int = 168) -> list[TidyReport]:
     Raises:
         registry.RegistryError: MLflow does not answer; then nothing is swept.
     """
-    needed = versions_of_models()
-    for table in [*(spec.load(name).table for name in spec.names()), *exposures.TABLES.values()]:
+    needed = find_needed_versions()
+    tables = [spec.load(name).table for name in spec.names()]
+    for table in [*tables, *exposures.TABLES.values()]:
         quarantine.publish_rejects(table)
     names = [name for name in [*needed, *exposures.TABLES, quarantine.REJECTS] if delta.find(name)]
-    done = [tidy_table(name, retention_hours, needed.get(name, [])) for name in names]
-    for tidied in done:
+    reports = [tidy_table(name, retention_hours, needed.get(name, [])) for name in names]
+    for report in reports:
         get_run_logger().info(
-            f"{tidied.table}: {tidied.merged} files fewer, {tidied.swept} files swept"
+            f"{report.table}: {report.merged} files fewer, {report.swept} files swept"
         )
-    return done
+    return reports
 
 
-def versions_of_models() -> dict[str, list[int]]:
-    """Table names, and the versions that registered models refer to."""
+def find_needed_versions() -> dict[str, list[int]]:
+    """Names of tables, and the versions that registered models refer to."""
     needed: dict[str, list[int]] = {spec.load(name).table.name: [] for name in spec.names()}
     for lineage in registry.lineages():
         needed.setdefault(lineage.table, []).append(lineage.table_version)

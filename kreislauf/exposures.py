@@ -1,7 +1,6 @@
-"""What the gateway saw: lines of answers shown, and of what people did with them, with their Delta
-tables.
+"""What the gateway saw: answers that were shown, what people did with them, and their tables.
 
-The gateway writes them as segments of JSON lines; `flows/ingest.py` lands these like any raw file.
+The gateway writes both as segments of JSON lines, which `flows/ingest.py` lands like any raw file.
 An exposure and its feedback are joined by `request_id`.
 """
 
@@ -19,8 +18,9 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 EARLIEST = 946_684_800_000
+"""Minimum `ts`, ms since 1970 UTC: the start of 2000."""
 LATEST = 4_102_444_800_000
-"""Of a `ts`: ms since 1970 UTC, in 2000..2099."""
+"""Bound that a `ts` stays below, ms since 1970 UTC: the start of 2100."""
 
 
 class Exposure(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -52,7 +52,7 @@ class Feedback(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class ExposureRow(pa.DataFrameModel):
-    """What a validated exposure promises."""
+    """Rules of a validated exposure."""
 
     request_id: str = pa.Field(str_length={"min_value": 1, "max_value": 200})
     ts: pl.Int64 = pa.Field(ge=EARLIEST, lt=LATEST)
@@ -68,7 +68,7 @@ class ExposureRow(pa.DataFrameModel):
 
 
 class FeedbackRow(pa.DataFrameModel):
-    """What a validated feedback promises."""
+    """Rules of a validated feedback."""
 
     request_id: str = pa.Field(str_length={"min_value": 1, "max_value": 200})
     ts: pl.Int64 = pa.Field(ge=EARLIEST, lt=LATEST)
@@ -91,7 +91,11 @@ EXPOSURES = Table(
     group="request_id",
 )
 FEEDBACK = Table(
-    name="feedback", line=Feedback, schema=FeedbackRow, key=("request_id", "kind", "item"), time="ts",
+    name="feedback",
+    line=Feedback,
+    schema=FeedbackRow,
+    key=("request_id", "kind", "item"),
+    time="ts",
     group="request_id",
-)  # fmt: skip
+)
 TABLES = {table.name: table for table in (EXPOSURES, FEEDBACK)}

@@ -1,16 +1,18 @@
-"""Tasks of ingest, replay and tidy"""
+"""Tasks of the flows ingest, replay and tidy, and the tables that they show in Prefect's UI."""
+
+from collections.abc import Mapping, Sequence
 
 from prefect import task
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from kreislauf import lake
+from kreislauf import lake, sources
 from kreislauf.lake import delta
-from kreislauf.sources import open_file
 from models import spec
 
 
-def _may_pass_later(_task: object, _run: object, state: object) -> bool:
+def may_pass_later(_task: object, _run: object, state: object) -> bool:
     """Retry what the network or a disk did; a broken file stays broken."""
     return isinstance(state.result(raise_on_failure=False), OSError)  # type: ignore[attr-defined]
 
@@ -19,18 +21,42 @@ def _may_pass_later(_task: object, _run: object, state: object) -> bool:
     task_run_name="load {path}",
     retries=2,
     retry_delay_seconds=2,
-    retry_condition_fn=_may_pass_later,
+    retry_condition_fn=may_pass_later,
     cache_policy=NO_CACHE,
 )
 def load_file(path: str, table: spec.Table, max_reject_share: float) -> lake.Accounts:
     """Validate one raw file and load it into the table, exactly once."""
-    return lake.load_file(table, open_file(path, table.line), max_reject_share)
+    return lake.load_file(table, sources.open_file(path, table.line), max_reject_share)
+
+
+def show_loads(
+    table: str, loaded: Sequence[lake.Accounts], failed: Mapping[str, Exception]
+) -> None:
+    """Show the accounts of each file in Prefect's UI."""
+    hidden = {"table", "source", "kind", "sha256", "already_loaded", "reasons"}
+    rows: list[dict] = []
+    for load in loaded:
+        state = "loaded before" if load.already_loaded else "loaded"
+        rows.append({"file": load.source, "state": state} | load.model_dump(exclude=hidden))
+    rows += [{"file": path, "state": f"failed: {error}"} for path, error in failed.items()]
+    create_table_artifact(
+        table=rows, key=f"ingest-{table.replace('_', '-')}", description=f"Files into `{table}`"
+    )
 
 
 @task(task_run_name="replay {source}", cache_policy=NO_CACHE)
 def replay_source(model: str, source: str, sha256: str | None) -> lake.Accounts:
-    """Judge the rejects of one source again."""
+    """Validate the rejects of one source again."""
     return lake.replay(spec.load(model).table, source, sha256)
+
+
+def show_replays(table: str, replays: Sequence[lake.Accounts]) -> None:
+    """Show the accounts of each replayed source in Prefect's UI."""
+    shown = set(lake.Counts.model_fields) - {"reasons"} | {"source"}
+    rows = [accounts.model_dump(include=shown) for accounts in replays]
+    create_table_artifact(
+        table=rows, key=f"replay-{table.replace('_', '-')}", description="Quarantine, replayed"
+    )
 
 
 class TidyReport(BaseModel):
@@ -40,14 +66,14 @@ class TidyReport(BaseModel):
 
     table: str
     merged: int
-    """Files fewer than before."""
+    """Number of files fewer than before."""
     swept: int
-    """Files deleted."""
+    """Number of files deleted."""
 
 
 @task(task_run_name="tidy {table}", cache_policy=NO_CACHE)
-def tidy_table(table: str, retention_hours: int, needed: list[int]) -> TidyReport:
-    """Compact and vacuum one table."""
-    return TidyReport(
-        table=table, merged=delta.compact(table), swept=delta.vacuum(table, retention_hours, needed)
-    )
+def tidy_table(table: str, retention_hours: int, keep_versions: list[int]) -> TidyReport:
+    """Compact and vacuum one table; `keep_versions` stay readable."""
+    merged = delta.compact(table)
+    swept = delta.vacuum(table, retention_hours, keep_versions)
+    return TidyReport(table=table, merged=merged, swept=swept)

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deployments import processes
-from kreislauf.sources.kafka import Reader
+from kreislauf.sources.kafka_topic import TopicClient
 
 T0 = 1_700_000_000_000
 _numbers = itertools.count()
@@ -39,7 +39,8 @@ class Broker:
     def send(self, topic: str, values: Iterable[bytes | None], partition: int | None = None) -> int:
         """Append messages to one partition, or in turn to partitions 0, 1 and 2; how many there
         were."""
-        producer, count = Producer({"bootstrap.servers": self.servers, "log_level": 0}), 0
+        producer = Producer({"bootstrap.servers": self.servers, "log_level": 0})
+        count = 0
         for count, value in enumerate(values, 1):
             producer.produce(
                 topic,
@@ -73,7 +74,8 @@ def start_broker(home: Path, port: int = 0) -> tuple[Broker, dict]:
         home,
         os.environ,
     )
-    probe, end = AdminClient({"bootstrap.servers": servers, "log_level": 0}), time.monotonic() + 30
+    probe = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+    end = time.monotonic() + 30
     while True:
         try:
             probe.list_topics(timeout=1)
@@ -114,13 +116,12 @@ def forgetful() -> Iterator[Broker]:
 def described(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have Kafka at librdkafka's mock, and let readers look at topics in a way that it knows."""
 
-    def look(reader: Reader) -> tuple[str, list[int]]:
-        return "id", sorted(
-            broker.admin.list_topics(reader.topic, timeout=10).topics[reader.topic].partitions
-        )
+    def describe(client: TopicClient) -> tuple[str, list[int]]:
+        topics = broker.admin.list_topics(client.topic, timeout=10).topics
+        return "id", sorted(topics[client.topic].partitions)
 
     monkeypatch.setenv("KREISLAUF_KAFKA", broker.servers)
-    monkeypatch.setattr(Reader, "_look", look)
+    monkeypatch.setattr(TopicClient, "describe", describe)
 
 
 def session(number: int, events: int = 2, start: int = T0, **other: object) -> bytes:

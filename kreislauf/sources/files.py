@@ -23,38 +23,38 @@ from models.table import RawLines
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 _ANY_ENDING = " or ".join(ENDINGS)
-# Nobody's line: rather a file without line feeds, which would fill the memory.
 MAX_LINE_BYTES = 64 << 20
+"""Maximum bytes of a line: a file without line feeds would fill the memory."""
 
 
 def find(source: str) -> list[str]:
-    """Paths of the raw files in `source`, sorted: a file, a folder (with all below it) or an s3://
-    prefix.
+    """Paths of the raw files in `source`, sorted.
 
-    What ends like a raw file is one, hidden or not; what does not is left alone. Raises SourceError
-    if there is none or a folder may not be read, SourceUnreachable if S3 does not answer.
+    `source` is a file, a folder (with all below it) or an s3:// prefix. What ends like a raw file
+    is one, hidden or not; other files are left alone. Raises SourceError if there is none or a
+    folder may not be read, SourceUnreachable if S3 does not answer.
     """
     with storage.named_errors(source):
-        found = storage.list_files(source)
-    wanted = sorted(path for path in found if path.endswith(ENDINGS))
-    if not wanted and found == [source]:
+        paths = storage.list_files(source)
+    raw_files = sorted(path for path in paths if path.endswith(ENDINGS))
+    if not raw_files and paths == [source]:
         raise _unknown_ending(source)
-    if not wanted:
+    if not raw_files:
         raise SourceError(
             f"No raw files are in {source}. Put files that end in {_ANY_ENDING} there."
         )
-    misnamed = [path for path in wanted if path.encode(errors="replace").decode() != path]
+    misnamed = [path for path in raw_files if path.encode(errors="replace").decode() != path]
     if misnamed:
         raise SourceError(f"{misnamed[0]!a} has a name that is not UTF-8. Rename it.")
-    return wanted
+    return raw_files
 
 
 def open_file(path: str, line: type[msgspec.Struct]) -> "RawFile":
-    """The raw file at `path`; `line` is the shape of its lines, by which the columns of a Parquet
-    file are understood.
+    """The raw file at `path`; reads none of its content.
 
-    Reads none of its content. Raises SourceError if it is missing or has another ending than
-    `ENDINGS`, SourceUnreachable if the disk or S3 does not answer.
+    `line` is the shape of its lines, by which the columns of a Parquet file are understood. Raises
+    SourceError if the file is missing or has another ending than `ENDINGS`. Raises
+    SourceUnreachable if the disk or S3 does not answer.
     """
     if not path.endswith(ENDINGS):
         raise _unknown_ending(path)
@@ -66,24 +66,30 @@ class RawFile:
 
     path: str
     stamp: str
-    """Hex digest of path, size and time of change (disk) or ETag (S3): the same stamp, the same
-    content. Cheap."""
+    """Hex digest of path, size and time of change (disk) or ETag (S3).
+
+    The same stamp means the same content, without reading it."""
 
     def __init__(self, path: str, line: type[msgspec.Struct]) -> None:
         self.path = path
         self._line = line
         self._sha256 = ""
-        self._s3 = storage.s3_client() if storage.on_s3(path) else None
+        self._s3 = None
+        place = os.path.abspath(path)
+        if storage.on_s3(path):
+            self._s3 = storage.s3_client()
+            place = path
         with storage.opened(path, self._s3) as file:
             self._version = storage.content_version(file)
-        place = path if self._s3 else os.path.abspath(path)
         stamp = "|".join(map(str, (place, *self._version)))
         self.stamp = hashlib.sha256(stamp.encode(errors="surrogateescape")).hexdigest()
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the stored (compressed) bytes, known once `chunks` is exhausted;
-        RuntimeError before."""
+        """Hex digest of the stored (compressed) bytes, once `chunks` is exhausted.
+
+        Raises RuntimeError before.
+        """
         if not self._sha256:
             raise RuntimeError(
                 f"{self.path} has not been read to its end: its sha256 is not known yet."
@@ -91,29 +97,31 @@ class RawFile:
         return self._sha256
 
     def chunks(self) -> Iterator[RawLines]:
-        """The lines in order, unpacked, about `storage.CHUNK_BYTES` at a time; a Parquet row is a
-        line of JSON.
+        """The lines in order, unpacked, about `storage.CHUNK_BYTES` at a time.
 
-        Memory is bounded by a few chunks, or a few times the longest line. Raises SourceError,
-        possibly after chunks have been handed out, if the file is empty, broken, not what its
-        ending says, has a line above `MAX_LINE_BYTES`, or changes meanwhile; SourceUnreachable if
-        the disk or S3 stops answering.
+        A Parquet row is a line of JSON. Memory is bounded by a few chunks, or a few times the
+        longest line. Raises SourceError if the file is empty, broken or not what its ending says.
+        It is raised as well if a line is above `MAX_LINE_BYTES` or the file changes meanwhile,
+        possibly after chunks have been handed out. Raises SourceUnreachable if the disk or S3
+        stops answering.
         """
         self._sha256 = ""
         with storage.opened(self.path, self._s3) as file:
             stored = _Stored(self.path, file)
             self._check_unchanged(file)
-            parquet = self.path.endswith(".parquet")
             lines = 0
-            for raw in (
-                _rows(self.path, stored, self._line) if parquet else _lines(self.path, stored)
-            ):
+            for raw in self._read(stored):
                 lines += len(raw)
                 yield raw
             self._check_unchanged(file)
             if not lines:
                 raise SourceError(f"{self.path} is empty. Remove it, or deliver it again.")
         self._sha256 = stored.sha.hexdigest()
+
+    def _read(self, stored: "_Stored") -> Iterator[RawLines]:
+        if self.path.endswith(".parquet"):
+            return _rows(self.path, stored, self._line)
+        return _lines(self.path, stored)
 
     def _check_unchanged(self, file: Any) -> None:
         if storage.content_version(file) != self._version:
@@ -145,8 +153,7 @@ class _Stored(io.RawIOBase):
 
     @contextmanager
     def read_whole(self) -> Iterator[Any]:
-        """The file at its start, hashed and fit for reading here and there; of what is on S3, a
-        temporary copy."""
+        """The file at its start, hashed and fit for random access; a temporary copy if on S3."""
         if not storage.on_s3(self._path):
             self.drain()
             self._file.seek(0)
@@ -181,11 +188,13 @@ def _lines(path: str, stored: _Stored) -> Iterator[RawLines]:
     buffer = bytearray(storage.CHUNK_BYTES)
     view = memoryview(buffer)
     pieces: list[bytes] = []  # of the line that has not ended yet
-    held = 0
+    held = 0  # bytes of these pieces
     first = 1
     while size := _fill(path, unpacked, buffer):
         head = buffer.find(b"\n", 0, size)
-        if held + (size if head < 0 else head) > MAX_LINE_BYTES:
+        if head < 0:
+            head = size
+        if held + head > MAX_LINE_BYTES:
             raise _too_long(path, f"Line {first}")
         cut = buffer.rfind(b"\n", 0, size) + 1
         if cut:
@@ -209,13 +218,13 @@ def _fill(path: str, unpacked: Any, buffer: bytearray) -> int:
     except SourceError:
         raise
     except (EOFError, OSError, zlib.error) as error:
-        kind = "gzip" if path.endswith(".gz") else "zstd"
+        compression = "gzip" if path.endswith(".gz") else "zstd"
         if isinstance(error, EOFError) or "Truncated" in str(error):
             raise SourceError(
-                f"{path} is cut off: its {kind} stream has no end. Deliver it again."
+                f"{path} is cut off: its {compression} stream has no end. Deliver it again."
             ) from error
         raise SourceError(
-            f"{path} is not a sound {kind} file ({error}). Deliver it again."
+            f"{path} is not a sound {compression} file ({error}). Deliver it again."
         ) from error
 
 
@@ -240,5 +249,6 @@ def _unknown_ending(path: str) -> SourceError:
 def _too_long(path: str, where: str) -> SourceError:
     limit = f"{MAX_LINE_BYTES >> 20} MiB"
     return SourceError(
-        f"{where} of {path} is longer than {limit}. Nothing of the file is loaded: mend or remove it."
+        f"{where} of {path} is longer than {limit}. "
+        "Nothing of the file is loaded: mend or remove it."
     )

@@ -1,5 +1,4 @@
-"""Parquet files as lines of JSON: what comes after, from the rules to the quarantine, is the same
-for all raw data."""
+"""Parquet files as lines of JSON, so that all raw data meets the same rules and quarantine."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -15,22 +14,20 @@ from pyarrow.parquet import ParquetFile
 
 from models.table import RawLines
 
-# What a value takes in JSON, with its name: decides how many rows make a chunk.
 VALUE_BYTES = 24
+"""Bytes of a value in JSON with its name, by which rows are divided into chunks."""
 
 
 class ParquetError(ValueError):
-    """The file cannot be read; the message says why and what to do, and belongs behind the file's
-    path."""
+    """The file cannot be read; the message says why and what to do, after the file's path."""
 
 
 def lines(path: str, file: Any, line: type[msgspec.Struct], chunk_bytes: int) -> Iterator[RawLines]:
-    """Each row of the Parquet file that is open as `file` as a line of the shape `line`, about
-    `chunk_bytes` at a time.
+    """Each row of a Parquet file as a line of the shape `line`, about `chunk_bytes` at a time.
 
-    The columns are the fields of `line`; or, if one of them is a list of structs, the fields of
-    these next to the other fields, with a row for each. Their order is of no matter, and values are
-    not judged: NaN and infinity become null, times and decimals text. Numbers of lines are those of
+    The columns are the fields of `line`, in any order. If one of them is a list of structs, they
+    may be the fields of these next to the other fields, with a row for each. Values are not
+    validated: NaN and infinity become null, times and decimals text. Numbers of lines are those of
     rows, from 1. Raises ParquetError.
     """
     first = 1
@@ -55,13 +52,14 @@ def lines(path: str, file: Any, line: type[msgspec.Struct], chunk_bytes: int) ->
 
 
 class _Fields(NamedTuple):
-    """Names in JSON: of the fields of a line, and of those of the structs in its field `many`, if
-    it has one."""
+    """Names of a line's fields in JSON."""
 
     required: frozenset[str]
     scalars: tuple[str, ...]
     many: str = ""
+    """Field that is a list of structs, if there is one."""
     items: tuple[str, ...] = ()
+    """Fields of these structs."""
 
     @classmethod
     def of(cls, line: type[msgspec.Struct]) -> "_Fields":
@@ -72,38 +70,38 @@ class _Fields(NamedTuple):
                 item = many.type.item_type.fields
                 required |= {f.encode_name for f in item if f.required}
                 scalars = tuple(f.encode_name for f in fields if f is not many)
-                return cls(
-                    frozenset(required),
-                    scalars,
-                    many.encode_name,
-                    tuple(f.encode_name for f in item),
-                )
+                items = tuple(f.encode_name for f in item)
+                return cls(frozenset(required), scalars, many.encode_name, items)
         return cls(frozenset(required), tuple(f.encode_name for f in fields))
 
-    def row(self, found: list[str]) -> pl.Expr:
-        """The columns `found` as one struct, which is a line. Raises ParquetError if they are not
-        those of a line."""
-        nested = [*self.scalars, self.many] if self.many else list(self.scalars)
+    def row(self, columns: list[str]) -> pl.Expr:
+        """The columns as one struct, which is a line.
+
+        Raises ParquetError if they are not those of a line.
+        """
+        nested = [*self.scalars]
+        if self.many:
+            nested.append(self.many)
         flat = [*self.scalars, *self.items]
-        if self._are(nested, found):
-            return pl.struct(name for name in nested if name in found)
-        if self.many and self._are(flat, found):
-            item = pl.struct(name for name in self.items if name in found)
-            return pl.struct(
-                *(s for s in self.scalars if s in found), pl.concat_list(item).alias(self.many)
-            )
+        if self._match(nested, columns):
+            return pl.struct(name for name in nested if name in columns)
+        if self.many and self._match(flat, columns):
+            scalars = [name for name in self.scalars if name in columns]
+            item = pl.struct(name for name in self.items if name in columns)
+            return pl.struct(*scalars, pl.concat_list(item).alias(self.many))
         expected = ", ".join(nested)
         if self.many:
             expected += f"; or, with a row for each of {self.many}: {', '.join(flat)}"
         raise ParquetError(
-            f"has the columns {', '.join(found)}. Expected are {expected}. Rename or remove columns."
+            f"has the columns {', '.join(columns)}. Expected are {expected}. "
+            "Rename or remove columns."
         )
 
-    def _are(self, known: list[str], found: list[str]) -> bool:
-        """Whether the names found are all known and unique, and those required are among them."""
-        return len(found) == len(set(found)) and self.required.intersection(known) <= set(
-            found
-        ) <= set(known)
+    def _match(self, allowed: list[str], columns: list[str]) -> bool:
+        """Whether the columns are unique and allowed, and those required are among them."""
+        names = set(columns)
+        required = self.required.intersection(allowed)
+        return len(columns) == len(names) and required <= names <= set(allowed)
 
 
 def _check_types(schema: pyarrow.Schema) -> None:
@@ -114,27 +112,25 @@ def _check_types(schema: pyarrow.Schema) -> None:
         )
 
 
-def _fits_json(kind: pyarrow.DataType) -> bool:
+def _fits_json(dtype: pyarrow.DataType) -> bool:
     """Whether Polars can write values of this type as JSON; of others, such as bytes, it panics."""
-    if types.is_dictionary(kind):
-        return _fits_json(kind.value_type)
-    if types.is_nested(kind):
-        return all(_fits_json(kind.field(i).type) for i in range(kind.num_fields))
-    text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-    return text or types.is_primitive(kind) or types.is_decimal128(kind) or types.is_null(kind)
+    if types.is_dictionary(dtype):
+        return _fits_json(dtype.value_type)
+    if types.is_nested(dtype):
+        return all(_fits_json(dtype.field(i).type) for i in range(dtype.num_fields))
+    text = types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype)
+    return text or types.is_primitive(dtype) or types.is_decimal128(dtype) or types.is_null(dtype)
 
 
 def _rows_per_chunk(group: Any, chunk_bytes: int) -> int:
     """Estimate from the metadata of a row group; at least 1."""
     values = sum(group.column(i).num_values for i in range(group.num_columns))
-    return max(
-        1, chunk_bytes * group.num_rows // max(1, VALUE_BYTES * values, group.total_byte_size)
-    )
+    group_bytes = max(1, VALUE_BYTES * values, group.total_byte_size)
+    return max(1, chunk_bytes * group.num_rows // group_bytes)
 
 
 def _raw(path: str, rows: pyarrow.LargeStringArray, first: int) -> RawLines:
     _, offsets, data = rows.buffers()
     ends = np.frombuffer(offsets, np.int64)[: len(rows) + 1]
-    return RawLines(
-        path, data.to_pybytes(), ends[:-1], ends[1:], np.arange(first, first + len(rows))
-    )
+    numbers = np.arange(first, first + len(rows))
+    return RawLines(path, data.to_pybytes(), ends[:-1], ends[1:], numbers)

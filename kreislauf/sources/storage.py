@@ -1,4 +1,4 @@
-"""Files on disk and on S3: listed, opened, and their errors as sentences"""
+"""Files on disk and on S3: listed, opened, and their errors as sentences."""
 
 import errno
 import io
@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from s3fs import S3FileSystem
 
 CONNECT_SECONDS = 3
+"""Seconds in which S3 must accept a connection."""
 READ_SECONDS = 8
-# For a block of an open file (s3fs squares it): a single lost connection should not cost hours of
-# reading.
+"""Seconds in which S3 must answer a read."""
 READ_ATTEMPTS = 2
-# Unpacked bytes that are handed on together: small enough for the processor's caches, large enough
-# for NumPy.
+"""Attempts for a block of an open file; s3fs squares it.
+
+A single lost connection should not cost hours of reading."""
 CHUNK_BYTES = 4 << 20
+"""Unpacked bytes that are handed on together.
+
+They are few enough for the processor's caches, and many enough for NumPy."""
 
 
 class SourceError(ValueError):
@@ -31,19 +35,19 @@ class SourceUnreachable(SourceError, ConnectionError):
 
 
 def on_s3(path: str) -> bool:
+    """Whether `path` is an address on S3."""
     return path.startswith("s3://")
 
 
 def list_files(source: str) -> list[str]:
+    """Paths of all files in a file, a folder or an s3:// prefix."""
     if on_s3(source):
         return [f"s3://{key}" for key in s3_client().find(source)]
     if not stat.S_ISDIR(os.stat(source).st_mode):
         return [source]
-    # Path leaves out a leading "./", and a folder that may not be read is not taken for an empty
-    # one.
-    return [
-        str(Path(top, name)) for top, _, names in os.walk(source, onerror=_refuse) for name in names
-    ]
+    # Path leaves out a leading "./". A folder that may not be read is not taken for an empty one.
+    folders = os.walk(source, onerror=_refuse)
+    return [str(Path(folder, name)) for folder, _, names in folders for name in names]
 
 
 def _refuse(error: OSError) -> None:
@@ -87,8 +91,8 @@ def s3_client() -> "S3FileSystem":
         "retries": {"total_max_attempts": 1},
     }
     # s3fs caches clients and listings per process: a worker would not see new files or changed AWS
-    # variables. Not every server understands If-Match: the client compares the ETag of every block
-    # itself.
+    # variables. Not every server understands If-Match, so the client compares the ETag of every
+    # block itself.
     s3 = S3FileSystem(
         skip_instance_cache=True,
         use_listings_cache=False,
@@ -101,7 +105,9 @@ def s3_client() -> "S3FileSystem":
 
 def named_errors(path: str) -> AbstractContextManager[None]:
     """Errors of disk or S3 become SourceErrors that name `path`."""
-    return _s3_errors(path) if on_s3(path) else _disk_errors(path)
+    if on_s3(path):
+        return _s3_errors(path)
+    return _disk_errors(path)
 
 
 @contextmanager
@@ -138,16 +144,19 @@ def _s3_errors(path: str) -> Iterator[None]:
         raise SourceError(f"{path} does not exist ({error}). Check bucket and key.") from error
     except (PermissionError, NoCredentialsError, PartialCredentialsError) as error:
         raise SourceError(
-            f"S3 refused {path} ({error}). Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy."
+            f"S3 refused {path} ({error}). "
+            "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket's policy."
         ) from error
     except (BotoCoreError, ClientError, OSError, RuntimeError, ValueError) as error:
         # EINVAL: the object has become so short that the next block would begin behind its end.
         if isinstance(error, FileExpired) or getattr(error, "errno", None) == errno.EINVAL:
             raise changed_error(path) from error
         raise SourceUnreachable(
-            f"S3 did not answer for {path} ({error}). Check AWS_ENDPOINT_URL and the network, then run again."
+            f"S3 did not answer for {path} ({error}). "
+            "Check AWS_ENDPOINT_URL and the network, then run again."
         ) from error
 
 
 def changed_error(path: str) -> SourceError:
+    """The error of a reader below whom the file has changed."""
     return SourceError(f"{path} changed while it was read. Run again once it is complete.")

@@ -6,11 +6,10 @@ import polars as pl
 import pytest
 from prefect.artifacts import Artifact
 
-import tasks.lake
 from flows.ingest import IngestError, ingest
 from flows.replay import replay
 from flows.tidy import tidy
-from kreislauf import events, lake, registry
+from kreislauf import events, lake, registry, sources
 from kreislauf.sources import SourceError, SourceUnreachable
 from models import spec
 from models.session_recommender.schema import EVENTS
@@ -151,8 +150,8 @@ def test_passing_trouble_is_retried_and_broken_files_are_not(shop, monkeypatch):
             raise SourceUnreachable("S3 did not answer")
         return open_file(path, line)
 
-    open_file = tasks.lake.open_file
-    monkeypatch.setattr(tasks.lake, "open_file", flaky)
+    open_file = sources.open_file
+    monkeypatch.setattr(sources, "open_file", flaky)
     with pytest.raises(IngestError, match="1 of 3 files"):
         ingest(str(shop))
     assert [path[len(str(shop)) + 1 :] for path in calls] == [

@@ -10,14 +10,14 @@ import pytest
 from prefect import get_client
 from prefect.artifacts import Artifact
 
-import flows.stream
+import tasks.stream
 from deployments import processes
 from flows.ingest import ingest
 from flows.stream import stream
 from kreislauf import events, lake
 from kreislauf.lake import delta
-from kreislauf.sources import kafka as tasks_kafka
-from kreislauf.sources.kafka import KafkaUnreachable, MessagesLost, TopicError
+from kreislauf.sources import kafka_topic
+from kreislauf.sources.kafka_topic import KafkaUnreachable, MessagesLost, TopicError
 from models.session_recommender.schema import EVENTS
 from tests.stream_tools import T0, broker, described, forgetful, kafka, session, start_broker
 
@@ -204,13 +204,13 @@ def test_what_cannot_pass_by_itself_says_so_at_once(kafka):
 
 
 def test_silence_is_borne_for_a_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(tasks_kafka, "ANSWER_SECONDS", 1)
+    monkeypatch.setattr(kafka_topic, "ANSWER_SECONDS", 1)
     port = processes.free_port()
     monkeypatch.setenv("KREISLAUF_KAFKA", f"127.0.0.1:{port}")
-    monkeypatch.setattr(flows.stream, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(tasks.stream, "MAX_SILENCE_SECONDS", 0)
     with pytest.raises(KafkaUnreachable, match="does not answer"):
         stream("t", until_end=True)
-    monkeypatch.setattr(flows.stream, "PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(tasks.stream, "MAX_SILENCE_SECONDS", 60)
     started = []
 
     def start():
@@ -264,20 +264,20 @@ def test_a_lake_that_was_silent_gets_every_message_once(kafka, monkeypatch):
 @pytest.fixture
 def deployment(monkeypatch):
     """The id of a deployment of the flow, whose run is what the test runs."""
-    monkeypatch.setattr(flows.stream, "LOOK_SECONDS", 0.2)
-    found = stream.to_deployment("stream").apply()
-    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(found))
+    monkeypatch.setattr(tasks.stream, "CHECK_SECONDS", 0.2)
+    deployment_id = stream.to_deployment("stream").apply()
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", str(deployment_id))
     with get_client(sync_client=True) as client:
-        client.resume_deployment(found)
-        yield client, found
-        client.delete_deployment(found)
+        client.resume_deployment(deployment_id)
+        yield client, deployment_id
+        client.delete_deployment(deployment_id)
 
 
 def test_a_run_ends_when_its_deployment_is_paused(kafka, deployment):
-    client, found = deployment
+    client, deployment_id = deployment
     topic = kafka.topic(3)
     kafka.send(topic, sessions(0, 30))
-    timer = threading.Timer(3, lambda: client.pause_deployment(found))
+    timer = threading.Timer(3, lambda: client.pause_deployment(deployment_id))
     timer.start()
     start = time.monotonic()
     assert stream(topic, batch_seconds=60).rows_kept == 60, "what had been read by then has landed"
@@ -288,18 +288,18 @@ def test_a_run_ends_when_its_deployment_is_paused(kafka, deployment):
 
 
 def test_a_pause_ends_a_run_well_that_waits_for_kafka(deployment, monkeypatch):
-    client, found = deployment
-    monkeypatch.setattr(tasks_kafka, "ANSWER_SECONDS", 1)
+    client, deployment_id = deployment
+    monkeypatch.setattr(kafka_topic, "ANSWER_SECONDS", 1)
     monkeypatch.setenv("KREISLAUF_KAFKA", f"127.0.0.1:{processes.free_port()}")
-    threading.Timer(2, lambda: client.pause_deployment(found)).start()
+    threading.Timer(2, lambda: client.pause_deployment(deployment_id)).start()
     assert stream("t").commits == 0
 
 
 def test_a_run_ends_when_a_newer_one_is_due(kafka, deployment):
-    client, found = deployment
+    client, deployment_id = deployment
     topic = kafka.topic(3)
     kafka.send(topic, sessions(0, 30))
-    later = client.create_flow_run_from_deployment(found, parameters={"topic": topic})
+    later = client.create_flow_run_from_deployment(deployment_id, parameters={"topic": topic})
     assert later.state.is_scheduled()
     assert stream(topic, batch_seconds=1).rows_kept in (0, 60)
     client.delete_flow_run(later.id)
@@ -310,12 +310,13 @@ def test_a_prefect_server_that_does_not_answer_does_not_stop_the_stream(
 ):
     topic = kafka.topic(3)
     kafka.send(topic, sessions(0, 30))
-    said = iter([*[httpx.ConnectError("no"), httpx.ReadTimeout("no")] * 8, "Enough."])
+    answers = iter([*[httpx.ConnectError("no"), httpx.ReadTimeout("no")] * 8, "Enough."])
 
     def answer(_):
-        if isinstance(what := next(said), Exception):
-            raise what
-        return what
+        reason = next(answers)
+        if isinstance(reason, Exception):
+            raise reason
+        return reason
 
-    monkeypatch.setattr(flows.stream, "_reason_to_end", answer)
+    monkeypatch.setattr(tasks.stream, "reason_to_end", answer)
     assert stream(topic, batch_seconds=60).rows_kept == 60

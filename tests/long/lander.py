@@ -21,19 +21,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deployments.stack import ROOT
-from flows.stream import landings
 from kreislauf import lake, sources
 from kreislauf.lake import data_files, delta, intake, quarantine
 from kreislauf.sources import kafka
 from models import spec
+from tasks.stream import land_topic
 
 STEPS = {
-    "read": (kafka.Reader, "batch"),
+    "read": (kafka.Reader, "read_batch"),
     "rejects": (quarantine, "publish_rejects"),
     "spool": (intake.Intake, "add"),
     "put": (data_files, "put"),
     "commit": (delta, "commit"),
-    "landed": (kafka.Reader, "landed"),
+    "landed": (kafka.Reader, "confirm"),
 }
 """Every step of a landing, and what does it. `rejects` contains a `commit` too, of the rejects."""
 # What a child would import on its way; none of it starts threads, which do not survive a fork.
@@ -91,8 +91,8 @@ def child(place: str, note: mmap.mmap, moment: str) -> None:
     while Path(place).is_dir():
         for path in sources.find(place):
             lake.load_file(table, sources.open_file(path, table.line))
-    for _ in landings(
-        table, place, 40, 0.2, 1.0, until_end=False, skip_lost=False, over=lambda: False
+    for _ in land_topic(
+        table, place, 40, 0.2, 1.0, until_end=False, skip_lost=False, is_over=lambda: False
     ):
         pass
 

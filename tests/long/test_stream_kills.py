@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 from confluent_kafka import Message, Producer
 
-from flows.stream import landings
 from kreislauf import lake
 from models.session_recommender.schema import EVENTS
+from tasks.stream import land_topic
 from tests.long.lander import kill
 from tests.stream_tools import T0, broker, kafka, session
 
@@ -94,8 +94,8 @@ class Shop(threading.Thread):
 def check(shop: Shop, topic: str) -> None:
     """Drain the topic; everything that was sent is where it belongs, exactly once, and all accounts
     add up."""
-    for _ in landings(
-        EVENTS, topic, 10_000, 5, 1.0, until_end=True, skip_lost=False, over=lambda: False
+    for _ in land_topic(
+        EVENTS, topic, 10_000, 5, 1.0, until_end=True, skip_lost=False, is_over=lambda: False
     ):
         pass
     kinds = Counter(kind for kind, _ in shop.sent.values())

@@ -1,14 +1,17 @@
 """Reading a topic, on a real broker; where Tansu cannot do something (delete old messages), on
 librdkafka's mock."""
 
+import json
 import time
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from deployments import processes
-from kreislauf.sources import kafka as tasks_kafka
-from kreislauf.sources.kafka import KafkaUnreachable, MessagesLost, Reader, TopicError
+from kreislauf.sources import kafka as kafka_reader
+from kreislauf.sources import kafka_topic
+from kreislauf.sources.kafka import Reader
+from kreislauf.sources.kafka_topic import KafkaUnreachable, MessagesLost, TopicClient, TopicError
 from tests.stream_tools import broker, described, forgetful, kafka, start_broker, until
 
 __all__ = ["broker", "forgetful", "kafka"]
@@ -27,7 +30,7 @@ class Table:
     def reader(self, topic: str, **options) -> Reader:
         return Reader(topic, "kreislauf-test", self.stored, **options)
 
-    def land(self, reader: Reader, batch: tasks_kafka.Batch) -> None:
+    def land(self, reader: Reader, batch: kafka_reader.Batch) -> None:
         for name, (before, after) in batch.progress.items():
             assert self.next.get(name) == before
             self.next[name] = after
@@ -36,12 +39,12 @@ class Table:
             for raw in batch.raws
             for i, number in enumerate(raw.numbers)
         ]
-        reader.landed(batch)
+        reader.confirm(batch)
 
     def drain(self, topic: str, messages: int = 10_000, **options) -> "Table":
         with self.reader(topic, **options) as reader:
-            while not reader.ended:
-                self.land(reader, reader.batch(messages, 10, lambda: reader.ended))
+            while not reader.reached_end:
+                self.land(reader, reader.read_batch(messages, 10, lambda: reader.reached_end))
         return self
 
 
@@ -63,26 +66,26 @@ def test_a_batch_ends_with_its_messages_its_time_or_the_stop(kafka):
     topic = kafka.topic(3)
     kafka.send(topic, [b"x"] * 30)
     with Table().reader(topic) as reader:
-        assert sum(map(len, reader.batch(7, 10).raws)) == 7
-        assert sum(map(len, reader.batch(23, 10).raws)) == 23
+        assert sum(map(len, reader.read_batch(7, 10).raws)) == 7
+        assert sum(map(len, reader.read_batch(23, 10).raws)) == 23
         start = time.monotonic()
-        assert reader.batch(100, 0.5).raws == []
+        assert reader.read_batch(100, 0.5).raws == []
         assert 0.4 < time.monotonic() - start < 5
         for _ in range(20):
-            if not reader.ended:
-                reader.batch(100, 0.5)
-        assert reader.ended
-        assert reader.behind == 0
-        assert reader.batch(100, 60, lambda: True).raws == []
+            if not reader.reached_end:
+                reader.read_batch(100, 0.5)
+        assert reader.reached_end
+        assert reader.lag == 0
+        assert reader.read_batch(100, 60, lambda: True).raws == []
 
 
 def test_a_batch_is_bounded_in_bytes(kafka, monkeypatch):
-    monkeypatch.setattr(tasks_kafka, "BATCH_BYTES", 1 << 20)
-    monkeypatch.setattr(tasks_kafka, "SLICE_MESSAGES", 10)
+    monkeypatch.setattr(kafka_reader, "BATCH_BYTES", 1 << 20)
+    monkeypatch.setattr(kafka_reader, "POLL_MESSAGES", 10)
     topic = kafka.topic(1)
     kafka.send(topic, [b"x" * 10_000] * 300, partition=0)
     with Table().reader(topic) as reader:
-        assert len(reader.batch(1000, 10).raws[0].data) < 1_200_000
+        assert len(reader.read_batch(1000, 10).raws[0].data) < 1_200_000
     assert len(Table().drain(topic).seen) == 300
 
 
@@ -98,7 +101,7 @@ def test_a_batch_that_was_not_stored_is_read_again(kafka):
     kafka.send(topic, [b"a", b"b", b"c"], partition=0)
     table = Table()
     with table.reader(topic) as reader:
-        reader.batch(2, 10)
+        reader.read_batch(2, 10)
     assert [s[2] for s in table.drain(topic).seen] == [b"a", b"b", b"c"]
 
 
@@ -135,9 +138,9 @@ def test_messages_of_a_topic_that_is_created_again_meanwhile_are_dropped_and_rea
     topic, table = kafka.topic(1), Table()
     kafka.send(topic, [b"x"] * 5, partition=0)
     with table.reader(topic) as reader:
-        monkeypatch.setattr(reader, "_look", lambda: ("another", [0]))
-        assert reader.batch(5, 10).raws == []
-        table.land(reader, reader.batch(5, 10))
+        monkeypatch.setattr(TopicClient, "describe", lambda _: ("another", [0]))
+        assert reader.read_batch(5, 10).raws == []
+        table.land(reader, reader.read_batch(5, 10))
     assert table.next == {f"kafka/{topic}/another/0": 5}
     assert len(table.seen) == 5
 
@@ -146,16 +149,21 @@ def test_a_partition_that_the_topic_gains_is_read_from_its_start(kafka, monkeypa
     """Tansu cannot add partitions, so that here the reader does not see the third one at first."""
     topic, table = kafka.topic(3), Table()
     kafka.send(topic, [b"x"] * 30)
-    look, shown = Reader._look, 2
-    monkeypatch.setattr(Reader, "_look", lambda self: (look(self)[0], look(self)[1][:shown]))
+    describe, shown = TopicClient.describe, 2
+
+    def describe_fewer(client):
+        topic_id, partitions = describe(client)
+        return topic_id, partitions[:shown]
+
+    monkeypatch.setattr(TopicClient, "describe", describe_fewer)
     with table.reader(topic) as reader:
-        table.land(reader, reader.batch(15, 10))
-        table.land(reader, reader.batch(100, 1))
+        table.land(reader, reader.read_batch(15, 10))
+        table.land(reader, reader.read_batch(100, 1))
         assert len(table.seen) == 20
         shown = 3
-        table.land(reader, reader.batch(100, 0.3))
+        table.land(reader, reader.read_batch(100, 0.3))
         kafka.send(topic, [b"y"] * 3)
-        table.land(reader, reader.batch(13, 10))
+        table.land(reader, reader.read_batch(13, 10))
     assert len(table.seen) == len(set(table.seen)) == 33
     assert sorted(table.next.values()) == [11, 11, 11]
 
@@ -177,16 +185,21 @@ def test_unknown_topic_no_kafka_and_wrong_options_say_so(kafka, monkeypatch):
 
 
 def test_options_reach_kafka_and_the_error_says_what_the_network_said(kafka, monkeypatch):
-    monkeypatch.setattr(tasks_kafka, "ANSWER_SECONDS", 3)
+    monkeypatch.setattr(kafka_topic, "ANSWER_SECONDS", 3)
     topic = kafka.topic(1)
-    monkeypatch.setenv("KREISLAUF_KAFKA_OPTIONS", '{"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN",'
-                       ' "sasl.username": "me", "sasl.password": "wrong"}')  # fmt: skip
+    options = {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "me",
+        "sasl.password": "wrong",
+    }
+    monkeypatch.setenv("KREISLAUF_KAFKA_OPTIONS", json.dumps(options))
     with pytest.raises(KafkaUnreachable, match="SASL"), Table().reader(topic):
         pass
 
 
 def test_a_kafka_that_does_not_answer_is_told_within_seconds(tmp_path, monkeypatch):
-    monkeypatch.setattr(tasks_kafka, "ANSWER_SECONDS", 2)
+    monkeypatch.setattr(kafka_topic, "ANSWER_SECONDS", 2)
     port = processes.free_port()
     monkeypatch.setenv("KREISLAUF_KAFKA", f"127.0.0.1:{port}")
     start = time.monotonic()
@@ -201,7 +214,7 @@ def test_a_kafka_that_does_not_answer_is_told_within_seconds(tmp_path, monkeypat
     with Table().reader(topic) as reader:
         processes.stop(record, 0)
         with pytest.raises(KafkaUnreachable, match="does not answer"):
-            reader.batch(1, 0.5)
+            reader.read_batch(1, 0.5)
 
 
 @pytest.fixture
@@ -221,13 +234,16 @@ def gap(forgetful, monkeypatch) -> tuple[str, Table, int]:
 
 def test_messages_that_retention_deleted_unread_stop_the_reader_and_are_counted(gap):
     topic, table, low = gap
-    lost = rf"{low - 10} messages of partition 0 of topic {topic} were deleted.*offsets 10 to {low - 1}.*skip_lost=True"
+    lost = (
+        rf"{low - 10} messages of partition 0 of topic {topic} were deleted"
+        rf".*offsets 10 to {low - 1}.*skip_lost=True"
+    )
     with pytest.raises(MessagesLost, match=lost), table.reader(topic):
         pass
     with table.reader(topic, skip_lost=True) as reader:
         while len(table.seen) < 8000 - low:
-            table.land(reader, reader.batch(10_000, 5, lambda: reader.ended))
-        assert reader.lost == low - 10
+            table.land(reader, reader.read_batch(10_000, 5, lambda: reader.reached_end))
+        assert reader.lost_messages == low - 10
     assert [s[1] for s in table.seen] == list(range(low, 8000))
 
 
@@ -235,13 +251,13 @@ def test_retention_that_overtakes_a_running_reader_is_noticed(gap, forgetful):
     topic, table, low = gap
     table.next[f"kafka/{topic}/id/0"] = low
     with table.reader(topic) as reader:
-        table.land(reader, reader.batch(100, 10))
+        table.land(reader, reader.read_batch(100, 10))
         reader._next[0] = 50  # as if it had been that slow
         reader._assign()
         while not reader._refused:
-            assert reader.batch(1000, 1).raws == []
+            assert reader.read_batch(1000, 1).raws == []
         with pytest.raises(MessagesLost, match=f"{low - 50} messages"):
-            reader.batch(1000, 1)
+            reader.read_batch(1000, 1)
 
 
 def test_a_topic_that_ends_before_what_was_read_is_refused(gap):
@@ -250,8 +266,8 @@ def test_a_topic_that_ends_before_what_was_read_is_refused(gap):
     ends = pytest.raises(MessagesLost, match=r"ends at offset 8000, but has been read up to 100000")
     with ends, table.reader(topic) as reader:
         while True:
-            reader.batch(10, 1)
+            reader.read_batch(10, 1)
     with table.reader(topic, skip_lost=True) as reader:
         for _ in range(3):
-            table.land(reader, reader.batch(10_000, 1))
+            table.land(reader, reader.read_batch(10_000, 1))
     assert [s[1] for s in table.seen] == list(range(low, 8000))
