@@ -176,9 +176,9 @@ def surprises(events: pl.DataFrame) -> pl.DataFrame:
     counts = counts.with_columns(
         hour=pl.sum("events").over("ts"), ever=pl.sum("events").over("aid")
     )
-    usual = pl.col("hour") * pl.col("ever") / events.height
+    expected = pl.col("hour") * pl.col("ever") / events.height
     counts = counts.with_columns(
-        surprise=((pl.col("events") - usual) / (usual + 1).sqrt()).clip(0.01)
+        surprise=((pl.col("events") - expected) / (expected + 1).sqrt()).clip(0.01)
     )
     counts = counts.sort("surprise", "aid", descending=True)
     top = counts.unique("ts", keep="first", maintain_order=True)
@@ -193,9 +193,9 @@ def surprises(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def hours(events: pl.DataFrame) -> pl.DataFrame:
-    """Sessions of every hour from the first event to the last, with `usual` and `silent`.
+    """Sessions of every hour from the first event to the last, with `median` and `silent`.
 
-    `usual` is the median at that time of the day. An hour without events is silent if it is
+    `median` is the median at that time of the day. An hour without events is silent if it is
     improbable: were all hours as usual, one such hour in the whole lake would have a chance of
     less than 1 % (Poisson). In a single day none is silent: nothing says what is usual.
     """
@@ -203,11 +203,10 @@ def hours(events: pl.DataFrame) -> pl.DataFrame:
     rows = pl.DataFrame(
         {"hour": np.arange(hour.min(), hour.max() + 1), "sessions": np.bincount(hour - hour.min())}
     )
-    rows = rows.with_columns(usual=pl.median("sessions").over(pl.col("hour") % 24))
-    silent = (pl.col("sessions") == 0) & (pl.col("usual") > math.log(100 * rows.height))
-    return rows.select(
-        pl.from_epoch(pl.col("hour") * HOUR, "ms").alias("when"), "sessions", "usual", silent=silent
-    )
+    rows = rows.with_columns(median=pl.median("sessions").over(pl.col("hour") % 24))
+    silent = (pl.col("sessions") == 0) & (pl.col("median") > math.log(100 * rows.height))
+    when = pl.from_epoch(pl.col("hour") * HOUR, "ms").alias("when")
+    return rows.select(when, "sessions", "median", silent=silent)
 
 
 def outages(by_hour: pl.DataFrame) -> pl.DataFrame:
@@ -215,7 +214,7 @@ def outages(by_hour: pl.DataFrame) -> pl.DataFrame:
     stretch = pl.col("silent").rle_id().alias("stretch")
     silent = by_hour.with_columns(stretch).filter("silent")
     rows = silent.group_by("stretch").agg(
-        pl.first("when"), hours=pl.len(), sessions_missing=pl.sum("usual")
+        pl.first("when"), hours=pl.len(), sessions_missing=pl.sum("median")
     )
     return rows.drop("stretch").sort("sessions_missing", "when", descending=True)
 
