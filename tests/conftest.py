@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from deployments import processes, stack
+from kreislauf.settings import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["DO_NOT_TRACK"] = "true"
@@ -75,6 +76,14 @@ def small_shop() -> pl.DataFrame:
     from demo.shop import Plan, simulate
 
     return simulate(Plan(days=16, sessions_per_day=60, articles=120, change_day=8))
+
+
+def aliases(model: str) -> dict[str, int]:
+    """Version numbers by alias, as MLflow says."""
+    from mlflow import MlflowClient
+
+    registered = MlflowClient(settings().mlflow_url).get_registered_model(model)
+    return {alias: int(number) for alias, number in registered.aliases.items()}
 
 
 def write_sessions(events: pl.DataFrame, path: Path) -> Path:

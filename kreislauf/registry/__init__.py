@@ -1,28 +1,30 @@
 """MLflow's registry: versions, their files, tags and aliases. The only folder that imports
 mlflow."""
 
-from kreislauf.registry.runs import Lineage, RegistryError
-from kreislauf.registry.versions import (
-    Version,
-    aliases,
-    artifact,
-    attach,
-    call_challenger,
-    close,
-    curves,
-    find,
-    finished,
-    get,
-    lineages,
-    mirror,
-    onnx_file,
-    record_decision,
-    register,
-    sha256,
-    versions,
-)
+from kreislauf.registry.artifacts import artifact, attach, curves, onnx_file, sha256
+from kreislauf.registry.marks import call_challenger, close, mirror, record_decision
+from kreislauf.registry.registration import register
+from kreislauf.registry.runs import Lineage, RegistryError, digest_inputs
+from kreislauf.registry.versions import Version, find, finished, get, lineages, versions
 
 __all__ = [
-    "Lineage", "RegistryError", "Version", "aliases", "artifact", "attach", "call_challenger", "close", "curves",
-    "find", "finished", "get", "lineages", "mirror", "onnx_file", "record_decision", "register", "sha256", "versions",
-]  # fmt: skip
+    "Lineage",
+    "RegistryError",
+    "Version",
+    "artifact",
+    "attach",
+    "call_challenger",
+    "close",
+    "curves",
+    "digest_inputs",
+    "find",
+    "finished",
+    "get",
+    "lineages",
+    "mirror",
+    "onnx_file",
+    "record_decision",
+    "register",
+    "sha256",
+    "versions",
+]

@@ -1,6 +1,8 @@
 """MLflow itself, and a training as one of its runs: parameters, curves, data, environment, the ONNX
 file."""
 
+import hashlib
+import json
 import shutil
 import subprocess
 import urllib.error
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from importlib.metadata import distributions
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,6 +45,17 @@ class Lineage(BaseModel):
         [], description="Stretches of time that were distrusted and left out."
     )
 
+    @property
+    def snapshot(self) -> tuple[int, int, str, list[tuple[int, int]]]:
+        """Version of the table, watermark, digest and exclusions: the rows, as `lake.rebuild` wants
+        to know them."""
+        return self.table_version, self.watermark, self.digest, self.without
+
+
+def digest_inputs(*inputs: Any) -> str:
+    """Hex SHA-256 of JSON values: the key of what is made from exactly these."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
 
 def client():
     """A client of the MLflow that answers at `uri()`; MLflow's module functions use the same."""
@@ -63,7 +77,8 @@ def uri() -> str:
             urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
         except (urllib.error.URLError, OSError) as error:
             raise RegistryError(
-                f"MLflow at {uri} does not answer ({error}). Start it (`make up`), or set KREISLAUF_MLFLOW_URL."
+                f"MLflow at {uri} does not answer ({error}). Start it (`make up`), or set "
+                "KREISLAUF_MLFLOW_URL."
             ) from error
     return uri
 
@@ -73,9 +88,11 @@ def run(model: str, name: str | None = None, **tags: str) -> Iterator:
     """A run in the experiment of the model, which is made if need be."""
     import mlflow
 
-    # Without a server MLflow would put artifacts into the working directory.
-    local = str(settings().home / "mlflow" / "artifacts") if uri().startswith("sqlite") else None
-    create_once(client().create_experiment, model, artifact_location=local)
+    location = None
+    if uri().startswith("sqlite"):
+        # Without a server MLflow would put artifacts into the working directory.
+        location = str(settings().home / "mlflow" / "artifacts")
+    create_once(client().create_experiment, model, artifact_location=location)
     mlflow.set_experiment(model)
     with mlflow.start_run(run_name=name, tags={"code": code_version(), **tags}) as started:
         yield started
@@ -92,15 +109,15 @@ def create_once(create: Callable, name: str, **options) -> None:
             raise
 
 
-def close_left_behind(model: str, key: str) -> None:
+def close_orphans(model: str, key: str) -> None:
     """End the runs of earlier attempts at the same training that were killed."""
     mlflow = client()
     experiment = mlflow.get_experiment_by_name(model)
     if experiment is None:
         return
     query = f"tags.key = '{key}' and attributes.status = 'RUNNING'"
-    for left in mlflow.search_runs([experiment.experiment_id], query):
-        mlflow.set_terminated(left.info.run_id, "KILLED")
+    for orphan in mlflow.search_runs([experiment.experiment_id], query):
+        mlflow.set_terminated(orphan.info.run_id, "KILLED")
 
 
 def code_version() -> str:
@@ -109,17 +126,18 @@ def code_version() -> str:
     if not shutil.which("git"):
         return installed("kreislauf")
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.strip() if done.returncode == 0 else installed("kreislauf")
+    answer = subprocess.run(command, capture_output=True, text=True)
+    if answer.returncode != 0:
+        return installed("kreislauf")
+    return answer.stdout.strip()
 
 
 def log_environment() -> None:
     """Store the names and versions of all installed packages with the run."""
     import mlflow
 
-    mlflow.log_text(
-        "\n".join(sorted(f"{d.name}=={d.version}" for d in distributions())), "environment.txt"
-    )
+    packages = sorted(f"{package.name}=={package.version}" for package in distributions())
+    mlflow.log_text("\n".join(packages), "environment.txt")
 
 
 def log_dataset(lineage: Lineage) -> None:
@@ -146,15 +164,13 @@ def log_curves(run_id: str, curves: list[tuple[str, int, float]]) -> None:
 
 def curves(run_id: str) -> list[tuple[str, int, float]]:
     """What `log_curves` stored: all numbers of a run that have several steps."""
-    found = client()
-    names = sorted(found.get_run(run_id).data.metrics)
-    histories = [found.get_metric_history(run_id, name) for name in names]
-    return [
-        (point.key, point.step, point.value)
-        for history in histories
-        if len(history) > 1
-        for point in history
-    ]
+    mlflow = client()
+    points = []
+    for name in sorted(mlflow.get_run(run_id).data.metrics):
+        history = mlflow.get_metric_history(run_id, name)
+        if len(history) > 1:
+            points += [(point.key, point.step, point.value) for point in history]
+    return points
 
 
 def log_onnx(path: Path):
@@ -182,9 +198,11 @@ def _signature(model):
     def schema(tensors) -> Schema:
         specs: list[ColSpec | TensorSpec] = []
         for tensor in tensors:
-            kind = tensor.type.tensor_type
-            shape = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim)
-            specs.append(TensorSpec(tensor_dtype_to_np_dtype(kind.elem_type), shape, tensor.name))
+            tensor_type = tensor.type.tensor_type
+            dtype = tensor_dtype_to_np_dtype(tensor_type.elem_type)
+            dims = tensor_type.shape.dim
+            shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
+            specs.append(TensorSpec(dtype, shape, tensor.name))
         return Schema(specs)
 
     return ModelSignature(inputs=schema(model.graph.input), outputs=schema(model.graph.output))

@@ -42,11 +42,12 @@ class Trial(BaseModel):
 
     run_id: str
     number: int = Field(
-        description="From 0, which has the default parameters. A killed or failed one is tried again."
+        description="Number from 0, which has the default parameters. A killed or failed trial is "
+        "tried again."
     )
     state: str = Field("running", description="running, finished, pruned, failed or killed.")
-    params: dict[str, Any] = Field(description="Those that are searched.")
-    validation: float = Field(math.nan, description="Of a finished one.")
+    params: dict[str, Any] = Field(description="Parameters that are searched.")
+    validation: float = Field(math.nan, description="Validation metric of a finished trial.")
     reports: dict[int, float] = Field(
         {}, description="Per cent of the training, and the validation metric then."
     )
@@ -54,15 +55,15 @@ class Trial(BaseModel):
 
 def unfinished(model: str, key: str) -> Study | None:
     """The newest study of the same search, whatever its data, that has not come to its end."""
-    return next(
-        iter(_studies(model, f"tags.search = '{key}' and attributes.status = 'RUNNING'")), None
-    )
+    running = _studies(model, f"tags.search = '{key}' and attributes.status = 'RUNNING'")
+    return next(iter(running), None)
 
 
 def start(model: str, name: str, lineage: Lineage, fixed: dict[str, Any]) -> Study:
     """The study called `name`, new or taken up again."""
-    found = _studies(model, f"tags.study = '{name}'")
-    if not found:
+    same_name = f"tags.study = '{name}'"
+    studies = _studies(model, same_name)
+    if not studies:
         tags = {
             "study": name,
             "search": lineage.key,
@@ -71,20 +72,21 @@ def start(model: str, name: str, lineage: Lineage, fixed: dict[str, Any]) -> Stu
         }
         with runs.run(model, name, **tags):
             runs.log_dataset(lineage)
-        found = _studies(model, f"tags.study = '{name}'")
-    runs.client().update_run(found[0].run_id, status="RUNNING")
-    return found[0]
+        studies = _studies(model, same_name)
+    study = studies[0]
+    runs.client().update_run(study.run_id, status="RUNNING")
+    return study
 
 
 def get(model: str, name: str) -> Study:
     """The study called `name`. Raises RegistryError that names the model's studies."""
-    known = {study.name: study for study in _studies(model)}
-    if name not in known:
-        listed = ", ".join(known) if known else f"none yet: run the flow tune on {model}"
-        raise RegistryError(
-            f"{model} has no study called {name!r}. Its studies, newest first: {listed}."
-        )
-    return known[name]
+    studies = {study.name: study for study in _studies(model)}
+    if name in studies:
+        return studies[name]
+    names = ", ".join(studies) or f"none yet: run the flow tune on {model}"
+    raise RegistryError(
+        f"{model} has no study called {name!r}. Its studies, newest first: {names}."
+    )
 
 
 def end(study: Study, metrics: dict[str, float], status: str = "FINISHED") -> None:
@@ -96,19 +98,27 @@ def end(study: Study, metrics: dict[str, float], status: str = "FINISHED") -> No
 
 def trials(study: Study) -> list[Trial]:
     """All attempts, by number, each number's oldest first."""
-    found = _search(study.model, f"tags.mlflow.parentRunId = '{study.run_id}'")
-    found.sort(key=lambda run: (int(run.data.tags["number"]), run.info.start_time))
-    return [
-        Trial(
-            run_id=run.info.run_id,
-            number=int(run.data.tags["number"]),
-            state=run.data.tags.get("state", "running"),
-            params=json.loads(run.data.tags["params"]),
-            validation=float(run.data.tags.get("validation", math.nan)),
-            reports=json.loads(run.data.tags.get("reports", "{}")),
-        )
-        for run in found
-    ]
+    attempts = _search(study.model, f"tags.mlflow.parentRunId = '{study.run_id}'")
+    attempts.sort(key=lambda run: (int(run.data.tags["number"]), run.info.start_time))
+    return [_trial(run) for run in attempts]
+
+
+def unfinished_trials(study: Study, count: int) -> list[int]:
+    """Which of the numbers below `count` have neither finished nor were pruned."""
+    ended = {trial.number for trial in trials(study) if trial.state in ("finished", "pruned")}
+    return [number for number in range(count) if number not in ended]
+
+
+def _trial(run) -> Trial:
+    tags = run.data.tags
+    return Trial(
+        run_id=run.info.run_id,
+        number=int(tags["number"]),
+        state=tags.get("state", "running"),
+        params=json.loads(tags["params"]),
+        validation=float(tags.get("validation", math.nan)),
+        reports=json.loads(tags.get("reports", "{}")),
+    )
 
 
 def begin(study: Study, number: int, params: dict[str, Any]) -> Trial:
@@ -133,31 +143,24 @@ def report(
 
     now = int(time.time() * 1000)
     # MLflow allows no "@" in names.
-    found = [
-        Metric(name.replace("@", "_at_"), value, now, percent) for name, value in metrics.items()
-    ]
-    runs.client().log_batch(
-        trial.run_id, metrics=found, tags=[RunTag("reports", json.dumps(reports))]
-    )
+    values = {name.replace("@", "_at_"): value for name, value in metrics.items()}
+    stored = [Metric(name, value, now, percent) for name, value in values.items()]
+    tags = [RunTag("reports", json.dumps(reports))]
+    runs.client().log_batch(trial.run_id, metrics=stored, tags=tags)
 
 
 def finish_trial(trial: Trial, state: str, validation: float | None = None, why: str = "") -> None:
     """Close an attempt."""
     from mlflow.entities import Metric, RunTag
 
-    tags = {
-        "state": state,
-        "why": why[:5000],
-        "validation": "" if validation is None else repr(validation),
-    }
-    told = (
-        []
-        if validation is None
-        else [Metric("validation", validation, int(time.time() * 1000), 100)]
-    )
-    runs.client().log_batch(
-        trial.run_id, told, tags=[RunTag(name, value) for name, value in tags.items() if value]
-    )
+    tags = [RunTag("state", state)]
+    metrics = []
+    if why:
+        tags.append(RunTag("why", why[:5000]))
+    if validation is not None:
+        tags.append(RunTag("validation", repr(validation)))
+        metrics.append(Metric("validation", validation, int(time.time() * 1000), 100))
+    runs.client().log_batch(trial.run_id, metrics, tags=tags)
     runs.client().set_terminated(trial.run_id, STATUS[state])
 
 
@@ -170,8 +173,8 @@ def mark_orphans_killed(study: Study) -> None:
             )
 
 
-def _studies(model: str, which: str = "tags.study != ''") -> list[Study]:
-    """Newest first."""
+def _studies(model: str, query: str = "tags.study != ''") -> list[Study]:
+    """Studies that MLflow finds, newest first."""
     return [
         Study(
             model=model,
@@ -180,21 +183,20 @@ def _studies(model: str, which: str = "tags.study != ''") -> list[Study]:
             lineage=Lineage.model_validate_json(run.data.tags["lineage"]),
             fixed=json.loads(run.data.tags["fixed"]),
         )
-        for run in _search(model, which)
+        for run in _search(model, query)
     ]
 
 
-def _search(model: str, which: str) -> list:
+def _search(model: str, query: str) -> list:
     """Runs in the experiment of the model, newest first."""
     client = runs.client()
     experiment = client.get_experiment_by_name(model)
     if experiment is None:
         return []
-    page = client.search_runs([experiment.experiment_id], which, max_results=1000)
-    found = list(page)
+    experiments = [experiment.experiment_id]
+    page = client.search_runs(experiments, query, max_results=1000)
+    matches = list(page)
     while page.token:
-        page = client.search_runs(
-            [experiment.experiment_id], which, max_results=1000, page_token=page.token
-        )
-        found += page
-    return found
+        page = client.search_runs(experiments, query, max_results=1000, page_token=page.token)
+        matches += page
+    return matches

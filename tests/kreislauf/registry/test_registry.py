@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 from kreislauf import registry
 from kreislauf.evaluation import scoring
 from models.spec import Parity, TrainingResult
+from tests.conftest import aliases
 from tests.models.tiny import Params, write
 
 PARITY = Parity(inputs=500, largest_batch=64, min_overlap=1, max_difference=0, passed=True)
@@ -27,7 +28,9 @@ def lineage(key: str, parent: int | None = None) -> registry.Lineage:
     )
 
 
-def register(folder: Path, key: str, threshold: float = 5.0) -> registry.Version:
+def register(
+    folder: Path, key: str, threshold: float = 5.0, files: dict[str, Path] | None = None
+) -> registry.Version:
     folder.mkdir()
     save_file({"threshold": np.array([threshold])}, folder / "weights.safetensors")
     curves = [("loss", step, 1 / (step + 1)) for step in range(600)]
@@ -39,7 +42,8 @@ def register(folder: Path, key: str, threshold: float = 5.0) -> registry.Version
         {"acc": 0.5},
         curves,
     )
-    return registry.register("m", trained, Params(), lineage(key), {"weights": trained.weights})
+    files = {"weights": trained.weights} | (files or {})
+    return registry.register("m", trained, Params(), lineage(key), files)
 
 
 @pytest.mark.usefixtures("mlflow_store")
@@ -98,11 +102,11 @@ def test_the_run_holds_parameters_curves_dataset_environment_and_signature(tmp_p
 def test_aliases_follow_the_release_log_and_a_wrong_mirror_is_repaired(tmp_path):
     for key in "abc":
         register(tmp_path / key, key)
-    assert registry.aliases("m") == {"challenger": 3}
+    assert aliases("m") == {"challenger": 3}
     registry.mirror("m", champion=2, challenger=None, previous=1)
-    assert registry.aliases("m") == {"champion": 2, "previous": 1}
+    assert aliases("m") == {"champion": 2, "previous": 1}
     registry.mirror("m", champion=3, challenger=1, previous=2)
-    assert registry.aliases("m") == {"champion": 3, "challenger": 1, "previous": 2}
+    assert aliases("m") == {"champion": 3, "challenger": 1, "previous": 2}
 
 
 @pytest.mark.usefixtures("mlflow_store")
@@ -129,6 +133,17 @@ def test_a_damaged_cache_heals_itself(tmp_path, home):
     assert registry.sha256(registry.onnx_file(version)) == version.digests["model.onnx"]
     assert registry.sha256(registry.artifact(version, "weights")) == version.digests["weights"]
     assert [p.name for p in (home / "cache").iterdir() if p.name.startswith("tmp")] == []
+
+
+@pytest.mark.usefixtures("mlflow_store")
+def test_a_file_is_found_by_the_name_that_it_had_when_it_was_registered(tmp_path):
+    (tmp_path / "profile").write_text("what was learnt from")
+    for key, name in (("before", "known"), ("now", "training_profile")):
+        version = register(tmp_path / key, key, files={name: tmp_path / "profile"})
+        found = registry.artifact(version, "training_profile")
+        assert found.read_text() == "what was learnt from"
+    with pytest.raises(registry.RegistryError, match="has no file training_profile: it was"):
+        registry.artifact(register(tmp_path / "c", "c"), "training_profile")
 
 
 @pytest.mark.usefixtures("mlflow_store")

@@ -1,0 +1,84 @@
+"""Files of a version: the ONNX file and those beside it, each checked by its digest. No pickle is
+read."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from kreislauf.registry import runs
+from kreislauf.registry.runs import RegistryError
+from kreislauf.registry.versions import Version
+from kreislauf.settings import settings
+
+FORMER_NAMES = {"training_profile": "known"}
+"""Names that files beside a version had when earlier versions were registered, by today's name."""
+
+
+def onnx_file(version: Version) -> Path:
+    """The contract of a version as a local file. Raises RegistryError when it is not what was
+    registered."""
+    return _fetched(version, "model.onnx", f"models:/{version.model}/{version.number}/model.onnx")
+
+
+def artifact(version: Version, name: str) -> Path:
+    """The file that was registered as `name` beside the version, as a local file, checked like the
+    contract.
+
+    Raises RegistryError if there is none of this name, or if it was changed.
+    """
+    stored = name
+    if name not in version.digests and FORMER_NAMES.get(name) in version.digests:
+        stored = FORMER_NAMES[name]
+    return _fetched(version, stored, f"runs:/{version.run_id}/{stored}")
+
+
+def curves(version: Version) -> list[tuple[str, int, float]]:
+    """Name, step and value of what its training measured."""
+    return runs.curves(version.run_id)
+
+
+def attach(version: Version, name: str, path: Path) -> None:
+    """Add a file to the run of a version, in the folder `name`."""
+    runs.client().log_artifact(version.run_id, str(path), artifact_path=name)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _fetched(version: Version, name: str, uri: str) -> Path:
+    """The file `name` of a version, cached under its digest: found there, it is the right one,
+    however it came."""
+    import mlflow
+
+    digest = version.digests.get(name)
+    if digest is None:
+        raise RegistryError(
+            f"{version.model} version {version.number} has no file {name}: it was registered by an "
+            "earlier Kreislauf. Train another version."
+        )
+    cache = settings().home / "cache"
+    path = cache / digest / name
+    if path.exists() and sha256(path) == digest:
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        downloaded = Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=folder, tracking_uri=runs.uri()
+            )
+        )
+        if downloaded.is_dir():
+            downloaded = next(downloaded.iterdir())
+        actual = sha256(downloaded)
+        if actual != digest:
+            raise RegistryError(
+                f"{version.model} version {version.number}: {name} has digest {actual[:12]}, "
+                f"registered was {digest[:12]}. The stored file was changed or damaged and is not "
+                "used: train another version."
+            )
+        path.parent.mkdir(exist_ok=True)
+        os.replace(downloaded, path)
+    return path
