@@ -3,4 +3,4 @@ of its own."""
 
 from kreislauf.search.sampler import best, propose, should_prune, space
 
-__all__ = ["best", "should_prune", "propose", "space"]
+__all__ = ["best", "propose", "should_prune", "space"]

@@ -45,26 +45,38 @@ def train(
     }
     child = subprocess.Popen(
         [sys.executable, "-m", "kreislauf.search.process"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    )
     try:
         with child:
             assert child.stdin
             assert child.stdout
-            _say(child.stdin, order)
+            _send(child.stdin, order)
             for line in child.stdout:
-                told = json.loads(line)
-                if "ended" in told:
-                    raise Ended(told["ended"], told["why"])
-                if "validation" in told:
-                    return told["validation"]
-                _say(child.stdin, report(told["percent"], told["metrics"]))
+                message = json.loads(line)
+                if "ended" in message:
+                    raise Ended(message["ended"], message["why"])
+                if "validation" in message:
+                    return message["validation"]
+                _send(child.stdin, report(message["percent"], message["metrics"]))
     except BrokenPipeError:
         pass
     raise Ended(
         "killed", f"The trial's process was ended ({child.returncode}), perhaps for want of memory."
     )
+
+
+def cores(trials: int) -> int:
+    """How many of so many trials may run at the same time; on a CPU a training uses one core.
+
+    No more than a quarter of them do, because a proposal learns from earlier trials only.
+    """
+    if settings().trainer.get("accelerator", "cpu") != "cpu":
+        return 1
+    return min(len(os.sched_getaffinity(0)), max(1, trials // 4))
 
 
 @contextmanager
@@ -94,12 +106,12 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with, args=[order["parent"]], daemon=True).start()
     try:
-        _say(answers, {"validation": _train(order, answers)})
+        _send(answers, {"validation": _train(order, answers)})
     except Ended as end:
-        _say(answers, {"ended": end.state, "why": str(end)})
+        _send(answers, {"ended": end.state, "why": str(end)})
     except Exception as error:
         traceback.print_exc()
-        _say(answers, {"ended": "failed", "why": f"{type(error).__name__}: {error}"})
+        _send(answers, {"ended": "failed", "why": f"{type(error).__name__}: {error}"})
 
 
 def _train(order: dict[str, Any], answers: IO[str]) -> float:
@@ -107,41 +119,41 @@ def _train(order: dict[str, Any], answers: IO[str]) -> float:
 
     from models import spec
 
-    heard = -1
-
-    def report(share: float, metrics: dict[str, float]) -> None:
-        nonlocal heard
-        if metrics and int(share * 100) > heard:
-            heard = int(share * 100)
-            _say(
-                answers,
-                {
-                    "percent": heard,
-                    "metrics": {name: float(value) for name, value in metrics.items()},
-                },
-            )
-            answer = sys.stdin.readline()
-            if not answer:
-                raise SystemExit("Nobody waits for this training any more.")
-            if json.loads(answer):
-                raise Ended("pruned", f"Others were better after {heard} % of the training.")
-
     model_type = spec.load(order["model"])
     # One device for each trial: the processes of a larger training could not be told to stop from
     # here.
-    where = {
-        name: value
-        for name, value in settings().trainer.items()
-        if name in ("accelerator", "precision")
-    }
-    work = spec.TrainingContext(
-        Path(order["folder"]), trainer={**where, "devices": 1}, report=report
+    trainer: dict[str, Any] = {"devices": 1}
+    for name in ("accelerator", "precision"):
+        if name in settings().trainer:
+            trainer[name] = settings().trainer[name]
+    context = spec.TrainingContext(
+        Path(order["folder"]), trainer=trainer, report=_Reporter(answers)
     )
-    return float(
-        model_type.train(
-            pl.read_ipc(order["rows"]), model_type.Params.model_validate(order["params"]), work
-        ).validation
-    )
+    params = model_type.Params.model_validate(order["params"])
+    result = model_type.train(pl.read_ipc(order["rows"]), params, context)
+    return float(result.validation)
+
+
+class _Reporter:
+    """Sends validation metrics to the search, once for each per cent at most."""
+
+    def __init__(self, answers: IO[str]):
+        self.answers = answers
+        self.percent = -1
+
+    def __call__(self, share: float, metrics: dict[str, float]) -> None:
+        """Raises Ended when the search gives up on this training."""
+        percent = int(share * 100)
+        if not metrics or percent <= self.percent:
+            return
+        self.percent = percent
+        values = {name: float(value) for name, value in metrics.items()}
+        _send(self.answers, {"percent": percent, "metrics": values})
+        answer = sys.stdin.readline()
+        if not answer:
+            raise SystemExit("Nobody waits for this training any more.")
+        if json.loads(answer):
+            raise Ended("pruned", f"Others were better after {percent} % of the training.")
 
 
 def _end_with(parent: int) -> None:
@@ -151,9 +163,9 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _say(to: IO[str], what: Any) -> None:
-    to.write(json.dumps(what) + "\n")
-    to.flush()
+def _send(receiver: IO[str], message: Any) -> None:
+    receiver.write(json.dumps(message) + "\n")
+    receiver.flush()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Optuna: what a search tries next, and which trial is not worth finishing. The only module that
 imports optuna.
 
-Nothing is kept here: each question comes with everything that was tried so far, so any process can
+Nothing is kept here: each question comes with all trials so far, so any process can
 ask it at any time.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Space = dict[str, "BaseDistribution"]
 
 
-class Tried(Protocol):
+class Trial(Protocol):
     """What is asked of a trial."""
 
     @property
@@ -35,7 +35,7 @@ class Tried(Protocol):
     def reports(self) -> dict[int, float]: ...
 
 
-T = TypeVar("T", bound=Tried)
+T = TypeVar("T", bound=Trial)
 
 
 def space(params: type[BaseModel], fixed: Container[str] = ()) -> Space:
@@ -44,25 +44,22 @@ def space(params: type[BaseModel], fixed: Container[str] = ()) -> Space:
 
     Raises ValueError if none is left, or for a range that does not fit its field.
     """
-    marks = {
-        name: m
-        for name, f in params.model_fields.items()
-        for m in f.metadata
-        if isinstance(m, Search)
-    }
-    left = {
+    marks = {}
+    for name, field in params.model_fields.items():
+        for mark in field.metadata:
+            if isinstance(mark, Search):
+                marks[name] = mark
+    distributions = {
         name: _distribution(params, name, mark) for name, mark in marks.items() if name not in fixed
     }
-    if not left:
-        why = (
-            f"{', '.join(marks)}: all of it is fixed"
-            if marks
-            else "mark a number in it with models.spec.Search"
-        )
+    if not distributions:
+        why = "mark a number in it with models.spec.Search"
+        if marks:
+            why = f"{', '.join(marks)}: all of it is fixed"
         raise ValueError(
             f"There is nothing to search in {params.__module__}.{params.__qualname__} ({why})."
         )
-    return left
+    return distributions
 
 
 def _distribution(params: type[BaseModel], name: str, mark: Search) -> "BaseDistribution":
@@ -70,14 +67,12 @@ def _distribution(params: type[BaseModel], name: str, mark: Search) -> "BaseDist
 
     field = params.model_fields[name]
     default = field.get_default(call_default_factory=True)
-    if (
-        field.annotation not in (int, float)
-        or not mark.low <= default <= mark.high
-        or (mark.log and mark.low <= 0)
-    ):
+    is_number = field.annotation in (int, float)
+    if not is_number or not mark.low <= default <= mark.high or (mark.log and mark.low <= 0):
         raise ValueError(
-            f"{params.__module__}.{params.__qualname__}.{name} cannot be searched within {mark}: it must be an int or "
-            f"a float, its default {default!r} must lie within, and a logarithmic range must begin above 0."
+            f"{params.__module__}.{params.__qualname__}.{name} cannot be searched within {mark}: "
+            f"it must be an int or a float, its default {default!r} must lie within, and a "
+            "logarithmic range must begin above 0."
         )
     for bound in (mark.low, mark.high):
         params.model_validate({name: bound})
@@ -86,9 +81,9 @@ def _distribution(params: type[BaseModel], name: str, mark: Search) -> "BaseDist
     return FloatDistribution(mark.low, mark.high, log=mark.log)
 
 
-def propose(space: Space, tried: Sequence[Tried], seed: str) -> dict[str, Any]:
+def propose(space: Space, trials: Sequence[Trial], seed: str) -> dict[str, Any]:
     """The parameters to try next, by the tree-structured Parzen estimator; at random as long as few
-    were tried.
+    have ended.
 
     The same past and seed give the same proposal. Trials that still run count as bad ones, so that
     trials side by side do not crowd in one place.
@@ -97,18 +92,18 @@ def propose(space: Space, tried: Sequence[Tried], seed: str) -> dict[str, Any]:
 
     number = int(hashlib.sha256(seed.encode()).hexdigest()[:8], 16)
     study = _study(sampler=TPESampler(seed=number))
-    for trial in tried:
+    for trial in trials:
         if trial.state in ("running", "finished", "pruned"):
             _add(study, trial, space, trial.reports)
     return study.ask(space).params
 
 
-def should_prune(tried: Sequence[Tried], reports: Mapping[int, float]) -> bool:
+def should_prune(trials: Sequence[Trial], reports: Mapping[int, float]) -> bool:
     """Whether a running trial is not worth finishing, by the median rule: its best report so far is
     below the median of what the finished trials, five at least, had after the same share of the
     training.
 
-    `reports` are per cent of the training and validation metric, as in `Tried`.
+    `reports` are per cent of the training and validation metric, as in `Trial`.
     """
     from optuna import create_trial
     from optuna.pruners import MedianPruner
@@ -116,20 +111,23 @@ def should_prune(tried: Sequence[Tried], reports: Mapping[int, float]) -> bool:
 
     now = max(reports)
     study = _study()
-    for trial in tried:
+    for trial in trials:
         if trial.state == "finished":
             # Trials report at shares of their own: compared is the newest report that each had by
             # now.
-            heard = [percent for percent in trial.reports if percent <= now]
-            _add(study, trial, {}, {now: trial.reports[max(heard)]} if heard else {})
+            earlier = [percent for percent in trial.reports if percent <= now]
+            comparable = {}
+            if earlier:
+                comparable[now] = trial.reports[max(earlier)]
+            _add(study, trial, {}, comparable)
     running = create_trial(state=TrialState.RUNNING, intermediate_values=dict(reports))
     return bool(MedianPruner().prune(study, running))
 
 
-def best(tried: Sequence[T]) -> T:
+def best(trials: Sequence[T]) -> T:
     """The finished trial with the highest validation metric; of equal ones the first. Raises
     ValueError if none is."""
-    finished = [trial for trial in tried if trial.state == "finished"]
+    finished = [trial for trial in trials if trial.state == "finished"]
     if not finished:
         raise ValueError("No trial has finished yet: run the search until one has.")
     return max(finished, key=lambda trial: (trial.validation, -trial.number))
@@ -142,7 +140,7 @@ def _study(**options: Any) -> "Study":
     return optuna.create_study(direction="maximize", **options)
 
 
-def _add(study: "Study", trial: Tried, space: Space, reports: dict[int, float]) -> None:
+def _add(study: "Study", trial: Trial, space: Space, reports: dict[int, float]) -> None:
     from optuna import create_trial
     from optuna.trial import TrialState
 
@@ -151,12 +149,14 @@ def _add(study: "Study", trial: Tried, space: Space, reports: dict[int, float]) 
         "finished": TrialState.COMPLETE,
         "pruned": TrialState.PRUNED,
     }
-    study.add_trial(
-        create_trial(
-            state=states[trial.state],
-            value=trial.validation if trial.state == "finished" else None,
-            params={name: trial.params[name] for name in space},
-            distributions=space,
-            intermediate_values=reports,
-        )
+    value = None
+    if trial.state == "finished":
+        value = trial.validation
+    frozen = create_trial(
+        state=states[trial.state],
+        value=value,
+        params={name: trial.params[name] for name in space},
+        distributions=space,
+        intermediate_values=reports,
     )
+    study.add_trial(frozen)
