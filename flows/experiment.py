@@ -6,13 +6,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from kreislauf import registry
-from kreislauf.evaluation import gate
-from kreislauf.release import releases, triton
+from kreislauf.pages import release as release_page
+from kreislauf.release import permission, releases, triton
 from tasks.publish import put_in_triton, restored
-
-
-class ExperimentRefused(RuntimeError):
-    """The test must not be; what was in force before still is."""
 
 
 @flow
@@ -27,27 +23,31 @@ def experiment(
     A user stays with a variant as long as the test runs. A changed share moves only the users it
     must.
 
-    Args: model: Name of the model type. challenger: Version that is tested against the champion;
-        none ends the test. share: Of the users, 0 to 1, that get the challenger. At 0 nobody does,
-        but it is asked, too, and compared. who: For the release log; default: the name of this run.
+    Args:
+        model: Name of the model type.
+        challenger: Version that is tested against the champion; none ends the test.
+        share: Share of the users, 0 to 1, that get the challenger. At 0 nobody does, but it is
+            asked, too, and compared.
+        who: Name for the release log; default: the name of this run.
 
     Returns:
         The entry of the release log that is now in force.
 
     Raises:
-        ExperimentRefused: nothing is live, or the gate has refused this version or never saw it.
+        permission.ExperimentRefused: nothing is live, or the gate has refused this version or never
+            saw it.
+        permission.PublishRefused: Triton does not answer the golden requests as registered.
         ValueError: `share` is not between 0 and 1.
-        flows.publish.PublishRefused: Triton does not answer the golden requests as registered.
         releases.ReleaseConflict: somebody else published meanwhile.
     """
     if not 0 <= share <= 1:
         raise ValueError(
-            f"share is {share}: give the part of the users that get the challenger, 0 to 1."
+            f"share is {share}: give the share of the users that get the challenger, 0 to 1."
         )
     with triton.exclusive(model):
         live = releases.current(model)
         if live is None:
-            raise ExperimentRefused(
+            raise permission.ExperimentRefused(
                 f"Nothing of {model} is live: a challenger needs a champion. Run retrain first."
             )
         who = who or flow_run.get_name() or "a person, from Python"
@@ -60,7 +60,7 @@ def experiment(
         triton.serve(model, release.versions)
         registry.mirror(model, release.champion, release.challenger, release.previous)
     create_markdown_artifact(
-        key=f"ab-test-{model.replace('_', '-')}", markdown=f"# {model}\n\n{release.reason}"
+        key=f"ab-test-{model.replace('_', '-')}", markdown=release_page.experiment_page(release)
     )
     return release
 
@@ -70,33 +70,24 @@ def begin(
 ) -> releases.Release:
     """Verify the challenger in Triton, then write the release; on failure Triton serves what it
     served before."""
-    permit(challenger, live)
-    model = challenger.model
+    permission.check_challenger(challenger, live)
     number = challenger.number
     with restored(challenger):
-        put_in_triton(model, sorted({*live.versions, number}), number)
+        put_in_triton(challenger.model, sorted({*live.versions, number}), number)
         return releases.append(
-            model, live.champion, reason(number, share), who, live, challenger=number, share=share,
+            challenger.model,
+            live.champion,
+            reason(number, share),
+            who,
+            after=live,
+            challenger=number,
+            share=share,
             watermark=live.watermark,
-        )  # fmt: skip
-
-
-def permit(challenger: registry.Version, live: releases.Release) -> None:
-    """Raises ExperimentRefused for a version that people must not see."""
-    name = f"{challenger.model} version {challenger.number}"
-    if challenger.number == live.champion:
-        raise ExperimentRefused(f"{name} is the champion already: name another version.")
-    if not challenger.proven:
-        raise ExperimentRefused(f"{name} has no passed parity of its ONNX file: train it again.")
-    if challenger.decision is None:
-        raise ExperimentRefused(f"{name} was never judged: run promote first.")
-    decision = gate.Decision.model_validate_json(challenger.decision)
-    if decision.outcome == "refuse":
-        raise ExperimentRefused(f"{name} was refused by the gate: {' '.join(decision.reasons)}")
+        )
 
 
 def reason(challenger: int | None, share: float) -> str:
-    """For the release log."""
+    """Text of the release log's entry."""
     if challenger is None:
         return "No A/B test: all users get the champion."
     if share == 0:

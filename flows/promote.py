@@ -6,9 +6,8 @@ from prefect.artifacts import create_markdown_artifact
 
 from kreislauf import events, registry
 from kreislauf.evaluation import gate
-from kreislauf.lake import journal
 from kreislauf.release import releases
-from tasks.promote import DECISIONS, as_row, describe, judge
+from tasks.promote import choose_challenger, describe, judge, note_decision
 
 EVENTS = {
     "promote": events.MODEL_PROMOTED,
@@ -32,31 +31,23 @@ def promote(model: str = "session_recommender", version: int | None = None) -> g
     Raises:
         registry.RegistryError: no such version, or MLflow does not answer.
     """
-    challenger = registry.get(model, version) if version else newest(model)
-    live = releases.current(model)
-    champion = live.champion if live else None
+    challenger = choose_challenger(model, version)
+    champion = releases.champion(model)
     if challenger.decision:
         before = gate.Decision.model_validate_json(challenger.decision)
-        if champion in (before.champion_version, challenger.number):
+        if before.champion_version == champion or challenger.number == champion:
             return before
     decision = judge(model, challenger.number, champion)
-    journal.append_once(
-        DECISIONS, f"{model}/{challenger.number}/{champion}", as_row(challenger, decision)
-    )
-    text = describe(model, challenger.number, decision)
-    create_markdown_artifact(key=f"card-{model.replace('_', '-')}", markdown=text)
+    note_decision(challenger, decision)
+    page = describe(model, challenger.number, decision)
+    create_markdown_artifact(key=f"card-{model.replace('_', '-')}", markdown=page)
     events.emit_model_event(
-        EVENTS[decision.outcome], model, " ".join(decision.reasons),
-        version=challenger.number, champion=champion,
-    )  # fmt: skip
+        EVENTS[decision.outcome],
+        model,
+        " ".join(decision.reasons),
+        version=challenger.number,
+        champion=champion,
+    )
     # Last: a run that died before does all of it again.
     registry.record_decision(challenger, decision)
     return decision
-
-
-def newest(model: str) -> registry.Version:
-    """The newest version. Raises RegistryError when there is none."""
-    found = registry.versions(model)
-    if not found:
-        raise registry.RegistryError(f"{model} has no version yet: train one first.")
-    return found[0]

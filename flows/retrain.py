@@ -17,7 +17,7 @@ from kreislauf.release import releases
 from models import spec
 
 PATIENCE_SECONDS = 3 * 86_400
-"""After so long without an answer the run fails; the version can still be published by hand."""
+"""Seconds without an answer after which the run fails; a person can still publish the version."""
 
 
 class Approval(RunInput):
@@ -28,7 +28,9 @@ class Approval(RunInput):
     comment: str = Field("", description="Why, for the release log.")
 
     def __str__(self) -> str:
-        return f"{self.who}: {self.comment}" if self.comment else self.who
+        if not self.comment:
+            return self.who
+        return f"{self.who}: {self.comment}"
 
 
 class Retraining(BaseModel):
@@ -54,11 +56,14 @@ def retrain(
     """Train a challenger, judge it, and publish it if it is better. Safe to kill and to run again
     at any point.
 
-    Args: model: Name of the model type. reason: Why, in a sentence: an event's words, the schedule,
-        a person. params: Training parameters that differ from the defaults. cooldown_days: Days of
-        data that must have arrived since the last retraining; a burst of events trains once.
+    Args:
+        model: Name of the model type.
+        reason: Why, in a sentence: an event's words, the schedule, a person.
+        params: Training parameters that differ from the defaults.
+        cooldown_days: Days of data that must have arrived since the last retraining; a burst of
+            events trains once.
         approval: With "manual" the run pauses before it publishes, until a person has filled in its
-        form in Prefect.
+            form in Prefect.
 
     Returns:
         Outcome, version and release.
@@ -66,35 +71,38 @@ def retrain(
     logger = get_run_logger()
     logger.info(f"Retraining {model}: {reason}")
     finish_what_a_crash_left(model)
-    if waiting := cooldown(model, cooldown_days):
-        logger.info(waiting)
-        return Retraining(outcome="cooling down", reason=waiting)
+    too_early = cooldown(model, cooldown_days)
+    if too_early:
+        logger.info(too_early)
+        return Retraining(outcome="cooling down", reason=too_early)
     version = train(model, params)
     decision = promote(model, version.number)
-    answer = (
-        ask_a_person(version, decision)
-        if approval == "manual" and decision.outcome == "promote"
-        else None
-    )
-    if answer and not answer.approve:
-        registry.close(version)
-        alarms.resolve(
-            model, version.lineage.watermark, f"Version {version.number} was trained: not approved."
-        )
-        return Retraining(outcome="not approved", reason=str(answer), version=version.number)
-    who = str(answer) if answer else None
-    release = publish(model, version.number, who=who) if decision.outcome == "promote" else None
-    registry.close(version)
-    alarms.resolve(
-        model,
-        version.lineage.watermark,
-        f"Version {version.number} was trained: {decision.outcome}.",
-    )
+    who = None
+    if approval == "manual" and decision.outcome == "promote":
+        answer = ask_a_person(version, decision)
+        who = str(answer)
+        if not answer.approve:
+            close(version, "not approved")
+            return Retraining(outcome="not approved", reason=who, version=version.number)
+    release = None
+    if decision.outcome == "promote":
+        release = publish(model, version.number, who=who).number
+    close(version, decision.outcome)
     return Retraining(
         outcome=decision.outcome,
         reason=" ".join(decision.reasons),
         version=version.number,
-        release=release.number if release else None,
+        release=release,
+    )
+
+
+def close(version: registry.Version, outcome: str) -> None:
+    """Nothing is left to do with the version, and alarms that asked for it are resolved."""
+    registry.close(version)
+    alarms.resolve(
+        version.model,
+        version.lineage.watermark,
+        f"Version {version.number} was trained: {outcome}.",
     )
 
 
@@ -106,17 +114,19 @@ def ask_a_person(version: registry.Version, decision: gate.Decision) -> Approval
 
 
 def finish_what_a_crash_left(model: str) -> None:
-    """A release that was written by a run which then died: verify it, mirror it, and be done with
-    it.
+    """Verify, mirror and close a release that was written by a run which then died.
 
     Aliases that somebody moved, or that a rollback which died did not move, are put right too.
     """
     live = releases.current(model)
-    if live and not (version := registry.get(model, live.champion)).closed:
+    if live is None:
+        return
+    version = registry.get(model, live.champion)
+    if version.closed:
+        registry.mirror(model, live.champion, live.challenger, live.previous)
+    else:
         publish(model, live.champion)
         registry.close(version)
-    elif live:
-        registry.mirror(model, live.champion, live.challenger, live.previous)
 
 
 def cooldown(model: str, days: float) -> str:

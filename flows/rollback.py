@@ -29,34 +29,42 @@ def rollback(
     rolled back is not published again by itself: only a rollback brings it back. Safe to kill and
     to run again: a version that is live already is only verified.
 
-    Args: model: Name of the model type. version: An earlier champion; default: the release log's
-        `previous`. reason: Why, in a sentence, for the release log. who: For the release log;
-        default: the name of this run. automatic: An alert asks, no person: a version that itself
-        came back by a rollback stays, so that alerts do
-            not swing to and fro.
+    Args:
+        model: Name of the model type.
+        version: An earlier champion; default: the release log's `previous`.
+        reason: Why, in a sentence, for the release log.
+        who: Name for the release log; default: the name of this run.
+        automatic: An alert asks, no person: a version that itself came back by a rollback stays, so
+            that alerts do not swing to and fro.
 
     Returns:
         The entry of the release log that is now in force.
 
-    Raises: NothingToRollBackTo: nothing was live before, or that version never was, or it was
-        rolled back already. flows.publish.PublishRefused: Triton did not answer the golden requests
-        as registered; nothing was changed. releases.ReleaseConflict: somebody else published
-        meanwhile.
+    Raises:
+        NothingToRollBackTo: nothing was live before, or that version never was, or it was rolled
+            back already.
+        permission.PublishRefused: Triton did not answer the golden requests as registered; nothing
+            was changed.
+        releases.ReleaseConflict: somebody else published meanwhile.
     """
-    target = choose(model, version, automatic)
+    target = choose_target(model, version, automatic)
     get_run_logger().info(f"Rolling {model} back to version {target}: {reason}")
-    return publish(
-        model, target, rollback=reason, who=who or flow_run.get_name() or "a person, from Python"
-    )
+    who = who or flow_run.get_name() or "a person, from Python"
+    return publish(model, target, rollback=reason, who=who)
 
 
-def choose(model: str, version: int | None, automatic: bool = False) -> int:
+def choose_target(model: str, version: int | None, automatic: bool = False) -> int:
     """The version to go back to. Raises NothingToRollBackTo."""
     history = releases.history(model)
     if not history:
         raise NothingToRollBackTo(f"Nothing of {model} was ever live: run retrain first.")
     live = history[-1].champion
-    if automatic and any(a.champion == live != b.champion for a, b in itertools.pairwise(history)):
+    replaced = {
+        earlier.champion
+        for earlier, later in itertools.pairwise(history)
+        if earlier.champion != later.champion
+    }
+    if automatic and live in replaced:
         raise NothingToRollBackTo(
             f"{model} version {live} was brought back already: an alert alone does not undo that."
         )
@@ -68,7 +76,8 @@ def choose(model: str, version: int | None, automatic: bool = False) -> int:
         )
     if target not in champions:
         raise NothingToRollBackTo(
-            f"{model} version {target} was never live, so it cannot be rolled back to. Versions that were: "
-            f"{', '.join(map(str, champions))}. To make a new version live, promote and publish it."
+            f"{model} version {target} was never live, so it cannot be rolled back to. Versions "
+            f"that were: {', '.join(map(str, champions))}. To make a new version live, promote and "
+            "publish it."
         )
     return target

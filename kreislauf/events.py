@@ -17,11 +17,6 @@ KPI_FELL = "kreislauf.kpi.fell"
 ALERT = "kreislauf.alert"
 ALERT_RESOLVED = "kreislauf.alert.resolved"
 
-MODEL_EVENTS = (
-    DRIFT_DETECTED, DECAY_DETECTED, MODEL_PROMOTED, MODEL_REFUSED, MODEL_INCONCLUSIVE, MODEL_PUBLISHED,
-    MODEL_ROLLED_BACK, KPI_FELL
-)  # fmt: skip
-
 
 def emit_model_event(event: str, model: str, reason: str, **payload: object) -> Event | None:
     """Emit `event` about a model type; `reason` is a sentence for people, `payload` is JSON."""
@@ -48,10 +43,14 @@ def emit_table_event(event: str, table: str, reason: str, **payload: object) -> 
 
 
 def emit_rejected(table: str, counts: Any, stopped: int) -> Event | None:
-    """Say that lines were rejected (`counts`: the lake's Counts), and that so many loads were
-    stopped because of it."""
+    """Emit that lines were rejected, and how many loads were stopped because of it.
+
+    `counts` are the lake's Counts, with one line in at least.
+    """
     share = counts.lines_rejected / counts.lines_in
-    halted = f" {stopped} load(s) were stopped, nothing of them is in the table." if stopped else ""
+    halted = ""
+    if stopped:
+        halted = f" {stopped} load(s) were stopped, nothing of them is in the table."
     return emit_table_event(
         DATA_REJECTED,
         table,

@@ -1,4 +1,4 @@
-"""Tasks of promote: judge a challenger, and describe it"""
+"""Tasks of promote: judge a challenger, and describe it."""
 
 import json
 import tempfile
@@ -12,11 +12,21 @@ from kreislauf.evaluation import gate, scoring, split
 from kreislauf.lake import journal
 from kreislauf.monitoring import drift
 from kreislauf.pages import markdown
-from kreislauf.pages.version import page
+from kreislauf.pages import version as version_page
 from models import spec
 
 DECISIONS = "decisions"
-"""The lake's table with a row for each."""
+"""Name of the lake's table with a row for each decision."""
+INTEGERS = {
+    "version",
+    "parent",
+    "holdout_start",
+    "holdout_end",
+    "champion_version",
+    "groups",
+    "needed",
+}
+TEXTS = {"model", "outcome", "metric", "holdout", "reasons", "slices", "costs"}
 
 
 @task(task_run_name="judge-{model}-{challenger}-against-{champion}")
@@ -26,19 +36,24 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
     model_type = spec.load(model)
     version = registry.get(model, challenger)
     lineage = version.lineage
-    whole = lake.rebuild(
-        model_type.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without
-    )
-    known = pl.read_parquet(registry.artifact(version, "known"))
-    rows = split.started(whole, model_type.table, lineage.holdout, lineage.watermark)
+    table = model_type.table
+    profile = pl.read_parquet(registry.artifact(version, "training_profile"))
+    rows = lake.rebuild(table, *lineage.snapshot)
+    rows = split.started(rows, table, lineage.holdout, lineage.watermark)
     examples = model_type.examples(rows)
-    by = {
-        column.name: column.cast(pl.String).to_numpy() for column in model_type.slices(rows, known)
+    slices = {
+        column.name: column.cast(pl.String).to_numpy()
+        for column in model_type.slices(rows, profile)
     }
-    holdout = gate.Holdout(examples.digest(), lineage.holdout, examples.groups, by)
+    holdout = gate.Holdout(examples.digest(), lineage.holdout, examples.groups, slices)
 
     def score(onnx: Path, trained_until: int, number: int | None = None) -> gate.Scores:
         outputs = scoring.answer(onnx, examples.inputs)
+        cost = gate.Cost(
+            scoring.p95(onnx, examples.inputs),
+            onnx.stat().st_size / 1e6,
+            model_type.coverage(outputs, profile),
+        )
         return gate.Scores(
             values=model_type.score(examples, outputs),
             holdout=holdout,
@@ -46,59 +61,70 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
             trained_until=trained_until,
             onnx=registry.sha256(onnx),
             version=number,
-            cost=gate.Cost(
-                scoring.p95(onnx, examples.inputs),
-                onnx.stat().st_size / 1e6,
-                model_type.coverage(outputs, known),
-            ),
+            cost=cost,
             probabilities=model_type.probabilities(outputs),
         )
 
-    rival = registry.get(model, champion) if champion else None
+    champion_scores = None
+    if champion:
+        rival = registry.get(model, champion)
+        champion_scores = score(registry.onnx_file(rival), rival.lineage.holdout, champion)
     return gate.decide(
         challenger=score(registry.onnx_file(version), lineage.holdout, challenger),
-        champion=score(registry.onnx_file(rival), rival.lineage.holdout, champion)
-        if rival
-        else None,
+        champion=champion_scores,
         baseline=score(registry.artifact(version, "baseline"), lineage.holdout),
         policy=model_type.policy,
     )
 
 
+def choose_challenger(model: str, version: int | None) -> registry.Version:
+    """The version, or else the newest. Raises RegistryError when there is none."""
+    if version:
+        return registry.get(model, version)
+    versions = registry.versions(model)
+    if not versions:
+        raise registry.RegistryError(f"{model} has no version yet: train one first.")
+    return versions[0]
+
+
+def note_decision(challenger: registry.Version, decision: gate.Decision) -> None:
+    """Add the decision to the lake's table of decisions, once."""
+    key = f"{challenger.model}/{challenger.number}/{decision.champion_version}"
+    journal.append_once(DECISIONS, key, as_row(challenger, decision))
+
+
 def as_row(version: registry.Version, decision: gate.Decision) -> pl.DataFrame:
     """One row for the table of decisions."""
-    told = decision.model_dump(mode="json")
-    flat: dict = {
+    stored = decision.model_dump(mode="json")
+    row: dict = {
         "model": version.model,
         "version": version.number,
         "parent": version.lineage.parent,
+        "holdout_start": version.lineage.holdout,
+        "holdout_end": version.lineage.watermark,
     }
-    flat |= {"holdout_start": version.lineage.holdout, "holdout_end": version.lineage.watermark}
-    flat |= {
-        name: told[name]
-        for name in ("champion_version", "outcome", "metric", "groups", "needed", "holdout")
-    }
-    flat |= {f"{who}_score": told[who] for who in ("challenger", "champion", "baseline")}
+    for name in ("champion_version", "outcome", "metric", "groups", "needed", "holdout"):
+        row[name] = stored[name]
+    for name in ("challenger", "champion", "baseline"):
+        row[f"{name}_score"] = stored[name]
     for name in ("gain", "over_baseline"):
-        flat |= {f"{name}_{part}": (told[name] or {}).get(part) for part in ("mean", "low", "high")}
-    flat |= {"reasons": " ".join(decision.reasons)} | {
-        name: json.dumps(told[name]) for name in ("slices", "costs")
-    }
-    whole = {
-        "version",
-        "parent",
-        "holdout_start",
-        "holdout_end",
-        "champion_version",
-        "groups",
-        "needed",
-    }
-    text = {"model", "outcome", "metric", "holdout", "reasons", "slices", "costs"}
-    types = {
-        name: pl.Int64 if name in whole else pl.String if name in text else pl.Float64
-        for name in flat
-    }
-    return pl.DataFrame({name: [value] for name, value in flat.items()}, schema=types)
+        interval = stored[name] or {}
+        for bound in ("mean", "low", "high"):
+            row[f"{name}_{bound}"] = interval.get(bound)
+    row["reasons"] = " ".join(decision.reasons)
+    row["slices"] = json.dumps(stored["slices"])
+    row["costs"] = json.dumps(stored["costs"])
+    columns = {name: [value] for name, value in row.items()}
+    return pl.DataFrame(columns, schema={name: dtype(name) for name in row})
+
+
+def dtype(column: str) -> type[pl.DataType]:
+    """Type of a column of the table of decisions."""
+    if column in INTEGERS:
+        return pl.Int64
+    if column in TEXTS:
+        return pl.String
+    return pl.Float64
 
 
 @task(task_run_name="describe-{model}-{number}")
@@ -106,40 +132,41 @@ def describe(model: str, number: int, decision: gate.Decision) -> str:
     """Add the version's card to its run. Returns it as Markdown."""
     model_type = spec.load(model)
     version = registry.get(model, number)
-    moved = drifted(model_type, version.lineage)
-    judged = journal.read(DECISIONS).filter(pl.col("model") == model)
-    text = page(
-        version, decision, split.detectable(decision.groups, model_type.policy), moved, judged
-    )
+    smallest = split.detectable(decision.groups, model_type.policy)
+    rows = lake.rebuild(model_type.table, *version.lineage.snapshot)
+    drifts = measure_drift(model_type, rows, version.lineage)
+    decisions = journal.read(DECISIONS).filter(pl.col("model") == model)
+    text = version_page.page(version, decision, smallest, drifts, decisions)
+    html = markdown.page(f"{model} version {number}", text, registry.curves(version))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "card.html"
-        path.write_text(
-            markdown.page(f"{model} version {number}", text, registry.curves(version)),
-            encoding="utf-8",
-        )
+        path.write_text(html, encoding="utf-8")
         registry.attach(version, "card", path)
     return text
 
 
-def drifted(model_type: spec.ModelSpec, lineage: registry.Lineage) -> dict[str, float]:
+def measure_drift(
+    model_type: spec.ModelSpec, rows: pl.DataFrame, lineage: registry.Lineage
+) -> dict[str, float]:
     """How far each column of the hold-out is from the same stretch of time before it, both as they
     would have been seen by a model that learnt from all before; empty if there is no such
     stretch."""
-    rows = lake.rebuild(
-        model_type.table, lineage.table_version, lineage.watermark, lineage.digest, lineage.without
-    )
-    stretch = lineage.watermark - lineage.holdout + 1
-
-    def seen(start: int) -> pl.DataFrame:
-        part = split.started(rows, model_type.table, start, start + stretch - 1)
-        known = model_type.training_profile(
-            rows.lazy().filter(pl.col(model_type.table.time) < start)
-        ).collect()
-        return model_type.monitored(part.lazy(), known).collect()
-
-    if lineage.holdout - stretch <= lineage.start:
+    length = lineage.watermark - lineage.holdout + 1
+    before = lineage.holdout - length
+    if before <= lineage.start:
         return {}
+    window = monitored(model_type, rows, lineage.holdout, length)
+    reference = monitored(model_type, rows, before, length)
     with tempfile.TemporaryDirectory() as folder:
-        return drift.compare(
-            seen(lineage.holdout), seen(lineage.holdout - stretch), Path(folder) / "drift.html"
-        ).values
+        return drift.compare(window, reference, Path(folder) / "drift.html").values
+
+
+def monitored(
+    model_type: spec.ModelSpec, rows: pl.DataFrame, start: int, length: int
+) -> pl.DataFrame:
+    """The monitored columns of the groups that began in a stretch of `length` ms from `start`, with
+    a profile of all rows before it."""
+    learnt = rows.lazy().filter(pl.col(model_type.table.time) < start)
+    profile = model_type.training_profile(learnt).collect()
+    window = split.started(rows, model_type.table, start, start + length - 1)
+    return model_type.monitored(window.lazy(), profile).collect()

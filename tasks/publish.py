@@ -1,18 +1,30 @@
-"""Tasks of publish: a version into Triton, verified"""
+"""Tasks of publish: a version into Triton, verified."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect import task
 
 from kreislauf import registry
-from kreislauf.release import releases, triton
-from kreislauf.release.golden import compare, tensors
+from kreislauf.release import golden, permission, releases, triton
 
 
-class PublishRefused(RuntimeError):
-    """The version must not, or could not, go live; what was live before still is."""
+@task(task_run_name="load-{model}-{version}")
+def put_in_triton(model: str, resident: list[int], version: int) -> None:
+    """Make the versions resident and prove that `version` answers the golden requests as
+    registered."""
+    requests, expected = golden.read_golden(
+        registry.artifact(registry.get(model, version), "golden")
+    )
+    for number in resident:
+        triton.add_version(model, number, registry.onnx_file(registry.get(model, number)))
+    triton.keep_warm_up(model, requests)
+    triton.serve(model, resident)
+    differences = golden.compare(triton.ask(model, version, requests), expected)
+    if differences:
+        raise permission.PublishRefused(
+            f"{model} version {version} in Triton answers otherwise than registered: {differences}"
+        )
 
 
 @contextmanager
@@ -28,24 +40,6 @@ def restored(candidate: registry.Version) -> Iterator[None]:
                 f"What Triton served before could not be restored yet; publish again. {second}"
             )
         raise
-
-
-@task(task_run_name="load-{model}-{version}")
-def put_in_triton(model: str, resident: list[int], version: int) -> None:
-    """Make the versions resident and prove that `version` answers the golden requests as
-    registered."""
-    golden = json.loads(registry.artifact(registry.get(model, version), "golden").read_text())
-    asked = tensors(golden["inputs"])
-    expected = tensors(golden["outputs"])
-    for number in resident:
-        triton.add_version(model, number, registry.onnx_file(registry.get(model, number)))
-    triton.keep_warm_up(model, asked)
-    triton.serve(model, resident)
-    differences = compare(triton.ask(model, version, asked), expected)
-    if differences:
-        raise PublishRefused(
-            f"{model} version {version} in Triton answers otherwise than registered: {differences}"
-        )
 
 
 def undo(candidate: registry.Version) -> None:

@@ -115,7 +115,9 @@ def rebuild(
     cached = row_cache.find(snapshot)
     if cached is not None:
         return cached
-    rows = read(table, version, end=watermark + 1, without=without)
+    with reading(table):
+        rows = scan(table, version, end=watermark + 1, without=without).collect()
+    rows = rows.sort(table.order)
     actual = digest(rows)
     if actual != expected:
         raise LakeError(

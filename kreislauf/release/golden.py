@@ -12,9 +12,9 @@ from models import spec
 from models.spec import Tensors
 
 SCORE_TOLERANCE = 1e-4
-"""Triton may run another build of onnxruntime than the one that answered at training time."""
-
+"""Tolerance, relative and absolute: Triton may run another build of onnxruntime than trainings."""
 GOLDEN_EXAMPLES = 64
+"""Number of real requests that are asked, beside the edge cases."""
 
 
 def write_golden(model_type: spec.ModelSpec, rows: pl.DataFrame, onnx: Path, path: Path) -> Path:
@@ -23,19 +23,30 @@ def write_golden(model_type: spec.ModelSpec, rows: pl.DataFrame, onnx: Path, pat
     edges = model_type.tensors(model_type.golden())
     newest = model_type.examples(newest_groups(rows, model_type.table, GOLDEN_EXAMPLES)).inputs
     inputs = {name: np.concatenate([edges[name], newest[name][:GOLDEN_EXAMPLES]]) for name in edges}
-    tensors = {"inputs": inputs, "outputs": scoring.answer(onnx, inputs)}
-    path.write_text(
-        json.dumps(
-            {
-                side: {
-                    name: {"dtype": str(a.dtype), "values": a.tolist()}
-                    for name, a in arrays.items()
-                }
-                for side, arrays in tensors.items()
-            }
-        )
-    )
+    outputs = scoring.answer(onnx, inputs)
+    path.write_text(json.dumps({"inputs": as_json(inputs), "outputs": as_json(outputs)}))
     return path
+
+
+def read_golden(path: Path) -> tuple[Tensors, Tensors]:
+    """The requests of `write_golden` and the expected answers."""
+    stored = json.loads(path.read_text())
+    return from_json(stored["inputs"]), from_json(stored["outputs"])
+
+
+def as_json(tensors: Tensors) -> dict[str, dict]:
+    """Tensors as JSON values."""
+    return {
+        name: {"dtype": str(array.dtype), "values": array.tolist()}
+        for name, array in tensors.items()
+    }
+
+
+def from_json(stored: dict[str, dict]) -> Tensors:
+    """Tensors from what `as_json` made of them."""
+    return {
+        name: np.array(tensor["values"], dtype=tensor["dtype"]) for name, tensor in stored.items()
+    }
 
 
 def newest_groups(rows: pl.DataFrame, table: spec.Table, count: int) -> pl.DataFrame:
@@ -44,28 +55,19 @@ def newest_groups(rows: pl.DataFrame, table: spec.Table, count: int) -> pl.DataF
     return rows.join(starts.top_k(count, by=[table.time, table.group]), on=table.group, how="semi")
 
 
-def tensors(stored: dict[str, dict]) -> Tensors:
-    """Tensors from their JSON form."""
-    return {
-        name: np.array(tensor["values"], dtype=tensor["dtype"]) for name, tensor in stored.items()
-    }
-
-
-def compare(found: Tensors, expected: Tensors) -> str:
+def compare(actual: Tensors, expected: Tensors) -> str:
     """What differs, in words; empty when integers and text are equal and floats within
     SCORE_TOLERANCE."""
     for name, right in expected.items():
-        got = found.get(name)
-        if got is None or got.shape != right.shape:
-            return (
-                f"output {name} has shape {None if got is None else got.shape}, not {right.shape}"
-            )
-        floating = np.issubdtype(right.dtype, np.floating)
-        same = (
-            np.isclose(got, right, rtol=SCORE_TOLERANCE, atol=SCORE_TOLERANCE)
-            if floating
-            else got == right
-        )
+        array = actual.get(name)
+        if array is None:
+            return f"output {name} has shape None, not {right.shape}"
+        if array.shape != right.shape:
+            return f"output {name} has shape {array.shape}, not {right.shape}"
+        if np.issubdtype(right.dtype, np.floating):
+            same = np.isclose(array, right, rtol=SCORE_TOLERANCE, atol=SCORE_TOLERANCE)
+        else:
+            same = array == right
         if not same.all():
             return f"output {name} differs in {int((~same).sum())} of {same.size} values"
     return ""

@@ -56,6 +56,14 @@ def current(model: str) -> Release | None:
     return Release.model_validate_json(fs.cat_file(paths[-1]))
 
 
+def champion(model: str) -> int | None:
+    """The version that is live; None if nothing is."""
+    release = current(model)
+    if release is None:
+        return None
+    return release.champion
+
+
 def append(
     model: str,
     champion: int,

@@ -8,8 +8,7 @@ import sys
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from flows.publish import publish
-from kreislauf.release import releases
-from tasks.publish import PublishRefused
+from kreislauf.release import permission, releases
 
 
 def main() -> None:
@@ -21,7 +20,7 @@ def main() -> None:
         try:
             publish(told["model"], told["version"])
             outcome = "published"
-        except (PublishRefused, releases.ReleaseConflict) as error:
+        except (permission.PublishRefused, releases.ReleaseConflict) as error:
             outcome = type(error).__name__
         print(json.dumps(outcome), flush=True)
 

@@ -2,15 +2,15 @@
 
 import pytest
 
-from flows.experiment import ExperimentRefused, experiment
+from flows.experiment import experiment
 from flows.ingest import ingest
 from flows.promote import promote
 from flows.publish import publish
 from flows.train import train
-from kreislauf import registry
 from kreislauf.release import releases
+from kreislauf.release.permission import ExperimentRefused, PublishRefused
 from serving import split
-from tasks.publish import PublishRefused
+from tests.conftest import aliases
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
@@ -37,7 +37,7 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
     assert len(releases.history(tiny)) == 1
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.publish.compare", lambda *_: "everything")
+        patch.setattr("kreislauf.release.golden.compare", lambda *_: "everything")
         with pytest.raises(PublishRefused, match="answers otherwise"):
             experiment(tiny, 3)
     assert {path.name for path in (triton["repository"] / tiny).glob("[0-9]*")} == {"1"}
@@ -51,7 +51,7 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
         0.1,
         "anna",
     )
-    assert registry.aliases(tiny) == {"champion": 1, "challenger": 3}
+    assert aliases(tiny) == {"champion": 1, "challenger": 3}
     grown = experiment(tiny, 3, share=0.5)
     users = [str(number) for number in range(1_000)]
     before, after = (
@@ -66,7 +66,7 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
         1,
         begun.watermark,
     )
-    assert registry.aliases(tiny) == {"champion": 1}
+    assert aliases(tiny) == {"champion": 1}
     again = experiment(tiny, 3)
     assert again.salt not in ("", begun.salt)
     ingest(orders(40, 70, threshold=120), tiny)

@@ -14,6 +14,7 @@ from kreislauf.evaluation import gate
 from kreislauf.lake import journal
 from kreislauf.release import releases, triton
 from serving import live
+from tests.conftest import aliases
 from tests.flows.told import ask, teller
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
@@ -44,7 +45,7 @@ def test_a_rerun_finishes_what_a_kill_at_any_step_left(
             assert found == "killed" or step > 12, "there are at least so many steps"
             assert ask(process, told | {"step": NEVER}) == "done"
             assert [release.champion for release in releases.history(tiny)] == [1, version]
-            assert registry.aliases(tiny) == {"champion": version, "previous": 1}
+            assert aliases(tiny) == {"champion": version, "previous": 1}
             assert served(tiny) == version
             assert journal.read("decisions")["version"].to_list().count(version) == 1
             decision = gate.Decision.model_validate_json(registry.get(tiny, version).decision)

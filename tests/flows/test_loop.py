@@ -2,7 +2,6 @@
 recommender."""
 
 import html
-import importlib
 import json
 import pickle
 import shutil
@@ -31,20 +30,18 @@ from flows.tidy import tidy
 from flows.train import train
 from kreislauf import events, lake, registry
 from kreislauf.lake import exclusions, journal
-from kreislauf.monitoring import calibration, status
+from kreislauf.monitoring import calibration, inputs, policy, recording, status
 from kreislauf.monitoring.finding import Finding
-from kreislauf.monitoring.policy import ASKED, LOOK, act
-from kreislauf.release import releases
+from kreislauf.monitoring.policy import ASKED, LOOK
+from kreislauf.release import golden, releases
 from kreislauf.release import triton as triton_task
+from kreislauf.release.permission import PublishRefused
 from kreislauf.settings import settings
 from models import spec
 from models.spec import Policy
 from serving import live
-from tasks.monitor import table_rows, view_of
-from tasks.publish import PublishRefused
-from tests.conftest import write_sessions
+from tests.conftest import aliases, write_sessions
 
-train_module = importlib.import_module("tasks.train")
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
@@ -59,7 +56,7 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
 
     ingest(orders(20, 25, threshold=50), tiny)
     quiet = monitor(tiny)
-    assert quiet.verdict == "quiet", quiet.reason
+    assert quiet.verdict == "stable", quiet.reason
     assert quiet.realised.mean == pytest.approx(quiet.reference.mean, abs=0.03)
     same = retrain(tiny, reason="nothing changed")
     assert same.outcome in ("refuse", "inconclusive")
@@ -68,25 +65,25 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
 
     ingest(orders(25, 60, threshold=120), tiny)
     finding = monitor(tiny)
-    assert finding.verdict == "world changed"
-    assert finding.reason.startswith("The live model alone has fallen: it reaches 0.")
+    assert finding.verdict == "concept drift"
+    assert finding.reason.startswith("Only the live model fell: it reaches 0.")
     assert monitor(tiny) == finding, "looked at twice, noted once"
     said = status.read(tiny)
-    assert (said.version, said.verdict, said.end) == (1, "world changed", finding.end)
+    assert (said.version, said.verdict, said.end) == (1, "concept drift", finding.end)
     assert said.signals["accuracy"].value == pytest.approx(0.5, abs=0.2)
     page = newest_page("monitor-tiny")
     for told in (finding.reason, "data:image/png;base64,", "| accuracy |", "price"):
         assert told in page, told
     alarms = journal.read("alarms")
     assert alarms.select("version", "verdict", "action").rows() == [
-        (1, "world changed", "A retraining is asked for.")
+        (1, "concept drift", "A retraining is asked for.")
     ]
     better = retrain(tiny, reason=finding.reason)
     assert (better.outcome, better.release) == ("promote", 2)
     became = journal.read("alarms").filter(~journal.read("alarms")["asks"])["action"].to_list()
     assert became == [f"Version {better.version} was trained: promote."]
     assert answers(tiny, requests) == (better.version, [False, False, True])
-    assert registry.aliases(tiny) == {"champion": better.version, "previous": 1}
+    assert aliases(tiny) == {"champion": better.version, "previous": 1}
     assert [r.champion for r in releases.history(tiny)] == [1, better.version]
     decisions = journal.read("decisions").sort("version")
     assert decisions["version"].to_list() == [1, same.version, better.version]
@@ -128,7 +125,7 @@ def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monke
     # window is right then.
     ingest(orders(60, 65, threshold=5), tiny)
     finding = monitor(tiny)
-    assert finding.verdict == "data broken", finding.reason
+    assert finding.verdict == "data fault", finding.reason
     assert "falls with it" in finding.reason
     assert journal.read("alarms")["action"].str.contains("No training will learn").to_list() == [
         True
@@ -138,7 +135,7 @@ def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monke
     assert monitor(tiny).verdict == "not enough data", "the window is looked at once"
 
     ingest(orders(65, 70, threshold=100), tiny)
-    assert monitor(tiny).verdict == "quiet"
+    assert monitor(tiny).verdict == "stable"
     version = train(tiny)
     assert version.lineage.without == [(finding.start, finding.end)]
     learnt = lake.rebuild(
@@ -160,12 +157,12 @@ def test_what_people_did_with_the_answers_is_watched_when_it_can_be_known(tiny, 
     land_reactions(tmp_path, tiny, days=25, share=0.5, last=0.1)
     finding = monitor(tiny)
     clicks = next(s for s in finding.signals if s.name == "clicks")
-    assert (clicks.usual, clicks.value) == (
+    assert (clicks.mean, clicks.value) == (
         pytest.approx(0.5, abs=0.03),
         pytest.approx(0.1, abs=0.03),
     )
     assert clicks.alarm
-    assert finding.verdict == "season or mix", finding.reason
+    assert finding.verdict == "covariate shift", finding.reason
     assert "| 1 | champion |" in newest_page("monitor-tiny")
 
 
@@ -194,14 +191,14 @@ def land_reactions(folder: Path, model: str, days: int, share: float, last: floa
 
 
 def test_several_windows_may_be_asked_for_before_a_retraining(tiny, orders):
-    with pytest.raises(ValueError, match="needed is 3 and of is 2"):
-        monitor(tiny, needed=3, of=2)
+    with pytest.raises(ValueError, match="confirmations is 3 and out_of is 2"):
+        monitor(tiny, confirmations=3, out_of=2)
     ingest(orders(0, 20, threshold=50), tiny)
     retrain(tiny)
     for first in (20, 23):
         ingest(orders(first, first + 3, threshold=120), tiny)
-        monitor(tiny, window_days=3, needed=2, of=3)
-        monitor(tiny, window_days=2.9, needed=2, of=3)
+        monitor(tiny, window_days=3, confirmations=2, out_of=3)
+        monitor(tiny, window_days=2.9, confirmations=2, out_of=3)
     waits = "1 of the newest 3 windows say so; 2 are needed for a retraining."
     assert (
         journal.read("alarms").sort("end", "start")["action"].to_list() == [waits] * 2 + [ASKED] * 2
@@ -213,11 +210,11 @@ def test_a_retraining_is_asked_for_when_as_much_is_lost_as_it_costs(tiny, orders
     retrain(tiny)
     for first in (20, 23):
         ingest(orders(first, first + 3, threshold=120), tiny)
-        finding = monitor(tiny, window_days=3, cost=1.0)
+        finding = monitor(tiny, window_days=3, retraining_cost=1.0)
         live = next(signal for signal in finding.signals if signal.name == "accuracy")
-        assert live.usual - live.value == pytest.approx(0.23, abs=0.02)
+        assert live.mean - live.value == pytest.approx(0.23, abs=0.02)
     assert journal.read("alarms").sort("end")["action"].to_list() == [
-        "0.725 of 1 (metric times days) is lost that a training costs.",
+        "The accumulated regret is 0.725 (metric times days), and a retraining costs 1.",
         ASKED,
     ]
 
@@ -231,15 +228,21 @@ def test_data_that_is_broken_and_not_left_out_is_told_once_in_a_window(tiny, mon
         "model": tiny,
         "version": 1,
         "groups": 500,
-        "verdict": "data broken",
+        "verdict": "data fault",
         "reason": "Noise.",
     }
-    actions = [act(Finding(start=end - 9, end=end, **about), 1, 1, 0.1) for end in (10, 11, 19, 20)]
+
+    def act(**window) -> str:
+        finding = Finding(**window, **about)
+        settings = policy.Settings(min_gain=0.01)
+        action = policy.decide(finding, policy.standing(finding), settings)
+        recording.carry_out(finding, action, "orders")
+        return action.sentence
+
+    actions = [act(start=end - 9, end=end) for end in (10, 11, 19, 20)]
     assert [action == LOOK for action in actions] == [True, False, False, True]
     assert told == [10, 20]
-    assert act(Finding(start=12, end=21, faulty=(15, 21), **about), 1, 1, 0.1).startswith(
-        "No training will learn"
-    )
+    assert act(start=12, end=21, fault=(15, 21)).startswith("No training will learn")
     assert told == [10, 20, 21]
 
 
@@ -247,8 +250,8 @@ def test_both_baselines_learn_from_as_many_rows(tiny, orders, tmp_path, monkeypa
     ingest(orders(0, 20, threshold=50), tiny)
     retrain(tiny)
     model_type, champion = spec.load(tiny), registry.get(tiny, 1)
-    rows = table_rows(model_type)
-    assert view_of(model_type, champion, rows, tmp_path).baseline == registry.artifact(
+    rows = inputs.trusted_rows(model_type)
+    assert inputs.probe_of(model_type, champion, rows, tmp_path).baseline == registry.artifact(
         champion, "baseline"
     )
     monkeypatch.setattr(calibration, "LEARN_ROWS", 500)
@@ -256,7 +259,7 @@ def test_both_baselines_learn_from_as_many_rows(tiny, orders, tmp_path, monkeypa
     monkeypatch.setattr(
         type(model_type), "baseline", lambda self, rows, folder: learnt.append(rows) or folder
     )
-    assert view_of(model_type, champion, rows, tmp_path).baseline == tmp_path
+    assert inputs.probe_of(model_type, champion, rows, tmp_path).baseline == tmp_path
     assert learnt[0].height < 1_000
     assert (
         learnt[0]["ts"].max()
@@ -340,9 +343,9 @@ def test_a_run_that_dies_after_its_release_is_finished_by_the_next_and_not_repea
     with interrupted_before_the_mirror(monkeypatch):
         retrain(tiny)
     assert releases.current(tiny).champion == 1
-    assert registry.aliases(tiny) == {"challenger": 1}
+    assert aliases(tiny) == {"challenger": 1}
     assert retrain(tiny).outcome == "cooling down"
-    assert registry.aliases(tiny) == {"champion": 1}
+    assert aliases(tiny) == {"champion": 1}
     assert [v.number for v in registry.versions(tiny)] == [1]
     assert len(releases.history(tiny)) == 1
 
@@ -363,7 +366,7 @@ def test_a_version_that_answers_otherwise_than_registered_is_undone(tiny, orders
     ingest(orders(0, 20, threshold=50), tiny)
     retrain(tiny)
     ingest(orders(20, 60, threshold=120), tiny)
-    write_golden = train_module.write_golden
+    write_golden = golden.write_golden
 
     def write_wrong_golden(*arguments):
         path = write_golden(*arguments)
@@ -372,7 +375,7 @@ def test_a_version_that_answers_otherwise_than_registered_is_undone(tiny, orders
         path.write_text(json.dumps(told))
         return path
 
-    monkeypatch.setattr(train_module, "write_golden", write_wrong_golden)
+    monkeypatch.setattr(golden, "write_golden", write_wrong_golden)
     version = train(tiny)
     assert promote(tiny, version.number).outcome == "promote"
     with pytest.raises(
@@ -397,7 +400,7 @@ def test_a_rollback_brings_the_previous_version_back_and_says_who_and_why(tiny, 
     assert (back.number, back.champion, back.previous) == (3, 1, 2)
     assert (back.reason, back.who) == ("returns doubled", "Ada")
     assert answers(tiny, {"price": [[60.0]]}) == (1, [True])
-    assert registry.aliases(tiny) == {"champion": 1, "previous": 2}
+    assert aliases(tiny) == {"champion": 1, "previous": 2}
     with pytest.raises(
         PublishRefused, match=r"version 2 was live before and was replaced.*rollback"
     ):
@@ -447,9 +450,9 @@ def test_a_rollback_that_dies_after_its_release_is_finished_by_the_next_run(
     with interrupted_before_the_mirror(monkeypatch):
         rollback(tiny)
     assert releases.current(tiny).champion == 1
-    assert registry.aliases(tiny)["champion"] == 2
+    assert aliases(tiny)["champion"] == 2
     assert retrain(tiny).outcome == "cooling down"
-    assert registry.aliases(tiny) == {"champion": 1, "previous": 2}
+    assert aliases(tiny) == {"champion": 1, "previous": 2}
     assert len(releases.history(tiny)) == 3
 
 

@@ -8,9 +8,9 @@ from flows.ingest import ingest
 from flows.promote import promote
 from flows.retrain import retrain
 from flows.train import train
-from kreislauf import registry
 from kreislauf.release import releases
 from serving import live
+from tests.conftest import aliases
 from tests.flows.told import answer, tell, teller
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
@@ -39,5 +39,5 @@ def test_of_two_publishers_exactly_one_wins(
             assert found.count("published") == 1, found
             winner = rivals[found.index("published")]
             assert [release.champion for release in releases.history(tiny)] == [1, winner]
-            assert registry.aliases(tiny) == {"champion": winner, "previous": 1}
+            assert aliases(tiny) == {"champion": winner, "previous": 1}
             assert live.answer(tiny, {"price": np.array([[60.0]], np.float32)})[0] == winner

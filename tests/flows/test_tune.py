@@ -1,7 +1,6 @@
 """The search: trials in processes of their own, killed and continued, and the step that makes its
 result count."""
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -23,7 +22,6 @@ from kreislauf.settings import settings
 from models import spec
 from tests.conftest import ROOT
 
-flow_module = importlib.import_module("flows.tune")
 needs_prefect = pytest.mark.usefixtures("prefect_harness")
 pytestmark = pytest.mark.usefixtures("mlflow_store")
 
@@ -175,9 +173,9 @@ def test_what_cannot_be_searched_is_said_before_anything_runs(fussy, marks):
 
 def test_trials_share_the_cores_but_not_a_gpu(monkeypatch):
     cores = len(os.sched_getaffinity(0))
-    assert [flow_module.cores(trials) for trials in (2, 400)] == [1, min(cores, 100)]
+    assert [process.cores(trials) for trials in (2, 400)] == [1, min(cores, 100)]
     monkeypatch.setenv("KREISLAUF_TRAINER", '{"accelerator": "gpu", "devices": 4}')
-    assert flow_module.cores(400) == 1
+    assert process.cores(400) == 1
 
 
 class Tried:

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from benchmarks.row_reads import reads_per_retraining
 from kreislauf import lake
 from kreislauf.lake import row_cache
 from models.session_recommender.schema import EVENTS
@@ -171,3 +172,9 @@ def test_a_writer_that_dies_leaves_no_half_file(snapshot, home, monkeypatch):
             rebuilt(snapshot)
     assert cached(home) == []
     assert rebuilt(snapshot).height == 200
+
+
+def test_a_retraining_reads_its_rows_once(monkeypatch):
+    assert reads_per_retraining() == 1
+    monkeypatch.setattr(row_cache, "find", lambda snapshot: None)
+    assert reads_per_retraining() == 4, "to plan, to fit, to judge, to describe"

@@ -1,0 +1,81 @@
+"""Which version may go live, and which may be tested on users: its parity, the gate's decision, the
+release log."""
+
+from kreislauf import registry
+from kreislauf.evaluation import gate
+from kreislauf.release import releases
+
+
+class PublishRefused(RuntimeError):
+    """The version must not, or could not, go live; what was live before still is."""
+
+
+class ExperimentRefused(RuntimeError):
+    """The test must not be; what was in force before still is."""
+
+
+def choose_candidate(model: str, version: int | None) -> registry.Version:
+    """The version, or else the newest that the gate promoted. Raises PublishRefused when there is
+    none."""
+    if version:
+        return registry.get(model, version)
+    for judged in registry.versions(model):
+        if not judged.decision:
+            continue
+        if gate.Decision.model_validate_json(judged.decision).outcome == "promote":
+            return judged
+    raise PublishRefused(f"No version of {model} was promoted: train and promote one first.")
+
+
+def reason_to_publish(candidate: registry.Version, live: releases.Release | None) -> str:
+    """Why `candidate` may replace what is live, in the gate's words. Raises PublishRefused."""
+    if candidate.number in {release.champion for release in releases.history(candidate.model)}:
+        raise PublishRefused(
+            f"{_name(candidate)} was live before and was replaced: bring it back with the flow "
+            "rollback."
+        )
+    decision = _decision(candidate, PublishRefused)
+    reasons = " ".join(decision.reasons)
+    if decision.outcome != "promote":
+        raise PublishRefused(
+            f"{_name(candidate)} was not promoted but judged {decision.outcome}: {reasons}"
+        )
+    champion = None
+    if live:
+        champion = live.champion
+    if decision.champion_version != champion:
+        rival = "no champion"
+        if decision.champion_version:
+            rival = f"version {decision.champion_version}"
+        raise PublishRefused(
+            f"{_name(candidate)} was judged against {rival}, which is not live now: promote it "
+            "again."
+        )
+    return reasons
+
+
+def check_challenger(challenger: registry.Version, live: releases.Release) -> None:
+    """Raises ExperimentRefused for a version that people must not see."""
+    if challenger.number == live.champion:
+        raise ExperimentRefused(
+            f"{_name(challenger)} is the champion already: name another version."
+        )
+    decision = _decision(challenger, ExperimentRefused)
+    if decision.outcome == "refuse":
+        raise ExperimentRefused(
+            f"{_name(challenger)} was refused by the gate: {' '.join(decision.reasons)}"
+        )
+
+
+def _decision(version: registry.Version, refusal: type[RuntimeError]) -> gate.Decision:
+    """What the gate said of a version whose ONNX file answers as the module did. Raises
+    `refusal`."""
+    if not version.proven:
+        raise refusal(f"{_name(version)} has no passed parity of its ONNX file: train it again.")
+    if version.decision is None:
+        raise refusal(f"{_name(version)} was never judged: run promote first.")
+    return gate.Decision.model_validate_json(version.decision)
+
+
+def _name(version: registry.Version) -> str:
+    return f"{version.model} version {version.number}"
