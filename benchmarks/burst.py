@@ -1,7 +1,6 @@
-"""A burst of events on Prefect with SQLite and with Postgres: how long until every event has its
-flow run?
+"""How long until every event of a burst has its flow run, on SQLite and on Postgres?
 
-`python -m benchmarks.burst` starts both servers, each with a worker that polls, and emits BURSTS
+`python -m benchmarks.burst` starts both servers, each with a worker that polls. It emits BURSTS
 times EVENTS events to an automation without debounce. The last line is JSON: seconds of the slowest
 burst by database, and their ratio.
 """
@@ -26,20 +25,26 @@ from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 with get_client(sync_client=True) as client:
-    client.create_work_pool(WorkPoolCreate(name="{stack.WORK_POOL}", type="process"), overwrite=True)
+    pool = WorkPoolCreate(name="{stack.WORK_POOL}", type="process")
+    client.create_work_pool(pool, overwrite=True)
     flow = client.create_flow_from_name("burst")
-    deployment = client.create_deployment(flow, "burst", work_pool_name="{stack.WORK_POOL}", entrypoint="none:none")
-    action = RunDeployment(source="selected", deployment_id=deployment, schedule_after=timedelta(hours=1))
-    trigger = EventTrigger(expect={{"burst"}}, posture=Posture.Reactive, threshold=1, within=timedelta(0))
+    deployment = client.create_deployment(
+        flow, "burst", work_pool_name="{stack.WORK_POOL}", entrypoint="none:none"
+    )
+    later = timedelta(hours=1)
+    action = RunDeployment(source="selected", deployment_id=deployment, schedule_after=later)
+    trigger = EventTrigger(
+        expect={{"burst"}}, posture=Posture.Reactive, threshold=1, within=timedelta(0)
+    )
     client.create_automation(AutomationCore(name="burst", trigger=trigger, actions=[action]))
     time.sleep(5)
     for burst in range(1, {BURSTS} + 1):
         began = time.monotonic()
         for _ in range({EVENTS}):
             emit_event("burst", {{"prefect.resource.id": "benchmark"}})
-        while len(client.read_flow_runs(limit=200)) < burst * {EVENTS}:
+        while (runs := len(client.read_flow_runs(limit=200))) < burst * {EVENTS}:
             if time.monotonic() - began > 180:
-                raise TimeoutError(f"only {{len(client.read_flow_runs(limit=200))}} runs after 180 s")
+                raise TimeoutError(f"only {{runs}} runs after 180 s")
             time.sleep(0.1)
         print(time.monotonic() - began, flush=True)
 """
@@ -62,6 +67,7 @@ def measure(services: tuple[str, ...]) -> list[float]:
 
 
 def main() -> None:
+    """Measure both databases, and print the result."""
     seconds = {"sqlite": measure(("prefect",)), "postgres": measure(("postgres", "prefect"))}
     for database, bursts in seconds.items():
         print(database, " ".join(f"{s:.1f} s" for s in bursts))

@@ -1,10 +1,9 @@
-"""Ways to turn a file in OTTO's format into rows (session, aid, ts, type) on disk, each measured in
-a fresh process.
+"""Ways to turn a file in OTTO's format into rows (session, aid, ts, type) on disk.
 
-`python -m benchmarks.contenders NAME FILE FOLDER` prints one JSON line. All write Parquet with
-zstd, except `duckdb_snappy`, which has DuckDB's default codec. Each does a file of one line first,
-so that imports, start of engines and loading of compiled code are measured apart, as the start; the
-peak of the memory includes them.
+`python -m benchmarks.contenders NAME FILE FOLDER` measures one in this process, and prints a JSON
+line. All write Parquet with zstd, except `duckdb_snappy`, which has DuckDB's default codec. Each
+does a file of one line first. So imports, the start of engines and the loading of compiled code are
+measured apart, as the start; the peak of the memory includes them.
 """
 
 import importlib
@@ -14,7 +13,7 @@ import resource
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,11 +23,11 @@ LINE = b'{"session":0,"events":[{"aid":0,"ts":1659304800000,"type":"clicks"}]}\n
 
 
 def kreislauf(file: Path, folder: Path) -> None:
-    """What the flow `ingest` calls: validation, quarantine, deduplication and a Delta commit."""
+    """The load of the flow `ingest`: validation, quarantine, deduplication and a Delta commit."""
     from kreislauf import lake, sources
     from models.session_recommender import SPEC
 
-    importlib.import_module("kreislauf.lake.fast_decode")  # which only a large file would need
+    importlib.import_module("kreislauf.lake.fast_decode")  # Only a large file would need it.
     os.environ["KREISLAUF_HOME"] = str(folder)
     lake.load_file(SPEC.table, sources.open_file(str(file), SPEC.table.line))
 
@@ -46,7 +45,7 @@ def duckdb(file: Path, folder: Path, codec: str = "zstd") -> None:
 
 
 def duckdb_snappy(file: Path, folder: Path) -> None:
-    """The same with DuckDB's default codec."""
+    """DuckDB as it comes, with its default codec."""
     duckdb(file, folder, "snappy")
 
 
@@ -60,8 +59,10 @@ def polars(file: Path, folder: Path) -> None:
 
 
 def python_loop(file: Path, folder: Path) -> None:
-    """A loop over `json.loads` as in src/preprocessing.py of https://github.com/otto-de/TRON, to
-    Parquet in parts."""
+    """A loop over `json.loads`, as in src/preprocessing.py of https://github.com/otto-de/TRON.
+
+    It writes Parquet in row groups.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -98,7 +99,7 @@ class Measured:
     wall: float
     """Seconds."""
     peak: float
-    """Most memory that the process ever had, in MB of 2^20 bytes."""
+    """Peak memory of the process, in MB of 2^20 bytes."""
     rows: int
     """Rows written."""
 
@@ -110,22 +111,11 @@ def measure(name: str, file: Path, folder: Path) -> Measured:
     settings.
     """
     # A lake that the environment names is somebody's.
-    env = {
-        k: v
-        for k, v in os.environ.items()
-        if not k.startswith(("KREISLAUF_", "PYTHONDONTWRITEBYTECODE"))
-    }
+    left_out = ("KREISLAUF_", "PYTHONDONTWRITEBYTECODE")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     env |= {"TMPDIR": str(folder), "PYTHONPYCACHEPREFIX": str(folder.parent / "bytecode")}
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "benchmarks.contenders",
-        name,
-        str(file),
-        str(folder),
-    ]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.contenders"]
+    command += [name, str(file), str(folder)]
     done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise RuntimeError(f"{name} failed on {file}: see above.")
@@ -133,20 +123,25 @@ def measure(name: str, file: Path, folder: Path) -> Measured:
 
 
 def _cpu() -> float:
+    """CPU seconds of this process and its children."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
 def _peak() -> float:
-    """Not getrusage's ru_maxrss: that begins with the memory of the process that started this
-    one."""
+    """Peak memory in MB.
+
+    It is not getrusage's ru_maxrss, which begins with the memory of the parent process.
+    """
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _rows(name: str, folder: Path) -> int:
-    """Rows that lie in `folder`, counted without trusting the contender. Puts Kreislauf's rejects
-    beside them."""
+    """Rows that lie in `folder`, counted without trusting the contender.
+
+    Puts Kreislauf's rejects beside them.
+    """
     import polars as pl
 
     if name != "kreislauf":
@@ -160,6 +155,7 @@ def _rows(name: str, folder: Path) -> int:
 
 
 def main() -> None:
+    """Measure the contender, and print the result."""
     work = CONTENDERS[sys.argv[1]]
     file = Path(sys.argv[2])
     folder = Path(sys.argv[3])
@@ -172,20 +168,14 @@ def main() -> None:
     start = _cpu()
     began = time.monotonic()
     work(file, result)
-    cpu = _cpu() - start
-    wall = time.monotonic() - began
-    peak = _peak()
-    print(
-        json.dumps(
-            {
-                "start": start,
-                "cpu": cpu,
-                "wall": wall,
-                "peak": peak,
-                "rows": _rows(work.__name__, result),
-            }
-        )
+    measured = Measured(
+        start=start,
+        cpu=_cpu() - start,
+        wall=time.monotonic() - began,
+        peak=_peak(),
+        rows=_rows(work.__name__, result),
     )
+    print(json.dumps(asdict(measured)))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""What does ingesting a file in OTTO's format cost, beside the plainest copies of the same rows to
-Parquet?
+"""What does ingesting a file in OTTO's format cost, beside plain copies of its rows to Parquet?
 
 `python -m benchmarks.ingest` takes about ten minutes on 2 cores and needs 25 GB in the temporary
 folder (set TMPDIR to another one); `--quick` takes a tenth of both and of the data. It loads 1 M
-generated sessions with Kreislauf, DuckDB, Polars and a Python loop in turn, and with 1 % of the
-lines broken with Kreislauf, all three times; then ten times as many sessions with Kreislauf. It
-stops if a row is missing or one too many. The last line is JSON: medians of CPU seconds and of peak
-memory in MB, their ratios, and how many of the broken lines are in the quarantine, byte for byte.
+generated sessions with Kreislauf, DuckDB, Polars and a Python loop in turn. It loads a file with
+1 % of its lines broken with Kreislauf. Each of these runs three times. Then it loads ten times as
+many sessions with Kreislauf. It stops if a row is missing or one too many. The last line is JSON:
+medians of CPU seconds and of peak memory in MB, their ratios, and how many of the broken lines are
+in the quarantine, byte for byte.
 
-CPU seconds are those of the file alone; what a process needs before it (imports, compiled code) is
-the start.
+CPU seconds are those of the file alone. The start has what a process needs before it: imports, and
+compiled code.
 """
 
 import argparse
@@ -34,57 +34,68 @@ FACTOR = 10
 REPEATS = 3
 BAD_SHARE = 0.01
 DISK_PER_SESSION = 2_500
-"""Bytes of a raw session, of its rows, and of what lies beside them while they are loaded; with
-room to spare."""
+"""Bytes of a raw session, of its rows, and of the files of the load; with room to spare."""
 
 
 @contextmanager
 def workplace(sessions: int) -> Iterator[Path]:
-    """A temporary folder with room for a file of `sessions` and what becomes of it. Without room,
-    ends the program."""
+    """A temporary folder with room for a file of `sessions` and its rows.
+
+    Ends the program if there is too little room.
+    """
     folder = Path(tempfile.gettempdir())
     needed = sessions * DISK_PER_SESSION
-    if (free := shutil.disk_usage(folder).free) < needed:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
         sys.exit(
-            f"{needed / 1e9:.0f} GB needed in {folder}, {free / 1e9:.0f} GB free: set TMPDIR to a larger folder."
+            f"{needed / 1e9:.0f} GB needed in {folder}, {free / 1e9:.0f} GB free: "
+            "set TMPDIR to a larger folder."
         )
     with tempfile.TemporaryDirectory(prefix="kreislauf-benchmark-") as name:
         yield Path(name)
 
 
-def once(name: str, file: Path, written: Written) -> tuple[Measured, int]:
-    """Run a contender on a generated file. Returns what it took, and the number of bad lines in
-    Kreislauf's quarantine.
+def run_contender(name: str, file: Path, written: Written) -> tuple[Measured, int]:
+    """Run a contender on a generated file.
 
-    Raises RuntimeError if a good line was rejected, rows are missing or there are too many.
+    Returns its measurements, and the number of bad lines in Kreislauf's quarantine. Raises
+    RuntimeError if a good line was rejected, rows are missing or there are too many.
     """
-    expected = written.distinct if name == "kreislauf" else written.events
+    expected = written.events
+    if name == "kreislauf":
+        expected = written.distinct
+    rejected: Counter = Counter()
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         measured = measure(name, file, Path(folder))
-        rejects = Path(folder) / REJECTS
-        found = Counter(pl.read_parquet(rejects).rows() if name == "kreislauf" else [])
+        if name == "kreislauf":
+            rejected.update(pl.read_parquet(Path(folder) / REJECTS).rows())
     bad = Counter(written.bad)
-    if wrong := found - bad:
+    invented = rejected - bad
+    if invented:
         raise RuntimeError(
-            f"{len(wrong)} rejected lines were never so, or are there twice, such as {_shown(wrong)}."
+            f"{len(invented)} rejected lines were never so, or are there twice, "
+            f"such as {_shown(invented)}."
         )
-    if missing := bad - found:
+    missing = bad - rejected
+    if missing:
         print(f"{len(missing)} bad lines are not in the quarantine, such as {_shown(missing)}")
     elif measured.rows != expected:
         raise RuntimeError(
             f"{name} wrote {measured.rows} rows of {file.name}, and {expected} are right."
         )
-    return measured, found.total()
+    return measured, rejected.total()
 
 
 def _shown(lines: Iterable[tuple[int, bytes]]) -> str:
-    """The first of some lines, cut off if it is long."""
+    """The first of some lines as text, cut off if it is long."""
     return "line {} {!r}".format(*min((number, raw[:200]) for number, raw in lines))
 
 
 def run(work: Path, sessions: int, repeats: int, factor: int) -> dict:
-    """All measurements, as the JSON line has them. Files go to `work` and are removed when they are
-    not needed."""
+    """All measurements, as the JSON line has them.
+
+    Files go to `work` and are removed when they are not needed any more.
+    """
     clean, dirty, large = (work / f"{name}.jsonl" for name in ("clean", "dirty", "large"))
     files = {
         clean: generate(clean, sessions),
@@ -98,18 +109,21 @@ def run(work: Path, sessions: int, repeats: int, factor: int) -> dict:
     jobs = [(name, name, clean) for name in CONTENDERS] + [("kreislauf_dirty", "kreislauf", dirty)]
     runs: dict[str, list[Measured]] = {label: [] for label, _, _ in jobs}
     recovered = len(bad)
-    for turn in range(repeats):
-        for label, name, file in jobs if turn % 2 == 0 else reversed(jobs):
-            measured, found = once(name, file, files[file])
+    for _ in range(repeats):
+        for label, name, file in jobs:
+            measured, rejected = run_contender(name, file, files[file])
             runs[label].append(measured)
-            recovered = min(recovered, found) if file == dirty else recovered
-            print(line(label, measured), flush=True)
+            if file == dirty:
+                recovered = min(recovered, rejected)
+            print(describe(label, measured), flush=True)
+        jobs.reverse()
     clean.unlink()
     dirty.unlink()
     written = generate(large, sessions * factor)
-    runs["kreislauf_large"] = [once("kreislauf", large, written)[0]]
+    measured, _ = run_contender("kreislauf", large, written)
+    runs["kreislauf_large"] = [measured]
     large.unlink()
-    print(line("kreislauf_large", *runs["kreislauf_large"]), flush=True)
+    print(describe("kreislauf_large", measured), flush=True)
     return {
         **_ratios(runs),
         "bad_lines": len(bad),
@@ -118,47 +132,64 @@ def run(work: Path, sessions: int, repeats: int, factor: int) -> dict:
     }
 
 
-def line(label: str, m: Measured) -> str:
-    """One run for people to read."""
-    return f"{label:16} {m.cpu:8.2f} CPU s (start {m.start:.2f}) {m.wall:8.2f} s {m.peak:8.0f} MB {m.rows:12} rows"
+def describe(label: str, run: Measured) -> str:
+    """One run as a line of text."""
+    return (
+        f"{label:16} {run.cpu:8.2f} CPU s (start {run.start:.2f}) {run.wall:8.2f} s "
+        f"{run.peak:8.0f} MB {run.rows:12} rows"
+    )
+
+
+def medians(runs: dict[str, list[Measured]], field: str) -> dict[str, float]:
+    """Median of a field over the runs of each label."""
+    return {label: median(_values(repeats, field)) for label, repeats in runs.items()}
+
+
+def _values(repeats: list[Measured], field: str) -> list[float]:
+    return [getattr(run, field) for run in repeats]
 
 
 def _ratios(runs: dict[str, list[Measured]]) -> dict[str, float]:
-    cpu = {label: median(m.cpu for m in found) for label, found in runs.items()}
-    start = {label: median(m.start for m in found) for label, found in runs.items()}
-    peak = {label: median(m.peak for m in found) for label, found in runs.items()}
+    """Quotients of the medians."""
+    cpu = medians(runs, "cpu")
+    start = medians(runs, "start")
+    peak = medians(runs, "peak")
+    ours = cpu["kreislauf"] + start["kreislauf"]
+    duckdb = cpu["duckdb"] + start["duckdb"]
     ratios = {
         "cpu_over_duckdb_copy": cpu["kreislauf"] / cpu["duckdb"],
         "python_loop_over_ours": cpu["python_loop"] / cpu["kreislauf"],
         "peak_memory_10x_over_1x": peak["kreislauf_large"] / peak["kreislauf"],
         "dirty_over_clean": cpu["kreislauf_dirty"] / cpu["kreislauf"],
-        "cpu_over_duckdb_copy_with_start": (cpu["kreislauf"] + start["kreislauf"])
-        / (cpu["duckdb"] + start["duckdb"]),
+        "cpu_over_duckdb_copy_with_start": ours / duckdb,
     }
     return {name: round(ratio, 3) for name, ratio in ratios.items()}
 
 
 def _medians(runs: dict[str, list[Measured]]) -> dict[str, dict[str, float]]:
+    """Medians by measurement and label."""
+    cpu = medians(runs, "cpu")
+    start = medians(runs, "start")
+    peak = medians(runs, "peak")
     return {
-        "cpu_seconds": {
-            label: round(median(m.cpu for m in found), 2) for label, found in runs.items()
-        },
-        "start_cpu_seconds": {
-            label: round(median(m.start for m in found), 2) for label, found in runs.items()
-        },
-        "peak_mb": {label: round(median(m.peak for m in found)) for label, found in runs.items()},
-        "rows": {label: found[0].rows for label, found in runs.items()},
+        "cpu_seconds": {label: round(value, 2) for label, value in cpu.items()},
+        "start_cpu_seconds": {label: round(value, 2) for label, value in start.items()},
+        "peak_mb": {label: round(value) for label, value in peak.items()},
+        "rows": {label: repeats[0].rows for label, repeats in runs.items()},
     }
 
 
 def main() -> None:
+    """Measure, and print the result."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ingest", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the data, for a first look"
     )
-    sessions = QUICK_SESSIONS if parser.parse_args().quick else SESSIONS
+    sessions = SESSIONS
+    if parser.parse_args().quick:
+        sessions = QUICK_SESSIONS
     with workplace(sessions * FACTOR) as work:
         print(json.dumps(run(work, sessions, REPEATS, FACTOR)))
 

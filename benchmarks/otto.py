@@ -1,10 +1,9 @@
-"""Files in OTTO's format, as large as wanted: lengths, types and popularity follow what OTTO
-published of its data.
+"""Files in OTTO's format, as large as wanted, shaped like the data that OTTO published.
 
-OTTO's training data (https://github.com/otto-de/recsys-dataset): 216.7 M events in 12.9 M sessions
-of 28 days; events per session: mean 16.8, quantiles 50/75/90/95 % 6/15/39/68, at least 2, at most
-500; 89.8/7.8/2.4 % clicks/carts/orders; 1,855,603 articles; events per article: mean 117, quantiles
-50/95 % 20/398, at most 129,004.
+OTTO's training data (https://github.com/otto-de/recsys-dataset) has 216.7 M events in 12.9 M
+sessions of 28 days. Events per session: mean 16.8, quantiles 50/75/90/95 % 6/15/39/68, at least 2,
+at most 500. Types: 89.8/7.8/2.4 % clicks/carts/orders. There are 1,855,603 articles; events per
+article: mean 117, quantiles 50/95 % 20/398, at most 129,004.
 """
 
 import io
@@ -21,30 +20,34 @@ from kreislauf.clock import DAY_MS
 
 FULL_EVENTS = 216_716_096
 EVENTS_PER_SESSION = 17.1
-"""Of what is generated here."""
+"""Mean events of a generated session."""
 CHUNK = 100_000
 START = 1_659_304_800_000
 DAYS = 28
 ARTICLES = 1_855_603
 POPULARITY_SD = 1.88
-"""Of the logarithm of an article's events: with a median of 20 and a mean of 117, sqrt(2 * log(117
-/ 20))."""
+"""Standard deviation of the logarithm of an article's events.
+
+It follows from their median of 20 and their mean of 117: sqrt(2 * log(117 / 20)).
+"""
 SENT_TWICE = 0.0005
-"""Share of the events that are the one before once more. Ours; without any, nothing would test the
-deduplication."""
+"""Share of the events that repeat the one before.
+
+OTTO published none; without any, nothing would test the deduplication.
+"""
 TYPES = ("clicks", "carts", "orders")
 TYPE_SHARES = (0.898, 0.078, 0.024)
 
 
 @dataclass
 class Written:
-    """What a generated file holds."""
+    """The content of a generated file."""
 
     lines: int = 0
     events: int = 0
-    """Of the good lines."""
+    """Number of events in the good lines."""
     distinct: int = 0
-    """The events without repetitions: the rows that a load must keep."""
+    """Number of events without repetitions: the rows that a load must keep."""
     bad: list[tuple[int, bytes]] = field(default_factory=list)
     """(line number from 1, bytes) of each bad line, in the order of the file."""
 
@@ -52,13 +55,14 @@ class Written:
 def generate(path: Path, sessions: int, seed: int = 0, bad_share: float = 0.0) -> Written:
     """Write a file of `sessions` lines, each a session, in the order of their first events.
 
-    A share `bad_share` of the lines, at random places, is broken in one of the ways of `KINDS`, in
-    turn; all others are the same as without it. Same arguments: same bytes. Raises ValueError if
-    `sessions` or `bad_share` makes no sense.
+    A share `bad_share` of the lines, at random places, is broken in one of the ways of `FAULTS`, in
+    turn; all others are the same as without it. The same arguments make the same bytes. Raises
+    ValueError if `sessions` or `bad_share` makes no sense.
     """
     if sessions < 1 or not 0 <= bad_share <= 1:
         raise ValueError(
-            f"{sessions} sessions, {bad_share} of them bad: give at least 1, and a share from 0 to 1."
+            f"{sessions} sessions, {bad_share} of them bad: "
+            "give at least 1, and a share from 0 to 1."
         )
     written = Written()
     with path.open("wb") as file:
@@ -68,7 +72,7 @@ def generate(path: Path, sessions: int, seed: int = 0, bad_share: float = 0.0) -
             rows = _rows(np.random.default_rng((seed, first)), first, starts)
             bad = np.flatnonzero(np.random.default_rng((seed, first, 1)).random(n) < bad_share)
             file.write(_break(_lines(rows), bad, written))
-            good = rows.filter(~pl.col("session").is_in(first + bad)) if len(bad) else rows
+            good = rows.filter(~pl.col("session").is_in(first + bad))
             written.lines += n
             written.events += good.height
             written.distinct += good.height - _repeated(good)
@@ -76,13 +80,12 @@ def generate(path: Path, sessions: int, seed: int = 0, bad_share: float = 0.0) -
 
 
 def _rows(rng: np.random.Generator, first: int, starts: np.ndarray) -> pl.DataFrame:
-    """Events of the sessions from number `first` on, which start at `starts` (ms since 1970
-    UTC)."""
+    """Events of the sessions from number `first` on; `starts` are ms since 1970 UTC."""
     lengths = np.clip(np.round(rng.lognormal(1.8, 1.45, len(starts))), 2, 500).astype(np.int64)
     n = lengths.sum()
     begins = np.r_[0, np.cumsum(lengths)[:-1]]
-    # Somebody reads for a minute and a half, or comes back after days; one event in a hundred has
-    # the time of the last.
+    # Visitors read for a minute and a half, or come back after days. An event in a hundred has the
+    # time of the one before.
     gaps = np.where(
         rng.random(n) < 0.05, rng.exponential(2 * DAY_MS, n), rng.exponential(90_000, n)
     )
@@ -108,8 +111,10 @@ def _rows(rng: np.random.Generator, first: int, starts: np.ndarray) -> pl.DataFr
 
 
 def _articles(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Draw article ids, int64 (n,). Popularity is lognormal, and what is drawn by it is normal
-    around the variance."""
+    """Draw article ids, int64 (n,), by a lognormal popularity.
+
+    The log-popularity of a drawn article is normal with the variance as its mean.
+    """
     grid = np.linspace(-8, 12, 2001)
     below = np.interp(rng.normal(POPULARITY_SD, 1, n), grid, [NormalDist().cdf(z) for z in grid])
     rank = np.minimum((below * ARTICLES).astype(np.int64), ARTICLES - 1)
@@ -117,7 +122,7 @@ def _articles(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def _repeated(rows: pl.DataFrame) -> int:
-    """Rows that equal an earlier one. Only events of one time can, and those are neighbours."""
+    """Number of rows that equal an earlier one. Only neighbours at the same time can."""
     tied = ((pl.col("ts").diff() == 0) & (pl.col("session").diff() == 0)).fill_null(False)
     neighbours = rows.filter(tied | tied.shift(-1, fill_value=False))
     return neighbours.height - neighbours.n_unique()
@@ -138,19 +143,20 @@ def _break(data: bytes, bad: np.ndarray, written: Written) -> bytes:
     if not len(bad):
         return data
     lines = data.split(b"\n")
-    kinds = list(KINDS.values())
+    faults = list(FAULTS.values())
     for i in bad.tolist():
-        lines[i] = kinds[len(written.bad) % len(kinds)](lines[i])
+        fault = faults[len(written.bad) % len(faults)]
+        lines[i] = fault(lines[i])
         written.bad.append((written.lines + i + 1, lines[i]))
     return b"\n".join(lines)
 
 
 def _replace(pattern: bytes, by: bytes) -> Callable[[bytes], bytes]:
-    """Replaces the first match."""
+    """A function that replaces the first match."""
     return lambda line: re.sub(pattern, by, line, count=1)
 
 
-KINDS: dict[str, Callable[[bytes], bytes]] = {
+FAULTS: dict[str, Callable[[bytes], bytes]] = {
     "cut off": lambda line: line[: len(line) // 2],
     "no last brace": lambda line: line[:-1],
     "no comma": _replace(rb',"ts"', rb'"ts"'),

@@ -1,16 +1,15 @@
-"""How long from an event to the first line of the retraining it starts, and how many trainings do
-events start?
+"""How soon after an event does the retraining begin, and how many trainings do events start?
 
-`python -m benchmarks.trigger` starts the stack (the gateway left out) with the deployments and the
-automation of prefect.yaml, on a small simulated shop whose models train in seconds; only these
-training parameters are its own. It emits SINGLES events, each after the one before is done with;
-BURST identical ones at once, after new data; and one while a training runs, during which new data
-arrived. The first line is the flow's own "Retraining ...", the first statement of its body, at the
-time in Prefect's log.
+`python -m benchmarks.trigger` starts the stack without the gateway, with the deployments and the
+automation of prefect.yaml. The small simulated shop has models that train in seconds; only these
+training parameters differ. It emits three sorts of events. SINGLES events come each after the one
+before is done with. BURST identical events come at once, after new data. An event comes while a
+training runs, during which new data arrived. The first line is the flow's own "Retraining ...", the
+first statement of its body, at the time in Prefect's log.
 
-The last line is JSON: the median of the seconds from the event to the first line, less the
-trigger's debounce window; and trainings, which are counted where the flow's task `fit` began: a
-retraining that finds no new data says so and trains nothing.
+The last line is JSON. It has the median of the seconds from the event to the first line, less the
+trigger's debounce window. It also has the trainings, which are counted where the flow's task `fit`
+began: a retraining that has no new data says so and trains nothing.
 """
 
 import json
@@ -36,12 +35,13 @@ QUICK = {"epochs": 1, "ranker_epochs": 1}
 SINGLES = 9
 BURST = 10
 PATIENCE = 1200
-"""Seconds after which something will not happen any more."""
+"""Seconds after which a wait is given up."""
 OVER = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+"""States of a run that has ended."""
 
 
 def window() -> float:
-    """Seconds during which the retraining's trigger folds events into one run, of prefect.yaml."""
+    """Seconds in which the retraining's trigger folds events into one run, as in prefect.yaml."""
     deployments = yaml.safe_load((stack.ROOT / "prefect.yaml").read_text())["deployments"]
     (trigger,) = next(d for d in deployments if d["name"] == "retrain")["triggers"]
     return trigger["within"]
@@ -50,54 +50,57 @@ def window() -> float:
 def marks(
     occurred: datetime, run: dict, states: Sequence[dict], logs: Sequence[dict]
 ) -> dict[str, float]:
-    """Seconds from the event to each step of the run it started. Raises StopIteration if one has
-    not happened yet."""
-    when = {
+    """Seconds from the event to each step of the run it started.
+
+    Raises StopIteration if a step has not happened yet.
+    """
+
+    def state(name: str) -> dict:
+        return next(state for state in states if state["type"] == name)
+
+    def message(text: str) -> dict:
+        return next(message for message in logs if text in message["message"])
+
+    times = {
         "flow run created": run["created"],
-        "flow run due": next(
-            s["state_details"]["scheduled_time"] for s in states if s["type"] == "SCHEDULED"
-        ),
-        "picked up by the worker": next(s["timestamp"] for s in states if s["type"] == "PENDING"),
-        "Prefect imported, pull step begins": next(
-            m["timestamp"] for m in logs if "pull step" in m["message"]
-        ),
-        "flow imported, and due: running": next(
-            s["timestamp"] for s in states if s["type"] == "RUNNING"
-        ),
-        "first line": next(m["timestamp"] for m in logs if m["message"].startswith("Retraining ")),
+        "flow run due": state("SCHEDULED")["state_details"]["scheduled_time"],
+        "picked up by the worker": state("PENDING")["timestamp"],
+        "Prefect imported, pull step begins": message("pull step")["timestamp"],
+        "flow imported, and due: running": state("RUNNING")["timestamp"],
+        "first line": first_line(logs)["timestamp"],
     }
     return {
-        step: (datetime.fromisoformat(at) - occurred).total_seconds() for step, at in when.items()
+        step: (datetime.fromisoformat(moment) - occurred).total_seconds()
+        for step, moment in times.items()
     }
 
 
-def report(found: Sequence[dict[str, float]], folded: float) -> str:
-    """Medians of when each step was reached, in the order of time."""
-    when = {step: statistics.median(one[step] for one in found) for step in found[0]} | {
-        "debounce window ends": folded
-    }
-    return "\n".join(
-        f"  {seconds:6.2f}  {step}"
-        for seconds, step in sorted((at, step) for step, at in when.items())
-    )
+def first_line(logs: Sequence[dict]) -> dict:
+    """The message of the flow's first statement. Raises StopIteration if there is none yet."""
+    return next(message for message in logs if message["message"].startswith("Retraining "))
 
 
-def ask(what: str, **wanted: object) -> list[dict]:
-    """Prefect's records of a kind, such as "flow_runs"."""
-    answer = httpx.post(f"{os.environ['PREFECT_API_URL']}/{what}/filter", json=wanted, timeout=60)
-    return answer.raise_for_status().json()
+def report(runs: Sequence[dict[str, float]], window_seconds: float) -> str:
+    """Medians of the seconds to each step, in the order of time."""
+    medians = {step: statistics.median(run[step] for run in runs) for step in runs[0]}
+    medians["debounce window ends"] = window_seconds
+    ordered = sorted((seconds, step) for step, seconds in medians.items())
+    return "\n".join(f"  {seconds:6.2f}  {step}" for seconds, step in ordered)
+
+
+def ask(table: str, **conditions: object) -> list[dict]:
+    """Prefect's records of a table, such as "flow_runs"."""
+    url = f"{os.environ['PREFECT_API_URL']}/{table}/filter"
+    return httpx.post(url, json=conditions, timeout=60).raise_for_status().json()
 
 
 def retrainings(since: datetime) -> list[dict]:
     """Runs of the deployment that were created since then, not by its schedule; oldest first."""
-    found = ask(
+    runs = ask(
         "flow_runs", deployments={"name": {"any_": ["retrain"]}}, sort="EXPECTED_START_TIME_ASC"
     )
-    return [
-        r
-        for r in found
-        if not r["auto_scheduled"] and datetime.fromisoformat(r["created"]) >= since
-    ]
+    unscheduled = [run for run in runs if not run["auto_scheduled"]]
+    return [run for run in unscheduled if datetime.fromisoformat(run["created"]) >= since]
 
 
 def trainings(since: datetime) -> list[dict]:
@@ -108,17 +111,17 @@ def trainings(since: datetime) -> list[dict]:
     )
 
 
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait. Raises TimeoutError."""
+def until(condition: Callable[[], object], event: str) -> None:
+    """Wait for an event. Raises TimeoutError with its name."""
     end = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"{what}: not within {PATIENCE} s")
+            raise TimeoutError(f"{event}: not within {PATIENCE} s")
         time.sleep(0.5)
 
 
 def emit(times: int = 1) -> datetime:
-    """Emit the same event several times, at once; when the first one occurred."""
+    """Emit the same event several times at once; returns the time of the first."""
     from kreislauf import events
 
     emitted = [
@@ -129,28 +132,31 @@ def emit(times: int = 1) -> datetime:
     return emitted[0].occurred
 
 
-def settle(since: datetime) -> list[dict]:
-    """All retrainings since then, once all of them are over and no other has come for two
-    windows."""
+def wait_for_retrainings(since: datetime) -> list[dict]:
+    """All retrainings since then, once they are over and none has come for two windows.
+
+    Raises RuntimeError if one did not complete.
+    """
     until(lambda: retrainings(since), "an event starts a retraining")
-    quiet = time.monotonic()
-    while time.monotonic() < quiet + 2 * window() + 5:
+    last_start = time.monotonic()
+    while time.monotonic() < last_start + 2 * window() + 5:
         until(
-            lambda: all(r["state_type"] in OVER for r in retrainings(since)), "the retrainings end"
+            lambda: all(run["state_type"] in OVER for run in retrainings(since)),
+            "the retrainings end",
         )
-        seen = len(retrainings(since))
+        count = len(retrainings(since))
         time.sleep(1)
-        if len(retrainings(since)) > seen:
-            quiet = time.monotonic()
-    if any(r["state_type"] != "COMPLETED" for r in retrainings(since)):
-        raise RuntimeError(
-            f"not every retraining completed: {[r['state_type'] for r in retrainings(since)]}"
-        )
-    return retrainings(since)
+        if len(retrainings(since)) > count:
+            last_start = time.monotonic()
+    runs = retrainings(since)
+    states = [run["state_type"] for run in runs]
+    if any(state != "COMPLETED" for state in states):
+        raise RuntimeError(f"not every retraining completed: {states}")
+    return runs
 
 
-def single() -> dict[str, float]:
-    """One event on a stack with nothing else to do: see `marks`."""
+def measure_single() -> dict[str, float]:
+    """Marks of one event on an idle stack."""
     occurred = emit()
     until(lambda: retrainings(occurred), "an event starts a retraining")
     until(lambda: retrainings(occurred)[0]["state_type"] in OVER, "the retraining ends")
@@ -158,16 +164,15 @@ def single() -> dict[str, float]:
     time.sleep(4)
     (run,) = retrainings(occurred)
     logs = ask("logs", logs={"flow_run_id": {"any_": [run["id"]]}}, sort="TIMESTAMP_ASC")
-    states = httpx.get(
-        f"{os.environ['PREFECT_API_URL']}/flow_run_states/", params={"flow_run_id": run["id"]}
-    ).json()
-    found = marks(occurred, run, sorted(states, key=lambda s: s["timestamp"]), logs)
-    print("  ".join(f"{seconds:.2f} {step}" for step, seconds in found.items()), flush=True)
-    return found
+    url = f"{os.environ['PREFECT_API_URL']}/flow_run_states/"
+    states = httpx.get(url, params={"flow_run_id": run["id"]}).json()
+    steps = marks(occurred, run, sorted(states, key=lambda state: state["timestamp"]), logs)
+    print("  ".join(f"{seconds:.2f} {step}" for step, seconds in steps.items()), flush=True)
+    return steps
 
 
 class Shop:
-    """Days of the simulated shop, as they arrive in the lake."""
+    """A simulated shop whose days arrive in the lake."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -175,7 +180,7 @@ class Shop:
         self.day = 0
 
     def arrive(self, days: int) -> None:
-        """The next days of data."""
+        """Ingest the next days of data."""
         from flows.ingest import ingest
 
         day = (pl.col("ts") - START_MS) // DAY_MS
@@ -187,53 +192,55 @@ class Shop:
         self.day += days
 
 
-def during(shop: Shop) -> tuple[list[dict], datetime]:
-    """An event starts a training, during which data and another event arrive: all retrainings, and
-    when that was."""
+def emit_during_training(shop: Shop) -> tuple[list[dict], datetime]:
+    """Start a training by an event; while it runs, data and a second event arrive.
+
+    Returns all retrainings, and the time of the second event.
+    """
     shop.arrive(2)
     first = emit()
     until(lambda: trainings(first), "a training begins")
     shop.arrive(2)
     second = emit()
-    runs = settle(first)
+    runs = wait_for_retrainings(first)
     ended = min(datetime.fromisoformat(fit["end_time"]) for fit in trainings(first))
     if ended < second:
         raise RuntimeError("The training had ended before the event that was to come during it.")
     return runs, second
 
 
-def hurry() -> None:
+def use_quick_params() -> None:
     """Let the deployment train with `QUICK`; everything else about it stays."""
-    (found,) = ask("deployments", deployments={"name": {"any_": ["retrain"]}})
-    changed = {"parameters": found["parameters"] | {"params": QUICK}}
-    httpx.patch(
-        f"{os.environ['PREFECT_API_URL']}/deployments/{found['id']}", json=changed
-    ).raise_for_status()
+    (deployment,) = ask("deployments", deployments={"name": {"any_": ["retrain"]}})
+    url = f"{os.environ['PREFECT_API_URL']}/deployments/{deployment['id']}"
+    parameters = deployment["parameters"] | {"params": QUICK}
+    httpx.patch(url, json={"parameters": parameters}).raise_for_status()
 
 
 def measure(folder: Path) -> dict:
-    """All of it; the environment says where the servers are."""
-    hurry()
+    """Measure singles, a burst, and an event during a training, on the environment's servers."""
+    use_quick_params()
     shop = Shop(folder)
     shop.arrive(3)
-    settle(emit())
+    wait_for_retrainings(emit())
     print(
         f"load {os.getloadavg()[0]:.2f} of {os.cpu_count()} cores; s from the event to each step:",
         flush=True,
     )
-    found = [single() for _ in range(SINGLES)]
-    print(f"medians:\n{report(found, window())}", flush=True)
+    singles = [measure_single() for _ in range(SINGLES)]
+    print(f"medians:\n{report(singles, window())}", flush=True)
     shop.arrive(2)
     occurred = emit(BURST)
-    runs = settle(occurred)
+    runs = wait_for_retrainings(occurred)
     fits = trainings(occurred)
     print(f"{BURST} events at once: {len(runs)} flow runs, {len(fits)} trainings", flush=True)
-    after_runs, second = during(shop)
+    both_runs, second = emit_during_training(shop)
     after = trainings(second)
     print(
-        f"an event during a training: {len(after_runs)} flow runs with the first, {len(after)} trainings after it"
+        f"an event during a training: {len(both_runs)} flow runs with the first, "
+        f"{len(after)} trainings after it"
     )
-    seconds = [one["first line"] - window() for one in found]
+    seconds = [steps["first line"] - window() for steps in singles]
     return {
         "median_seconds": round(statistics.median(seconds), 2),
         "trainings_for_ten_events": len(fits),
@@ -245,7 +252,7 @@ def measure(folder: Path) -> dict:
 
 
 def main() -> None:
-    """See the module."""
+    """Start the stack, measure, and print the result."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         try:

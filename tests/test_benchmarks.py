@@ -38,7 +38,7 @@ from benchmarks import (
     worlds,
 )
 from benchmarks.contenders import Measured
-from benchmarks.otto import EVENTS_PER_SESSION, KINDS, generate
+from benchmarks.otto import EVENTS_PER_SESSION, FAULTS, generate
 from benchmarks.race import Check, Job, Watch, seconds_to
 from kreislauf import lake, sources
 from kreislauf.evaluation import gate as gate_task
@@ -92,7 +92,7 @@ def test_each_kind_of_bad_line_is_rejected_and_nothing_else(
     monkeypatch.setattr("benchmarks.otto.CHUNK", 100)
     generate(tmp_path / "good.jsonl", 300)
     written = generate(tmp_path / "raw.jsonl", 300, bad_share=0.2)
-    assert len(written.bad) > len(KINDS)
+    assert len(written.bad) > len(FAULTS)
     good, lines = (
         (tmp_path / name).read_bytes().split(b"\n") for name in ("good.jsonl", "raw.jsonl")
     )
@@ -102,7 +102,7 @@ def test_each_kind_of_bad_line_is_rejected_and_nothing_else(
     accounts = load(tmp_path / "raw.jsonl")
     assert accounts.rows_kept == written.distinct
     assert accounts.rows_duplicate == written.events - written.distinct
-    kinds = dict(zip((number for number, _ in written.bad), list(KINDS) * 9, strict=False))
+    kinds = dict(zip((number for number, _ in written.bad), list(FAULTS) * 9, strict=False))
     rejected = lake.rejects(SPEC.table).select("line", "raw").rows()
     assert [kinds[number] for number, _ in written.bad if number not in dict(rejected)] == []
     assert sorted(rejected) == written.bad
@@ -168,7 +168,7 @@ def test_lost_and_invented_lines_are_noticed(
             return Measured(1, 1, 1, 1, count)
 
         monkeypatch.setattr(ingest, "measure", measured)
-        return ingest.once("kreislauf", tmp_path / "raw.jsonl", written)
+        return ingest.run_contender("kreislauf", tmp_path / "raw.jsonl", written)
 
     assert pretend(written.bad, written.distinct)[1] == len(written.bad)
     assert pretend(written.bad[1:], written.distinct)[1] == len(written.bad) - 1
