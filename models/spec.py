@@ -1,7 +1,7 @@
-"""What a model type must provide, and how it is found.
+"""What a model type must provide, and how its folder is loaded.
 
 Importing a spec stays light: no torch, no Prefect, no MLflow. The two methods at the end of
-`ModelSpec` are the heavy ones; they import what they need when they are called.
+`ModelSpec` are heavy; they import what they need when they are called.
 """
 
 import hashlib
@@ -23,71 +23,68 @@ from models.table import Table
 
 Tensors = dict[str, np.ndarray]
 MAX_BATCH = 64
-"""Requests that a server hands to a file at a time at most; parity covers every size up to it."""
+"""Maximum requests that a server hands to a file at a time; parity covers every size up to it."""
 
 
 class Policy(BaseModel):
-    """When a challenger may replace the champion. Part of the model type, because it depends on the
-    metric."""
+    """Conditions on which a challenger replaces the champion; they depend on the metric."""
 
-    min_effect: float = Field(
-        0.02, gt=0, description="Smallest gain of the metric worth a release."
-    )
+    min_effect: float = Field(0.02, gt=0, description="Minimum gain that is worth a release.")
     group_sd: float = Field(
         0.35, gt=0, description="Assumed deviation of a group's difference between two models."
     )
-    power: float = Field(
-        0.8, gt=0, lt=1, description="Chance to detect `min_effect` with the hold-out asked for."
-    )
+    power: float = Field(0.8, gt=0, lt=1, description="Chance to detect a gain of `min_effect`.")
     confidence: float = Field(
-        0.95, gt=0, lt=1, description="Of the two-sided interval that decides."
+        0.95, gt=0, lt=1, description="Confidence level of the two-sided interval that decides."
     )
     min_groups: int = Field(
-        200, ge=2, description="Fewer groups in the hold-out than this refuse a decision."
+        200, ge=2, description="Minimum groups of the hold-out on which a decision is taken."
     )
     baseline_margin: float = Field(
         0.005,
         ge=0,
-        description="A challenger must be shown to be no worse than the trivial baseline by this much.",
+        description="Loss against the trivial baseline that the interval must exclude.",
     )
-    least_gain: float = Field(
+    superiority_margin: float = Field(
         0.0,
-        description="The whole interval must be above this. Below 0 it promotes what is no worse by so much.",
+        description="Gain that the whole interval must exceed; below 0 it tests non-inferiority.",
     )
     slice_margin: float = Field(
-        0.01, ge=0, description="No slice may be shown to lose more than this."
+        0.01, ge=0, description="Maximum loss that a slice may be shown to have."
     )
-    slice_groups: int = Field(
-        200, ge=2, description="Slices with fewer groups than this are not looked at."
-    )
+    slice_groups: int = Field(200, ge=2, description="Minimum groups of a slice that is tested.")
     p95_ms: float = Field(
-        25.0, gt=0, description="Most milliseconds that 95 % of requests with one example may take."
+        25.0, gt=0, description="Maximum milliseconds of 95 % of the requests with one example."
     )
-    megabytes: float = Field(2_000.0, gt=0, description="Largest ONNX file, in 10^6 bytes.")
+    megabytes: float = Field(
+        2_000.0, gt=0, description="Maximum size of the ONNX file, in 10^6 bytes."
+    )
     coverage: float = Field(
-        0.5, ge=0, le=1, description="Least share of the champion's coverage of the catalogue."
+        0.5,
+        ge=0,
+        le=1,
+        description="Minimum coverage of the catalogue, as a share of the champion's.",
     )
-    calibration: float = Field(
-        0.05, gt=0, description="Most by which probabilities may be off on average."
-    )
+    calibration: float = Field(0.05, gt=0, description="Maximum error of the mean probability.")
     decay: float = Field(0.01, gt=0, description="Loss against the reference that counts as decay.")
 
 
 @dataclass(frozen=True)
 class Search:
-    """Marks a number in `Params` as one that a search varies: `lr: Annotated[float, Search(1e-4,
-    1e-2, log=True)]`."""
+    """Range of a hyperparameter, from `low` to `high` inclusive.
+
+    `lr: Annotated[float, Search(1e-4, 1e-2, log=True)]` lets a search vary a number of `Params`.
+    """
 
     low: float
     high: float
-    """Inclusive, as is `low`."""
     log: bool = False
     """Whether equal ratios are equally likely, rather than equal differences."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """`n` requests whose right answer is known, as tensors."""
+    """`n` requests and their right answers, as tensors."""
 
     inputs: Tensors
     """ONNX input name to an array with `n` rows."""
@@ -101,62 +98,58 @@ class Examples:
 
     def take(self, index: np.ndarray) -> "Examples":
         """The examples at `index` (positions or a boolean mask)."""
-        return Examples(
-            {k: v[index] for k, v in self.inputs.items()}, self.labels[index], self.groups[index]
-        )
+        inputs = {name: values[index] for name, values in self.inputs.items()}
+        return Examples(inputs, self.labels[index], self.groups[index])
 
     def digest(self) -> str:
-        """Hex SHA-256 of everything above: two scores can be compared only if their digests are
-        equal."""
+        """Hex SHA-256 of the examples: only scores of equal digests can be compared."""
         sha = hashlib.sha256()
         for name in sorted(self.inputs):
-            sha.update(name.encode() + np.ascontiguousarray(self.inputs[name]).tobytes())
-        sha.update(
-            np.ascontiguousarray(self.labels).tobytes()
-            + np.ascontiguousarray(self.groups).tobytes()
-        )
+            sha.update(name.encode())
+            sha.update(np.ascontiguousarray(self.inputs[name]).tobytes())
+        sha.update(np.ascontiguousarray(self.labels).tobytes())
+        sha.update(np.ascontiguousarray(self.groups).tobytes())
         return sha.hexdigest()
 
 
 class Parity(BaseModel):
-    """How far the ONNX file's answers are from the module's that it was exported from."""
+    """Difference of the ONNX file's answers from those of the module that was exported."""
 
     inputs: int = Field(description="Real inputs compared.")
-    largest_batch: int = Field(0, description="Batches of every size up to this one were asked.")
+    largest_batch: int = Field(0, description="Largest batch; all smaller sizes were asked, too.")
     min_overlap: float = Field(
-        description="Worst share of equal answers in one example; ties may swap."
+        description="Minimum share of equal answers in one example; ties may swap."
     )
     max_difference: float = Field(
-        description="Largest difference of two scores at the same position, relative above 1."
+        description="Maximum difference of two scores at the same position, relative above 1."
     )
     passed: bool
 
 
 def ignore_progress(share: float, metrics: dict[str, float]) -> None:
-    """Takes a report on a training and does nothing with it."""
+    """Take a report on a training and do nothing with it."""
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """Where and how one training runs."""
+    """Place of one training: files, parent, hardware and progress."""
 
     folder: Path
-    """For its files. What a killed training of the same rows, parameters and parent left there is
-    continued."""
+    """Folder of its files; a killed training of the same inputs is continued from them."""
     parent: Path | None = None
     """`weights` of an earlier version to start from."""
     trainer: dict[str, Any] = field(default_factory=dict)
-    """Arguments of lightning.Trainer that say where it runs: accelerator, devices, num_nodes,
-    strategy, precision."""
+    """Arguments of lightning.Trainer, such as accelerator, devices, strategy and precision."""
     report: Callable[[float, dict[str, float]], None] = ignore_progress
-    """Told the share of the training that is done, 0 to 1, and the newest validation metrics, which
-    may be none yet. By the one called `ModelSpec.metric` a search gives up on a training. What it
-    raises ends the training."""
+    """Callback with the share that is done, 0 to 1, and the newest validation metrics, if any.
+
+    A search prunes by the metric `validation`. What the callback raises ends the training.
+    """
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What `ModelSpec.train` leaves in its work folder."""
+    """Files and measurements that `ModelSpec.train` leaves in its work folder."""
 
     onnx: Path
     """The contract: one self-contained file, raw inputs to final answers."""
@@ -164,16 +157,14 @@ class TrainingResult:
     """safetensors file from which the next training starts warm."""
     parity: Parity
     validation: float
-    """The metric on the newest part of the rows, which training did not learn from: what a search
-    maximises."""
+    """Metric on the newest rows, held out from training; a search maximises it."""
     metrics: dict[str, float]
     curves: list[tuple[str, int, float]] = field(default_factory=list)
     """(name, step, value) in the order they were measured."""
 
 
 class ModelSpec(ABC):
-    """A model type. Subclass it in `models/<name>/__init__.py` and bind an instance to `SPEC`
-    there."""
+    """A model type. `models/<name>/__init__.py` binds an instance of a subclass to `SPEC`."""
 
     name: ClassVar[str]
     """Name of the folder, the registered model and the Triton model."""
@@ -184,49 +175,50 @@ class ModelSpec(ABC):
     metric: ClassVar[str]
     """Name of what `score` returns, such as `recall@20`."""
     mix: ClassVar[tuple[str, ...]] = ()
-    """Columns of `slices` that say what was asked, and nothing about the right answer."""
+    """Columns of `slices` that describe the request, and not the right answer."""
     fallback: ClassVar[dict]
-    """Request whose answer is good for everyone: what is given when the model cannot be asked."""
+    """Request whose answer everyone gets while the model cannot be asked."""
 
     @abstractmethod
     def examples(self, rows: pl.DataFrame) -> Examples:
-        """All requests, with their right answers, that rows of the table hold; sorted by group,
-        then time."""
+        """All requests in the rows, with their right answers, sorted by group, then time."""
 
     @abstractmethod
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
-        """Metric of each example, float64 of shape (n,), higher is better. `outputs` is what the
-        ONNX file answered."""
+        """Metric of each example, float64 of shape (n,), higher is better.
+
+        `outputs` are the ONNX file's.
+        """
 
     def training_profile(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """All that `slices`, `coverage` and `monitored` have to know of the rows that a version
-        learnt from. It is kept beside the version, so it must not grow with the rows. By default
-        nothing."""
+        """All that `slices`, `coverage` and `monitored` need of the rows of a training.
+
+        It is kept beside the version, so it must not grow with the rows. By default it is empty.
+        """
         return pl.LazyFrame()
 
-    def slices(self, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-        """What kind each of `examples(rows)` is, a row for each in the same order: no column may
-        hide a collapse.
+    def slices(self, rows: pl.DataFrame, profile: pl.DataFrame) -> pl.DataFrame:
+        """Slices of `examples(rows)`, a row for each in the same order; by default none.
 
-        `known` is what the method of that name says of the rows that the version learnt from. By
-        default nothing is told apart.
+        `profile` is the version's `training_profile`. The gate and the monitor look into each value
+        of each column, so that no average hides a collapse.
         """
         return pl.DataFrame()
 
-    def coverage(self, outputs: Tensors, known: pl.DataFrame) -> float | None:
-        """Share of all answers there could be that somebody got, 0 to 1; None where that means
-        nothing."""
+    def coverage(self, outputs: Tensors, profile: pl.DataFrame) -> float | None:
+        """Share of all possible answers that somebody got, 0 to 1; None where that is undefined."""
         return None
 
     def probabilities(self, outputs: Tensors) -> np.ndarray | None:
-        """How sure each answer is to be right, float64 (n,), 0 to 1; None where scores are no
-        probabilities."""
+        """Probability of each answer to be right, float64 (n,); None where scores are none."""
         return None
 
     @abstractmethod
     def tensors(self, requests: list[dict]) -> Tensors:
-        """Request JSON to ONNX inputs. Raises ValueError that names the request and the field that
-        is wrong."""
+        """Request JSON to ONNX inputs.
+
+        Raises ValueError that names the request and the field that is wrong.
+        """
 
     @abstractmethod
     def answers(self, outputs: Tensors) -> list[dict]:
@@ -234,32 +226,34 @@ class ModelSpec(ABC):
 
     @abstractmethod
     def items(self, answer: dict) -> list:
-        """What an answer shows, best first, as JSON values: counted, compared and kept with the
-        exposure."""
+        """What an answer shows, best first, as JSON values; it is kept with the exposure."""
 
     @abstractmethod
     def golden(self) -> list[dict]:
         """Requests, edge cases among them, that every version must be able to answer."""
 
     @abstractmethod
-    def monitored(self, rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
-        """Numbers and Booleans whose means are watched for drift, a row for each of `rows`, without
-        looking at any other row: a window of any size streams through. `known` is as in
-        `slices`."""
+    def monitored(self, rows: pl.LazyFrame, profile: pl.DataFrame) -> pl.LazyFrame:
+        """Numbers and Booleans whose means are watched for drift, a row for each of `rows`.
+
+        A row depends on no other, so that a window of any size streams through. `profile` is as in
+        `slices`.
+        """
 
     @abstractmethod
     def train(self, rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingResult:
-        """Heavy. Fit on `rows`, from `work.parent` if there is one, export, measure parity."""
+        """Fit on `rows`, from `work.parent` if there is one; export; measure parity. Heavy."""
 
     @abstractmethod
     def baseline(self, rows: pl.DataFrame, folder: Path) -> Path:
-        """Heavy. The trivial model for the same request and answer, as an ONNX file: the guard of
-        the gate."""
+        """Fit the trivial model for the same requests and answers, as an ONNX file. Heavy.
+
+        The gate promotes nothing that is worse than it.
+        """
 
 
 def code_digest(model_type: ModelSpec) -> str:
-    """Digest of the model type's own code: changed code is another training, a changed README is
-    not."""
+    """Digest of the model type's own code: changed code is another training."""
     files = [*sorted(Path(inspect.getfile(type(model_type))).parent.glob("*.py")), Path(__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
@@ -270,9 +264,10 @@ def names() -> list[str]:
 
 
 def load(name: str) -> ModelSpec:
-    """The model type called `name`. Raises ValueError that lists the known ones."""
+    """The model type called `name`. Raises ValueError that lists all model types."""
     if name not in names():
         raise ValueError(
-            f"No model type is called {name!r}. Known: {', '.join(names())}. One is one folder in models/."
+            f"No model type is called {name!r}. Known: {', '.join(names())}. "
+            "One is one folder in models/."
         )
     return importlib.import_module(f"models.{name}").SPEC

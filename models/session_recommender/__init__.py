@@ -1,5 +1,7 @@
-"""Next articles for a shop session, in the format of OTTO's recsys data. Importing this stays
-light: no torch."""
+"""Next articles for a shop session, in the format of OTTO's recsys data.
+
+Importing it stays light: no torch.
+"""
 
 from models.session_recommender.model_type import SessionRecommender
 from models.session_recommender.params import Params

@@ -1,5 +1,7 @@
-"""The trivial model: the co-visitation table alone, in the same ONNX contract. No torch: it is
-fitted often."""
+"""The trivial model: the co-visitation table alone, in the same ONNX contract.
+
+It is fitted often, so it does without torch.
+"""
 
 from pathlib import Path
 
@@ -21,8 +23,10 @@ from models.session_recommender.vocabulary import OPSET, with_vocabulary
 
 
 def build(rows: pl.DataFrame, folder: Path) -> Path:
-    """Fits the table on `rows` and writes `baseline.onnx` to `folder`. Raises ValueError if there
-    are no rows."""
+    """Fit the table on `rows` and write `baseline.onnx` to `folder`.
+
+    Raises ValueError if there are no rows.
+    """
     if rows.is_empty():
         raise ValueError("No rows to fit the baseline on: widen the window.")
     e = events(rows)
@@ -33,8 +37,10 @@ def build(rows: pl.DataFrame, folder: Path) -> Path:
 
 
 def graph(table: Covisitation, catalogue: Catalogue) -> onnx.ModelProto:
-    """What `module.Scorer` does without encoder and ranker, node by node; a test holds both
-    together."""
+    """Graph of what `scorer.Scorer` does without encoder and ranker, node by node.
+
+    A test holds both together.
+    """
     popularity = table.popularity
     with np.errstate(divide="ignore"):
         prior = 0.01 * np.log(popularity / max(popularity.max(), 1e-9))
@@ -63,10 +69,10 @@ def graph(table: Covisitation, catalogue: Catalogue) -> onnx.ModelProto:
 
 
 def _nodes() -> list[onnx.NodeProto]:
-    """`rows`, int64 (batch, LENGTH), to `best` and `scores`."""
+    """Nodes from `rows`, int64 (batch, LENGTH), to `best` and `scores`."""
 
-    def node(kind: str, inputs: str, output: str, **attributes) -> onnx.NodeProto:
-        return helper.make_node(kind, inputs.split(), output.split(), **attributes)
+    def node(operator: str, inputs: str, output: str, **attributes) -> onnx.NodeProto:
+        return helper.make_node(operator, inputs.split(), output.split(), **attributes)
 
     return [
         node("Gather", "prior rows", "prior_of_rows"),

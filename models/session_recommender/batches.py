@@ -1,5 +1,4 @@
-"""What a training step is given: positions in an order that can be repeated, and whole sessions as
-tensors."""
+"""Batches of a training: positions in a repeatable order, and whole sessions as tensors."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from models.session_recommender.encoder import Session
 from models.session_recommender.features import Events
 
 LONGEST = 50
-"""Events of a session that are learnt from at once; a longer one is cut."""
+"""Maximum events of a session that are learnt from at once; a longer one is cut."""
 MIXED = 64
-"""Batches that are cut from sessions sorted by length."""
+"""Number of batches that are cut from sessions sorted by length."""
 
 
 class Batches:
@@ -38,25 +37,26 @@ class Batches:
         self.take = take
         self.groups = np.split(np.arange(len(lengths)), np.cumsum(groups)[:-1])
         self.size = min(size, *groups, size)
-        self.epoch = self.done = 0
+        self.epoch = 0
+        self.done = 0
         self.rank = 0
         self.processes = 1
 
     @property
     def sampler(self) -> "Batches":
-        """Where Lightning looks for `set_epoch`."""
+        """The object on which Lightning calls `set_epoch`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Begin epoch `epoch`; Lightning calls it."""
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, int]:
-        """Batches of the epoch that were trained on; called by Lightning with each checkpoint."""
+        """Batches of the epoch that were trained on; Lightning calls it with each checkpoint."""
         return {"done": self.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continues after the batch that `state_dict` was asked at."""
+        """Continue after the batch at which `state_dict` was called."""
         self.done = state["done"]
 
     def __len__(self) -> int:
@@ -71,13 +71,15 @@ class Batches:
             yield self.take(batch[self.rank :: self.processes])
 
     def _cut(self, order: np.ndarray) -> np.ndarray:
-        """Every `MIXED` batches' worth are sorted by length first, or all batches would be as wide
-        as the longest."""
+        """Cut batches from stretches of `MIXED` of them, each sorted by length.
+
+        Otherwise all batches would be as wide as the longest session.
+        """
         order = order[: len(order) // self.size * self.size]
-        parts = [order[i : i + self.size * MIXED] for i in range(0, len(order), self.size * MIXED)]
-        return np.concatenate(
-            [part[np.argsort(self.lengths[part], kind="stable")] for part in parts]
-        ).reshape(-1, self.size)
+        width = self.size * MIXED
+        stretches = [order[i : i + width] for i in range(0, len(order), width)]
+        by_length = [s[np.argsort(self.lengths[s], kind="stable")] for s in stretches]
+        return np.concatenate(by_length).reshape(-1, self.size)
 
 
 @dataclass(frozen=True)
@@ -92,19 +94,18 @@ class Sequences:
 
     @classmethod
     def of(cls, e: Events, row: np.ndarray) -> "Sequences":
-        """All sessions of `e`, whose articles are `row`; long ones are cut every `LONGEST`
-        events."""
+        """All sessions of `e`, whose articles are `row`, cut every `LONGEST` events."""
         first = np.flatnonzero(e.position % LONGEST == 0)
         length = np.diff(np.r_[first, len(e)])
         keep = length > 1
         return cls(row, e.kind, e.ts, first[keep], length[keep])
 
     def take(self, index: np.ndarray) -> Session:
-        """Sessions at `index` as int64 (n, longest), padded with the last row of the catalogue, -1
-        and -1."""
+        """Sessions at `index` as int64 (n, longest), padded with -1."""
         start = self.start[index, None]
         length = self.length[index, None]
         column = np.arange(length.max())
-        at = np.minimum(start + column, len(self.row) - 1)
-        padded = [np.where(column < length, a[at], -1) for a in (self.row, self.kind, self.ts)]
-        return Session(*(torch.from_numpy(a) for a in padded))
+        position = np.minimum(start + column, len(self.row) - 1)
+        arrays = (self.row, self.kind, self.ts)
+        padded = [np.where(column < length, array[position], -1) for array in arrays]
+        return Session(*map(torch.from_numpy, padded))

@@ -1,4 +1,4 @@
-"""The encoder: a transformer layer and an attention weigh the articles of a session"""
+"""The encoder: a transformer layer and an attention weigh the articles of a session."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from models.session_recommender.features import LENGTH
 from models.session_recommender.schema import EVENT_TYPES
 
 SCALE = 1 / 0.07
-"""Of cosines, before the softmax: the temperature of CORE."""
+"""Factor of cosines before the softmax: the temperature of CORE."""
 PAUSES = 16
 """Buckets of the time until the next event: unknown, below 1 s, and then doubling."""
 
@@ -24,27 +24,32 @@ class Session(NamedTuple):
     times: Tensor
 
 
-def ages(known: Tensor) -> Tensor:
-    """Known events that came after each one: bool (batch, n) to int64 (batch, n); unknown ones are
-    as if absent."""
-    count = known.long().cumsum(1)
+def ages(is_known: Tensor) -> Tensor:
+    """Number of known events after each one: bool (batch, n) to int64 (batch, n).
+
+    Unknown events are as if absent.
+    """
+    count = is_known.long().cumsum(1)
     return (count[:, -1:] - count).clamp(max=LENGTH - 1)
 
 
 def pauses(times: Tensor) -> Tensor:
-    """Bucket of the time until the next event, int64 (batch, length); 0 for the last and where a
-    time is unknown."""
+    """Bucket of the time until the next event, int64 (batch, length).
+
+    It is 0 for the last event and where a time is unknown.
+    """
     before = times[:, :-1]
     after = times[:, 1:]
-    bucket = (
-        torch.log2(((after - before).clamp(min=0) / 1000.0) + 1.0).long().clamp(max=PAUSES - 2) + 1
-    )
+    seconds = (after - before).clamp(min=0) / 1000.0
+    bucket = torch.log2(seconds + 1.0).long().clamp(max=PAUSES - 2) + 1
     return F.pad(torch.where((before >= 0) & (after >= 0), bucket, 0), (0, 1))
 
 
 class Attention(nn.Module):
-    """Causal self-attention of two heads in which only the distance of two events matters, not
-    where they stand."""
+    """Causal self-attention of two heads.
+
+    Only the distance of two events matters, not their place in the session.
+    """
 
     HEADS = 2
 
@@ -59,17 +64,13 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, visible: Tensor, distance: Tensor) -> Tensor:
-        """float32 (batch, n, dim), bool (batch, n, n) and int64 (batch, n, n) to float32 (batch, n,
-        dim)."""
+        """float32 (batch, n, dim), bool and int64 (batch, n, n) to float32 (batch, n, dim)."""
         batch, n, dim = x.shape
-        q, k, v = (
-            self.project(self.before(x))
-            .view(batch, n, 3, self.HEADS, dim // self.HEADS)
-            .permute(2, 0, 3, 1, 4)
-        )
-        logits = q @ k.transpose(2, 3) * (dim // self.HEADS) ** -0.5 + self.distance[
-            :, distance
-        ].transpose(0, 1)
+        width = dim // self.HEADS
+        projected = self.project(self.before(x)).view(batch, n, 3, self.HEADS, width)
+        q, k, v = projected.permute(2, 0, 3, 1, 4)
+        bias = self.distance[:, distance].transpose(0, 1)
+        logits = q @ k.transpose(2, 3) * width**-0.5 + bias
         mixed = logits.masked_fill(~visible[:, None], NEVER).softmax(-1) @ v
         x = x + self.dropout(self.join(mixed.transpose(1, 2).reshape(batch, n, dim)))
         return x + self.dropout(self.wide(self.after(x)))
@@ -79,8 +80,8 @@ class Encoder(nn.Module):
     """A session as a weighted mean of its articles' vectors, so that both live in one space.
 
     Hou et al., "CORE: Simple and Effective Session-based Recommendation within Consistent
-    Representation Space", 2022; the weights come from a transformer and an additive attention as in
-    Liu et al., "STAMP", 2018. An article that was seen already gets a bias that is learnt, because
+    Representation Space", 2022. The weights come from a transformer and an additive attention as in
+    Liu et al., "STAMP", 2018. An article that the session had already gets a learnt bias, because
     it returns for other reasons than a new one comes.
     """
 
@@ -106,36 +107,33 @@ class Encoder(nn.Module):
         """Unit vectors of articles: int64 (...) to float32 (..., dim)."""
         return F.normalize(F.embedding(rows, self.articles), dim=-1)
 
-    def forward(self, vectors: Tensor, session: Session, known: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, vectors: Tensor, session: Session, is_known: Tensor) -> tuple[Tensor, Tensor]:
         """What is expected after each event, given the `LENGTH` events up to it.
 
-        Takes unit vectors (batch, n, dim) and which are known, bool (batch, n). Returns session
-        vectors of length `SCALE` (batch, n, dim), and the bias of each article that was seen, as of
-        each event (batch, now, seen).
+        Takes unit vectors (batch, n, dim) and which of them are known, bool (batch, n). Returns
+        session vectors of length `SCALE` (batch, n, dim). Beside them it returns the bias of each
+        article that the session had, as of each event (batch, now, earlier).
         """
-        place = known.long().cumsum(1)
+        place = is_known.long().cumsum(1)
         distance = place[:, :, None] - place[:, None]
-        before = torch.ones_like(known[0][:, None] & known[0][None]).tril()
-        visible = before & known[:, None] & (distance < LENGTH)
+        before = torch.ones_like(is_known[0][:, None] & is_known[0][None]).tril()
+        visible = before & is_known[:, None] & (distance < LENGTH)
         distance = distance.clamp(0, LENGTH - 1)
-        vectors = self.dropout(vectors * known[..., None])
+        vectors = self.dropout(vectors * is_known[..., None])
         itself = torch.eye(len(before), dtype=torch.bool, device=before.device)
         hidden = self.attention(vectors * 8 + self.kind(session.kinds), visible | itself, distance)
         hidden = self.norm(hidden)
         pause = self.pause(pauses(session.times))[:, None] * ~itself[..., None]
         key = self.key(hidden + self.kind(session.kinds))[:, None] + self.age(distance) + pause
-        logits = (
-            self.weight(torch.tanh(self.query(hidden)[:, :, None] + key))[..., 0]
-            + self.fade[distance]
-        )
+        score = self.weight(torch.tanh(self.query(hidden)[:, :, None] + key))[..., 0]
+        logits = score + self.fade[distance]
         share = logits.masked_fill(~visible, NEVER).softmax(-1)
-        return F.normalize(share @ vectors, dim=-1) * SCALE, self.again(hidden) + self.again_age[
-            distance
-        ]
+        expected = F.normalize(share @ vectors, dim=-1) * SCALE
+        return expected, self.again(hidden) + self.again_age[distance]
 
 
-def newest(rows: Tensor, known: Tensor) -> Tensor:
-    """Whether no later event up to `now` has the same article: bool (batch, now, seen)."""
+def newest(rows: Tensor, is_known: Tensor) -> Tensor:
+    """Whether no later event up to `now` has the same article: bool (batch, now, earlier)."""
     up_to = torch.ones(rows.shape[1], rows.shape[1], dtype=torch.bool, device=rows.device).tril()
     later = (rows[:, :, None] == rows[:, None]) & ~up_to
-    return up_to & known[:, None] & ~(later[:, None] & up_to[None, :, None]).any(-1)
+    return up_to & is_known[:, None] & ~(later[:, None] & up_to[None, :, None]).any(-1)

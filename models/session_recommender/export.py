@@ -1,5 +1,7 @@
-"""The module to one self-contained ONNX file, raw article ids to raw article ids, and the proof
-that both agree."""
+"""Export of the scorer to one self-contained ONNX file, and the proof that both agree.
+
+The file takes raw article ids and answers raw article ids.
+"""
 
 from pathlib import Path
 
@@ -10,25 +12,28 @@ import torch
 from onnxscript.optimizer import optimize
 
 from models.session_recommender.features import INPUTS, LENGTH, PADDING, Catalogue
-from models.session_recommender.runtime import quiet
+from models.session_recommender.runtime import silence_libraries
 from models.session_recommender.scorer import Scorer
 from models.session_recommender.vocabulary import OPSET, with_vocabulary
 from models.spec import MAX_BATCH, Parity
 
 TOLERANCE = 1e-5
-"""Of scores, relative: float32 sums of a few hundred terms in another order differ by about
-1e-6."""
+"""Maximum relative difference of scores.
+
+float32 sums of a few hundred terms in another order differ by about 1e-6.
+"""
 SIZES = range(1, MAX_BATCH + 1)
+"""Sizes of a batch that are compared at least once."""
 OVERLAP = 0.95
-"""One of 20 answers may differ: a tie at rank 20."""
+"""Minimum share of equal answers: one of 20 may differ, a tie at rank 20."""
 
 
 def export(scorer: Scorer, catalogue: Catalogue, path: Path) -> Path:
-    """Writes `scorer` with the vocabulary before and after it; the batch dimension is free."""
+    """Write `scorer` with the vocabulary before and after it; the batch dimension is free."""
     example = torch.full((2, LENGTH), catalogue.nothing)
     nothing = torch.full((2, LENGTH), PADDING)
     batch = torch.export.Dim("batch")
-    with quiet():
+    with silence_libraries():
         program = torch.onnx.export(
             scorer.eval(),
             (example, nothing, nothing.clone()),
@@ -50,8 +55,11 @@ def export(scorer: Scorer, catalogue: Catalogue, path: Path) -> Path:
 
 
 def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: list[np.ndarray]) -> Parity:
-    """Compares module and file on `inputs`, raw ids, kinds and times, int64 (n, 20) each, and on
-    sessions of no, one and 20 events, in batches of every size that a server may make."""
+    """Compare module and file, in batches of every size that a server may make.
+
+    `inputs` are raw ids, kinds and times, int64 (n, 20) each. Sessions of no, one and 20 events are
+    added to them.
+    """
     inputs = [np.concatenate([_edges(values), values]) for values in inputs]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -59,47 +67,47 @@ def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: list[np.nda
     ids, expected = _module_answers(scorer, catalogue, inputs)
     overlaps = []
     differences = []
-    start = 0
-    n = len(ids)
-    # These are 2,080 rows; more inputs follow in the largest batches.
-    more = max(0, -(-(n - sum(SIZES)) // MAX_BATCH))
-    for size in [*SIZES, *[MAX_BATCH] * more]:
-        rows = np.arange(start, start + size) % n
-        answers, scores = session.run(
-            ["answers", "scores"],
-            {name: values[rows] for name, values in zip(INPUTS, inputs, strict=True)},
-        )
+    for rows in _batches(len(ids)):
+        batch = {name: values[rows] for name, values in zip(INPUTS, inputs, strict=True)}
+        answers, scores = session.run(["answers", "scores"], batch)
         overlaps.append((ids[rows, :, None] == answers[:, None, :]).any(2).mean(1).min())
-        differences.append(
-            (np.abs(scores - expected[rows]) / np.maximum(np.abs(expected[rows]), 1)).max()
-        )
-        start += size
+        scale = np.maximum(np.abs(expected[rows]), 1)
+        differences.append((np.abs(scores - expected[rows]) / scale).max())
     overlap = float(min(overlaps))
     difference = float(max(differences))
-    passed = overlap >= OVERLAP and difference <= TOLERANCE
     return Parity(
-        inputs=n,
+        inputs=len(ids),
         largest_batch=MAX_BATCH,
         min_overlap=overlap,
         max_difference=difference,
-        passed=passed,
+        passed=overlap >= OVERLAP and difference <= TOLERANCE,
     )
+
+
+def _batches(count: int) -> list[np.ndarray]:
+    """Positions of `count` inputs in batches of every size, which begin again at the end."""
+    # `SIZES` are 2,080 inputs; more follow in the largest batches.
+    more = max(0, -(-(count - sum(SIZES)) // MAX_BATCH))
+    sizes = [*SIZES, *[MAX_BATCH] * more]
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
+    return [np.arange(start, end) % count for start, end in zip(starts, ends, strict=True)]
 
 
 def _module_answers(
     scorer: Scorer, catalogue: Catalogue, inputs: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Raw ids and scores by the module, (n, 20) each."""
-    parts = []
+    outputs = []
     for start in range(0, len(inputs[0]), MAX_BATCH):
         articles, *others = (values[start : start + MAX_BATCH] for values in inputs)
         with torch.inference_mode():
-            parts.append(scorer(*map(torch.from_numpy, (catalogue.rows(articles), *others))))
-    best, scores = (torch.cat(part).numpy() for part in zip(*parts, strict=True))
+            outputs.append(scorer(*map(torch.from_numpy, (catalogue.rows(articles), *others))))
+    best, scores = (torch.cat(tensors).numpy() for tensors in zip(*outputs, strict=True))
     return catalogue.raw()[best], scores
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """No event, one, and `LENGTH` of them, int64 (3, 20)."""
+    """Sessions of no event, of one, and of `LENGTH`: int64 (3, 20)."""
     nothing = np.full(LENGTH, PADDING)
     return np.stack([nothing, np.r_[values[0, :1], nothing[1:]], np.resize(values[:, 0], LENGTH)])

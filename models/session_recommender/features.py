@@ -1,5 +1,4 @@
-"""Rows of `events` to prefixes (one per event that can be predicted) and to what is known of
-articles and their pairs.
+"""Rows of `events` to prefixes, one per event that can be predicted, and to catalogue rows.
 
 numpy and Polars only.
 """
@@ -12,16 +11,18 @@ import polars as pl
 from models.session_recommender.schema import EVENT_TYPES
 
 LENGTH = 20
-"""Events of a session that the model looks at, the newest ones."""
+"""Maximum events of a session that the model looks at, the newest ones."""
 PADDING = -1
-"""Fills `article_ids` where a session has fewer events, and answers where the catalogue has fewer
-articles."""
+"""Number that fills `article_ids` of short sessions, and answers of a small catalogue."""
 INPUTS = ("article_ids", "types", "times")
-"""Of the ONNX file, int64 (batch, LENGTH), oldest event first: raw ids; 0 click, 1 cart, 2 order;
-ms since 1970."""
+"""Inputs of the ONNX file, int64 (batch, LENGTH), oldest event first.
+
+They are raw ids; 0 click, 1 cart, 2 order; and ms since 1970.
+"""
 DENSE = 8
-"""With less than so many times as many ids as articles, a table of all ids is small."""
+"""Maximum ids per article for which a table of all ids is small."""
 DAY_MS = 86_400_000
+"""Milliseconds of a day."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +53,20 @@ class Events:
 
 
 def events(rows: pl.DataFrame) -> Events:
-    """Sorts rows of the table (any order) by session, then time; ties by article and type, so that
-    the order is one."""
-    rows = rows.with_columns(pl.col("type").cast(pl.Enum(EVENT_TYPES))).sort(
-        "session", "ts", "aid", "type"
-    )
-    session, aid, ts = (rows[c].to_numpy() for c in ("session", "aid", "ts"))
+    """Sort rows of the table by session, then time; article and type decide ties."""
+    rows = rows.with_columns(pl.col("type").cast(pl.Enum(EVENT_TYPES)))
+    rows = rows.sort("session", "ts", "aid", "type")
+    session, aid, ts = (rows[column].to_numpy() for column in ("session", "aid", "ts"))
     kind = rows["type"].to_physical().to_numpy().astype(np.int64)
     index = np.arange(len(rows))
-    first = np.r_[True, session[1:] != session[:-1]] if len(rows) else np.zeros(0, bool)
-    return Events(session, aid, ts, kind, index - np.maximum.accumulate(np.where(first, index, 0)))
+    is_first = np.ones(len(rows), bool)
+    is_first[1:] = session[1:] != session[:-1]
+    position = index - np.maximum.accumulate(np.where(is_first, index, 0))
+    return Events(session, aid, ts, kind, position)
 
 
 def prefixes(e: Events, values: np.ndarray, padding: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each event but a session's first is a label, and the at most `LENGTH` events before it are
-    its input.
+    """Collect the at most `LENGTH` events before each event but a session's first.
 
     `values` (events,) is what to collect, such as article ids. Returns inputs int64 (n, LENGTH),
     oldest first and then `padding`, and the position in `e` of each label, int64 (n,).
@@ -91,10 +91,12 @@ class Catalogue:
 
     @property
     def size(self) -> int:
+        """Rows of every table."""
         return max(len(self.ids), LENGTH) + 1
 
     @property
     def nothing(self) -> int:
+        """Row of an unknown article and of padding."""
         return self.size - 1
 
     def rows(self, aid: np.ndarray) -> np.ndarray:
@@ -109,21 +111,32 @@ class Catalogue:
         return np.r_[self.ids, np.full(self.size - len(self.ids), PADDING)].astype(np.int64)
 
 
-def with_popularity(rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
-    """`rows` with `popularity`, log(1 + `seen`) of the article in `known` (columns aid, seen), null
-    where it is not."""
-    ids = known["aid"]
-    popularity = known["seen"].log1p().cast(pl.Float32)
-    if not known.height or ids.min() < 0 or ids.max() >= DENSE * known.height:  # type: ignore[operator]
-        seen = pl.LazyFrame({"aid": ids, "popularity": popularity})
-        return rows.join(seen, on="aid", how="left", maintain_order="left")
+def with_popularity(rows: pl.LazyFrame, profile: pl.DataFrame) -> pl.LazyFrame:
+    """`rows` with `popularity`, log(1 + `seen`) of the article in `profile`.
+
+    `profile` has the columns aid and seen; an article that it lacks has a null.
+    """
+    ids = profile["aid"]
+    popularity = profile["seen"].log1p().cast(pl.Float32)
+    if not _is_dense(ids):
+        by_id = pl.LazyFrame({"aid": ids, "popularity": popularity})
+        return rows.join(by_id, on="aid", how="left", maintain_order="left")
     # Half the work of a join, and its hash table would be as large.
-    table = np.full(int(ids.max()) + 2, np.nan, np.float32)  # type: ignore[arg-type]
+    table = np.full(int(ids.to_numpy().max()) + 2, np.nan, np.float32)
     table[ids.to_numpy()] = popularity.to_numpy()
 
     def look_up(aid: pl.Series) -> pl.Series:
-        known = aid.is_between(0, len(table) - 2).to_numpy()
-        return pl.Series(table[np.where(known, aid.to_numpy(), len(table) - 1)], nan_to_null=True)
+        last = len(table) - 1
+        is_in_table = aid.is_between(0, last - 1).to_numpy()
+        return pl.Series(table[np.where(is_in_table, aid.to_numpy(), last)], nan_to_null=True)
 
-    looked = pl.col("aid").map_batches(look_up, return_dtype=pl.Float32, is_elementwise=True)
-    return rows.with_columns(popularity=looked)
+    column = pl.col("aid").map_batches(look_up, return_dtype=pl.Float32, is_elementwise=True)
+    return rows.with_columns(popularity=column)
+
+
+def _is_dense(ids: pl.Series) -> bool:
+    """Whether a table of all ids up to the largest is small."""
+    if ids.is_empty():
+        return False
+    values = ids.to_numpy()
+    return bool(values.min() >= 0 and values.max() < DENSE * len(values))

@@ -1,9 +1,10 @@
-"""One training with Lightning: checkpoints, progress, one process or many"""
+"""One fit with Lightning: checkpoints, progress, one process or many."""
 
 import atexit
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,40 @@ from torch.utils.data import DataLoader
 from models.session_recommender import objectives
 from models.session_recommender.batches import Batches
 from models.session_recommender.objectives import Task
+from models.spec import TrainingContext
 
 CHECKPOINT_STEPS = 200
-"""A killed training loses at most so many steps."""
+"""Maximum steps that a killed training loses."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a training: a task, what it learns from, and for how long."""
+
+    name: str
+    """Folder of its checkpoints."""
+    task: Task
+    batches: Batches
+    validation: list = field(default_factory=list)
+    """Batches that choose the epoch; without them it is the last one."""
+    epochs: int = 1
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Arguments of lightning.Trainer, as of `TrainingContext.trainer`."""
+    progress: tuple[float, float] = (0.0, 1.0)
+    """Share of the whole training that is done before and after it."""
+
+
+@dataclass(frozen=True)
+class ProgressSlice:
+    """Report of a stage, as a slice of the report of the whole training."""
+
+    report: Callable[[float, dict[str, float]], None]
+    start: float
+    end: float
+
+    def __call__(self, share: float, metrics: dict[str, float]) -> None:
+        """Report that `share` of the slice is done."""
+        self.report(self.start + share * (self.end - self.start), metrics)
 
 
 class Progress(Callback):
@@ -34,11 +66,11 @@ class Progress(Callback):
     def on_fit_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Tells the batches which share of each is this process's."""
+        """Tell the batches which share of each is this process's."""
         self.batches.rank = trainer.global_rank
         self.batches.processes = trainer.world_size
         if trainer.world_size > 1:
-            atexit.register(part)
+            atexit.register(leave_process_group)
 
     def on_train_batch_end(
         self,
@@ -48,10 +80,9 @@ class Progress(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Every `CHECKPOINT_STEPS`, what is needed to go on is on disk; an old file stays until the
-        new is whole."""
+        """Write a checkpoint every `CHECKPOINT_STEPS`; the old one stays until the new is whole."""
         if trainer.global_step % objectives.LOG_EVERY == 0:
-            self._tell(trainer, pl_module)
+            self._report(trainer, pl_module)
         if trainer.global_step % CHECKPOINT_STEPS == 0 and not trainer.is_last_batch:
             self.batches.done = batch_idx + 1
             trainer.save_checkpoint(self.folder / "new.ckpt")
@@ -62,76 +93,88 @@ class Progress(Callback):
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """An epoch is over."""
-        self._tell(trainer, pl_module)
+        """Report the end of an epoch."""
+        self._report(trainer, pl_module)
 
-    def _tell(self, trainer: lightning.Trainer, task: Any) -> None:
+    def _report(self, trainer: lightning.Trainer, task: Any) -> None:
+        """Report the share of the steps and the newest validation, by the main process alone."""
+        if not trainer.is_global_zero:
+            return
         recalls = [value for name, _, value in task.curves if name == "validation_recall"]
-        if trainer.is_global_zero:
-            self.report(
-                trainer.global_step / task.steps,
-                {"recall@20": recalls[-1], "validation": task.best} if recalls else {},
-            )
+        metrics = {}
+        if recalls:
+            metrics = {"recall@20": recalls[-1], "validation": task.best}
+        self.report(trainer.global_step / task.steps, metrics)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Leaves what `fit` reads, which may be another process."""
+        """Leave what `fit` reads, which may be another process."""
         if trainer.is_global_zero:
-            write(self.folder, pl_module, validated=bool(trainer.val_dataloaders))
+            write_result(self.folder, pl_module, is_validated=bool(trainer.val_dataloaders))
 
 
-def part() -> None:
-    """End the threads that connect the processes: one that still runs when its process exits may
-    abort it."""
+def leave_process_group() -> None:
+    """End the threads that connect the processes.
+
+    One that still runs when its process exits may abort it.
+    """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def write(folder: Path, task: Any, validated: bool) -> None:
-    """The best weights and the curves of a finished training; the curves are the sign that it is
-    finished."""
-    save_file(task.best_state if validated else task.state(), folder / "best.safetensors")
+def write_result(folder: Path, task: Any, is_validated: bool) -> None:
+    """Write the best weights and then the curves, which are the sign of a finished training."""
+    state = task.state()
+    if is_validated:
+        state = task.best_state
+    save_file(state, folder / "best.safetensors")
     (folder / "new.json").write_text(json.dumps({"best": task.best, "curves": task.curves}))
     os.replace(folder / "new.json", folder / "done.json")
 
 
-def fit(
-    task: Task,
-    batches: Batches,
-    validation: list,
-    epochs: int,
-    folder: Path,
-    trainer: dict,
-    report: Callable,
-) -> None:
-    """Trains `task.network` in place to the weights of its best epoch; continues or skips what
-    `folder` has already.
+def fit(stage: Stage, work: TrainingContext) -> None:
+    """Train the stage's network in place to the weights of its best epoch.
 
-    Without validation the last epoch is the best. `task.curves` and `task.best` are those of the
-    whole training.
+    The stage's folder in `work.folder` continues a fit that was begun, and keeps one that was
+    finished. Without validation the last epoch is the best. `task.curves` and `task.best` are those
+    of the whole fit. Without batches nothing happens.
     """
+    if not len(stage.batches):
+        return
+    task = stage.task
+    folder = work.folder / stage.name
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "done.json").exists():
-        task.steps = len(batches) * epochs
-        last = folder / "last.ckpt"
-        stop = EarlyStopping(monitor="recall", mode="max", patience=1)
-        where = {"accelerator": "cpu", "devices": 1} | trainer
-        fitter = lightning.Trainer(
-            max_epochs=epochs,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            callbacks=[Progress(folder, batches, report), *([stop] if validation else [])],
-            **where,
-        )
-        loader: Any = DataLoader(validation, batch_size=None) if validation else None  # type: ignore[arg-type]
-        fitter.fit(
-            task, batches, loader, ckpt_path=str(last) if last.exists() else None, weights_only=True
-        )
+        task.steps = len(stage.batches) * stage.epochs
+        report = ProgressSlice(work.report, *stage.progress)
+        trainer = make_trainer(stage, Progress(folder, stage.batches, report))
+        loader: Any = None
+        if stage.validation:
+            loader = DataLoader(stage.validation, batch_size=None)  # type: ignore[arg-type]
+        checkpoint = None
+        if (folder / "last.ckpt").exists():
+            checkpoint = str(folder / "last.ckpt")
+        trainer.fit(task, stage.batches, loader, ckpt_path=checkpoint, weights_only=True)
     done = json.loads((folder / "done.json").read_text())
     task.network.load_state_dict(load_file(folder / "best.safetensors"))
     task.network.eval()
     task.best = done["best"]
     task.curves = [tuple(point) for point in done["curves"]]
+
+
+def make_trainer(stage: Stage, progress: Progress) -> lightning.Trainer:
+    """Lightning's trainer of a stage; with validation it stops when an epoch brings nothing."""
+    callbacks: list[Callback] = [progress]
+    if stage.validation:
+        callbacks.append(EarlyStopping(monitor="recall", mode="max", patience=1))
+    place: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
+    return lightning.Trainer(
+        max_epochs=stage.epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=callbacks,
+        **place | stage.trainer,
+    )

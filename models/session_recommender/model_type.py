@@ -1,5 +1,7 @@
-"""Next articles for a shop session, in the format of OTTO's recsys data. Importing this stays
-light: no torch."""
+"""The model type: next articles for a shop session, in the format of OTTO's recsys data.
+
+Importing it stays light: no torch.
+"""
 
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
@@ -24,10 +26,15 @@ from models.spec import Examples, ModelSpec, Policy, Tensors, TrainingContext, T
 class SessionRecommender(ModelSpec):
     """Given the newest events of a session, the 20 articles most likely next, seen ones included.
 
-    ONNX inputs, int64 (batch, 20) each, oldest event first, then -1: `article_ids`, raw; `types`, 0
-    click, 1 cart, 2 order; `times`, ms since 1970, -1 if unknown. Outputs `answers` int64 (batch,
-    20): raw ids, best first, -1 where the catalogue has fewer than 20 articles; and `scores`
-    float32 (batch, 20), of use only to compare the answers of one version with each other.
+    ONNX inputs, int64 (batch, 20) each, oldest event first, then -1:
+    - `article_ids`: raw ids.
+    - `types`: 0 click, 1 cart, 2 order.
+    - `times`: ms since 1970, -1 if unknown.
+
+    Outputs:
+    - `answers`, int64 (batch, 20): raw ids, best first, -1 where the catalogue has fewer than 20
+      articles.
+    - `scores`, float32 (batch, 20), of use only to compare the answers of one version.
     """
 
     name = "session_recommender"
@@ -54,32 +61,34 @@ class SessionRecommender(ModelSpec):
         return metrics.recall(outputs["answers"], examples.labels)
 
     def training_profile(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """For each article how many events it had, `seen`, and when the first of them was, `ts`;
-        sorted by `aid`."""
+        """Number of events of each article, `seen`, and time of the first, `ts`; sorted by
+        `aid`."""
         return rows.group_by("aid").agg(pl.col("ts").min(), seen=pl.len()).sort("aid")
 
-    def slices(self, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-        """By session length, age of the label's article, repeat or new, and type; see
-        `metrics.slices`."""
-        return metrics.slices(rows, known)
+    def slices(self, rows: pl.DataFrame, profile: pl.DataFrame) -> pl.DataFrame:
+        """Session length, age of the label's article, repeat or new, and event type.
 
-    def coverage(self, outputs: Tensors, known: pl.DataFrame) -> float:
+        See `metrics.slices`.
+        """
+        return metrics.slices(rows, profile)
+
+    def coverage(self, outputs: Tensors, profile: pl.DataFrame) -> float:
         """Share of the articles that training saw."""
-        return metrics.coverage(outputs["answers"], known.height)
+        return metrics.coverage(outputs["answers"], profile.height)
 
     def tensors(self, requests: list[dict]) -> Tensors:
-        """Requests `{"events": [{"aid": 7, "type": "clicks", "ts": 1661724000278}, ...]}`, oldest
-        event first.
+        """Requests `{"events": [{"aid": 7, "type": "clicks", "ts": 1661724000278}, ...]}`.
 
-        Only the newest 20 count. `type` is clicks if it is missing, and without `ts` the time is
-        not known.
+        Events come oldest first; only the newest 20 count. `type` is clicks if it is missing, and
+        without `ts` the time is unknown.
         """
-        found = {name: np.full((len(requests), LENGTH), PADDING, np.int64) for name in INPUTS}
+        inputs = {name: np.full((len(requests), LENGTH), PADDING, np.int64) for name in INPUTS}
         for i, request in enumerate(requests):
-            read = [_event(i, j, event) for j, event in enumerate(_events(i, request))][-LENGTH:]
-            for name, values in zip(INPUTS, zip(*read, strict=True), strict=False):
-                found[name][i, : len(read)] = values
-        return found
+            decoded = [_event(i, j, event) for j, event in enumerate(_events(i, request))]
+            newest = decoded[-LENGTH:]
+            for name, values in zip(INPUTS, zip(*newest, strict=True), strict=False):
+                inputs[name][i, : len(newest)] = values
+        return inputs
 
     def answers(self, outputs: Tensors) -> list[dict]:
         """`{"article_ids": [...], "scores": [...]}` per request, best first."""
@@ -94,8 +103,7 @@ class SessionRecommender(ModelSpec):
         return answer["article_ids"]
 
     def golden(self) -> list[dict]:
-        """Edge cases: no event, an unknown article, a lone event, repeats, more than 20 events,
-        known and unknown."""
+        """Edge cases: no event, unknown articles, a lone event, repeats, more than 20 events."""
         sessions = [
             [],
             [2**62],
@@ -108,10 +116,14 @@ class SessionRecommender(ModelSpec):
         ]
         return [{"events": [{"aid": aid} for aid in session]} for session in sessions]
 
-    def monitored(self, rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
-        """`unseen`: an article that training never saw; `popularity`: log(1 + its events in
-        training); `carts` and `orders`: the type of the event."""
-        return with_popularity(rows, known).select(
+    def monitored(self, rows: pl.LazyFrame, profile: pl.DataFrame) -> pl.LazyFrame:
+        """Numbers of each event.
+
+        - `unseen`: whether training never saw the article.
+        - `popularity`: log(1 + the article's events in training).
+        - `carts` and `orders`: whether the event is one.
+        """
+        return with_popularity(rows, profile).select(
             unseen=pl.col("popularity").is_null(),
             popularity=pl.col("popularity").fill_null(0),
             carts=pl.col("type") == "carts",
@@ -119,48 +131,58 @@ class SessionRecommender(ModelSpec):
         )
 
     def train(self, rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingResult:
-        """Fits on `rows`, or continues from `work.parent`. Raises ValueError if no session has two
-        events."""
+        """Fit on `rows`, or continue from `work.parent`.
+
+        Raises ValueError if no session has two events.
+        """
         from models.session_recommender import training
 
         return training.train(rows, params, work)
 
     def baseline(self, rows: pl.DataFrame, folder: Path) -> Path:
-        """The co-visitation table alone."""
+        """Fit the co-visitation table alone."""
         from models.session_recommender import baseline
 
         return baseline.build(rows, folder)
 
 
 def _events(i: int, request: dict) -> list:
-    found = request.get("events") if isinstance(request, dict) else None
-    if not isinstance(found, list):
+    """Events of request `i`."""
+    events = None
+    if isinstance(request, dict):
+        events = request.get("events")
+    if not isinstance(events, list):
         raise ValueError(
-            f'Request {i}: "events" must be a list. Send {{"events": [{{"aid": 123}}]}}, oldest first.'
+            f'Request {i}: "events" must be a list. '
+            'Send {"events": [{"aid": 123}]}, oldest first.'
         )
-    return found
+    return events
 
 
 def _event(i: int, j: int, event: dict) -> tuple[int, int, int]:
     """Article, kind and time of one event."""
-    event = event if isinstance(event, dict) else {}
+    if not isinstance(event, dict):
+        event = {}
     aid = event.get("aid")
     ts = event.get("ts")
     kind = event.get("type", EVENT_TYPES[0])
-    if not _natural(aid):
+    field = f"Request {i}: events[{j}]"
+    if not _is_natural(aid):
         raise ValueError(
-            f'Request {i}: events[{j}]["aid"] is {aid!r}. Send an article id, an integer from 0 to 2^63 - 1.'
+            f'{field}["aid"] is {aid!r}. Send an article id, an integer from 0 to 2^63 - 1.'
         )
-    if ts is not None and not _natural(ts):
-        raise ValueError(
-            f'Request {i}: events[{j}]["ts"] is {ts!r}. Send ms since 1970, an integer, or leave it out.'
-        )
+    time = PADDING
+    if ts is not None:
+        if not _is_natural(ts):
+            raise ValueError(
+                f'{field}["ts"] is {ts!r}. Send ms since 1970, an integer, or leave it out.'
+            )
+        time = ts
     if kind not in EVENT_TYPES:
-        raise ValueError(
-            f'Request {i}: events[{j}]["type"] is {kind!r}. Send one of {", ".join(EVENT_TYPES)}.'
-        )
-    return aid, EVENT_TYPES.index(kind), PADDING if ts is None else ts
+        raise ValueError(f'{field}["type"] is {kind!r}. Send one of {", ".join(EVENT_TYPES)}.')
+    return aid, EVENT_TYPES.index(kind), time
 
 
-def _natural(value: Any) -> TypeGuard[int]:
+def _is_natural(value: Any) -> TypeGuard[int]:
+    """Whether a JSON value is an integer that int64 holds, and not negative."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63

@@ -1,9 +1,8 @@
-"""How the two networks are trained with Lightning: batches, steps, checkpoints; the same on one
-process and on many."""
+"""Objectives of encoder and ranker: losses and steps, the same on one process and on many."""
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -13,21 +12,23 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.session_recommender import metrics
-from models.session_recommender.batches import Batches
+from models.session_recommender.blocks import Block
+from models.session_recommender.covisitation_index import CovisitationIndex
 from models.session_recommender.encoder import Encoder, Session, newest
-from models.session_recommender.scorer import Candidates, Known, Ranker, Scorer, rank
+from models.session_recommender.ranker import Ranker, rank
+from models.session_recommender.scorer import Scorer
 
 LOG_EVERY = 50
+"""Steps from one point of the loss curve to the next."""
 
 
-def forgotten(times: Tensor) -> Tensor:
-    """Every tenth session without times, because a request may come without."""
+def drop_times(times: Tensor) -> Tensor:
+    """Times of every tenth session replaced by -1, because a request may come without."""
     return torch.where(torch.rand(len(times), 1, device=times.device) < 0.1, -1, times)
 
 
 class Task(lightning.LightningModule):
-    """What both trainings share: curves, the best weights so far, a rate that rises and falls,
-    steps that repeat."""
+    """What both trainings share: curves, best weights, learning rate, and steps that repeat."""
 
     def __init__(self, network: torch.nn.Module, seed: int, lr: float):
         super().__init__()
@@ -38,11 +39,12 @@ class Task(lightning.LightningModule):
         self.best = -1.0
         self.best_state = self.state()
         self.hits: list[np.ndarray] = []
-        # Not asked of Lightning: its estimate sets up the batches before a checkpoint says where
-        # they stood.
+        # Lightning's own estimate would set up the batches before a checkpoint says where they
+        # stood.
         self.steps = 0
 
     def state(self) -> dict[str, Tensor]:
+        """Copy of the network's weights in the CPU's memory."""
         return {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
 
     def loss(self, batch: Any) -> Tensor:
@@ -50,13 +52,16 @@ class Task(lightning.LightningModule):
         raise NotImplementedError
 
     def training_step(self, batch: Any, step: int) -> Tensor:
-        """Whatever is drawn in a step depends on its number alone: a resumed training repeats
-        it."""
+        """Loss of a step, whose random numbers depend on its number alone.
+
+        So a resumed training repeats them.
+        """
         number = (self.seed * 1_000_003 + self.global_step) * 1_009 + self.global_rank
         # Without a GPU, torch.manual_seed remembers every call, with its stack, until there is one.
-        (torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed)(
-            number
-        )
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(number)
+        else:
+            torch.manual_seed(number)
         loss = self.loss(batch)
         if self.global_step % LOG_EVERY == 0:
             self.curves.append(("train_loss", self.global_step, float(loss.detach())))
@@ -65,13 +70,12 @@ class Task(lightning.LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
-        """Gives the gradients' memory back before the next forward pass wants some; Lightning does
-        it after."""
+        """Free the gradients' memory before the next forward pass; Lightning does it after."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
 
     def on_validation_epoch_end(self) -> None:
-        """Remembers the best epoch; every process sees the whole validation, so all agree."""
+        """Remember the best epoch; every process sees the whole validation, so all agree."""
         recall = float(np.concatenate(self.hits).mean())
         self.hits = []
         self.curves.append(("validation_recall", self.global_step, recall))
@@ -81,11 +85,11 @@ class Task(lightning.LightningModule):
             self.best_state = self.state()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Curves and the best weights are part of where a training stands."""
+        """Add the curves and the best weights to the checkpoint."""
         checkpoint |= {"curves": self.curves, "best": self.best, "best_state": self.best_state}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """See `on_save_checkpoint`."""
+        """Take the curves and the best weights from the checkpoint."""
         self.curves = [tuple(point) for point in checkpoint["curves"]]
         self.best = checkpoint["best"]
         self.best_state = checkpoint["best_state"]
@@ -105,179 +109,131 @@ class Task(lightning.LightningModule):
 
 
 def catalogue_logsumexp(
-    queries: Tensor, vectors: Callable[[Tensor], Tensor], articles: Tensor, own: Tensor, most: int
+    queries: Tensor,
+    vectors: Callable[[Tensor], Tensor],
+    articles: Tensor,
+    own: Tensor,
+    max_drawn: int,
 ) -> Tensor:
     """log sum_j exp(queries @ vectors(articles)[j]), float32 (n,), of queries (n, dim).
 
-    Where the articles, int64 and ascending, are more than `most`, the sum is estimated without
-    bias: exactly over `own`, which are some of them, ascending, and over the rest from a uniform
-    sample of `most`, weighted up.
+    `articles` are int64 and ascending, `own` some of them, ascending. Where there are more than
+    `max_drawn` articles, the sum is estimated without bias: exactly over `own`, and over the rest
+    from a uniform sample of `max_drawn`, weighted up.
     """
-    if len(articles) <= most:
+    if len(articles) <= max_drawn:
         return (queries @ vectors(articles).T).logsumexp(1)
-    left = torch.ones(len(articles), dtype=torch.bool, device=articles.device)
-    left[torch.searchsorted(articles, own)] = False
-    others = articles[left]
-    drawn = others[
-        torch.randint(max(1, len(others)), (min(most, len(others)),), device=articles.device)
-    ]
-    more = torch.zeros(len(own) + len(drawn), device=articles.device)
-    more[len(own) :] = np.log(max(1, len(others)) / max(1, len(drawn)))
-    return (queries @ vectors(torch.cat([own, drawn])).T + more).logsumexp(1)
+    is_rest = torch.ones(len(articles), dtype=torch.bool, device=articles.device)
+    is_rest[torch.searchsorted(articles, own)] = False
+    rest = articles[is_rest]
+    count = min(max_drawn, len(rest))
+    drawn = rest[torch.randint(max(1, len(rest)), (count,), device=articles.device)]
+    log_weights = torch.zeros(len(own) + len(drawn), device=articles.device)
+    log_weights[len(own) :] = np.log(max(1, len(rest)) / max(1, len(drawn)))
+    return (queries @ vectors(torch.cat([own, drawn])).T + log_weights).logsumexp(1)
 
 
 class EncoderTask(Task):
-    """Every event of every session is predicted from those before it, against a sample of the
+    """Predicts every event of every session from those before it, against a sample of the
     catalogue."""
 
     network: Encoder
 
     def __init__(
-        self, encoder: Encoder, params: Any, known: Known, articles: np.ndarray, lr: float
+        self,
+        encoder: Encoder,
+        params: Any,
+        index: CovisitationIndex,
+        articles: np.ndarray,
+        lr: float,
     ):
         super().__init__(encoder, params.seed, lr)
         self.params = params
-        self.padding = len(known.prior) - 1
-        self.aside = [
-            known
-        ]  # In a list, it is not part of what is trained, sent to a device and saved.
+        self.padding = len(index.prior) - 1
+        # In a list, the index is not a submodule, which would be trained, moved and saved.
+        self.unregistered_index = [index]
         self.compared = torch.from_numpy(articles)
-        self.worth = torch.tensor([1.0, params.cart_weight, params.order_weight])
+        self.event_weights = torch.tensor([1.0, params.cart_weight, params.order_weight])
 
     def loss(self, batch: Session) -> Tensor:
-        """Cross-entropy of the softmax, articles that were seen with their bias, weighted by the
-        event's worth."""
-        worth = self.worth.to(self.device)
+        """Cross-entropy of the softmax, weighted by `event_weights`.
+
+        Articles that the session had already get their bias.
+        """
         padding = self.padding
         rows = torch.where(batch.rows < 0, padding, batch.rows)
-        session = Session(
-            rows[:, :-1], batch.kinds[:, :-1].clamp(min=0), forgotten(batch.times[:, :-1])
-        )
-        known = session.rows < padding
-        predicted = rows[:, 1:] < padding
-        labels = rows[:, 1:][predicted]
-        seen = session.rows[:, None].expand(-1, known.shape[1], -1)[predicted]
-        expected, again = self.network(self.network.vectors(session.rows), session, known)
-        expected = expected[predicted]
-        again = again[predicted]
-        counted = newest(session.rows, known)[predicted]
-        everything = catalogue_logsumexp(
-            expected, self.network.vectors, self.compared.to(self.device), rows[rows < padding].unique(),
+        kinds = batch.kinds[:, :-1].clamp(min=0)
+        session = Session(rows[:, :-1], kinds, drop_times(batch.times[:, :-1]))
+        is_known = session.rows < padding
+        is_label = rows[:, 1:] < padding
+        labels = rows[:, 1:][is_label]
+        earlier = session.rows[:, None].expand(-1, is_known.shape[1], -1)[is_label]
+        expected, repeat_bias = self.network(self.network.vectors(session.rows), session, is_known)
+        expected = expected[is_label]
+        repeat_bias = repeat_bias[is_label]
+        is_newest = newest(session.rows, is_known)[is_label]
+        log_sum = catalogue_logsumexp(
+            expected,
+            self.network.vectors,
+            self.compared.to(self.device),
+            rows[rows < padding].unique(),
             self.params.most_compared,
-        )  # fmt: skip
-        own = (expected[:, None] * self.network.vectors(seen)).sum(-1)
-        more = (own.exp() * (again.exp() - 1) * counted).sum(1)
-        right = (expected * self.network.vectors(labels)).sum(1) + (
-            again * counted * (seen == labels[:, None])
-        ).sum(1)
-        weight = worth[batch.kinds[:, 1:][predicted]]
+        )
+        earlier_logits = (expected[:, None] * self.network.vectors(earlier)).sum(-1)
+        repeats = (earlier_logits.exp() * (repeat_bias.exp() - 1) * is_newest).sum(1)
+        label_logits = (expected * self.network.vectors(labels)).sum(1)
+        is_repeat = earlier == labels[:, None]
+        label_logits = label_logits + (repeat_bias * is_newest * is_repeat).sum(1)
+        weights = self.event_weights.to(self.device)[batch.kinds[:, 1:][is_label]]
         # The sum has the right answer in it, whatever rounding makes of the rest.
-        total = torch.maximum(everything.exp() + more, right.exp())
-        return ((total.log() - right) * weight).sum() / weight.sum().clamp(min=1e-9)
+        total = torch.maximum(log_sum.exp() + repeats, label_logits.exp())
+        return ((total.log() - label_logits) * weights).sum() / weights.sum().clamp(min=1e-9)
 
     def on_validation_epoch_start(self) -> None:
-        """The table of vectors changes with every epoch."""
-        self.scorer = [Scorer(self.aside[0], copy.deepcopy(self.network).cpu()).eval()]
+        """Make a scorer, because the vectors change with every epoch."""
+        encoder = copy.deepcopy(self.network).cpu()
+        self.unregistered_scorer = [Scorer(self.unregistered_index[0], encoder).eval()]
 
     def validation_step(self, batch: tuple[Session, Tensor], step: int) -> None:
         """Recall@20 of table and encoder together."""
         session, labels = batch
-        self.hits.append(
-            metrics.recall(
-                self.scorer[0](*(t.cpu() for t in session))[0].numpy(), labels.cpu().numpy()
-            )
-        )
-
-
-@dataclass(frozen=True)
-class Block:
-    """`n` prefixes of a stretch of time, with what was known and answered just before it."""
-
-    known: Known
-    vectors: Tensor
-    session: Session
-    found: Candidates
-    labels: Tensor
-    """int64 (n,), rows"""
-    kinds: Tensor
-    """int64 (n,), of the labels' events"""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, index: Tensor | np.ndarray) -> "Block":
-        """The prefixes at `index`."""
-        session = Session(*(t[index] for t in self.session))
-        found = Candidates(*(t[index] for t in self.found))
-        return Block(
-            self.known, self.vectors, session, found, self.labels[index], self.kinds[index]
-        )
-
-    def lengths(self) -> np.ndarray:
-        """Columns of each prefix up to its last known event, int64 (n,)."""
-        known = self.session.rows < len(self.known.prior) - 1
-        return (known * torch.arange(1, known.shape[1] + 1)).amax(1).numpy()
-
-    def narrow(self) -> "Block":
-        """Without the columns that are padding in all prefixes."""
-        width = int(self.lengths().max(initial=1))
-        return replace(self, session=Session(*(t[:, :width] for t in self.session)))
-
-    def answerable(self) -> "Block":
-        """The prefixes whose label is known and among the candidates."""
-        found = (self.found.rows == self.labels[:, None]).any(1) & self.known.known(self.labels)
-        return self.take(found.nonzero()[:, 0])
+        answers, _ = self.unregistered_scorer[0](*(t.cpu() for t in session))
+        self.hits.append(metrics.recall(answers.numpy(), labels.cpu().numpy()))
 
 
 class RankerTask(Task):
-    """The right candidate against the other ones, on prefixes that neither table nor encoder had
-    seen."""
+    """Puts the right candidate before the others.
+
+    It learns from prefixes that neither table nor encoder had seen.
+    """
 
     network: Ranker
 
     def __init__(self, ranker: Ranker, params: Any, validation: Block):
         super().__init__(ranker, params.seed, params.ranker_lr)
-        self.worth = torch.tensor([1.0, params.cart_weight, params.order_weight])
-        self.best = float(
-            metrics.recall(validation.found.rows[:, :20].numpy(), validation.labels.numpy()).mean()
-        )
+        self.event_weights = torch.tensor([1.0, params.cart_weight, params.order_weight])
+        answers = validation.candidates.rows[:, :20].numpy()
+        self.best = float(metrics.recall(answers, validation.labels.numpy()).mean())
 
     def transfer_batch_to_device(
         self, batch: Block, device: torch.device, dataloader_idx: int
     ) -> Block:
-        """Stays where it is: Lightning would copy what is known, too."""
+        """The batch where it is: Lightning would copy the index, too."""
         return batch
 
     def scores(self, block: Block) -> Tensor:
-        """Of the candidates, float32 (n, CANDIDATES)."""
-        return rank(self.network, block.known, block.vectors, block.session, block.found)
+        """Scores of the candidates, float32 (n, CANDIDATES)."""
+        return rank(self.network, block.index, block.vectors, block.session, block.candidates)
 
     def loss(self, batch: Block) -> Tensor:
-        """Cross-entropy over the candidates."""
-        right = (batch.found.rows == batch.labels[:, None]).long().argmax(1)
-        batch = replace(batch, session=batch.session._replace(times=forgotten(batch.session.times)))
-        worth = self.worth[batch.kinds]
-        losses = F.cross_entropy(self.scores(batch), right, reduction="none")
-        return (losses * worth).sum() / worth.sum().clamp(min=1e-9)
-
-    def recall(self, block: Block) -> np.ndarray:
-        """Recall@20 of what would be served."""
-        best = block.found.rows.gather(1, self.scores(block).topk(20).indices)
-        return metrics.recall(best.numpy(), block.labels.numpy())
+        """Cross-entropy over the candidates, weighted by `event_weights`."""
+        right = (batch.candidates.rows == batch.labels[:, None]).long().argmax(1)
+        session = batch.session._replace(times=drop_times(batch.session.times))
+        weights = self.event_weights[batch.kinds]
+        scores = self.scores(replace(batch, session=session))
+        losses = F.cross_entropy(scores, right, reduction="none")
+        return (losses * weights).sum() / weights.sum().clamp(min=1e-9)
 
     def validation_step(self, batch: Block, step: int) -> None:
-        """See `recall`."""
-        self.hits.append(self.recall(batch))
-
-
-def ranker_batches(blocks: list[Block], size: int, seed: int) -> Batches:
-    """Batches of prefixes, each of one block."""
-    first = np.cumsum([0, *map(len, blocks)])
-
-    def take(index: np.ndarray) -> Block:
-        k = int(np.searchsorted(first, index[0], "right")) - 1
-        return blocks[k].take(index - first[k]).narrow()
-
-    return Batches(
-        np.concatenate([b.lengths() for b in blocks]), [len(b) for b in blocks], size, seed, take
-    )
+        """Recall@20 of what would be served."""
+        self.hits.append(batch.hits(self.scores(batch)))

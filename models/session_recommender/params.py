@@ -1,4 +1,4 @@
-"""Training parameters of the recommender"""
+"""Training parameters of the recommender."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ class Params(BaseModel, extra="forbid"):
         default=2e-3, gt=0, description="Highest learning rate of the encoder; it falls to zero."
     )
     block_lr: Annotated[float, Search(2e-4, 5e-3, log=True)] = Field(
-        default=1e-3, gt=0, description="The same, for each block."
+        default=1e-3, gt=0, description="Highest learning rate of the encoder in a block."
     )
     dropout: Annotated[float, Search(0.1, 0.6)] = Field(
         default=0.4, ge=0, lt=1, description="Share of the encoder's numbers that a step hides."
@@ -53,5 +53,5 @@ class Params(BaseModel, extra="forbid"):
 
     @classmethod
     def tiny(cls) -> "Params":
-        """For tests: seconds on a few hundred sessions."""
+        """Parameters of a training that takes seconds on a few hundred sessions, for tests."""
         return cls(dim=16, epochs=2, batch_size=32, ranker_epochs=1)

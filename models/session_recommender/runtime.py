@@ -1,5 +1,4 @@
-"""What the libraries underneath should do while a model is trained: say little, and use one
-thread."""
+"""Settings of the libraries while a model is trained: few messages, and one thread."""
 
 import logging
 import warnings
@@ -10,8 +9,8 @@ import torch
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silences what Lightning and the exporter say about devices, workers and each other."""
+def silence_libraries() -> Iterator[None]:
+    """Silence the messages of Lightning and the exporter about devices, workers and each other."""
     loggers = [
         logging.getLogger(name)
         for name in ("lightning.pytorch", "lightning.fabric", "torch.onnx", "onnxscript")
@@ -30,8 +29,11 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Steps this small lose more to threads that wait for each other than they gain, and results
-    stay the same."""
+    """Let torch use one thread.
+
+    Steps this small lose more to threads that wait for each other than they gain, and results stay
+    the same.
+    """
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -7,11 +7,14 @@ from onnx import TensorProto, helper, numpy_helper
 from models.session_recommender.features import INPUTS, LENGTH, Catalogue
 
 OPSET = 20
+"""Version of the ONNX operators."""
 
 
 def with_vocabulary(model: onnx.ModelProto, catalogue: Catalogue) -> onnx.ModelProto:
-    """Puts raw id -> row before the graph and row -> raw id after it: the graph takes `rows`,
-    `types` and `times` and gives `best` and `scores`."""
+    """Put raw id -> row before the graph and row -> raw id after it.
+
+    The graph takes `rows`, `types` and `times` and gives `best` and `scores`.
+    """
     graph = model.graph
     encode = helper.make_node(
         "LabelEncoder",

@@ -147,12 +147,14 @@ def test_training_is_repeatable_and_starts_warm_from_its_own_weights(
 def test_monitored_columns_are_numbers_for_each_row_and_never_the_group_itself(
     model_type: spec.ModelSpec, rows
 ):
-    known = model_type.training_profile(rows.lazy()).collect()
-    watched = model_type.monitored(rows.lazy(), known).collect()
+    profile = model_type.training_profile(rows.lazy()).collect()
+    watched = model_type.monitored(rows.lazy(), profile).collect()
     assert len(watched) == len(rows)
     assert model_type.table.group not in watched.columns
     assert all(dtype.is_numeric() or dtype == pl.Boolean for dtype in watched.dtypes)
-    halves = [model_type.monitored(part.lazy(), known).collect() for part in (rows[:50], rows[50:])]
+    halves = [
+        model_type.monitored(half.lazy(), profile).collect() for half in (rows[:50], rows[50:])
+    ]
     assert pl.concat(halves).sort(pl.all()).equals(watched.sort(pl.all())), (
         "no row may depend on the others"
     )

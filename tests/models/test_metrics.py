@@ -4,7 +4,6 @@ sample."""
 import math
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +15,9 @@ from hypothesis import strategies as st
 from benchmarks import otto_protocol
 from models.session_recommender import SPEC
 from models.session_recommender.features import DAY_MS, LENGTH, PADDING
-from models.session_recommender.metrics import (
-    coverage,
-    evaluate,
-    mrr,
-    popularity_bias,
-    recall,
-    slices,
-)
+from models.session_recommender.metrics import coverage, mrr, recall, slices
 from models.session_recommender.schema import EVENT_TYPES
-from tests.models.test_otto_protocol import SEED, WHOLE, pieces
+from tests.models.test_otto_protocol import SEED, WHOLE, cut_sessions, pieces
 
 SAMPLE = (
     Path(os.environ.get("KREISLAUF_DATA", Path(__file__).parents[3] / "shared/data"))
@@ -72,9 +64,6 @@ def test_only_20_answers_count_unless_said_otherwise():
     assert mrr(answers, labels) == pytest.approx([1 / 20, 0])
     assert recall(answers, labels, k=30).tolist() == [1, 1]
     assert coverage(answers, 40) == 20 / 40
-    assert popularity_bias(answers, labels, trained({19: 3, 20: 5, 25: 7})) == pytest.approx(
-        (3 / 20) / 4
-    )
 
 
 def test_padding_hits_nothing():
@@ -83,21 +72,6 @@ def test_padding_hits_nothing():
     assert recall(answers, labels).tolist() == mrr(answers, labels).tolist() == [0, 0]
     assert coverage(answers, 4) == 1 / 4
     assert coverage(answers[1:], 4) == 0
-    assert math.isnan(popularity_bias(answers, labels, trained({1: 5})))
-
-
-def test_popularity_bias_by_hand():
-    rows = trained({1: 6, 2: 3, 3: 1})
-    answers = np.array([[1, 2], [1, PADDING]])
-    assert popularity_bias(answers, np.array([2, 2]), rows) == pytest.approx(5 / 3)
-    assert popularity_bias(answers, np.array([2, PADDING]), rows) == pytest.approx(5 / 3)
-    assert popularity_bias(answers, np.array([2, 99]), rows) == pytest.approx(5 / 1.5)
-    assert popularity_bias(answers, np.array([2, 2]), rows, k=1) == pytest.approx(6 / 3)
-    assert popularity_bias(np.array([[1], [2]]), np.array([2, 1]), rows) == 1
-    assert popularity_bias(np.array([[99], [98]]), np.array([2, 1]), rows) == 0
-    assert math.isnan(popularity_bias(answers, np.array([98, 99]), rows)), "training saw no label"
-    assert math.isnan(popularity_bias(answers[:, :0], np.array([2, 2]), rows)), "no answer"
-    assert math.isnan(popularity_bias(answers, np.array([2, 2]), rows.clear()))
 
 
 def slow_rank(answers: list[int], label: int, k: int) -> int | None:
@@ -107,24 +81,13 @@ def slow_rank(answers: list[int], label: int, k: int) -> int | None:
     return None
 
 
-def slow_bias(answers: list[list[int]], labels: list[int], counts: dict[int, int], k: int) -> float:
-    shown = [counts.get(answer, 0) for each in answers for answer in each[:k] if answer != -1]
-    chosen = [counts.get(label, 0) for label in labels if label != -1]
-    return (
-        (sum(shown) / len(shown)) / (sum(chosen) / len(chosen))
-        if shown and any(chosen)
-        else math.nan
-    )
-
-
 aids = st.integers(-1, 8)
-counts = st.dictionaries(st.integers(0, 8), st.integers(1, 5))
 examples = st.lists(st.tuples(st.lists(aids, min_size=5, max_size=5), aids), max_size=8)
 
 
-@given(examples, counts, st.integers(1, 6))
+@given(examples, st.integers(1, 6))
 @settings(max_examples=200, deadline=None, database=None)
-def test_numbers_equal_a_slow_loop(examples, counts, k):
+def test_numbers_equal_a_slow_loop(examples, k):
     answers = np.array([answer for answer, _ in examples], np.int64).reshape(-1, 5)
     labels = np.array([label for _, label in examples], np.int64)
     ranks = [slow_rank(answer, label, k) for answer, label in examples]
@@ -132,17 +95,12 @@ def test_numbers_equal_a_slow_loop(examples, counts, k):
     assert mrr(answers, labels, k).tolist() == [1 / rank if rank else 0 for rank in ranks]
     shown = {a for answer, _ in examples for a in answer[:k]} - {-1}
     assert coverage(answers, 9, k) == len(shown) / 9
-    expected = slow_bias(answers.tolist(), labels.tolist(), counts, k)
-    assert popularity_bias(answers, labels, trained(counts), k) == pytest.approx(
-        expected, nan_ok=True
-    )
 
 
 def test_no_examples():
     rows = trained({1: 2})
     assert recall(*NOTHING).shape == mrr(*NOTHING).shape == (0,)
     assert coverage(NOTHING[0], 3) == 0
-    assert math.isnan(popularity_bias(*NOTHING, rows))
     kinds = slices(rows.clear(), rows)
     assert kinds.shape == (0, 4)
     assert slices(rows, rows.clear()).shape == (1, 4), (
@@ -150,7 +108,6 @@ def test_no_examples():
     )
     assert slices(rows.head(1), rows).shape == (0, 4)
     assert kinds.schema == slices(rows, rows).schema
-    assert evaluate(*NOTHING, kinds, rows).rows() == [("all", "all", 0, None, None, 0.0, None)]
 
 
 ONE = np.array([[1, 2]]), np.array([1])
@@ -162,19 +119,10 @@ ONE = np.array([[1, 2]]), np.array([1])
         (lambda: recall(*ONE, k=0), "k is 0: at least one"),
         (lambda: mrr(*ONE, k=-1), "k is -1"),
         (lambda: coverage(ONE[0], 5, k=0), "k is 0"),
-        (lambda: popularity_bias(*ONE, trained({1: 1}), k=0), "k is 0"),
         (lambda: recall(ONE[0], np.array([1, 2])), "1 rows of answers for 2 labels"),
         (lambda: mrr(ONE[0], np.array([1, 2])), "1 rows of answers for 2 labels"),
         (lambda: coverage(ONE[0], 1), "answers hold 2 articles and the catalogue 1: count"),
         (lambda: coverage(NOTHING[0], 0), "answers hold 0 articles and the catalogue 0"),
-        (
-            lambda: evaluate(*ONE, pl.DataFrame({"a": [1, 2]}), trained({1: 1})),
-            "1 labels and 2 rows of slices",
-        ),
-        (
-            lambda: evaluate(*ONE, pl.DataFrame({"a": [1]}), trained({1: 1})),
-            "hold 2 articles and the catalogue 1",
-        ),
     ],
 )
 def test_bad_input_is_named(call, says):
@@ -203,9 +151,9 @@ def test_slices_by_hand():
         (3, 9, day * 98, "clicks"),
         (5, 4, 0, "clicks"),
     )
-    found = slices(rows.sample(fraction=1, shuffle=True, seed=1), known)
-    assert found.columns == ["session_length", "article_age_days", "repeat", "event_type"]
-    assert found.rows() == [
+    by = slices(rows.sample(fraction=1, shuffle=True, seed=1), known)
+    assert by.columns == ["session_length", "article_age_days", "repeat", "event_type"]
+    assert by.rows() == [
         ("1", "<1", "new", "carts"),
         ("2", "1-7", "repeat", "orders"),
         ("3-5", "1-7", "repeat", "clicks"),
@@ -264,72 +212,20 @@ events = st.tuples(st.integers(0, 1), st.integers(0, 5), steps, st.sampled_from(
 @settings(max_examples=200, deadline=None, database=None)
 def test_slices_equal_a_slow_loop_in_the_order_of_the_examples(rows, known, text):
     kind = pl.String if text else pl.Enum(EVENT_TYPES)
-    made, trained_on = (frame(*part).cast({"type": kind}) for part in (rows, known))
-    found, examples = slices(made, trained_on), SPEC.examples(made)
-    assert found.rows() == slow_slices(made.rows(), first_seen(trained_on))
-    assert found.height == len(examples)
+    made, trained_on = (frame(*events).cast({"type": kind}) for events in (rows, known))
+    by, examples = slices(made, trained_on), SPEC.examples(made)
+    assert by.rows() == slow_slices(made.rows(), first_seen(trained_on))
+    assert by.height == len(examples)
     # A short prefix is in the inputs as a whole, and there the label is looked for once more.
     again = (examples.inputs["article_ids"] == examples.labels[:, None]).any(1)
     short = (examples.inputs["article_ids"] == PADDING).any(1)
-    assert ((found["repeat"] == "repeat").to_numpy() == again)[short].all()
+    assert ((by["repeat"] == "repeat").to_numpy() == again)[short].all()
 
 
 def test_a_repeat_may_be_older_than_what_the_model_looks_at():
     rows = frame(*((0, aid, aid, "clicks") for aid in range(LENGTH + 1)), (0, 0, 99, "clicks"))
     assert 0 not in SPEC.examples(rows).inputs["article_ids"][-1]
     assert slices(rows, rows)["repeat"].to_list() == [*["new"] * LENGTH, "repeat"]
-
-
-def test_evaluate_by_hand():
-    known = trained({1: 4, 2: 2, 3: 2})
-    rows = frame(
-        (0, 1, 1, "clicks"),
-        (0, 2, DAY_MS, "clicks"),
-        (0, 2, DAY_MS + 1, "carts"),
-        (1, 3, 2, "clicks"),
-    )
-    rows = pl.concat([rows, frame((1, 8, 3, "orders"))])
-    examples = SPEC.examples(rows)
-    assert examples.labels.tolist() == [2, 2, 8]
-    answers = np.array([[1, 2, 3], [2, 1, 3], [1, 2, PADDING]])
-    found = evaluate(answers, examples.labels, slices(rows, known), known)
-    assert found.columns == [
-        "slice",
-        "value",
-        "examples",
-        "recall@20",
-        "mrr@20",
-        "coverage@20",
-        "popularity_bias@20",
-    ]
-    shown, chosen = (4 + 2 + 2 + 2 + 4 + 2 + 4 + 2) / 8, (2 + 2 + 0) / 3
-    assert found.row(0) == ("all", "all", 3, 2 / 3, 0.5, 1.0, pytest.approx(shown / chosen))
-    assert found[1:].rows() == [
-        ("session_length", "1", 2, 0.5, 0.25, None, None),
-        ("session_length", "2", 1, 1, 1, None, None),
-        ("article_age_days", "unseen", 1, 0, 0, None, None),
-        ("article_age_days", "1-7", 2, 1, 0.75, None, None),
-        ("repeat", "new", 2, 0.5, 0.25, None, None),
-        ("repeat", "repeat", 1, 1, 1, None, None),
-        ("event_type", "clicks", 1, 1, 0.5, None, None),
-        ("event_type", "carts", 1, 1, 1, None, None),
-        ("event_type", "orders", 1, 0, 0, None, None),
-    ]
-    best = evaluate(answers, examples.labels, pl.DataFrame({"half": [1, 1, 2]}), known, k=1)
-    assert best.columns[3:] == ["recall@1", "mrr@1", "coverage@1", "popularity_bias@1"]
-    assert best.rows() == [
-        ("all", "all", 3, 1 / 3, 1 / 3, 2 / 3, pytest.approx((10 / 3) / chosen)),
-        ("half", "1", 2, 0.5, 0.5, None, None),
-        ("half", "2", 1, 0, 0, None, None),
-    ]
-
-
-def test_unseen_labels_leave_the_bias_undefined():
-    rows = frame((0, 8, 0, "clicks"), (0, 9, 1, "clicks"))
-    known = trained({1: 1})
-    found = evaluate(np.array([[1]]), np.array([9]), slices(rows, known), known)
-    assert found.row(0) == ("all", "all", 1, 0, 0, 1, None)
-    assert found.filter(slice="article_age_days")["value"].to_list() == ["unseen"]
 
 
 def lines_run(call) -> int:
@@ -367,42 +263,22 @@ def test_200_000_examples_take_no_loop_and_equal_one_on_a_sample():
     answers = rng.integers(-1, 1000, (len(labels), LENGTH))
     assert len(labels) >= 200_000
 
-    frames = []
+    results = []
     lines = lines_run(
-        lambda: frames.extend([by := slices(rows, known), evaluate(answers, labels, by, known)])
+        lambda: results.extend([slices(rows, known), recall(answers, labels), mrr(answers, labels)])
     )
     assert lines < len(labels) / 20, "a loop over the examples runs a line for each of them"
 
-    by, found = frames
+    by, hits, gains = results
     sample = rng.choice(len(labels), 2000, replace=False)
     ranks = [slow_rank(answers[i].tolist(), labels[i], 20) for i in sample]
-    assert recall(answers, labels)[sample].tolist() == [float(rank is not None) for rank in ranks]
-    assert mrr(answers, labels)[sample].tolist() == [1 / rank if rank else 0 for rank in ranks]
+    assert hits[sample].tolist() == [float(rank is not None) for rank in ranks]
+    assert gains[sample].tolist() == [1 / rank if rank else 0 for rank in ranks]
     some = slow_slices(rows.filter(pl.col("session") < 1000).rows(), first_seen(known))
     assert len(some) > 4000
     assert by.head(len(some)).rows() == some
     assert {len(set(values)) for values in zip(*some, strict=True)} == {2, 3, 5}, (
         "every bucket occurs"
-    )
-
-    scores = by.with_columns(hit=recall(answers, labels), gain=mrr(answers, labels))
-    for name, value, count, hits, gains, *_ in found[1:].rows():
-        part = scores.filter(pl.col(name).cast(pl.String) == value)
-        assert (part.height, part["hit"].mean(), part["gain"].mean()) == (
-            count,
-            pytest.approx(hits),
-            pytest.approx(gains),
-        )
-    assert found.row(0)[:5] == (
-        "all",
-        "all",
-        len(labels),
-        *map(pytest.approx, scores.select("hit", "gain").mean().row(0)),
-    )
-    first = [answers[:1000].tolist(), labels[:1000].tolist()]
-    counts = Counter(known["aid"].to_list())
-    assert popularity_bias(answers[:1000], labels[:1000], known) == pytest.approx(
-        slow_bias(*first, counts, 20)
     )
 
 
@@ -422,8 +298,8 @@ def real() -> dict[str, pl.DataFrame]:
 
 def newest_first(prefixes: list[list[int]]) -> np.ndarray:
     """The different articles of each prefix, newest first: int64 (n, 20), then padding."""
-    found = [[*dict.fromkeys(reversed(prefix))][:LENGTH] for prefix in prefixes]
-    return np.array([answers + [PADDING] * (LENGTH - len(answers)) for answers in found])
+    lists = [[*dict.fromkeys(reversed(prefix))][:LENGTH] for prefix in prefixes]
+    return np.array([answers + [PADDING] * (LENGTH - len(answers)) for answers in lists])
 
 
 def predictions(keys: pl.DataFrame, answers: np.ndarray) -> pl.DataFrame:
@@ -438,17 +314,15 @@ def predictions(keys: pl.DataFrame, answers: np.ndarray) -> pl.DataFrame:
 @pytest.mark.parametrize("name", WHOLE)
 def test_recall_of_clicks_is_what_otto_s_evaluation_says(real, name):
     """Of the newest articles of each cut session."""
-    cut = otto_protocol.truncate(real[name], otto_protocol.positions(real[name], SEED))
-    sessions = cut.prefixes.group_by("session").agg("aid")
-    prefixes = cut.labels.join(sessions, on="session", maintain_order="left")["aid"]
+    cut, labels = cut_sessions(real[name], SEED)
+    sessions = cut.group_by("session").agg("aid")
+    prefixes = labels.join(sessions, on="session", maintain_order="left")["aid"]
     answers = newest_first(prefixes.to_list())
     published = WHOLE[name][2]["clicks"]
-    assert recall(answers, cut.labels["clicks"].to_numpy()).mean() == pytest.approx(
-        published, rel=1e-12
-    )
-    assert otto_protocol.recall(cut.labels, predictions(cut.labels, answers))[
-        "clicks"
-    ] == pytest.approx(published)
+    hits = recall(answers, labels["clicks"].to_numpy())
+    assert hits.mean() == pytest.approx(published, rel=1e-12)
+    theirs = otto_protocol.recall(labels, predictions(labels, answers))
+    assert theirs["clicks"] == pytest.approx(published)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -475,17 +349,13 @@ def test_clicks_after_every_prefix_agree_with_otto_s_protocol(real, name):
 
     follows = (by["event_type"] == "clicks").to_numpy()
     assert clicks[follows].tolist() == examples.labels[follows].tolist()
-    found = evaluate(answers, examples.labels, by, rows)
-    [row] = found.filter(slice="event_type", value="clicks").rows(named=True)
-    assert row["examples"] == follows.sum()
-    assert row["recall@20"] == pytest.approx(
-        otto_protocol.recall(theirs.filter(follows), given)["clicks"], rel=1e-12
-    )
+    own = recall(answers, examples.labels)[follows].mean()
+    theirs_of_these = otto_protocol.recall(theirs.filter(follows), given)
+    assert own == pytest.approx(theirs_of_these["clicks"], rel=1e-12)
     ranks = [
         slow_rank(a, label, 20)
         for a, label in zip(answers[follows].tolist(), clicks[follows], strict=True)
     ]
-    assert row["mrr@20"] == pytest.approx(
-        sum(1 / rank for rank in ranks if rank) / len(ranks), rel=1e-12
-    )
-    assert 0 < row["mrr@20"] < row["recall@20"] < 1
+    own_mrr = mrr(answers, examples.labels)[follows].mean()
+    assert own_mrr == pytest.approx(sum(1 / rank for rank in ranks if rank) / len(ranks), rel=1e-12)
+    assert 0 < own_mrr < own < 1

@@ -67,10 +67,10 @@ def rows():
 
 def train_whole(rows: pl.DataFrame, folder: Path) -> TrainingResult:
     """With the ranker in the file, which so few sessions would not earn a place in it."""
-    from models.session_recommender import training
+    from models.session_recommender import selection
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "choose", lambda hits: "ranker")
+        patch.setattr(selection, "choose", lambda hits: "ranker")
         return SPEC.train(rows, Params.tiny(), TrainingContext(folder))
 
 
@@ -144,7 +144,7 @@ def tiny_shop() -> pl.DataFrame:
 
 def test_pairs_by_hand():
     e = events(tiny_shop())
-    found = pairs(e, Catalogue(np.array([10, 20, 30, 40])).rows(e.aid), 21)
+    summed = pairs(e, Catalogue(np.array([10, 20, 30, 40])).rows(e.aid), 21)
     slow, fast = np.exp(-7 / 60), np.exp(-1)
     expected = {
         # w, recent, next, before, together; 10, 10, 20 has 10 > 20 twice, once with an event in
@@ -156,8 +156,8 @@ def test_pairs_by_hand():
         (2, 0): (0.49, 0.7, 0, 0, 1),
         (2, 1): (0.7 * (1 + slow), 1 + fast, 0, 2, 2),
     }
-    assert [*zip(found["a"], found["b"], strict=True)] == [*expected]
-    values = found.select("w", "recent", "next", "before", "together").to_numpy()
+    assert [*zip(summed["a"], summed["b"], strict=True)] == [*expected]
+    values = summed.select("w", "recent", "next", "before", "together").to_numpy()
     assert values == pytest.approx(np.array([*expected.values()]), rel=1e-6)
 
 
@@ -173,9 +173,9 @@ def test_events_further_apart_than_ten_are_not_together():
             }
         )
     )
-    found = pairs(e, e.aid, 21).filter(pl.col("a") == 0)
-    assert found["b"].to_list() == [*range(1, 11)]
-    assert found["w"].to_numpy() == pytest.approx(0.7 ** np.arange(10), rel=1e-6)
+    summed = pairs(e, e.aid, 21).filter(pl.col("a") == 0)
+    assert summed["b"].to_list() == [*range(1, 11)]
+    assert summed["w"].to_numpy() == pytest.approx(0.7 ** np.arange(10), rel=1e-6)
 
 
 def test_covisitation_by_hand():
@@ -214,7 +214,7 @@ def test_covisitation_by_hand():
 
 
 def test_a_simpler_model_is_trusted_unless_a_better_one_is_better_by_more_than_chance():
-    from models.session_recommender.training import choose
+    from models.session_recommender.selection import choose
 
     rng = np.random.default_rng(0)
     table = (rng.random(4000) < 0.50).astype(float)
@@ -324,35 +324,37 @@ def test_small_catalogue_is_padded(tmp_path):
 
 @pytest.fixture
 def untaught(monkeypatch):
-    """Courses learn nothing and only list what they would have learnt."""
-    from models.session_recommender.training import Course
+    """Trainings learn nothing and only list what they would have learnt."""
+    from models.session_recommender import fit
 
     names = []
-    monkeypatch.setattr(
-        Course,
-        "_fit",
-        lambda self, task, batches, validation, epochs, name, share: names.append(name),
-    )
+    monkeypatch.setattr(fit, "fit", lambda stage, work: names.append(stage.name))
     return names
 
 
 def run(rows, work, params=None):
-    """A course that has been run, and its encoder's weights before."""
+    """A training that has been run, and its encoder's weights before."""
     import torch
 
-    from models.session_recommender.training import Course
+    from models.session_recommender import fit
+    from models.session_recommender.history import History
+    from models.session_recommender.training import PrequentialTraining
 
     e = events(rows)
     torch.manual_seed(0)
-    course = Course(e, Catalogue(np.unique(e.aid)), params or Params.tiny(), work)
-    before = {name: value.clone() for name, value in course.encoder.state_dict().items()}
-    course.run()
-    return course, before
+    history = History(e, Catalogue(np.unique(e.aid)))
+    prequential = PrequentialTraining(history, params or Params.tiny(), work)
+    before = {name: value.clone() for name, value in prequential.encoder.state_dict().items()}
+    for stage in prequential.stages():
+        fit.fit(stage, work)
+        prequential.record(stage)
+    prequential.select()
+    return prequential, before
 
 
 def test_warm_start_keeps_what_is_known(rows, trained, untaught, tmp_path):
     more = pl.concat([rows, sessions(60, articles=400, seed=2, first=600)])
-    course, _ = run(more, TrainingContext(tmp_path, trained.weights))
+    prequential, _ = run(more, TrainingContext(tmp_path, trained.weights))
     assert "older" not in untaught
     assert len([name for name in untaught if name.startswith("block-")]) == 5
     assert (
@@ -360,13 +362,13 @@ def test_warm_start_keeps_what_is_known(rows, trained, untaught, tmp_path):
         >= START + 600 * 60_000
     )
     before = load_file(trained.weights)
-    row = course.catalogue.rows(before["catalogue"])
-    assert len(row) < len(course.catalogue.ids)
-    state = {name: value.numpy() for name, value in course.encoder.state_dict().items()}
+    row = prequential.history.catalogue.rows(before["catalogue"])
+    assert len(row) < len(prequential.history.catalogue.ids)
+    state = {name: value.numpy() for name, value in prequential.encoder.state_dict().items()}
     assert np.array_equal(state.pop("articles")[row], before["encoder.articles"][: len(row)])
     assert all(np.array_equal(value, before[f"encoder.{name}"]) for name, value in state.items())
     assert {name for name in before if name.startswith("ranker.")} == {
-        f"ranker.{n}" for n in course.ranker_state
+        f"ranker.{n}" for n in prequential.parent_ranker
     }
 
 
@@ -375,14 +377,14 @@ def test_a_new_article_starts_near_those_it_was_seen_with(rows, trained, untaugh
     session = pl.DataFrame(
         {"session": 700, "aid": [old, new], "ts": [START + 10**8] * 2, "type": "clicks"}
     )
-    course, before = run(
+    prequential, before = run(
         pl.concat([rows, session.cast(rows.schema), sessions(20, seed=2, first=710)]),
         TrainingContext(tmp_path, trained.weights),
     )
-    vectors = course.encoder.articles.detach().numpy()
-    a, b = vectors[course.catalogue.rows(np.array([old, new]))]
+    vectors = prequential.encoder.articles.detach().numpy()
+    a, b = vectors[prequential.history.catalogue.rows(np.array([old, new]))]
     assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.9
-    drawn = before["articles"][course.catalogue.rows(np.array([new]))[0]].numpy()
+    drawn = before["articles"][prequential.history.catalogue.rows(np.array([new]))[0]].numpy()
     assert b @ drawn / np.linalg.norm(b) / np.linalg.norm(drawn) < 0.9
 
 
@@ -400,11 +402,14 @@ def test_warm_start_keeps_an_article_that_was_away_for_a_while(rows, trained, un
             sessions(20, seed=2, first=710).filter(pl.col("aid") != away),
         ]
     )
-    course, _ = run(more, TrainingContext(tmp_path, trained.weights))
+    prequential, _ = run(more, TrainingContext(tmp_path, trained.weights))
     before = load_file(trained.weights)
     expected = before["encoder.articles"][Catalogue(before["catalogue"]).rows(np.array([away]))]
     assert np.array_equal(
-        course.encoder.articles.detach().numpy()[course.catalogue.rows(np.array([away]))], expected
+        prequential.encoder.articles.detach().numpy()[
+            prequential.history.catalogue.rows(np.array([away]))
+        ],
+        expected,
     )
 
 
@@ -417,14 +422,14 @@ def test_a_warm_training_is_shorter(rows, trained, tmp_path):
 
 def test_parent_of_another_shape_is_a_cold_start(rows, trained, untaught, tmp_path):
     other = Params.tiny().model_copy(update={"dim": 8})
-    course, before = run(rows, TrainingContext(tmp_path, trained.weights), other)
+    prequential, before = run(rows, TrainingContext(tmp_path, trained.weights), other)
     assert untaught[0] == "older"
     assert all(
-        (course.encoder.state_dict()[name] == value).all()
+        (prequential.encoder.state_dict()[name] == value).all()
         for name, value in before.items()
         if name != "articles"
     )
-    assert course.ranker_state is None
+    assert prequential.parent_ranker is None
 
 
 def test_parent_of_another_structure_is_a_cold_start(rows, trained, untaught, tmp_path):
@@ -439,10 +444,10 @@ def test_parent_of_another_structure_is_a_cold_start(rows, trained, untaught, tm
     }
     state["encoder.event.weight"] = state.pop("encoder.attention.join.weight")
     save_file(state, tmp_path / "earlier.safetensors", metadata)
-    course, before = run(rows, TrainingContext(tmp_path, tmp_path / "earlier.safetensors"))
+    prequential, before = run(rows, TrainingContext(tmp_path, tmp_path / "earlier.safetensors"))
     assert untaught[0] == "older"
     assert all(
-        (course.encoder.state_dict()[name] == value).all()
+        (prequential.encoder.state_dict()[name] == value).all()
         for name, value in before.items()
         if name != "articles"
     )
@@ -461,13 +466,15 @@ def test_parent_s_ranker_of_another_shape_is_left_out(rows, trained, untaught, t
 
 
 def test_parity_notices_a_shuffled_vocabulary(rows, baseline, tmp_path):
+    from models.session_recommender.covisitation_index import CovisitationIndex
     from models.session_recommender.export import parity
-    from models.session_recommender.scorer import Known, Scorer
+    from models.session_recommender.scorer import Scorer
     from models.session_recommender.training import inputs
 
     e = events(rows)
     catalogue = Catalogue(np.unique(e.aid))
-    scorer, newest = Scorer(Known(covisit(e, catalogue))), [values[-500:] for values in inputs(e)]
+    scorer = Scorer(CovisitationIndex(covisit(e, catalogue)))
+    newest = [values[-500:] for values in inputs(e)]
     assert parity(scorer, catalogue, baseline, newest).passed
     model = onnx.load(baseline)
     raw = next(i for i in model.graph.initializer if i.name == "raw")
@@ -480,10 +487,10 @@ def test_parity_notices_a_shuffled_vocabulary(rows, baseline, tmp_path):
 
 def test_golden_requests_are_answered(contract):
     golden = SPEC.golden()
-    found = SPEC.answers(answer(contract, SPEC.tensors(golden)))
-    assert len(found) == len(golden)
-    assert all(len(a["article_ids"]) == len(a["scores"]) == LENGTH for a in found)
-    json.dumps(found)
+    answers = SPEC.answers(answer(contract, SPEC.tensors(golden)))
+    assert len(answers) == len(golden)
+    assert all(len(a["article_ids"]) == len(a["scores"]) == LENGTH for a in answers)
+    json.dumps(answers)
 
 
 @pytest.mark.parametrize(
@@ -521,11 +528,11 @@ def test_requests_by_hand():
         {"aid": 8, "ts": None},
         {"aid": 9, "type": "orders"},
     ]
-    found = SPEC.tensors([{"events": events}, {"events": []}])
+    inputs = SPEC.tensors([{"events": events}, {"events": []}])
     nothing = [-1] * (LENGTH - 3)
-    assert found["article_ids"].tolist() == [[7, 8, 9, *nothing], [-1] * LENGTH]
-    assert found["types"].tolist() == [[1, 0, 2, *nothing], [-1] * LENGTH]
-    assert found["times"].tolist() == [[START, -1, -1, *nothing], [-1] * LENGTH]
+    assert inputs["article_ids"].tolist() == [[7, 8, 9, *nothing], [-1] * LENGTH]
+    assert inputs["types"].tolist() == [[1, 0, 2, *nothing], [-1] * LENGTH]
+    assert inputs["times"].tolist() == [[START, -1, -1, *nothing], [-1] * LENGTH]
 
 
 def test_monitored_columns_by_hand():
@@ -540,32 +547,34 @@ def test_monitored_columns_by_hand():
     old = pl.DataFrame(
         {"session": [1, 2], "aid": [1, 1], "ts": [START] * 2, "type": ["clicks"] * 2}
     )
-    known = SPEC.training_profile(old.lazy()).collect()
-    assert known.to_dict(as_series=False) == {"aid": [1], "ts": [START], "seen": [2]}
-    found = SPEC.monitored(new.lazy(), known).collect().to_dict(as_series=False)
-    assert set(found) == {"unseen", "popularity", "carts", "orders"}
-    assert found["unseen"] == [False, True, False]
-    assert found["popularity"] == pytest.approx([np.log(3), 0, np.log(3)])
-    assert (found["carts"], found["orders"]) == ([False, True, False], [False, False, True])
+    profile = SPEC.training_profile(old.lazy()).collect()
+    assert profile.to_dict(as_series=False) == {"aid": [1], "ts": [START], "seen": [2]}
+    monitored = SPEC.monitored(new.lazy(), profile).collect().to_dict(as_series=False)
+    assert set(monitored) == {"unseen", "popularity", "carts", "orders"}
+    assert monitored["unseen"] == [False, True, False]
+    assert monitored["popularity"] == pytest.approx([np.log(3), 0, np.log(3)])
+    assert (monitored["carts"], monitored["orders"]) == ([False, True, False], [False, False, True])
 
 
 @pytest.mark.parametrize("scale", [1, 2**40], ids=["dense", "sparse"])
 def test_what_is_known_of_an_article_is_found_however_ids_are_given(scale):
-    known = pl.DataFrame(
+    profile = pl.DataFrame(
         {"aid": np.array([0, 1, 3]) * scale, "seen": pl.Series([1, 2, 9], dtype=pl.UInt32)}
     )
     asked = [0, scale, 2 * scale, 3 * scale, 4 * scale, 2**63 - 1]
-    found = SPEC.monitored(pl.LazyFrame({"aid": asked, "type": ["clicks"] * 6}), known).collect()
-    assert found["unseen"].to_list() == [False, False, True, False, True, True]
-    assert found["popularity"].to_list() == pytest.approx(
+    monitored = SPEC.monitored(
+        pl.LazyFrame({"aid": asked, "type": ["clicks"] * 6}), profile
+    ).collect()
+    assert monitored["unseen"].to_list() == [False, False, True, False, True, True]
+    assert monitored["popularity"].to_list() == pytest.approx(
         [np.log(2), np.log(3), 0, np.log(10), 0, 0]
     )
 
 
 def test_what_is_known_is_enough_for_slices_and_coverage(rows):
-    known = SPEC.training_profile(rows.lazy()).collect()
-    assert SPEC.slices(rows, known).equals(SPEC.slices(rows, rows))
-    assert known.height == rows["aid"].n_unique()
+    profile = SPEC.training_profile(rows.lazy()).collect()
+    assert SPEC.slices(rows, profile).equals(SPEC.slices(rows, rows))
+    assert profile.height == rows["aid"].n_unique()
 
 
 def test_nothing_to_learn_is_refused(rows, tmp_path):

@@ -1,5 +1,4 @@
-"""What happens inside a training: loss, causality, the order of time, kills, several processes,
-reports."""
+"""Inside a training: loss, causality, the order of time, kills, several processes, reports."""
 
 import itertools
 import json
@@ -21,25 +20,24 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.session_recommender import SPEC, Params, metrics, objectives, training
+from models.session_recommender import SPEC, Params, blocks, metrics, objectives, training
 from models.session_recommender import fit as fit_module
 from models.session_recommender.batches import LONGEST, Batches, Sequences
+from models.session_recommender.blocks import Block, ranker_batches
 from models.session_recommender.covisitation import PAIRS, covisit
+from models.session_recommender.covisitation_index import CANDIDATES, Candidates, CovisitationIndex
 from models.session_recommender.encoder import Encoder, Session, newest, pauses
 from models.session_recommender.features import LENGTH, Catalogue, Events, events, prefixes
-from models.session_recommender.fit import fit
-from models.session_recommender.objectives import (
-    Block,
-    EncoderTask,
-    RankerTask,
-    Task,
-    ranker_batches,
-)
-from models.session_recommender.runtime import one_thread, quiet
+from models.session_recommender.fit import Stage, fit
+from models.session_recommender.history import History
+from models.session_recommender.initial_vectors import propagate
+from models.session_recommender.objectives import EncoderTask, RankerTask, Task
+from models.session_recommender.ranker import Ranker, rank
+from models.session_recommender.runtime import one_thread, silence_libraries
 from models.session_recommender.schema import EVENT_TYPES
-from models.session_recommender.scorer import CANDIDATES, Candidates, Known, Ranker, Scorer, rank
-from models.session_recommender.training import BLOCKS, NEWEST, Course, cuts, placed
-from models.spec import TrainingContext, TrainingResult, ignore_progress
+from models.session_recommender.scorer import Scorer
+from models.session_recommender.training import BLOCKS, NEWEST, PrequentialTraining
+from models.spec import TrainingContext, TrainingResult
 from tests.conftest import ROOT
 from tests.models.test_session_recommender import START, sessions
 
@@ -80,9 +78,9 @@ def catalogue(e) -> Catalogue:
 
 
 @pytest.fixture(scope="module")
-def known(e, catalogue) -> Known:
-    """Does not know the catalogue's last articles."""
-    return Known(covisit(e, catalogue))
+def index(e, catalogue) -> CovisitationIndex:
+    """Lacks the catalogue's last articles."""
+    return CovisitationIndex(covisit(e, catalogue))
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +90,8 @@ def encoder(catalogue) -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def scorer(known, encoder) -> Scorer:
-    return Scorer(known, encoder, shaken(Ranker(known.articles.numpy()))).eval()
+def scorer(index, encoder) -> Scorer:
+    return Scorer(index, encoder, shaken(Ranker(index.articles.numpy()))).eval()
 
 
 def drawn(n: int, length: int, articles: int, seed: int = 0) -> Session:
@@ -120,15 +118,14 @@ def test_a_sampled_catalogue_gives_an_unbiased_sum():
     torch.manual_seed(0)
     table, queries = 0.5 * torch.randn(400, 8), torch.randn(6, 8)
     articles, own = torch.arange(1, 400, 2), torch.tensor([1, 5, 7, 21, 399])
-    found = torch.stack(
-        [
-            objectives.catalogue_logsumexp(queries, table.__getitem__, articles, own, 40).double()
-            for _ in range(1500)
-        ]
-    ).exp()
-    deviation = found.std(0) / len(found) ** 0.5
-    assert ((found.mean(0) - slow_sum(queries, table[articles])).abs() < 4 * deviation).all()
-    assert (deviation < 0.05 * found.mean(0)).all(), "the bound above says something"
+    logs = [
+        objectives.catalogue_logsumexp(queries, table.__getitem__, articles, own, 40).double()
+        for _ in range(1500)
+    ]
+    sums = torch.stack(logs).exp()
+    deviation = sums.std(0) / len(sums) ** 0.5
+    assert ((sums.mean(0) - slow_sum(queries, table[articles])).abs() < 4 * deviation).all()
+    assert (deviation < 0.05 * sums.mean(0)).all(), "the bound above says something"
     whole = objectives.catalogue_logsumexp(queries, table.__getitem__, articles, own, 200)
     assert whole.double().exp().numpy() == pytest.approx(
         slow_sum(queries, table[articles]).numpy(), rel=1e-4
@@ -141,10 +138,10 @@ def test_the_batch_s_own_articles_are_counted_exactly_in_every_sample():
     table, queries, own = torch.zeros(300, 8), torch.randn(3, 8), torch.tensor([4, 250])
     table[own] = torch.randn(2, 8)
     for _ in range(50):
-        found = objectives.catalogue_logsumexp(
+        sampled = objectives.catalogue_logsumexp(
             queries, table.__getitem__, torch.arange(300), own, 20
         )
-        assert found.double().exp().numpy() == pytest.approx(
+        assert sampled.double().exp().numpy() == pytest.approx(
             slow_sum(queries, table).numpy(), rel=1e-5
         )
 
@@ -155,8 +152,10 @@ def test_a_sample_may_be_smaller_than_the_batch(count):
     torch.manual_seed(0)
     table, queries, own = torch.randn(6, 8), torch.randn(5, 8), torch.arange(count)
     for _ in range(20):
-        found = objectives.catalogue_logsumexp(queries, table.__getitem__, torch.arange(6), own, 2)
-        assert found.double().exp().numpy() == pytest.approx(
+        sampled = objectives.catalogue_logsumexp(
+            queries, table.__getitem__, torch.arange(6), own, 2
+        )
+        assert sampled.double().exp().numpy() == pytest.approx(
             slow_sum(queries, table).numpy(), rel=1e-5
         )
 
@@ -169,7 +168,9 @@ def encoded(encoder: Encoder, session: Session, nothing: int) -> tuple[Tensor, T
         return encoder(encoder.vectors(session.rows), session, session.rows < nothing)
 
 
-def slow_loss(encoder: Encoder, batch: Session, compared: list[int], worth: list[float]) -> Tensor:
+def slow_loss(
+    encoder: Encoder, batch: Session, compared: list[int], event_weights: list[float]
+) -> Tensor:
     """Position by position, from nothing but the events before it."""
     losses, weights = [], []
     vectors = encoder.vectors(torch.arange(len(encoder.articles)))
@@ -186,14 +187,14 @@ def slow_loss(encoder: Encoder, batch: Session, compared: list[int], worth: list
             ]
             probabilities = torch.stack(logits).softmax(0)
             losses.append(-probabilities[compared.index(int(rows[i]))].log())
-            weights.append(worth[int(kinds[i])])
+            weights.append(event_weights[int(kinds[i])])
     return (torch.stack(losses) * torch.tensor(weights)).sum() / sum(weights)
 
 
 @pytest.fixture
 def timely(monkeypatch):
-    """No session's times are forgotten."""
-    monkeypatch.setattr(objectives, "forgotten", lambda times: times)
+    """No session's times are dropped."""
+    monkeypatch.setattr(objectives, "drop_times", lambda times: times)
 
 
 def padded(e: Events, catalogue: Catalogue, n: int) -> Session:
@@ -206,13 +207,13 @@ PARAMS = Params.tiny().model_copy(
 )
 
 
-def test_the_loss_and_its_gradients_equal_a_slow_softmax(e, catalogue, known, timely):
+def test_the_loss_and_its_gradients_equal_a_slow_softmax(e, catalogue, index, timely):
     encoder = shaken(Encoder(catalogue.size, 16))
-    compared = np.flatnonzero(known.known(torch.arange(catalogue.size)).numpy())
+    compared = np.flatnonzero(index.is_seen(torch.arange(catalogue.size)).numpy())
     assert len(compared) < len(catalogue.ids)
     batch, results = padded(e, catalogue, 12), []
     assert len(set(batch.rows[0].tolist())) < len(batch.rows[0]), "an article occurs twice"
-    task = EncoderTask(encoder, PARAMS, known, compared, 1e-3).eval()
+    task = EncoderTask(encoder, PARAMS, index, compared, 1e-3).eval()
     for call in (
         lambda: task.loss(batch),
         lambda: slow_loss(encoder, batch, compared.tolist(), [1.0, 3.0, 0.5]),
@@ -227,10 +228,10 @@ def test_the_loss_and_its_gradients_equal_a_slow_softmax(e, catalogue, known, ti
         assert torch.allclose(ours, slow, rtol=1e-3, atol=1e-5)
 
 
-def test_a_batch_of_nothing_worth_learning_does_no_harm(e, catalogue, known, timely, scorer):
+def test_a_batch_of_nothing_worth_learning_does_no_harm(e, catalogue, index, timely, scorer):
     params = PARAMS.model_copy(update={"cart_weight": 0.0})
     task = EncoderTask(
-        Encoder(catalogue.size, 16), params, known, np.arange(len(catalogue.ids)), 1e-3
+        Encoder(catalogue.size, 16), params, index, np.arange(len(catalogue.ids)), 1e-3
     )
     batch = padded(e, catalogue, 8)
     carts = torch.where(batch.kinds < 0, -1, 1)
@@ -250,7 +251,7 @@ def test_the_loss_stays_a_number_where_articles_never_return(timely):
         "aid": rows.flatten().numpy(),
         "ts": START + np.arange(384),
     }
-    table = Known(
+    table = CovisitationIndex(
         covisit(events(pl.DataFrame(frame).with_columns(type=pl.lit("clicks"))), catalogue)
     )
     encoder = Encoder(catalogue.size, 64, dropout=0.4)
@@ -264,9 +265,9 @@ def test_the_loss_stays_a_number_where_articles_never_return(timely):
 def test_every_tenth_session_is_learnt_from_without_its_times():
     torch.manual_seed(0)
     times = drawn(5000, 4, 9).times
-    found = objectives.forgotten(times)
-    without = (found == -1).all(1)
-    assert (found[~without] == times[~without]).all()
+    kept = objectives.drop_times(times)
+    without = (kept == -1).all(1)
+    assert (kept[~without] == times[~without]).all()
     assert 0.08 < without.float().mean() < 0.12
 
 
@@ -287,9 +288,9 @@ def test_what_is_expected_after_an_event_does_not_depend_on_later_ones(k, encode
         )
         if later.rows.shape[1] == 3:
             changed.rows[:, -1] = catalogue.nothing
-        found = encoded(encoder, changed, catalogue.nothing)
-        torch.testing.assert_close(found[0][:, :k], expected[:, :k], atol=1e-4, rtol=1e-5)
-        torch.testing.assert_close(found[1][:, :k, :k], again[:, :k, :k], atol=1e-4, rtol=1e-5)
+        vectors, biases = encoded(encoder, changed, catalogue.nothing)
+        torch.testing.assert_close(vectors[:, :k], expected[:, :k], atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(biases[:, :k, :k], again[:, :k, :k], atol=1e-4, rtol=1e-5)
 
 
 def test_what_an_event_changes_is_seen_after_it(encoder, catalogue):
@@ -301,19 +302,20 @@ def test_what_an_event_changes_is_seen_after_it(encoder, catalogue):
         values[:, 5] = (values[:, 5] + shift) % {"rows": len(catalogue.ids), "kinds": 3}.get(
             name, 2**62
         )
-        found, _ = encoded(encoder, session._replace(**{name: values}), catalogue.nothing)
-        differs = (found - expected).abs().amax(2) > 1e-3
+        vectors, _ = encoded(encoder, session._replace(**{name: values}), catalogue.nothing)
+        differs = (vectors - expected).abs().amax(2) > 1e-3
         assert differs[:, 6].float().mean() > 0.9
         assert not differs[:, :5].any()
         assert differs[:, 5].any()
 
 
-def dense(found: Candidates, size: int) -> Tensor:
+def dense(candidates: Candidates, size: int) -> Tensor:
     """The encoder's score of every row, from candidates that are all rows."""
-    return torch.zeros(len(found.rows), size).scatter(1, found.rows, found.cosine)
+    zeros = torch.zeros(len(candidates.rows), size)
+    return zeros.scatter(1, candidates.rows, candidates.cosine)
 
 
-def test_serving_computes_what_training_computed(e, catalogue, known, encoder):
+def test_serving_computes_what_training_computed(e, catalogue, index, encoder):
     """Every prefix, padded to 20, as its position in the whole session; up to 20 events, of which
     the last is seen."""
     row = catalogue.rows(e.aid)
@@ -323,7 +325,7 @@ def test_serving_computes_what_training_computed(e, catalogue, known, encoder):
     )
     assert (asked.rows[:, -1] < catalogue.nothing).any(), "one has 20 events"
     with torch.no_grad():
-        _, found, _ = Scorer(known, encoder).find(asked, catalogue.size)
+        _, candidates, _ = Scorer(index, encoder).find_candidates(asked, catalogue.size)
     sequences = Sequences.of(e, row)
     batch = sequences.take(np.arange(len(sequences.length)))
     batch = Session(
@@ -341,7 +343,7 @@ def test_serving_computes_what_training_computed(e, catalogue, known, encoder):
                 score[seen] += again[i, now, place]
             scores.append(score)
     torch.testing.assert_close(
-        dense(found, catalogue.size), torch.stack(scores), atol=1e-3, rtol=1e-4
+        dense(candidates, catalogue.size), torch.stack(scores), atol=1e-3, rtol=1e-4
     )
 
 
@@ -370,75 +372,76 @@ def test_an_unknown_article_in_the_middle_is_as_if_absent(timed, scorer, catalog
 # --- What is known of articles and pairs
 
 
-def test_evidence_equals_a_slow_loop(known, scorer, catalogue):
+def test_evidence_equals_a_slow_loop(index, scorer, catalogue):
     session = drawn(10, LENGTH, len(catalogue.ids))
     session.rows[:, 12:] = catalogue.nothing
-    asked, found, _ = scorer.find(session, CANDIDATES)
-    assert (found.rows == catalogue.nothing).any(), (
+    asked, candidates, _ = scorer.find_candidates(session, CANDIDATES)
+    assert (candidates.rows == catalogue.nothing).any(), (
         "a row without an article is among the candidates"
     )
-    evidence = known.evidence(asked.rows, found.rows)
-    assert evidence.shape == (10, LENGTH, found.rows.shape[1], PAIRS + 1)
+    evidence = index.evidence(asked.rows, candidates.rows)
+    count = candidates.rows.shape[1]
+    assert evidence.shape == (10, LENGTH, count, PAIRS + 1)
     seen = 0
-    for i, n, k in itertools.product(range(10), range(LENGTH), range(found.rows.shape[1])):
-        row, candidate = int(asked.rows[i, n]), int(found.rows[i, k])
-        near = known.neighbours[row].tolist()
+    for i, n, k in itertools.product(range(10), range(LENGTH), range(count)):
+        row, candidate = int(asked.rows[i, n]), int(candidates.rows[i, k])
+        near = index.neighbours[row].tolist()
         expected = torch.zeros(PAIRS + 1)
         if catalogue.nothing not in (row, candidate):
             if candidate in near:
-                expected[:PAIRS] = known.pairs[row, near.index(candidate)].float()
+                expected[:PAIRS] = index.pairs[row, near.index(candidate)].float()
                 seen += 1
             expected[PAIRS] = row == candidate
         assert evidence[i, n, k].tolist() == expected.tolist()
     assert seen > 100
 
 
-def test_candidates_equal_a_sum_in_a_dictionary(known, catalogue):
+def test_candidates_equal_a_sum_in_a_dictionary(index, catalogue):
     session = drawn(30, LENGTH, 50)
     session.rows[:, 7] = catalogue.nothing
     session.rows[0] = catalogue.nothing
     session.rows[1, 1:] = catalogue.nothing
     cosine = torch.randn(30, catalogue.size, generator=torch.Generator().manual_seed(0)) * 5
-    found, scores = known.candidates(session.rows, cosine, 30)
-    index, logs = known.covisitation(session.rows, known.known(session.rows))
+    best_candidates, scores = index.candidates(session.rows, cosine, 30)
+    touched, logs = index.covisitation(session.rows, index.is_seen(session.rows))
     for i, rows in enumerate(session.rows.tolist()):
         total = dict.fromkeys(range(catalogue.size), 0.0)
         for age, row in enumerate(reversed([row for row in rows if row != catalogue.nothing])):
             total[row] += 0.9**age
             for near, weight in zip(
-                known.neighbours[row].tolist(), known.weights[row].tolist(), strict=True
+                index.neighbours[row].tolist(), index.weights[row].tolist(), strict=True
             ):
                 total[near] += weight * 0.6**age
         assert total[catalogue.nothing] == 0
         table = {row: np.log(1 + value / 1e-3) for row, value in total.items()}
         assert logs[i].numpy() == pytest.approx(
-            np.array([table[row] for row in index[i].tolist()]), rel=1e-4, abs=1e-4
+            np.array([table[row] for row in touched[i].tolist()]), rel=1e-4, abs=1e-4
         )
         sums = {
-            row: table[row] + 0.2 * float(cosine[i, row]) + float(known.prior[row]) for row in table
+            row: table[row] + 0.2 * float(cosine[i, row]) + float(index.prior[row]) for row in table
         }
         best = sorted(sums, key=sums.__getitem__, reverse=True)[:30]
-        assert found.rows[i].tolist() == best
+        assert best_candidates.rows[i].tolist() == best
         assert scores[i].numpy() == pytest.approx(
             np.array([sums[row] for row in best]), rel=1e-4, abs=1e-4
         )
-        assert found.table[i].numpy() == pytest.approx(
+        assert best_candidates.table[i].numpy() == pytest.approx(
             np.array([table[row] for row in best]), rel=1e-4, abs=1e-4
         )
-        assert found.cosine[i].tolist() == cosine[i][best].tolist()
+        assert best_candidates.cosine[i].tolist() == cosine[i][best].tolist()
 
 
-def test_popularity_alone_decides_where_nothing_is_known(known, catalogue, e):
-    found, _ = known.candidates(torch.full((1, LENGTH), catalogue.nothing), None, LENGTH)
+def test_popularity_alone_decides_where_nothing_is_known(index, catalogue, e):
+    best_candidates, _ = index.candidates(torch.full((1, LENGTH), catalogue.nothing), None, LENGTH)
     weight = np.bincount(
         catalogue.rows(e.aid), np.exp((e.ts - e.ts.max()) / (60 * 86_400_000)), catalogue.size
     )
-    assert found.rows[0].tolist() == np.argsort(-weight, kind="stable")[:LENGTH].tolist()
+    assert best_candidates.rows[0].tolist() == np.argsort(-weight, kind="stable")[:LENGTH].tolist()
 
 
-def test_articles_start_where_two_steps_along_the_table_lead(known):
-    drawn = torch.randn(len(known.prior), 6, generator=torch.Generator().manual_seed(0))
-    near, weights = known.neighbours.numpy(), known.weights.numpy()
+def test_articles_start_where_two_steps_along_the_table_lead(index):
+    drawn = torch.randn(len(index.prior), 6, generator=torch.Generator().manual_seed(0))
+    near, weights = index.neighbours.numpy(), index.weights.numpy()
     together = np.zeros((len(near), len(near)))
     for a, b in itertools.product(range(len(near)), range(near.shape[1])):
         together[a, near[a, b]] += weights[a, b]
@@ -451,17 +454,17 @@ def test_articles_start_where_two_steps_along_the_table_lead(known):
     once = unit(together @ drawn.numpy())
     expected = np.where(alone[:, None], unit(drawn.numpy()), unit(once + unit(together @ once)))
     assert 0 < alone.sum() < len(alone) / 2
-    assert placed(known, drawn).numpy() == pytest.approx(expected, abs=1e-5)
+    assert propagate(index, drawn).numpy() == pytest.approx(expected, abs=1e-5)
 
 
 def test_newest_equals_a_slow_loop():
     rows = torch.randint(0, 4, (20, 9), generator=torch.Generator().manual_seed(0))
     known = rows < 3
-    found = newest(rows, known)
+    is_newest = newest(rows, known)
     for i, now, seen in itertools.product(range(20), range(9), range(9)):
         later = rows[i, seen + 1 : now + 1].tolist()
         expected = seen <= now and bool(known[i, seen]) and int(rows[i, seen]) not in later
-        assert bool(found[i, now, seen]) == expected
+        assert bool(is_newest[i, now, seen]) == expected
 
 
 def test_pauses_by_hand():
@@ -475,7 +478,7 @@ def test_pauses_by_hand():
 @pytest.mark.parametrize("since", [None, 20, 49, 57, 58, 1000])
 def test_blocks_hold_exactly_the_newest_sessions(since, e):
     starts = np.sort(e.started()[e.position == 1])
-    limits = cuts(e, None if since is None else START + since * 60_000)
+    limits = blocks.limits(e, None if since is None else START + since * 60_000, NEWEST, BLOCKS)
     new = (
         starts > START + since * 60_000
         if since is not None
@@ -489,7 +492,7 @@ def test_blocks_hold_exactly_the_newest_sessions(since, e):
     assert np.sum(within, 0).tolist() == new.astype(int).tolist(), (
         "each new session is in one block, no old one in any"
     )
-    counts = [part.sum() for part in within]
+    counts = [mask.sum() for mask in within]
     assert len(counts) == BLOCKS
     assert max(counts) - min(counts) <= 1
 
@@ -504,9 +507,9 @@ def test_sessions_that_start_together_are_in_one_block(starts):
             {"session": np.repeat(range(len(starts)), 2), "aid": 1, "ts": times, "type": "clicks"}
         )
     )
-    limits = cuts(e, None)
+    limits = blocks.limits(e, None, NEWEST, BLOCKS)
     within = [(e.started() >= a) & (e.started() < b) for a, b in itertools.pairwise(limits)]
-    assert all(part.any() for part in within)
+    assert all(mask.any() for mask in within)
     assert np.sum(within, 0).tolist() == (e.started() >= limits[0]).astype(int).tolist()
     assert limits[0] in times
     assert limits[-1] > times.max()
@@ -517,24 +520,24 @@ def test_sessions_that_start_together_are_in_one_block(starts):
 
 def made_batches(groups: list[int], size: int, seed: int = 0, **more: int) -> Batches:
     lengths = np.random.default_rng(0).integers(2, 50, sum(groups))
-    found = Batches(lengths, groups, size, seed, np.ndarray.tolist)
+    batches = Batches(lengths, groups, size, seed, np.ndarray.tolist)
     for name, value in more.items():
-        setattr(found, name, value)
-    return found
+        setattr(batches, name, value)
+    return batches
 
 
 @pytest.mark.parametrize("groups", [[1000], [300, 17, 500]])
 def test_an_epoch_has_every_position_at_most_once_and_batches_of_one_group(groups):
     batches = made_batches(groups, 16)
-    found = [*batches]
-    assert len(found) == len(batches) == sum(n // 16 for n in groups)
-    assert {len(batch) for batch in found} == {16}
-    positions = [*itertools.chain(*found)]
+    epoch = [*batches]
+    assert len(epoch) == len(batches) == sum(n // 16 for n in groups)
+    assert {len(batch) for batch in epoch} == {16}
+    positions = [*itertools.chain(*epoch)]
     assert len(set(positions)) == len(positions)
     assert set(positions) <= set(range(sum(groups)))
     group = np.repeat(np.arange(len(groups)), groups)
-    assert all(len(set(group[batch])) == 1 for batch in found)
-    spread = [np.ptp(batches.lengths[batch]) for batch in found]
+    assert all(len(set(group[batch])) == 1 for batch in epoch)
+    spread = [np.ptp(batches.lengths[batch]) for batch in epoch]
     assert np.mean(spread) < 10, "sessions of a batch are about as long"
 
 
@@ -555,7 +558,7 @@ def test_the_shares_of_the_processes_are_the_whole_batch(processes):
     shares = [
         [*made_batches([200, 100], 16, rank=rank, processes=processes)] for rank in range(processes)
     ]
-    assert [sorted(itertools.chain(*parts)) for parts in zip(*shares, strict=True)] == [
+    assert [sorted(itertools.chain(*halves)) for halves in zip(*shares, strict=True)] == [
         sorted(batch) for batch in whole
     ]
 
@@ -599,19 +602,12 @@ def test_sequences_by_hand():
 def asked(scorer: Scorer, session: Session, seed: int = 0) -> Block:
     """What `scorer` finds for sessions, of which each has some label."""
     with torch.no_grad():
-        session, found, _ = scorer.find(session, CANDIDATES)
+        session, candidates, _ = scorer.find_candidates(session, CANDIDATES)
     draw = np.random.default_rng(seed)
-    labels = found.rows[
-        torch.arange(len(found.rows)), torch.from_numpy(draw.integers(0, 40, len(found.rows)))
-    ]
-    return Block(
-        scorer.known,
-        scorer.vectors,
-        session,
-        found,
-        labels,
-        torch.zeros(len(labels), dtype=torch.long),
-    )
+    count = len(candidates.rows)
+    labels = candidates.rows[torch.arange(count), torch.from_numpy(draw.integers(0, 40, count))]
+    kinds = torch.zeros(count, dtype=torch.long)
+    return Block(scorer.index, scorer.vectors, session, candidates, labels, kinds)
 
 
 @pytest.mark.parametrize(
@@ -643,7 +639,7 @@ def test_the_ranker_s_loss_equals_a_slow_softmax(scorer, timely):
     task = RankerTask(scorer.ranker, PARAMS, block)
     losses, weights = [], []
     for scores, rows, label, kind in zip(
-        task.scores(block), block.found.rows, block.labels, block.kinds, strict=True
+        task.scores(block), block.candidates.rows, block.labels, block.kinds, strict=True
     ):
         losses.append(-scores.softmax(0)[rows.tolist().index(int(label))].log())
         weights.append([1.0, 3.0, 0.5][kind])
@@ -661,7 +657,7 @@ def test_only_prefixes_whose_label_was_found_are_learnt_from(scorer, catalogue):
     ]
 
 
-# --- One stretch of a training
+# --- One stage of a training
 
 
 class Line(Task):
@@ -683,16 +679,9 @@ def ones(index: np.ndarray) -> Tensor:
 @pytest.mark.parametrize("steps", [1, 2, 8, 9, 10, 60])
 def test_the_rate_rises_and_falls_whatever_the_number_of_steps(steps, tmp_path):
     task = Line()
-    with quiet():
-        fit(
-            task,
-            Batches(np.ones(2 * steps), [2 * steps], 2, 0, ones),
-            [],
-            1,
-            tmp_path,
-            {},
-            ignore_progress,
-        )
+    batches = Batches(np.ones(2 * steps), [2 * steps], 2, 0, ones)
+    with silence_libraries():
+        fit(Stage("line", task, batches), TrainingContext(tmp_path))
     assert len(task.rates) == steps
     assert max(task.rates) <= 1e-3 + 1e-9
     assert all(rate > 0 for rate in task.rates)
@@ -720,7 +709,7 @@ class Undisturbed:
 
     trained: TrainingResult
     folder: Path
-    told: list[tuple[float, dict[str, float]]] = field(default_factory=list)
+    reports: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     answered: list[SimpleNamespace] = field(default_factory=list)
     """Blocks, with the encoder's vectors as they were drawn."""
 
@@ -728,42 +717,44 @@ class Undisturbed:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
-    found = Undisturbed(None, folder)  # type: ignore[arg-type]
+    witness = Undisturbed(None, folder)  # type: ignore[arg-type]
 
-    def answered(course: Course, known: Known, start: int, end: int) -> Block:
-        block = original(course, known, start, end)
-        found.answered.append(SimpleNamespace(course=course, start=start, end=end, block=block))
+    def answer_block(
+        prequential: PrequentialTraining, index: CovisitationIndex, start: int, end: int
+    ) -> Block:
+        block = original(prequential, index, start, end)
+        witness.answered.append(
+            SimpleNamespace(history=prequential.history, start=start, end=end, block=block)
+        )
         return block
 
-    original = Course._answered
+    original = PrequentialTraining.answer_block
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objectives, "LOG_EVERY", 1)
-        patch.setattr(Course, "_answered", answered)
-        report = lambda share, metrics: found.told.append((share, dict(metrics)))  # noqa: E731
-        found.trained = SPEC.train(rows(), PARAMS, TrainingContext(folder, report=report))
-    return found
+        patch.setattr(PrequentialTraining, "answer_block", answer_block)
+        report = lambda share, metrics: witness.reports.append((share, dict(metrics)))  # noqa: E731
+        witness.trained = SPEC.train(rows(), PARAMS, TrainingContext(folder, report=report))
+    return witness
 
 
 def test_a_block_is_answered_by_what_knows_nothing_of_it(undisturbed):
     assert len(undisturbed.answered) == BLOCKS
     torch.manual_seed(PARAMS.seed)
-    course = undisturbed.answered[0].course
-    untouched = Encoder(course.catalogue.size, PARAMS.dim).vectors(
-        torch.arange(course.catalogue.size)
-    )
+    history = undisturbed.answered[0].history
+    every = torch.arange(history.catalogue.size)
+    untouched = Encoder(history.catalogue.size, PARAMS.dim).vectors(every)
     for seen in undisturbed.answered:
-        earlier = np.unique(course.row[course.started < seen.start])
-        inside = np.unique(course.row[(course.started >= seen.start) & (course.started < seen.end)])
-        new = np.setdiff1d(inside, earlier)
+        earlier = np.unique(history.rows[history.starts < seen.start])
+        is_inside = (history.starts >= seen.start) & (history.starts < seen.end)
+        new = np.setdiff1d(np.unique(history.rows[is_inside]), earlier)
         assert len(new), "the block has articles of its own"
-        every = torch.arange(course.catalogue.size)
-        assert every[seen.block.known.known(every)].tolist() == earlier.tolist()
+        assert every[seen.block.index.is_seen(every)].tolist() == earlier.tolist()
         for lacking in (
             seen.block.session.rows,
-            seen.block.known.neighbours,
-            seen.block.found.rows,
+            seen.block.index.neighbours,
+            seen.block.candidates.rows,
         ):
-            articles = lacking[seen.block.known.known(lacking.long())]
+            articles = lacking[seen.block.index.is_seen(lacking.long())]
             assert not np.isin(articles.numpy(), new).any()
         assert np.isin(seen.block.labels.numpy(), new).any(), "though some are the right answer"
         torch.testing.assert_close(
@@ -771,35 +762,32 @@ def test_a_block_is_answered_by_what_knows_nothing_of_it(undisturbed):
         )
         moved = (seen.block.vectors[earlier] - untouched[earlier]).norm(dim=1)
         assert (moved > 1e-3).all(), "those of known articles were learnt"
-    last = undisturbed.answered[-1].block
-    assert (
-        len(last) == (course.e.position[course.started >= undisturbed.answered[-1].start] > 0).sum()
-    )
+    last = undisturbed.answered[-1]
+    assert len(last.block) == (history.events.position[history.starts >= last.start] > 0).sum()
 
 
 def test_what_is_validated_is_what_each_model_would_have_served(undisturbed):
     block = undisturbed.answered[-1].block
     held = block.take(np.arange(len(block) // 2, len(block)))
     weights = load_file(undisturbed.trained.weights)
-    ranker = Ranker(held.known.articles.numpy())
+    ranker = Ranker(held.index.articles.numpy())
     ranker.load_state_dict(
         {k.removeprefix("ranker."): v for k, v in weights.items() if k.startswith("ranker.")}
     )
-    scores = rank(ranker, held.known, held.vectors, held.session, held.found)
+    scores = rank(ranker, held.index, held.vectors, held.session, held.candidates)
     served = {
-        "table": Scorer(held.known)(*held.session)[0],
-        "encoder": held.found.rows[:, :LENGTH],
-        "ranker": held.found.rows.gather(1, scores.topk(LENGTH).indices),
+        "table": Scorer(held.index)(*held.session)[0],
+        "encoder": held.candidates.rows[:, :LENGTH],
+        "ranker": held.candidates.rows.gather(1, scores.topk(LENGTH).indices),
     }
     for name, rows in served.items():
-        found = metrics.recall(rows.numpy(), held.labels.numpy()).mean()
-        assert undisturbed.trained.metrics[f"validation_{name}"] == pytest.approx(
-            found, abs=1e-9
-        ), name
+        recall = metrics.recall(rows.numpy(), held.labels.numpy()).mean()
+        validated = undisturbed.trained.metrics[f"validation_{name}"]
+        assert validated == pytest.approx(recall, abs=1e-9), name
 
 
 def test_reports_rise_from_nothing_to_the_whole(undisturbed):
-    shares = [share for share, _ in undisturbed.told]
+    shares = [share for share, _ in undisturbed.reports]
     assert shares == sorted(shares)
     assert 0 < shares[0] < 0.1
     assert shares[-1] == pytest.approx(1)
@@ -810,18 +798,20 @@ def test_reports_carry_the_newest_validation(undisturbed):
     measured = [
         value for name, _, value in undisturbed.trained.curves if name == "validation_recall"
     ]
-    told = [metrics["recall@20"] for _, metrics in undisturbed.told if "recall@20" in metrics]
-    assert [value for value, _ in itertools.groupby(told)] == [
+    reported = [
+        metrics["recall@20"] for _, metrics in undisturbed.reports if "recall@20" in metrics
+    ]
+    assert [value for value, _ in itertools.groupby(reported)] == [
         value for value, _ in itertools.groupby(measured)
     ]
-    assert undisturbed.told[0][1] == {}
+    assert undisturbed.reports[0][1] == {}
 
 
 def test_reports_carry_what_a_search_gives_up_by(undisturbed):
     """`TrainingContext.report` promises `validation`, and `flows.tune` looks at nothing else."""
-    told = [metrics for _, metrics in undisturbed.told if metrics]
-    assert told
-    assert all(0 <= metrics["validation"] <= 1 for metrics in told)
+    reported = [metrics for _, metrics in undisturbed.reports if metrics]
+    assert reported
+    assert all(0 <= metrics["validation"] <= 1 for metrics in reported)
 
 
 # --- Kills
@@ -831,7 +821,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from models.session_recommender import SPEC, fit, objectives
-from models.spec import Work
+from models.spec import TrainingContext
 
 from tests.models.test_training import PARAMS, rows
 fit.CHECKPOINT_STEPS = objectives.LOG_EVERY = 1
@@ -840,7 +830,7 @@ def report(share, metrics):
     if share >= float(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-SPEC.train(rows(), PARAMS, Work(Path(sys.argv[1]), report=report))
+SPEC.train(rows(), PARAMS, TrainingContext(Path(sys.argv[1]), report=report))
 """
 
 
@@ -881,20 +871,23 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(
     assert again.weights.read_bytes() == undisturbed.trained.weights.read_bytes()
 
 
-def course(
+def run_stages(
     work: TrainingContext, frame: pl.DataFrame | None = None, params: Params = PARAMS
-) -> Course:
+) -> PrequentialTraining:
     """As `training.train` does it, without a file."""
     e = events(rows() if frame is None else frame)
-    with quiet(), one_thread(), isolate_rng():
+    with silence_libraries(), one_thread(), isolate_rng():
         torch.manual_seed(params.seed)
-        made = Course(e, Catalogue(np.unique(e.aid)), params, work)
-        made.run()
-    return made
+        prequential = PrequentialTraining(History(e, Catalogue(np.unique(e.aid))), params, work)
+        for stage in prequential.stages():
+            fit(stage, work)
+            prequential.record(stage)
+        prequential.select()
+    return prequential
 
 
 class Enough(Exception):
-    """Raised by who is told."""
+    """Raised by a report."""
 
 
 def test_what_a_report_raises_ends_the_training_and_a_rerun_goes_on(
@@ -902,35 +895,35 @@ def test_what_a_report_raises_ends_the_training_and_a_rerun_goes_on(
 ):
     monkeypatch.setattr(objectives, "LOG_EVERY", 1)
     monkeypatch.setattr(fit_module, "CHECKPOINT_STEPS", 1)
-    ends, told = [], []
+    ends, shares = [], []
 
     def report(share: float, metrics: dict[str, float]) -> None:
-        told.append(share)
-        if len(told) % 17 == 0:
+        shares.append(share)
+        if len(shares) % 17 == 0:
             ends.append(share)
             raise Enough
 
     for _ in range(50):
         try:
-            found = course(TrainingContext(tmp_path, report=report))
+            finished = run_stages(TrainingContext(tmp_path, report=report))
             break
         except Enough:
-            assert told[-1] == ends[-1]
+            assert shares[-1] == ends[-1]
     assert len(ends) >= 3
     assert ends == sorted(set(ends)), "each rerun came further"
-    assert found.curves == undisturbed.trained.curves
-    assert found.validated[found.chosen] == undisturbed.trained.validation
+    assert finished.curves == undisturbed.trained.curves
+    assert finished.validated[finished.chosen] == undisturbed.trained.validation
     weights = load_file(undisturbed.trained.weights)
     assert all(
         torch.equal(value, weights[f"encoder.{name}"])
-        for name, value in found.encoder.state_dict().items()
+        for name, value in finished.encoder.state_dict().items()
     )
 
 
 # --- Several processes
 
 
-def told_by(file: Path, share: float, metrics: dict[str, float]) -> None:
+def write_report(file: Path, share: float, metrics: dict[str, float]) -> None:
     with file.open("a") as out:
         out.write(f"{os.getpid()} {share}\n")
 
@@ -950,29 +943,28 @@ class Witness:
 
 def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     """With sessions of one length, the mean over both halves of a batch is the mean over the batch,
-    so without dropout the steps are the same but for rounding and for whose times are forgotten.
+    so without dropout the steps are the same but for rounding and for whose times are dropped.
     That moves a few of some 300 answers."""
     monkeypatch.setattr(training, "BLOCKS", 1)
-    original = Course._sequences
+    original = PrequentialTraining.batches
 
-    def witnessed(self: Course, chosen: np.ndarray) -> Batches:
-        found = original(self, chosen)
-        found.take = Witness(found.take, self.work.folder / f"{len(found.lengths)}.jsonl")
-        return found
+    def witnessed(self: PrequentialTraining, mask: np.ndarray) -> Batches:
+        batches = original(self, mask)
+        batches.take = Witness(batches.take, self.work.folder / f"{len(batches.lengths)}.jsonl")
+        return batches
 
-    monkeypatch.setattr(Course, "_sequences", witnessed)
+    monkeypatch.setattr(PrequentialTraining, "batches", witnessed)
     frame = sessions(800, articles=120).filter(pl.len().over("session") >= 5)
     frame = frame.sort("session", "ts").group_by("session", maintain_order=True).head(5)
     params = PARAMS.model_copy(update={"dropout": 0.0, "lr": 5e-3})
-    found = []
+    trainings = []
     for name, trainer in (("one", {}), ("two", {"devices": 2, "strategy": "ddp_spawn"})):
         (tmp_path / name).mkdir()
-        report = partial(told_by, tmp_path / name / "told")
-        found.append(
-            course(TrainingContext(tmp_path / name, trainer=trainer, report=report), frame, params)
-        )
+        report = partial(write_report, tmp_path / name / "reports")
+        work = TrainingContext(tmp_path / name, trainer=trainer, report=report)
+        trainings.append(run_stages(work, frame, params))
 
-    one, two = found
+    one, two = trainings
     for a, b in zip(one.curves, two.curves, strict=True):
         assert a[:2] == b[:2]
         assert a[0] == "train_loss" or a[2] == pytest.approx(b[2], abs=0.03)
@@ -991,7 +983,7 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
             sorted(batch) for batch in alone
         ]
         assert {len(half) for halves_ in halves for half in halves_} == {PARAMS.batch_size // 2}
-    told = [line.split() for line in (tmp_path / "two" / "told").read_text().splitlines()]
-    shares = [float(share) for _, share in told]
+    reports = [line.split() for line in (tmp_path / "two" / "reports").read_text().splitlines()]
+    shares = [float(share) for _, share in reports]
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)

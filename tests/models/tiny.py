@@ -84,8 +84,8 @@ class Tiny(ModelSpec):
     def training_profile(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         return rows.select(pl.col("price").max())
 
-    def monitored(self, rows: pl.LazyFrame, known: pl.DataFrame) -> pl.LazyFrame:
-        return rows.select("price", dear=pl.col("price") > known["price"].item())
+    def monitored(self, rows: pl.LazyFrame, profile: pl.DataFrame) -> pl.LazyFrame:
+        return rows.select("price", dear=pl.col("price") > profile["price"].item())
 
     def train(self, rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingResult:
         from safetensors.numpy import save_file

@@ -1,0 +1,115 @@
+"""Blocks of the newest sessions: answered first, then learnt from."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.session_recommender import metrics
+from models.session_recommender.batches import Batches
+from models.session_recommender.covisitation_index import CANDIDATES, Candidates, CovisitationIndex
+from models.session_recommender.encoder import Session
+from models.session_recommender.features import LENGTH, Events
+from models.session_recommender.history import Prefixes
+from models.session_recommender.scorer import Scorer
+
+PIECE = 256
+"""Prefixes that are answered at a time."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """`n` prefixes of a stretch of time, as table and encoder answered them just before it."""
+
+    index: CovisitationIndex
+    vectors: Tensor
+    session: Session
+    candidates: Candidates
+    labels: Tensor
+    """int64 (n,), rows"""
+    kinds: Tensor
+    """int64 (n,), of the labels' events"""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, positions: Tensor | np.ndarray) -> "Block":
+        """The prefixes at `positions`."""
+        session = Session(*(t[positions] for t in self.session))
+        candidates = Candidates(*(t[positions] for t in self.candidates))
+        labels = self.labels[positions]
+        return Block(self.index, self.vectors, session, candidates, labels, self.kinds[positions])
+
+    def pieces(self) -> list["Block"]:
+        """The prefixes in their order, `PIECE` at a time."""
+        return [self.take(positions) for positions in torch.arange(len(self)).split(PIECE)]
+
+    def lengths(self) -> np.ndarray:
+        """Columns of each prefix up to its last known event, int64 (n,)."""
+        is_known = self.session.rows < len(self.index.prior) - 1
+        return (is_known * torch.arange(1, is_known.shape[1] + 1)).amax(1).numpy()
+
+    def narrow(self) -> "Block":
+        """The same prefixes without the columns that are padding in all of them."""
+        width = int(self.lengths().max(initial=1))
+        return replace(self, session=Session(*(t[:, :width] for t in self.session)))
+
+    def answerable(self) -> "Block":
+        """The prefixes whose label is a known article and among the candidates."""
+        is_candidate = (self.candidates.rows == self.labels[:, None]).any(1)
+        is_answerable = is_candidate & self.index.is_seen(self.labels)
+        return self.take(is_answerable.nonzero()[:, 0])
+
+    def hits(self, scores: Tensor) -> np.ndarray:
+        """1 where the label is among the 20 candidates with the highest scores, else 0."""
+        best = self.candidates.rows.gather(1, scores.topk(LENGTH).indices)
+        return metrics.recall(best.numpy(), self.labels.numpy())
+
+
+def answer(scorer: Scorer, prefixes: Prefixes) -> Block:
+    """Candidates of `scorer` for each prefix."""
+    answers = []
+    with torch.no_grad():
+        for positions in torch.arange(len(prefixes)).split(PIECE):
+            session = prefixes.take(positions).session
+            answers.append(scorer.find_candidates(session, CANDIDATES)[:2])
+    sessions = zip(*(session for session, _ in answers), strict=True)
+    candidates = zip(*(candidates for _, candidates in answers), strict=True)
+    return Block(
+        scorer.index,
+        scorer.vectors,
+        Session(*map(torch.cat, sessions)),
+        Candidates(*map(torch.cat, candidates)),
+        prefixes.labels,
+        prefixes.kinds,
+    )
+
+
+def ranker_batches(blocks: list[Block], size: int, seed: int) -> Batches:
+    """Batches of prefixes, each of one block."""
+    first = np.cumsum([0, *map(len, blocks)])
+
+    def take(positions: np.ndarray) -> Block:
+        number = int(np.searchsorted(first, positions[0], "right")) - 1
+        return blocks[number].take(positions - first[number]).narrow()
+
+    lengths = np.concatenate([block.lengths() for block in blocks])
+    return Batches(lengths, [len(block) for block in blocks], size, seed, take)
+
+
+def limits(e: Events, since: int | None, share: float, count: int) -> list[int]:
+    """Times (ms) between which the newest sessions lie in `count` blocks, by their start.
+
+    The last time lies after all sessions. New are the sessions that started after `since`, or,
+    without it, the newest `share` of all.
+    """
+    starts = np.sort(e.started()[e.position == 1])
+    first = int(len(starts) * (1 - share))
+    if since is not None:
+        first = int(np.searchsorted(starts, since, "right"))
+    first = min(first, len(starts) - 1)
+    if len(starts) - first < count:
+        first = max(0, len(starts) - max(count, int(len(starts) * share)))
+    positions = np.linspace(first, len(starts), count + 1).astype(int)[:-1]
+    return [*sorted({int(starts[i]) for i in positions}), int(e.ts.max()) + 1]
