@@ -24,7 +24,7 @@ from kreislauf import sources
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate, scoring, split
 from kreislauf.lake.validate import judge
-from models.session_recommender import Params, training
+from models.session_recommender import Params, selection, training
 from models.spec import Examples, ModelSpec, Tensors, TrainingContext, code_digest
 
 HISTORY = 0.4
@@ -113,15 +113,17 @@ class Kept:
 @contextmanager
 def light() -> Iterator[None]:
     """See `LIGHT`."""
-    changed = LIGHT | {"choose": lambda hits: "encoder"}
-    usual = {name: getattr(training, name) for name in changed}
+    usual = {name: getattr(training, name) for name in LIGHT}
+    choose = selection.choose
     try:
-        for name, value in changed.items():
+        for name, value in LIGHT.items():
             setattr(training, name, value)
+        selection.choose = lambda hits: "encoder"
         yield
     finally:
         for name, value in usual.items():
             setattr(training, name, value)
+        selection.choose = choose
 
 
 ANSWER = scoring.answer
