@@ -21,9 +21,11 @@ from demo.shop import Plan, simulate
 from deployments import stack
 
 ROUNDS = 10
+"""Number of rollbacks."""
 MODEL = "session_recommender"
 PLAN = Plan(days=20, sessions_per_day=2000, articles=43_000, change_day=99)
 QUICK = {"epochs": 1, "ranker_epochs": 1, "most_compared": 100}
+"""Hyperparameters of a brief training."""
 
 
 def measure(plan: Plan, params: dict, rounds: int, folder: Path) -> dict:
@@ -45,16 +47,16 @@ def measure(plan: Plan, params: dict, rounds: int, folder: Path) -> dict:
             outcome="promote", reasons=["A benchmark."], metric="", champion_version=champion
         )
         publish(MODEL, registry.record_decision(version, decision).number)
-    took = []
+    seconds = []
     for _ in range(rounds):
         began = time.perf_counter()
         release = rollback(MODEL, reason="a benchmark")
-        took.append(time.perf_counter() - began)
-        print(f"version {release.champion} is live after {took[-1]:.2f} s", flush=True)
+        seconds.append(time.perf_counter() - began)
+        print(f"version {release.champion} is live after {seconds[-1]:.2f} s", flush=True)
     size = registry.onnx_file(registry.get(MODEL, 1)).stat().st_size / 1e6
     return {
-        "rollback_seconds": round(float(np.median(took)), 2),
-        "slowest_seconds": round(max(took), 2),
+        "rollback_seconds": round(float(np.median(seconds)), 2),
+        "slowest_seconds": round(max(seconds), 2),
         "size_mb": round(size, 1),
     }
 

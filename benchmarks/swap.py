@@ -30,14 +30,16 @@ from demo.shop import Plan, simulate
 from deployments import stack
 from kreislauf.evaluation import scoring
 from models import spec
-from models.spec import TrainingContext, TrainingResult
+from models.spec import Tensors, TrainingContext, TrainingResult
 
 CLIENTS = 4
+"""Number of clients that ask at the same time."""
 QUESTIONS = 200
+"""Number of different requests."""
 
 
 @dataclass
-class Told:
+class Response:
     """One response of the gateway."""
 
     finished: float
@@ -52,7 +54,7 @@ class Crowd:
 
     url: str
     questions: list[dict]
-    told: list[Told] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> "Crowd":
@@ -73,11 +75,10 @@ class Crowd:
             question = number % len(self.questions)
             try:
                 async with session.post(self.url, json=self.questions[question]) as response:
-                    self.told.append(
-                        Told(time.time(), question, response.status, await response.json())
-                    )
+                    body = await response.json()
+                    self.responses.append(Response(time.time(), question, response.status, body))
             except aiohttp.ClientError as error:
-                self.told.append(Told(time.time(), question, 0, {"detail": str(error)}))
+                self.responses.append(Response(time.time(), question, 0, {"detail": str(error)}))
             number += CLIENTS
 
 
@@ -85,57 +86,66 @@ class Shelf:
     """Registers versions of two trainings, whole or broken."""
 
     def __init__(self, plan: Plan, params: dict, folder: Path):
-        self.kind = spec.load(MODEL)
+        self.model_type = spec.load(MODEL)
         self.folder = folder
         self.rows = simulate(plan)
-        self.params = self.kind.Params(**params)
-        parts = (self.rows, self.rows.filter(pl.col("session") % 2 == 0))
-        self.trained = [
-            self.kind.train(part, self.params, TrainingContext(folder / str(i)))
-            for i, part in enumerate(parts)
-        ]
-        examples = self.kind.examples(self.rows)
+        self.params = self.model_type.Params(**params)
+        half = self.rows.filter(pl.col("session") % 2 == 0)
+        self.trained = [self._train(self.rows, 0), self._train(half, 1)]
+        examples = self.model_type.examples(self.rows)
         drawn = np.random.default_rng(0).permutation(len(examples))[:QUESTIONS]
         inputs = {name: values[drawn] for name, values in examples.inputs.items()}
-        self.questions = [
-            request({name: values[i : i + 1] for name, values in inputs.items()})
-            for i in range(len(drawn))
-        ]
-        self.answers = [
-            [
-                answer["article_ids"]
-                for answer in self.kind.answers(scoring.answer(one.onnx, inputs))
-            ]
-            for one in self.trained
-        ]
-        same = sum(a == b for a, b in zip(*self.answers, strict=True))
+        self.questions = []
+        for i in range(len(drawn)):
+            question = {name: values[i : i + 1] for name, values in inputs.items()}
+            self.questions.append(request(question))
+        self.answers = [self._answers(trained.onnx, inputs) for trained in self.trained]
+        same = sum(first == second for first, second in zip(*self.answers, strict=True))
         if same > len(drawn) / 2:
             raise RuntimeError(
-                f"{same} of {len(drawn)} answers are the same in both trainings: they cannot be told apart."
+                f"{same} of {len(drawn)} answers are the same in both trainings: they cannot be "
+                "told apart."
             )
+
+    def _train(self, rows: pl.DataFrame, number: int) -> TrainingResult:
+        context = TrainingContext(self.folder / str(number))
+        return self.model_type.train(rows, self.params, context)
+
+    def _answers(self, onnx: Path, inputs: Tensors) -> list[list[int]]:
+        outputs = scoring.answer(onnx, inputs)
+        return [answer["article_ids"] for answer in self.model_type.answers(outputs)]
 
     def put(self, which: int, number: int, champion: int | None, fault: str = "") -> int:
         """A version with the answers of training `which`, promoted against `champion`; its
         number."""
         from kreislauf import registry
         from kreislauf.evaluation import gate
-        from kreislauf.release.golden import write_golden
+        from kreislauf.release import golden
 
         right = self.trained[which]
-        other = self.trained[1 - which]
-        golden = write_golden(
-            self.kind,
-            self.rows,
-            (other if fault == "answers" else right).onnx,
-            self.folder / "golden.json",
-        )
-        trained = replace(right, onnx=self.unloadable(right)) if fault == "unloadable" else right
+        answering = right
+        registered = right
+        if fault == "answers":
+            answering = self.trained[1 - which]
+        if fault == "unloadable":
+            registered = replace(right, onnx=self.unloadable(right))
+        path = self.folder / "golden.json"
+        files = {
+            "golden": golden.write_golden(self.model_type, self.rows, answering.onnx, path),
+            "weights": right.weights,
+            "baseline": right.onnx,
+        }
         lineage = registry.Lineage(
-            key=f"{number}", table="events", table_version=0, digest="0" * 64, parent=champion, start=0, holdout=number,
+            key=f"{number}",
+            table="events",
+            table_version=0,
+            digest="0" * 64,
+            parent=champion,
+            start=0,
+            holdout=number,
             watermark=number,
-        )  # fmt: skip
-        files = {"golden": golden, "weights": right.weights, "baseline": right.onnx}
-        version = registry.register(MODEL, trained, self.params, lineage, files)
+        )
+        version = registry.register(MODEL, registered, self.params, lineage, files)
         decision = gate.Decision(
             outcome="promote", reasons=["A benchmark."], metric="", champion_version=champion
         )
@@ -153,8 +163,7 @@ class Shelf:
 def measure(plan: Plan, params: dict, swaps: int, broken: int, home: Path, url: str) -> dict:
     """All of it; the environment says where the servers are."""
     from flows.publish import publish
-    from kreislauf.release import releases, triton
-    from tasks.publish import PublishRefused
+    from kreislauf.release import permission, releases, triton
 
     shelf = Shelf(plan, params, home)
     champion = publish(MODEL, shelf.put(0, 1, None)).champion
@@ -170,7 +179,7 @@ def measure(plan: Plan, params: dict, swaps: int, broken: int, home: Path, url: 
             version = shelf.put(which, number, champion, fault)
             try:
                 publish(MODEL, version)
-            except (PublishRefused, triton.TritonError) as error:
+            except (permission.PublishRefused, triton.TritonError) as error:
                 if not fault:
                     raise
                 refused += 1
@@ -182,32 +191,40 @@ def measure(plan: Plan, params: dict, swaps: int, broken: int, home: Path, url: 
             files[version] = which
             print(f"version {version} is live", flush=True)
         time.sleep(2)
-    return summary(crowd.told, shelf, files, [r.champion for r in releases.history(MODEL)], refused)
+    return summary(
+        crowd.responses, shelf, files, [r.champion for r in releases.history(MODEL)], refused
+    )
 
 
 def summary(
-    told: list[Told], shelf: Shelf, files: dict[int, int], live: list[int], refused: int
+    responses: list[Response], shelf: Shelf, files: dict[int, int], live: list[int], refused: int
 ) -> dict:
     """What the JSON line has."""
-    failed = [one for one in told if one.status != 200]
-    answered = [one for one in told if one.status == 200 and one.body["variant"] != "fallback"]
-    wrong = [
-        one
-        for one in answered
-        if one.body["version"] not in live
-        or one.body["answer"]["article_ids"]
-        != shelf.answers[files[one.body["version"]]][one.question]
-    ]
-    for one in [*failed, *wrong][:5]:
-        print(f"question {one.question}: {one.status} {str(one.body)[:300]}")
+    failed = [response for response in responses if response.status != 200]
+    fallbacks = 0
+    versions = set()
+    unapproved = []
+    for response in responses:
+        if response.status != 200:
+            continue
+        if response.body["variant"] == "fallback":
+            fallbacks += 1
+            continue
+        version = response.body["version"]
+        versions.add(version)
+        articles = response.body["answer"]["article_ids"]
+        if version not in live or articles != shelf.answers[files[version]][response.question]:
+            unapproved.append(response)
+    for response in [*failed, *unapproved][:5]:
+        print(f"question {response.question}: {response.status} {str(response.body)[:300]}")
     return {
         "swaps": len(live) - 1,
         "broken": refused,
-        "requests": len(told),
+        "requests": len(responses),
         "failed_requests": len(failed),
-        "fallbacks": len(told) - len(failed) - len(answered),
-        "unapproved_answers": len(wrong),
-        "versions_seen": len({one.body["version"] for one in answered}),
+        "fallbacks": fallbacks,
+        "unapproved_answers": len(unapproved),
+        "versions_seen": len(versions),
     }
 
 
@@ -218,7 +235,7 @@ def main() -> None:
     )
     parser.add_argument("--swaps", type=int, default=50)
     parser.add_argument("--broken", type=int, default=10)
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         try:
@@ -226,7 +243,8 @@ def main() -> None:
             os.environ |= stack.client_env(home, running) | {"PREFECT_LOGGING_LEVEL": "WARNING"}
             url = f"{running['gateway']['url']}/v1/{MODEL}/predict"
             plan = replace(PLAN, articles=5_000, sessions_per_day=500)
-            print(json.dumps(measure(plan, QUICK, told.swaps, told.broken, home, url)))
+            result = measure(plan, QUICK, arguments.swaps, arguments.broken, home, url)
+            print(json.dumps(result))
         finally:
             stack.down(home)
 

@@ -60,15 +60,15 @@ def test_an_answer_of_another_version_is_noticed(capsys: pytest.CaptureFixture[s
 
     def told(
         version: int, articles: list[int], status: int = 200, variant: str = "champion"
-    ) -> swap.Told:
+    ) -> swap.Response:
         body = {"version": version, "variant": variant, "answer": {"article_ids": articles}}
-        return swap.Told(0.0, 0, status, body)
+        return swap.Response(0.0, 0, status, body)
 
     right = told(1, [1])
     file = told(2, [1])
     unknown = told(9, [1])
     late = told(1, [7], variant="fallback")
-    failed = swap.Told(0.0, 0, 503, {"detail": "gone"})
+    failed = swap.Response(0.0, 0, 503, {"detail": "gone"})
     responses = [right, file, unknown, late, failed]
     result = swap.summary(responses, Shelf(), {1: 0, 2: 1}, [1, 2], 0)  # type: ignore[arg-type]
     assert (
