@@ -126,8 +126,7 @@ class Landing:
                     times = rows[table.time]
                     near = pl.col(table.time).is_between(times.min(), times.max())
                     keys = stored_rows.filter(near).filter(belongs).select(table.key)
-                    keys_in_memory = keys.collect(engine="streaming")
-                    rows = duplicates.drop_stored(rows, keys_in_memory, table.key)
+                    rows = duplicates.drop_stored(rows, keys.collect(engine="streaming"), table.key)
                 if not rows.is_empty():
                     day.files.append(data_files.put(table.name, {DATE: str(name)}, rows))
 

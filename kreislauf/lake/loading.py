@@ -70,6 +70,7 @@ def load(
         for batch in staging.batches(raws):
             decoded = decode.decode_lines(table, batch)
             intake.add(validate.apply_rules(table, batch, decoded))
+            del decoded  # before the next batch needs as much memory
         intake.check(max_reject_share)
         intake.stage.deal_out()
         with storage.answering(table.name):
