@@ -5,8 +5,8 @@ benchmarks.recommender): a version is trained, cold, on the first 40 % of the se
 end of each week after. At the end of a week a policy says whether there is a training, the gate
 decides whether its version replaces the live one, and what is live answers the next week. Policies
 are a training every so many weeks, none at all, and the monitor's: a training when it says that the
-world has changed and as much has been lost as a training costs, for several values of that (its
-parameter `cost`). Trainings are all after the first, promoted or not; recall@20 is the mean over
+data has drifted in concept and the accumulated regret has reached the cost of a training, for several values of that (its
+parameter `retraining_cost`). Trainings are all after the first, promoted or not; recall@20 is the mean over
 the weeks of the last quarter. Whether a version is one week old or two in so few weeks is luck, so
 each policy goes twice through them, the second time beginning a week later (STARTS), and the means
 of both are told.
@@ -16,7 +16,7 @@ trained weekly: as the monitor has it, which may leave a part of the week out, a
 Recall is that of the two weeks after.
 
 Everything that takes long is kept in the folder `frequency` of KREISLAUF_HOME; the picture is
-written there unless `--picture` says where. On clean data `data broken` is counted, but nothing is
+written there unless `--picture` says where. On clean data `data fault` is counted, but nothing is
 left out. The last line is JSON.
 """
 
@@ -32,14 +32,14 @@ import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
-from benchmarks.weeks import Kept, Shop, Version, ends, load
-from flows.monitor import COST
+from benchmarks.weeks import Kept, Shop, Version, ends, load, train_rows
+from benchmarks.window_diagnosis import DiagnosedWindow, calibrate, diagnose_window
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import scoring, split
 from kreislauf.evaluation.intervals import interval
-from kreislauf.monitoring import calibration, regret
-from kreislauf.monitoring.probe import LOSS, Examined, View
-from kreislauf.monitoring.window import Rows, look
+from kreislauf.monitoring import regret
+from kreislauf.monitoring.policy import RETRAINING_COST
+from kreislauf.monitoring.probe import Probe
 from kreislauf.settings import settings
 from models.session_recommender import SPEC
 from models.spec import ModelSpec
@@ -101,76 +101,66 @@ def judged(shop: Shop) -> Wants:
 
 
 class Watcher:
-    """Wants a training when the monitor says that the world has changed, and so much has been lost
-    since the last."""
+    """Wants a training when the monitor says concept drift, and the regret since the last training
+    has reached `retraining_cost`."""
 
-    def __init__(self, shop: Shop, cost: float, known: dict[tuple, Examined]):
+    def __init__(
+        self, shop: Shop, retraining_cost: float, cache: dict[tuple, DiagnosedWindow]
+    ) -> None:
         self.shop = shop
-        self.cost = cost
-        self._since_trained: list[tuple[int, int, str, float]] = []
-        self.found: list[Examined] = []
-        self._known = known
-        """What others found: by week, version, and how many quiet weeks it had before."""
-        self._quiet: dict[int, list[dict[str, float]]] = defaultdict(list)
+        self.retraining_cost = retraining_cost
+        self.windows: list[DiagnosedWindow] = []
+        self._since_training: list[tuple[int, int, str, float]] = []
+        self._cache = cache
+        """Windows that were diagnosed before, by week, version, and number of its stable weeks."""
+        self._stable: dict[int, list[dict[str, float]]] = defaultdict(list)
 
     def __call__(self, week: int, live: int) -> bool:
         shop = self.shop
-        key = week, live, len(self._quiet[live])
-        if key not in self._known:
-            self._known[key] = examined(
-                shop, shop.version(live), week, self._quiet[live], shop.model_type.policy.decay
-            )
-        found = self._known[key]
-        verdict = found.diagnosis.verdict
-        if verdict == "quiet":
-            self._quiet[live].append(found.values)
-        self._since_trained.append(
-            (shop.ends[week - 1], shop.ends[week] - 1, verdict, found.values[LOSS])
+        stable = self._stable[live]
+        key = (week, live, len(stable))
+        if key not in self._cache:
+            self._cache[key] = diagnosed(shop, shop.version(live), week, stable)
+        window = self._cache[key]
+        diagnosis = window.diagnosis
+        if diagnosis.verdict == "stable":
+            stable.append(window.values)
+        start = shop.ends[week - 1]
+        end = shop.ends[week] - 1
+        self._since_training.append((start, end, diagnosis.verdict, diagnosis.regret))
+        since_training = pl.DataFrame(self._since_training, regret.SCHEMA, orient="row")
+        accumulated = regret.accumulated_regret(since_training, 0)
+        reason = f"{accumulated:.3f} regret. {' '.join(diagnosis.evidence)}"
+        print(
+            f"{'':16} week {week:2d}, version {live:2d} live: {diagnosis.verdict}. {reason}",
+            flush=True,
         )
-        lost = regret.lost(pl.DataFrame(self._since_trained, regret.COLUMNS, orient="row"), 0)
-        reason = f"{lost:.3f} lost. {' '.join(found.diagnosis.evidence)}"
-        print(f"{'':16} week {week:2d}, version {live:2d} live: {verdict}. {reason}", flush=True)
-        self.found.append(found)
-        wants = verdict == "world changed" and lost >= self.cost
+        self.windows.append(window)
+        wants = diagnosis.verdict == "concept drift" and accumulated >= self.retraining_cost
         if wants:
-            self._since_trained.clear()
+            self._since_training.clear()
         return wants
 
 
-def examined(
-    shop: Shop, live: Version, week: int, quiet: list[dict[str, float]], worth: float
-) -> Examined:
-    """What the monitor finds at the end of a week; `quiet` has what it found in this version's
-    quiet weeks before, and `worth` is the smallest gain worth a training."""
+def diagnosed(
+    shop: Shop, live: Version, week: int, stable: list[dict[str, float]]
+) -> DiagnosedWindow:
+    """The monitor's diagnosis at the end of a week; `stable` has the signals of this version's
+    stable weeks before."""
     model_type = shop.model_type
-    table = shop.model_type.table
     cut = live.cut
-    rows = shop.until(week)
     start = shop.ends[week - 1]
     end = shop.ends[week] - 1
-    learnt = split.train_rows(live.rows, table, cut)
-    holdout = split.started(live.rows, table, cut.holdout, cut.watermark)
-    asked = model_type.examples(holdout)
-    scores = model_type.score(asked, scoring.answer(live.onnx, asked.inputs))
-    reference = interval(scores, asked.groups, model_type.policy.confidence)
-    view = View(
-        model_type,
-        live.onnx,
-        live.baseline,
-        model_type.training_profile(learnt.lazy()).collect(),
-        holdout,
-        reference,
-    )
-    cells = calibration.usual_windows(
-        view, Rows.of(table, learnt), cut.start, cut.holdout - 1, end - start + 1
-    )
-    usual = [values for _, values in cells] + quiet
-    past = {name: [values[name] for values in usual if name in values] for name in usual[0]}
-    source = Rows.of(table, rows)
-    window = look(model_type, source, view.known, start, end)
-    return view.examine(
-        window, calibration.newest(model_type, source, cut.start, start - 1), past, worth
-    )
+    learnt = train_rows(live.rows, model_type.table, cut)
+    holdout = split.started(live.rows, model_type.table, cut.holdout, cut.watermark)
+    examples = model_type.examples(holdout)
+    scores = model_type.score(examples, scoring.answer(live.onnx, examples.inputs))
+    reference = interval(scores, examples.groups, model_type.policy.confidence)
+    profile = model_type.training_profile(learnt.lazy()).collect()
+    probe = Probe(model_type, live.onnx, live.baseline, profile, holdout, reference)
+    history = calibrate(probe, learnt, cut.start, cut.holdout - 1, end - start + 1) + stable
+    min_gain = model_type.policy.decay
+    return diagnose_window(probe, shop.until(week), start, end, history, min_gain, cut.start)
 
 
 def faulty(rows: pl.DataFrame, model_type: ModelSpec, start: int, end: int) -> pl.DataFrame:
@@ -199,16 +189,18 @@ def recall(shop: Shop, course: Course, weeks: range) -> float:
     )
 
 
-def policies(shop: Shop, first: int, known: dict[tuple, Examined]) -> Iterator[tuple[str, Course]]:
+def policies(
+    shop: Shop, first: int, cache: dict[tuple, DiagnosedWindow]
+) -> Iterator[tuple[str, Course]]:
     """Each policy and what it came to, those of the calendar first."""
     for count in EVERY:
         name = f"every {count} weeks" if count > 1 else "weekly"
         yield name, follow(shop.weeks, every(count, first), judged(shop), first)
     yield "never", follow(shop.weeks, lambda week, live: False, judged(shop), first)
     for cost in COSTS:
-        watcher = Watcher(shop, cost, known)
+        watcher = Watcher(shop, cost, cache)
         yield f"monitor {cost:g}", follow(shop.weeks, watcher, judged(shop), first)
-        verdicts = Counter(found.diagnosis.verdict for found in watcher.found)
+        verdicts = Counter(window.diagnosis.verdict for window in watcher.windows)
         print(f"{'':16}", *(f"{count} {verdict}" for verdict, count in verdicts.items()))
 
 
@@ -223,8 +215,10 @@ def fault(shop: Shop) -> dict:
     # What was quiet before counts as long as the same version is live.
     for number in range(live.index(live[-1]) + 1, week + 1):
         watcher(number, live[-1])
-    said = watcher.found[-1]
-    handled = replace(broken, without=(said.faulty,)) if said.faulty else broken
+    diagnosis = watcher.windows[-1].diagnosis
+    handled = broken
+    if diagnosis.fault:
+        handled = replace(broken, without=(diagnosis.fault,))
     found = {"no_fault": shop, "fault": handled, "fault_unhandled": broken}
     courses = {name: follow(weeks[-1], every(1), judged(one)) for name, one in found.items()}
     recalls = {
@@ -236,7 +230,7 @@ def fault(shop: Shop) -> dict:
         print(
             f"{name}: weeks {list(weeks)} answered by {[course.live[w - 1] for w in weeks]}, recall {each}"
         )
-    return recalls | {"fault_verdict": said.diagnosis.verdict, "fault_left_out": bool(said.faulty)}
+    return recalls | {"fault_verdict": diagnosis.verdict, "fault_left_out": bool(diagnosis.fault)}
 
 
 def draw(found: dict[str, tuple[float, float]], path: Path) -> None:
@@ -245,7 +239,7 @@ def draw(found: dict[str, tuple[float, float]], path: Path) -> None:
     axes = figure.subplots()
     series = {
         "every so many weeks": ("#9aa3ad", "calendar"),
-        "the monitor, by its `cost`": ("#0b6e4f", "monitor"),
+        "the monitor, by its `retraining_cost`": ("#0b6e4f", "monitor"),
     }
     for label, (colour, which) in series.items():
         chosen = [
@@ -301,8 +295,8 @@ def run(shop: Shop, picture: Path) -> dict:
         after = fault(shop)
         print(f"{'policy':16} {'trainings':>9} {'promoted':>8} {'recall@20':>9}  live in each week")
         gone: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        known: dict[tuple, Examined] = {}
-        for name, course in (told for first in STARTS for told in policies(shop, first, known)):
+        cache: dict[tuple, DiagnosedWindow] = {}
+        for name, course in (told for first in STARTS for told in policies(shop, first, cache)):
             reached = last_quarter(shop, course)
             gone[name].append((course.trainings, reached))
             print(
@@ -317,7 +311,7 @@ def run(shop: Shop, picture: Path) -> dict:
     half = found["weekly"][0] / 2
     weekly = found["weekly"][1]
     seldom = [cost for cost in COSTS if found[f"monitor {cost:g}"][0] <= half]
-    numbers = {"weekly": found["weekly"], "monitor": found[f"monitor {COST:g}"]}
+    numbers = {"weekly": found["weekly"], "monitor": found[f"monitor {RETRAINING_COST:g}"]}
     line: dict = {f"{name}_recall": round(reached, 4) for name, (_, reached) in numbers.items()}
     line |= {f"{name}_trainings": trainings for name, (trainings, _) in numbers.items()}
     line["costs_near_weekly"] = [

@@ -20,12 +20,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from benchmarks.otto import ARTICLES, DAYS, EVENTS_PER_SESSION, START, generate
 from kreislauf.clock import DAY_MS
+
+if TYPE_CHECKING:
+    from kreislauf.monitoring.probe import Probe
+    from kreislauf.monitoring.window import Window
 
 SIZES = (1, 3, 10)
 REPEATS = 3
@@ -34,7 +39,7 @@ EVIDENTLY_SIZES = (1, 3)
 WINDOW = START, START + DAYS * DAY_MS - 1
 
 
-def known() -> pl.DataFrame:
+def profile() -> pl.DataFrame:
     """What a version knows that has learnt from all of OTTO's articles."""
     seen = np.random.default_rng(0).integers(1, 400, ARTICLES)
     return pl.DataFrame({"aid": np.arange(ARTICLES), "ts": np.full(ARTICLES, START), "seen": seen})
@@ -51,45 +56,52 @@ def scan() -> Callable[[], object]:
 
 def ours() -> Callable[[], object]:
     """What the monitor does with every event."""
-    from kreislauf.monitoring.window import look
+    from kreislauf.monitoring import inputs
+    from kreislauf.monitoring.window import read_window
     from models.session_recommender import SPEC
-    from tasks.monitor import table_rows
 
-    rows = table_rows(SPEC)
-    told = known()
-    return lambda: look(SPEC, rows, told, *WINDOW)
+    rows = inputs.trusted_rows(SPEC)
+    articles = profile()
+    return lambda: read_window(SPEC, rows, articles, *WINDOW)
 
 
-def sampled():
+def sampled() -> "tuple[Window, Probe]":
     """A window's sample, and a version that learnt from it."""
     from kreislauf.evaluation.intervals import Interval
-    from kreislauf.monitoring.probe import View
-    from kreislauf.monitoring.window import look
+    from kreislauf.monitoring import inputs
+    from kreislauf.monitoring.probe import Probe
+    from kreislauf.monitoring.window import read_window
     from models.session_recommender import SPEC
-    from tasks.monitor import table_rows
 
-    seen = look(SPEC, table_rows(SPEC), known(), *WINDOW)
-    onnx = SPEC.baseline(seen.sample, Path(os.environ["KREISLAUF_HOME"]))
-    told = SPEC.training_profile(seen.sample.lazy()).collect()
-    return seen, View(SPEC, onnx, onnx, told, seen.sample, Interval(mean=0.5, low=0.49, high=0.51))
+    window = read_window(SPEC, inputs.trusted_rows(SPEC), profile(), *WINDOW)
+    onnx = SPEC.baseline(window.sample, Path(os.environ["KREISLAUF_HOME"]))
+    learnt = SPEC.training_profile(window.sample.lazy()).collect()
+    reference = Interval(mean=0.5, low=0.49, high=0.51)
+    return window, Probe(SPEC, onnx, onnx, learnt, window.sample, reference)
 
 
 def answers() -> Callable[[], object]:
     """Questions to the version and its baseline, three baselines fitted, quality by slice."""
-    seen, view = sampled()
-    usual = {name: [value * 0.999, value] * 4 for name, value in seen.values.items()}
-    past = usual | {
-        name: [0.4, 0.41] * 4 for name in ("fresh", "late", "top_label", "top_answer", "coverage")
-    }
-    return lambda: view.examine(seen, seen.sample, past | {"rows": [seen.sample.height] * 8}, 0.01)
+    from benchmarks.window_diagnosis import diagnose_sample
+    from kreislauf.monitoring import calibration
+    from kreislauf.monitoring.probe import REFIT, REFIT_TAIL, TOP_LABEL
+
+    window, probe = sampled()
+    quality = (REFIT, REFIT_TAIL, TOP_LABEL, "top_answer", "coverage")
+    history = []
+    for scale, level in [(0.999, 0.4), (1.0, 0.41)] * 4:
+        signals = {name: value * scale for name, value in window.statistics.items()}
+        signals |= {name: level for name in quality}
+        history.append(signals | {calibration.SAMPLE_SIZE: window.sample.height})
+    return lambda: diagnose_sample(probe, window, window.sample, history, 0.01)
 
 
 def report() -> Callable[[], object]:
     """Evidently's report of the sample."""
     from kreislauf.monitoring import drift
 
-    seen, view = sampled()
-    monitored = view.kind.monitored(seen.sample.lazy(), view.known).collect()
+    window, probe = sampled()
+    monitored = probe.model_type.monitored(window.sample.lazy(), probe.profile).collect()
     path = Path(os.environ["KREISLAUF_HOME"]) / "report.html"
     drift.compare(monitored, monitored, path)  # imports
     return lambda: drift.compare(monitored, monitored, path)
@@ -104,7 +116,9 @@ def evidently() -> Callable[[], object]:
     from models.session_recommender import SPEC
 
     def compare() -> object:
-        rows = SPEC.monitored(lake.scan(SPEC.table), known()).cast(pl.Float64).collect().to_pandas()
+        rows = (
+            SPEC.monitored(lake.scan(SPEC.table), profile()).cast(pl.Float64).collect().to_pandas()
+        )
         return Report([DataDriftPreset()]).run(rows, rows)
 
     return compare

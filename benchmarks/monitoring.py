@@ -6,8 +6,8 @@ in which nothing does.
 pass without any change, and, in other futures of the same shop, WINDOWS windows for each kind of
 change, which begins a quarter into the first of them and stays. Each window is diagnosed by the
 flow's own code, with limits learnt from the shop's own past. A false alarm is any verdict but
-`quiet` in a window without change; a change is detected if one of its windows has another verdict
-than `quiet`, and the diagnosis is right if the first of these is the one fixed in advance. On real
+`stable` in a window without change; a change is detected if one of its windows has another verdict
+than `stable`, and the diagnosis is right if the first of these is the one fixed in advance. On real
 sessions, drawn in random order so that nothing changes, windows pass in the same way. Evidently
 compares the same windows with the hold-out, with its defaults.
 
@@ -27,12 +27,12 @@ import numpy as np
 import polars as pl
 
 from benchmarks import worlds
+from benchmarks.window_diagnosis import calibrate, diagnose_window
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import scoring, split
 from kreislauf.evaluation.intervals import interval
-from kreislauf.monitoring import calibration
-from kreislauf.monitoring.probe import View
-from kreislauf.monitoring.window import Rows, Window, look
+from kreislauf.monitoring.probe import Probe
+from kreislauf.monitoring.window import Window
 from models.session_recommender import SPEC
 
 SEEDS = 20
@@ -57,10 +57,10 @@ Told = tuple[str, str, bool | None]
 
 @dataclass(frozen=True)
 class Watch:
-    """A champion, and what is usual for it."""
+    """A champion with the history of its signals."""
 
-    view: View
-    past: dict[str, list[float]]
+    probe: Probe
+    history: list[dict[str, float]]
     reference: pl.DataFrame
     """The hold-out as Evidently is given it."""
 
@@ -76,29 +76,23 @@ class Watch:
         examples = SPEC.examples(judged)
         scores = SPEC.score(examples, scoring.answer(onnx, examples.inputs))
         reference = interval(scores, examples.groups, SPEC.policy.confidence)
-        view = View(
-            SPEC, onnx, onnx, SPEC.training_profile(learnt.lazy()).collect(), judged, reference
-        )
+        profile = SPEC.training_profile(learnt.lazy()).collect()
+        probe = Probe(SPEC, onnx, onnx, profile, judged, reference)
         first = int(learnt[SPEC.table.time].min())  # type: ignore[arg-type]
-        measured = [
-            values
-            for _, values in calibration.usual_windows(
-                view, Rows.of(SPEC.table, learnt), first, holdout - 1, length
-            )
-        ]
-        past = {name: [values[name] for values in measured] for name in measured[0]}
-        return cls(view, past, for_evidently(judged))
+        history = calibrate(probe, learnt, first, holdout - 1, length)
+        return cls(probe, history, for_evidently(judged))
 
-    def look(
+    def diagnose(
         self, rows: pl.DataFrame, start: int, end: int, ask: bool = True
     ) -> tuple[str, bool | None]:
         """The verdict on a window (ms, inclusive), and whether Evidently, if asked, says that
         something drifted."""
-        source = Rows.of(SPEC.table, rows)
-        window = look(SPEC, source, self.view.known, start, end)
-        before = calibration.newest(SPEC, source, int(rows[SPEC.table.time].min()), start - 1)  # type: ignore[arg-type]
-        examined = self.view.examine(window, before, self.past, SPEC.policy.decay)
-        return examined.diagnosis.verdict, drifted(window, self.reference) if ask else None
+        min_gain = SPEC.policy.decay
+        diagnosed = diagnose_window(self.probe, rows, start, end, self.history, min_gain)
+        verdict = diagnosed.diagnosis.verdict
+        if not ask:
+            return verdict, None
+        return verdict, drifted(diagnosed.window, self.reference)
 
 
 def for_evidently(rows: pl.DataFrame) -> pl.DataFrame:
@@ -142,7 +136,7 @@ def one_shop(seed: int) -> list[Told]:
             for i in range(count):
                 start = worlds.at(HISTORY + i * WINDOW)
                 now = rows.filter(pl.col("ts") < start + WINDOW * DAY_MS)
-                told.append((name, *watch.look(now, start, start + WINDOW * DAY_MS - 1)))
+                told.append((name, *watch.diagnose(now, start, start + WINDOW * DAY_MS - 1)))
     return told
 
 
@@ -169,10 +163,10 @@ def real(rows: pl.DataFrame, windows: int, seed: int = 0) -> list[Told]:
             window = split.started(rows, SPEC.table, begin, begin + length - 1).with_columns(
                 pl.col("ts") - i * length
             )
-            look = watch.look(
+            outcome = watch.diagnose(
                 pl.concat([history, window]), until, until + length - 1, i < EVIDENTLY_REAL
             )
-            told.append(("real", *look))
+            told.append(("real", *outcome))
     return told
 
 
@@ -183,8 +177,8 @@ def judged(told: list[Told], name: str, windows: int) -> tuple[float, float]:
         verdicts
         for verdicts in zip(*[iter([t[1] for t in told if t[0] == name])] * windows, strict=True)
     ]
-    first = [next((v for v in verdicts if v != "quiet"), "quiet") for verdicts in runs]
-    return float(np.mean([v != "quiet" for v in first])), float(
+    first = [next((v for v in verdicts if v != "stable"), "stable") for verdicts in runs]
+    return float(np.mean([v != "stable" for v in first])), float(
         np.mean([v == worlds.KINDS[name].verdict for v in first])
     )
 
@@ -199,7 +193,7 @@ def summary(told: list[Told], windows: int) -> dict:
 
     def per_100(found: list[Told]) -> float:
         return (
-            round(100 * float(np.mean([t[1] != "quiet" for t in found])), 2)
+            round(100 * float(np.mean([t[1] != "stable" for t in found])), 2)
             if found
             else float("nan")
         )
@@ -245,9 +239,9 @@ def main() -> None:
 def read(data: Path) -> pl.DataFrame:
     """Rows of Diginetica's sessions."""
     from kreislauf import sources
-    from kreislauf.lake.validate import judge
+    from kreislauf.lake.validate import validate_lines
 
-    return judge(
+    return validate_lines(
         SPEC.table,
         list(sources.open_file(str(data / "sessions.jsonl.gz"), SPEC.table.line).chunks()),
     ).rows

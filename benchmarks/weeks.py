@@ -23,9 +23,10 @@ import polars as pl
 from kreislauf import sources
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate, scoring, split
-from kreislauf.lake.validate import judge
+from kreislauf.lake.validate import validate_lines
 from models.session_recommender import Params, selection, training
 from models.spec import Examples, ModelSpec, Tensors, TrainingContext, code_digest
+from models.table import Table
 
 HISTORY = 0.4
 """Share of the sessions that the first version learns from, as in the demo's replay."""
@@ -42,7 +43,7 @@ def load(folder: Path, model_type: ModelSpec) -> pl.DataFrame:
     """Every row of the sessions in `folder`, in the order in which the lake gives them. Raises
     ValueError if a line is bad."""
     path = folder / "sessions.jsonl.gz"
-    judged = judge(
+    judged = validate_lines(
         model_type.table, list(sources.open_file(str(path), model_type.table.line).chunks())
     )
     if judged.rejected.height:
@@ -64,6 +65,11 @@ def ends(rows: pl.DataFrame, model_type: ModelSpec) -> list[int]:
     end = int(rows[model_type.table.time].max()) + 1  # type: ignore[arg-type]
     count = max(1, round((end - begin) / WEEK_MS))
     return [round(begin + (end - begin) * i / count) for i in range(count + 1)]
+
+
+def train_rows(rows: pl.DataFrame, table: Table, cut: split.Cut) -> pl.DataFrame:
+    """Everything before the hold-out."""
+    return rows.filter(pl.col(table.time) < cut.holdout)
 
 
 @dataclass(frozen=True)
@@ -203,7 +209,7 @@ class Shop:
         parent."""
         rows = self.until(number)
         cut = split.cut(rows, self.model_type.table, 0, self.model_type.policy)
-        learnt = split.train_rows(rows, self.model_type.table, cut)
+        learnt = train_rows(rows, self.model_type.table, cut)
         key = [
             code_digest(self.model_type),
             self.params.model_dump(mode="json"),
@@ -247,7 +253,8 @@ class Shop:
     def decide(self, challenger: Version, champion: Version | None) -> gate.Decision:
         """As `flows.promote` does it."""
         rival = [champion.number, champion.folder.name] if champion else []
-        code = hashlib.sha256(Path(gate.__file__).read_bytes()).hexdigest()
+        files = sorted(Path(gate.__file__).parent.glob("*.py"))
+        code = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
         policy = self.model_type.policy.model_dump(mode="json", exclude={"decay"})
         key = [
             challenger.number,
@@ -266,7 +273,7 @@ class Shop:
         model_type = self.model_type
         cut = challenger.cut
         rows = split.started(challenger.rows, model_type.table, cut.holdout, cut.watermark)
-        learnt = split.train_rows(challenger.rows, model_type.table, cut)
+        learnt = train_rows(challenger.rows, model_type.table, cut)
         asked = model_type.examples(rows)
         known = model_type.training_profile(learnt.lazy()).collect()
         by = {

@@ -100,15 +100,15 @@ def volume(shop: Shop, rng: np.random.Generator) -> Fault:
 
 
 KINDS = {
-    "none": Kind("quiet"),
-    "assortment": Kind("world changed", change=assortment),
-    "popularity": Kind("world changed", change=popularity),
-    "relations": Kind("world changed", change=relations),
-    "wrong ids": Kind("data broken", fault=wrong_ids),
-    "id scheme": Kind("data broken", fault=id_scheme),
-    "sentinel": Kind("data broken", fault=sentinel),
-    "season": Kind("season or mix", fault=season),
-    "volume": Kind("season or mix", fault=volume),
+    "none": Kind("stable"),
+    "assortment": Kind("concept drift", change=assortment),
+    "popularity": Kind("concept drift", change=popularity),
+    "relations": Kind("concept drift", change=relations),
+    "wrong ids": Kind("data fault", fault=wrong_ids),
+    "id scheme": Kind("data fault", fault=id_scheme),
+    "sentinel": Kind("data fault", fault=sentinel),
+    "season": Kind("covariate shift", fault=season),
+    "volume": Kind("covariate shift", fault=volume),
 }
 
 

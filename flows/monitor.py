@@ -1,58 +1,70 @@
-"""Watch the live model: has the world changed, or is the data broken? If so, say so with an
-event."""
+"""Watch the live model: has the shop changed, or is its data faulty?"""
 
 from prefect import flow, get_run_logger
 
+from kreislauf.monitoring import measurement, policy, renamed
+from kreislauf.monitoring.diagnosis import diagnose
 from kreislauf.monitoring.finding import Finding
-from kreislauf.monitoring.policy import act, tell
 from kreislauf.release import releases
-from tasks.monitor import look
-
-COST = 0.25
-"""See `monitor`; benchmarks/frequency.py has what others come to."""
+from models import spec
+from tasks.monitor import measure, measure_keeping, record
 
 
 @flow
 def monitor(
     model: str = "session_recommender",
     window_days: float = 7.0,
-    needed: int = 1,
-    of: int = 1,
+    confirmations: int = 1,
+    out_of: int = 1,
+    min_gain: float | None = None,
+    retraining_cost: float = policy.RETRAINING_COST,
     worth: float | None = None,
-    cost: float = COST,
+    cost: float | None = None,
+    needed: int | None = None,
+    of: int | None = None,
 ) -> Finding:
-    """Diagnose the newest window, note it, and act: ask for a retraining, or shut out broken data.
+    """Measure the newest window, diagnose it, decide what follows, record it.
 
-    Args: model: Name of the model type. window_days: Length of the window before the data's
-        watermark, at most back to the champion's own hold-out. needed: So many of the newest `of`
-        windows that do not overlap must say that the world has changed before a
-            retraining is asked for.
-        of: See `needed`.
-        worth: Smallest gain of the metric that is worth a training; by default the policy's
+    Args:
+        model: Name of the model type.
+        window_days: Length of the window before the data's watermark, at most back to the
+            champion's own hold-out.
+        confirmations: How many of the newest `out_of` windows that do not overlap must say concept
+            drift before a retraining is asked for.
+        out_of: Windows of which `confirmations` must agree.
+        min_gain: Smallest gain of the metric that is worth a training; by default the policy's
             `decay`.
-        cost: What a training costs, as points of the metric times days: a retraining is asked for
-            when so much has been lost since the last one (0.25 is 0.025 for ten days). To pay when
-            one has lost as much is at most twice as dear as to know the future: Karlin, Manasse,
-            Rudolph and Sleator, "Competitive snoopy caching", 1988.
+        retraining_cost: What a training costs, as points of the metric times days: 0.25 is 0.025
+            for ten days. The regret since the last training has to reach it.
+        worth: Former name of `min_gain`, for deployments that still have it.
+        cost: Former name of `retraining_cost`.
+        needed: Former name of `confirmations`.
+        of: Former name of `out_of`.
 
-    Returns: What was found. Evidently's report is an artifact of the champion's MLflow run and, in
-        short, of this run.
+    Returns:
+        The finding. Evidently's report is an artifact of the champion's MLflow run.
 
-    Raises: RuntimeError: nothing is live yet. ValueError: `needed` is not from 1 to `of`.
-        registry.RegistryError: the champion was registered by an earlier Kreislauf, or MLflow does
-        not answer.
+    Raises:
+        RuntimeError: nothing is live yet.
+        ValueError: `confirmations` is not from 1 to `out_of`.
+        registry.RegistryError: MLflow does not answer, or lacks a file of the champion.
     """
-    if not 1 <= needed <= of:
-        raise ValueError(
-            f"needed is {needed} and of is {of}: ask for 1 to {of} of the newest {of} windows."
-        )
+    given: dict = {"confirmations": confirmations, "out_of": out_of}
+    given |= {"min_gain": min_gain, "retraining_cost": retraining_cost}
+    former = {"worth": worth, "cost": cost, "needed": needed, "of": of}
+    settings = policy.Settings.of(spec.load(model).policy, renamed.parameters(given, former))
     live = releases.current(model)
     if live is None:
         raise RuntimeError(
             f"Nothing of {model} is live, so nothing can be watched: run retrain first."
         )
-    finding = look(model, live.champion, window_days, worth)
-    tell(finding)
-    action = act(finding, needed, of, cost)
-    get_run_logger().info(f"{finding.verdict.capitalize()}: {finding.reason} {action}")
-    return finding.model_copy(update={"action": action})
+    measured = measure(model, live.champion, window_days)
+    signals = measurement.compare(measured)
+    diagnosis = diagnose(measured, signals, settings.min_gain)
+    if diagnosis.noise_only:
+        diagnosis = diagnosis.keeping_window(measure_keeping(measured))
+    finding = Finding.of(measured, signals, diagnosis)
+    action = policy.decide(finding, policy.standing(finding), settings)
+    record(finding, measured, action)
+    get_run_logger().info(f"{finding.verdict.capitalize()}: {finding.reason} {action.sentence}")
+    return finding.model_copy(update={"action": action.sentence})

@@ -28,6 +28,7 @@ from benchmarks import (
     monitoring,
     objectives,
     precision,
+    published,
     race,
     recommender,
     scale,
@@ -44,7 +45,6 @@ from kreislauf import lake, sources
 from kreislauf.evaluation import gate as gate_task
 from kreislauf.evaluation import scoring
 from kreislauf.monitoring.diagnosis import Verdict
-from kreislauf.monitoring.probe import LOSS
 from models.session_recommender import SPEC
 from models.session_recommender.batches import Batches
 from tests.conftest import write_sessions
@@ -243,14 +243,14 @@ def test_the_recommender_benchmark_ends_with_its_numbers(
 
 def test_another_test_than_the_published_one_is_refused(small_shop: pl.DataFrame, tmp_path: Path):
     folder = publish(small_shop, tmp_path)
-    rows, test = recommender.load(folder)
+    rows, test = published.load(folder)
     first = rows["session"].max() + 1
     assert (test.groups.min(), len(np.unique(rows["session"]))) == (first, first)
     (folder / "meta.json").write_text(json.dumps({"first_test_session": first + 1}))
     with pytest.raises(
         ValueError, match=r"[1-9]\d* of \d+ are missing, 0 are too many, such as \[\d+.* label \d+"
     ):
-        recommender.load(folder)
+        published.load(folder)
 
 
 def test_session_knn_answers_as_its_slow_loop_does(small_shop: pl.DataFrame):
@@ -321,13 +321,13 @@ def test_otto_s_score_wants_carts_and_orders_where_they_weigh_more(tmp_path: Pat
     rows = objectives.shop(plan)
     shares = dict(rows["type"].value_counts(normalize=True).iter_rows())
     assert 0.05 < shares["orders"] < shares["carts"] < shares["clicks"]
-    found = objectives.run(plan, SPEC.Params.tiny(), tmp_path)
-    assert found.keys() == {"table", "equal", "weighted"}
-    assert all(0 < score <= 1 for scores in found.values() for score in scores.values())
+    result = objectives.run(plan, SPEC.Params.tiny(), tmp_path)
+    assert result.keys() == {"table", "equal", "weighted"}
+    assert all(0 < score <= 1 for scores in result.values() for score in scores.values())
     total = {
-        name: 0.1 * s["clicks"] + 0.3 * s["carts"] + 0.6 * s["orders"] for name, s in found.items()
+        name: 0.1 * s["clicks"] + 0.3 * s["carts"] + 0.6 * s["orders"] for name, s in result.items()
     }
-    assert total == pytest.approx({name: s["total"] for name, s in found.items()}, abs=1e-4)
+    assert total == pytest.approx({name: s["total"] for name, s in result.items()}, abs=1e-4)
 
 
 def test_the_gate_benchmark_swaps_two_models_until_the_gain_is_as_wanted():
@@ -365,16 +365,16 @@ def test_the_training_benchmark_ends_with_its_ratios(
     data = publish(small_shop.filter(pl.col("session") < 500), tmp_path)
     job = Job(data, epochs=2, asked=100, every=500, target=1.1, steps=1, warm=1, rounds=2)
     loops = training.overhead(job)
-    found = training.contend(job)
-    assert 0 < found[0].seconds < found[-1].seconds, "the table takes time"
+    ours = training.contend(job)
+    assert 0 < ours[0].seconds < ours[-1].seconds, "the table takes time"
     learnt = job.load()[0]
     examples = 2 * (learnt.height - learnt["session"].n_unique())
-    assert 0.8 * examples < found[-1].examples <= examples
-    assert [check.examples > i * 500 for i, check in enumerate(found[1:-1])] == [True] * (
-        len(found) - 2
+    assert 0.8 * examples < ours[-1].examples <= examples
+    assert [check.examples > i * 500 for i, check in enumerate(ours[1:-1])] == [True] * (
+        len(ours) - 2
     )
-    assert all(0 < recall < 1 for check in found for recall in check.recalls)
-    result = training.summary(job, loops, found, None)
+    assert all(0 < recall < 1 for check in ours for recall in check.recalls)
+    result = training.summary(job, loops, ours, None)
     assert result["tron_over_ours_to_recall_47"] is None
     assert "TRON was not run" in capsys.readouterr().out
     for name in ("lightning_over_torch", "lightning_over_torch_cpu", "ours_examples_per_second"):
@@ -418,14 +418,14 @@ def test_the_clock_stands_while_recall_is_measured(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(
         race, "time", SimpleNamespace(perf_counter=lambda: now[0], process_time=lambda: now[0] / 2)
     )
-    found = fit(Job(Path(), every=100))
-    assert [(c.seconds, c.cpu, c.examples) for c in found] == [
+    race_checks = fit(Job(Path(), every=100))
+    assert [(c.seconds, c.cpu, c.examples) for c in race_checks] == [
         (0, 0, 0),
         (9, 4.5, 120),
         (15, 7.5, 200),
         (24, 12, 320),
     ]
-    assert [c.recalls for c in found] == [(0.0,), (0.2,), (0.3,), (0.5,)]
+    assert [c.recalls for c in race_checks] == [(0.0,), (0.2,), (0.3,), (0.5,)]
     recalls[:] = [0.0, 0.1, 0.2, 0.3]
     assert [c.seconds for c in fit(Job(Path(), every=100, limit=15))] == [0, 9, 15]
 
@@ -579,15 +579,14 @@ def test_the_frequency_benchmark_ends_with_its_curve(
     nothing takes long."""
     trained = []
 
-    def examined(
-        shop: weeks.Shop, live: weeks.Version, week: int, quiet: list, worth: float
+    def diagnosed(
+        shop: weeks.Shop, live: weeks.Version, week: int, stable: list
     ) -> SimpleNamespace:
         broken = shop.rows["aid"].sum() != small_shop["aid"].sum() and week == 1
-        verdict = "data broken" if broken else "world changed"
-        out = (shop.ends[0], shop.ends[1] - 1) if broken else None
-        return SimpleNamespace(
-            diagnosis=SimpleNamespace(verdict=verdict, evidence=[]), values={LOSS: 0.01}, faulty=out
-        )
+        verdict = "data fault" if broken else "concept drift"
+        fault = (shop.ends[0], shop.ends[1] - 1) if broken else None
+        diagnosis = SimpleNamespace(verdict=verdict, evidence=[], regret=0.01, fault=fault)
+        return SimpleNamespace(diagnosis=diagnosis, values={})
 
     def fit(rows: pl.DataFrame, params: object, work: object) -> SimpleNamespace:
         trained.append(rows.height)
@@ -598,15 +597,15 @@ def test_the_frequency_benchmark_ends_with_its_curve(
     kind.train = fit
     for module, name, value in (
         (weeks, "HISTORY", 0.6), (weeks, "WEEK_MS", 2 * 86_400_000), (frequency, "EVERY", (1, 2)),
-        (frequency, "COSTS", (0.0, 0.03)), (frequency, "COST", 0.03), (frequency, "FAULT_DAYS", 1),
-        (frequency, "AFTER", 1), (frequency, "examined", examined), (scoring, "p95", lambda onnx, inputs: 1.0),
+        (frequency, "COSTS", (0.0, 0.03)), (frequency, "RETRAINING_COST", 0.03), (frequency, "FAULT_DAYS", 1),
+        (frequency, "AFTER", 1), (frequency, "diagnosed", diagnosed), (scoring, "p95", lambda onnx, inputs: 1.0),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     rows = small_shop.sort(kind.table.order)
     shop = weeks.Shop(kind, rows, weeks.ends(rows, kind), weeks.Kept(tmp_path))
     result = frequency.run(shop, tmp_path / "curve.svg")
     assert (shop.weeks, result["weekly_trainings"], result["monitor_trainings"]) == (3, 1.5, 0.5)
-    assert (result["fault_verdict"], result["fault_left_out"]) == ("data broken", True)
+    assert (result["fault_verdict"], result["fault_left_out"]) == ("data fault", True)
     assert [name for name, *_ in result["curve"]] == [
         "weekly",
         "every 2 weeks",
@@ -655,17 +654,17 @@ def test_the_worlds_change_what_they_say():
 
 def test_the_first_alarm_counts_and_the_worst_kind_is_told():
     told = (
-        [("none", "quiet", True)] * 9
-        + [("none", "season or mix", True)]
-        + [("real", "quiet", None)] * 10
+        [("none", "stable", True)] * 9
+        + [("none", "covariate shift", True)]
+        + [("real", "stable", None)] * 10
     )
     for name, kind in worlds.KINDS.items():
         told += [(name, kind.verdict, False)] * 4 if name != "none" else []
-    told += [("volume", "quiet", True), ("volume", "quiet", False), ("season", "quiet", True)]
+    told += [("volume", "stable", True), ("volume", "stable", False), ("season", "stable", True)]
     told += [
-        ("season", "season or mix", True),
-        ("relations", "data broken", True),
-        ("relations", "world changed", True),
+        ("season", "covariate shift", True),
+        ("relations", "data fault", True),
+        ("relations", "concept drift", True),
     ]
     found = monitoring.summary(told, 2)
     assert found["false_alarms_per_100"] == 5

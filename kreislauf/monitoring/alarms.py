@@ -1,32 +1,34 @@
-"""Alarms of the monitor, and what became of each, in the table alarms."""
+"""Alarms of the monitor, and what became of each, in the table `alarms`."""
 
 import polars as pl
 
 from kreislauf.lake import journal
+from kreislauf.monitoring import tables
+from kreislauf.monitoring.finding import Finding
+from kreislauf.monitoring.policy import Action
 
-ALARMS = "alarms"
-"""Name of the table in the lake."""
+COLUMNS = {"model", "version", "start", "end", "groups", "verdict", "reason"}
+"""Columns of the table that a finding fills; `action` and `asks` say what followed."""
 
 
-def record(row: dict, action: str, asks: bool) -> None:
-    """Note an alarm, once: `row` has model, version, start and end (of the window, ms since 1970
-    UTC), and more; `action` says what followed. One that `asks` for a retraining is settled by
-    it."""
-    journal.append_once(ALARMS, _key(row), pl.DataFrame([row | {"action": action, "asks": asks}]))
+def record(finding: Finding, action: Action) -> None:
+    """Record an alarm once; one that asks for a retraining is resolved by it."""
+    row = finding.model_dump(include=COLUMNS)
+    row |= {"action": action.sentence, "asks": action.asks_for_retraining}
+    journal.append_once(tables.ALARMS, _key(row), pl.DataFrame([row]))
 
 
 def resolve(model: str, until: int, action: str) -> None:
-    """Note what became of each alarm of `model` that asked for a retraining and whose window ended
-    until then (ms)."""
-    found = journal.read(ALARMS)
-    if found.is_empty():
+    """Record what became of each alarm of `model` that asked for a retraining and whose window
+    ended until then (ms)."""
+    recorded = tables.read(tables.ALARMS)
+    if recorded.is_empty():
         return
-    for row in found.filter(pl.col("model") == model, pl.col("end") <= until, "asks").iter_rows(
-        named=True
-    ):
-        journal.append_once(
-            ALARMS, f"{_key(row)}/settled", pl.DataFrame([row | {"action": action, "asks": False}])
-        )
+    waiting = recorded.filter(pl.col("model") == model, pl.col("end") <= until, "asks")
+    for row in waiting.iter_rows(named=True):
+        outcome = pl.DataFrame([row | {"action": action, "asks": False}])
+        # The key is stored: what an earlier version resolved stays resolved once.
+        journal.append_once(tables.ALARMS, f"{_key(row)}/settled", outcome)
 
 
 def _key(row: dict) -> str:

@@ -1,5 +1,7 @@
-"""What is usual: a version's signals in windows in which nothing was wrong, from before its
-hold-out."""
+"""The history of a version's signals: windows in which nothing was wrong.
+
+Most are from before its hold-out, where nothing can be wrong, because the version learnt from them.
+"""
 
 import math
 from collections.abc import Iterator
@@ -7,93 +9,131 @@ from collections.abc import Iterator
 import polars as pl
 
 from kreislauf.clock import DAY_MS
-from kreislauf.monitoring.limits import LEAST
-from kreislauf.monitoring.probe import View
-from kreislauf.monitoring.statistics import PART_GROUPS
-from kreislauf.monitoring.window import SAMPLE_ROWS, Rows, Window, look
+from kreislauf.lake import journal
+from kreislauf.monitoring import tables
+from kreislauf.monitoring.limits import MIN_WINDOWS
+from kreislauf.monitoring.statistics import MIN_GROUPS
+from kreislauf.monitoring.window import SAMPLE_ROWS, TrustedRows, Window, read_window
 from models.spec import ModelSpec
 
-CELLS = 16
-"""Windows from which limits are learnt, at most."""
+MAX_WINDOWS = 16
+"""Most windows from which tolerances are learnt."""
 LEARN_ROWS = 1_000_000
-"""Newest rows, about, from which a baseline learns anew."""
+"""Newest rows, about, from which a baseline is refitted."""
+SAMPLE_SIZE = "sample_rows"
+"""Name under which the number of rows of a window's sample stands beside its signals."""
 
 
-def usual_windows(
-    view: View, rows: Rows, first: int, last: int, length: int
-) -> Iterator[tuple[Window, dict]]:
-    """Windows in the newer half of what the version learnt from, from `first` to `last` (ms,
-    inclusive), and what was measured in them, with `rows`, those of the sample. They are `length`
-    ms long, or shorter, down to a day, if there were fewer than `CELLS`: shorter ones vary more, so
-    that limits are too wide and not too narrow, and few windows would make them wider still."""
+def calibration_windows(
+    model_type: ModelSpec, rows: TrustedRows, first: int, last: int, length: int
+) -> Iterator[tuple[Window, pl.DataFrame, float]]:
+    """Windows in the newer half of what a version learnt from, from `first` to `last` (ms,
+    inclusive), each with the training profile of the rows before it, and the rows of a usual
+    window.
+
+    The windows are `length` ms long. If there were fewer than `MAX_WINDOWS`, they are shorter, down
+    to a day: shorter ones vary more, so tolerances are too wide and not too narrow, and few windows
+    would make them wider still.
+    """
     half = (last + 1 - first) // 2
-    count = min(CELLS, max(LEAST + 1, half // min(length, DAY_MS)))
+    count = min(MAX_WINDOWS, max(MIN_WINDOWS + 1, half // min(length, DAY_MS)))
     step = min(length, half // count)
-    height = min(rows.count(last + 1 - step * count, last) / count, SAMPLE_ROWS)
-    for start in [last + 1 - step * (count - i) for i in range(count)]:
-        known = view.model_type.training_profile(rows.between(None, start - 1)).collect(
-            engine="streaming"
-        )
-        cell = look(view.model_type, rows, known, start, start + step - 1)
-        if cell.sample[view.model_type.table.group].n_unique() >= PART_GROUPS:
-            yield cell, view.measure(cell, known, height) | {"rows": float(cell.sample.height)}
+    usual_rows = min(rows.count(last + 1 - step * count, last) / count, SAMPLE_ROWS)
+    for number in range(count):
+        start = last + 1 - step * (count - number)
+        before = rows.between(None, start - 1)
+        profile = model_type.training_profile(before).collect(engine="streaming")
+        window = read_window(model_type, rows, profile, start, start + step - 1)
+        if window.sample[model_type.table.group].n_unique() >= MIN_GROUPS:
+            yield window, profile, usual_rows
 
 
-def newest(model_type: ModelSpec, rows: Rows, first: int, last: int) -> pl.DataFrame:
+def newest_rows(model_type: ModelSpec, rows: TrustedRows, first: int, last: int) -> pl.DataFrame:
     """The newest rows until `last` (ms, inclusive), in whole groups: all of them back to `first`,
     or about `LEARN_ROWS`, of days as few as have so many."""
-    days = 1
-    while (start := last + 1 - days * DAY_MS) > first and rows.count(start, last) < LEARN_ROWS:
-        days *= 2
-    start = max(start, first)
     table = model_type.table
-    thin = max(1, round(rows.count(start, last) / LEARN_ROWS))
-    drawn = (
-        rows.between(start, last)
-        .filter(pl.col(table.group).hash(0) % thin == 0)
-        .collect(engine="streaming")
-    )
+    days = 1
+    start = last + 1 - DAY_MS
+    while start > first and rows.count(start, last) < LEARN_ROWS:
+        days *= 2
+        start = last + 1 - days * DAY_MS
+    start = max(start, first)
+    sampled_share = max(1, round(rows.count(start, last) / LEARN_ROWS))
+    whole_groups = pl.col(table.group).hash(0) % sampled_share == 0
+    drawn = rows.between(start, last).filter(whole_groups).collect(engine="streaming")
     return drawn.sort(table.order)
 
 
-def octave(length: int) -> int:
-    """Which windows are about as long as one of `length` ms: their logarithm to base 2, rounded."""
+def length_bin(length: int) -> int:
+    """Bin of windows that are about as long as one of `length` ms: its logarithm to base 2,
+    rounded."""
     return round(math.log2(length))
 
 
-def as_rows(
+def signal_rows(
     model: str,
     version: int,
     start: int,
     end: int,
     length: int,
     verdict: str,
-    values: dict[str, float],
+    signals: dict[str, float],
 ) -> pl.DataFrame:
-    """A window's signals for the table of windows; `length` (ms) is that of the windows it stands
-    beside."""
-    where = {"model": model, "version": version, "start": start, "end": end}
-    told = {"octave": octave(length), "verdict": verdict}
-    return pl.DataFrame(
-        [{**where, **told, "signal": name, "value": float(value)} for name, value in values.items()]
-    )
+    """A window's signals as rows of the table `windows`; `length` (ms) is that of the windows whose
+    history it joins."""
+    head = {
+        "model": model,
+        "version": version,
+        "start": start,
+        "end": end,
+        "length_bin": length_bin(length),
+        "verdict": verdict,
+    }
+    rows = [head | {"signal": name, "value": float(value)} for name, value in signals.items()]
+    return pl.DataFrame(rows)
 
 
-def quiet(found: pl.DataFrame, model: str, version: int, start: int, end: int) -> pl.DataFrame:
-    """Of the table of windows, the rows from which the limits for one from `start` to `end` are
-    learnt: those of the version's calibration, and quiet windows before it that do not overlap with
-    each other."""
-    if found.is_empty():
-        return found
-    mine = {"model": model, "version": version, "octave": octave(end - start + 1)}
-    found = found.filter(pl.col("end") < start, **mine)
-    kept = []
+def reference_windows(
+    windows: pl.DataFrame, model: str, version: int, start: int, end: int
+) -> pl.DataFrame:
+    """The rows of the table `windows` from which tolerances for one from `start` to `end` are
+    learnt: the version's calibration, and stable windows before it that do not overlap."""
+    if windows.is_empty():
+        return windows
+    mine = {"model": model, "version": version, "length_bin": length_bin(end - start + 1)}
+    earlier = windows.filter(pl.col("end") < start, **mine)
+    chosen = []
     until = -1
-    for first, last, verdict in (
-        found.select("start", "end", "verdict").unique().sort("start", "end").rows()
-    ):
-        if verdict == "calibration" or (verdict == "quiet" and first > until):
-            kept.append((first, last))
+    stretches = earlier.select("start", "end", "verdict").unique().sort("start", "end")
+    for first, last, verdict in stretches.rows():
+        if verdict == "calibration" or (verdict == "stable" and first > until):
+            chosen.append((first, last))
             until = last
-    chosen = pl.DataFrame(kept, {"start": pl.Int64, "end": pl.Int64}, orient="row")
-    return found.join(chosen, on=["start", "end"], how="semi")
+    kept = pl.DataFrame(chosen, {"start": pl.Int64, "end": pl.Int64}, orient="row")
+    return earlier.join(kept, on=["start", "end"], how="semi")
+
+
+def recorded_history(model: str, version: int, start: int, end: int) -> dict[str, list[float]]:
+    """Each signal in the recorded windows whose history one from `start` to `end` (ms) joins, by
+    name; empty if there are none."""
+    recorded = tables.read(tables.WINDOWS)
+    reference = reference_windows(recorded, model, version, start, end)
+    if reference.is_empty():
+        return {}
+    by_signal = reference.group_by("signal")
+    return {str(name): rows["value"].to_list() for (name,), rows in by_signal}
+
+
+def record(
+    model: str, version: int, length: int, calibrated: list[tuple[Window, dict[str, float]]]
+) -> None:
+    """Put calibration windows and their signals into the lake, once for each version and bin of
+    `length` (ms)."""
+    frames = []
+    for window, signals in calibrated:
+        head = (model, version, window.start, window.end, length, "calibration")
+        sized = signals | {SAMPLE_SIZE: float(window.sample.height)}
+        frames.append(signal_rows(*head, sized))
+    if frames:
+        key = f"{model}/{version}/{length_bin(length)}"
+        journal.append_once(tables.WINDOWS, key, pl.concat(frames))

@@ -1,5 +1,5 @@
-"""What an alarm means: has the world changed, is the data broken, or is it the season? A pure
-function."""
+"""What an alarm means: has the shop changed, is its data faulty, or is it the season? Pure
+functions."""
 
 import math
 from collections.abc import Mapping
@@ -7,66 +7,79 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kreislauf.evaluation.intervals import Interval
 from kreislauf.monitoring.limits import Signal
+from kreislauf.monitoring.measurement import Measurement
+from kreislauf.monitoring.probe import LABEL_CORRELATION, REFIT, REFIT_TAIL, TOP_LABEL
+from kreislauf.monitoring.statistics import fault_interval
 
-Verdict = Literal["quiet", "world changed", "data broken", "season or mix", "not enough data"]
-TOO_OFTEN = 5.0
-"""So many times as frequent as the most frequent right answer usually is, one is no fashion but a
-placeholder."""
-NEW = 0.005
-"""New is a right answer that the hold-out has less than this share as often as the window."""
-NEW_TOO_OFTEN = 0.5
-NEW_ALONE = 0.5
-"""A new one is a placeholder if it is so many times as frequent as the most frequent one usually
-is, and has this share of all that is new: assortments change in many articles."""
-MENDED = 0.25
-"""Of what the live model lost: if learning anew brings back less, there is less to learn."""
-GONE = 0.5
-STRANGE = 0.25
-"""If the model keeps less than the first share of its usual quality in a part of the window, and
-how frequent each right answer is resembles the hold-out by less than the second share of the usual,
-ids mean something else. What visitors come back to is found even then."""
+Verdict = Literal["stable", "concept drift", "data fault", "covariate shift", "not enough data"]
+
+PLACEHOLDER_RATIO = 5.0
+"""Frequency of a placeholder, as a multiple of what the most frequent right answer usually has: so
+frequent is no fashion."""
+NEW_PLACEHOLDER_RATIO = 0.5
+"""Frequency of a new placeholder, as a multiple of what the most frequent right answer usually
+has."""
+NEW_PLACEHOLDER_SHARE = 0.5
+"""Share of all new right answers that a new placeholder has: assortments change in many
+articles."""
+MIN_RECOVERY = 0.25
+"""Smallest share of the live model's loss that a refit brings back where there is enough to
+learn."""
+COLLAPSE = 0.5
+"""Share of its usual quality below which the model has collapsed in a stretch of the window."""
+REMAPPED_CORRELATION = 0.25
+"""Share of the usual label correlation below which ids mean something else. What visitors come back
+to is found even then."""
+CHANGED_CORRELATION = 0.5
+"""Share of the usual label correlation below which other answers are right than before."""
 
 
-OTHER = 0.5
-"""With less than this share of the usual resemblance, other answers are right than were."""
-
-
-class Quality(BaseModel):
-    """How well the window was answered; recall and the like, higher is better, each at the mix of
-    requests of the champion's hold-out."""
+class WindowQuality(BaseModel):
+    """The signals of quality in a window, each at the mix of requests of the version's hold-out."""
 
     model_config = ConfigDict(frozen=True)
 
-    live: Signal = Field(description="The champion.")
-    fresh: Signal = Field(
+    live: Signal = Field(description="The version.")
+    refit: Signal = Field(
         description="A trivial baseline that learnt from half of the window, on the other half."
     )
-    late: Signal = Field(description="The same in the later half of the window.")
-    gain: float = Field(
-        description="What the trivial baseline gains by learning anew, window included."
-    )
-    gain_low: float = Field(description="Lower end of its interval.")
-    worst_part: float = Field(
-        description="Of the champion, in the worst part of the window, as a share of its usual."
-    )
-    newcomer: tuple[float, float] = Field(
-        description="Share of the right answers that the most frequent new one has, and that all new ones have."
-    )
+    refit_tail: Signal = Field(description="The same in the later half of the window.")
+    gain: Interval = Field(description="Gain of the trivial baseline by a refit.")
+    worst_stretch: float = Field(description="See `Quality`.")
+    new_label_shares: tuple[float, float] = Field(description="See `Quality`.")
 
     @property
-    def lost(self) -> float:
-        """What the champion has fallen by; negative if it has risen."""
-        return self.live.usual - self.live.value
+    def loss(self) -> float:
+        """How far the version has fallen below its reference; negative if it has risen."""
+        return self.live.mean - self.live.value
 
-    def taught(self, worth: float) -> bool:
-        """Whether learning anew makes the trivial baseline surely better, and by as much."""
-        return self.gain_low > 0 and self.gain >= worth
+    @property
+    def refit_fell(self) -> bool:
+        """Whether there is less to learn from the window, to its end.
 
-    def alone(self, worth: float) -> bool:
-        """Whether the live model has fallen by as much, beyond its limit, and the fresh baselines
-        have not."""
-        return self.live.off < -1 and self.lost >= worth and not fell(self.fresh, self.late)
+        A change in the middle makes two worlds of a window, of which half of it teaches less than
+        of one. Its later half, which is half as much, then says that the change is over.
+        """
+        return self.refit.deviation < -1 and self.refit_tail.deviation < -0.5
+
+    def refit_helps(self, min_gain: float) -> bool:
+        """Whether a refit makes the trivial baseline surely better, and by at least `min_gain`."""
+        return self.gain.low > 0 and self.gain.mean >= min_gain
+
+    def only_live_fell(self, min_gain: float) -> bool:
+        """Whether the live model has fallen by at least `min_gain`, beyond its tolerance, and the
+        refitted baselines have not."""
+        return self.live.deviation < -1 and self.loss >= min_gain and not self.refit_fell
+
+    def regret(self, verdict: Verdict, min_gain: float) -> float:
+        """How much better a new version would have answered: the gain, or the loss of the live
+        model if that is the reason for concept drift."""
+        live_fell = self.only_live_fell(min_gain) or not self.refit_helps(min_gain)
+        if verdict == "concept drift" and live_fell:
+            return max(self.gain.mean, self.loss)
+        return self.gain.mean
 
 
 class Diagnosis(BaseModel):
@@ -76,115 +89,173 @@ class Diagnosis(BaseModel):
 
     verdict: Verdict
     evidence: list[str] = Field(description="Sentences.")
-    noise: bool = Field(
-        False,
-        description="Data is broken, and the only sign is that there is less to learn from it.",
+    noise_only: bool = Field(
+        False, description="A data fault whose only sign is that there is less to learn."
     )
+    fault: tuple[int, int] | None = Field(
+        None, description="Stretch (ms, inclusive) that must not be learnt from."
+    )
+    regret: float = Field(0.0, description="Metric that a new version would have won.")
 
-    def kept(self, taught: object) -> "Diagnosis":
-        """The same for a window that is not left out, because a baseline gains `taught` by learning
-        from it."""
-        told = f"What it has still makes a baseline better, by {taught}, so nothing is left out."
-        return self.model_copy(update={"evidence": [*self.evidence, told]})
+    def keeping_window(self, gain: Interval) -> "Diagnosis":
+        """The same diagnosis, given the gain of a baseline by learning from the window all the
+        same: if that is surely positive, nothing is left out."""
+        if gain.low <= 0:
+            return self
+        sentence = f"A baseline still gains {gain} by learning from it, so nothing is left out."
+        return self.model_copy(update={"evidence": [*self.evidence, sentence], "fault": None})
 
-    def __str__(self) -> str:
-        return f"{self.verdict.capitalize()}. {' '.join(self.evidence)}"
+
+def diagnose(measurement: Measurement, signals: Mapping[str, Signal], min_gain: float) -> Diagnosis:
+    """The verdict on a window, with its evidence.
+
+    `signals` are from `compare`. A loss or gain of less than `min_gain` is not worth a training.
+    """
+    if not signals or measurement.quality is None:
+        reason = measurement.shortage or "No baseline could be refitted in the window."
+        return Diagnosis(verdict="not enough data", evidence=[reason])
+    refit = signals[REFIT]
+    quality = WindowQuality(
+        live=signals[measurement.metric],
+        refit=refit,
+        refit_tail=signals.get(REFIT_TAIL, refit),
+        gain=measurement.quality.gain,
+        worst_stretch=measurement.quality.worst_stretch,
+        new_label_shares=measurement.quality.new_label_shares,
+    )
+    of_quality = {measurement.metric, REFIT, REFIT_TAIL}
+    data = {name: signal for name, signal in signals.items() if name not in of_quality}
+    diagnosis = judge(data, quality, min_gain)
+    fault = None
+    if diagnosis.verdict == "data fault":
+        fault = fault_interval(
+            measurement.quality.stretches,
+            quality.live.mean,
+            quality.live.tolerance,
+            measurement.start,
+            measurement.end,
+        )
+    regret = quality.regret(diagnosis.verdict, min_gain)
+    return diagnosis.model_copy(update={"fault": fault, "regret": regret})
 
 
-def diagnose(data: Mapping[str, Signal], quality: Quality, worth: float) -> Diagnosis:
-    """Broken data first, because to learn from it makes the model worse; then what learning anew
+def judge(data: Mapping[str, Signal], quality: WindowQuality, min_gain: float) -> Diagnosis:
+    """The verdict by the signals of the `data` itself and by the `quality`.
+
+    A data fault comes first, because to learn from it makes the model worse; then what a training
     would mend.
-
-    `data` are signals of the data itself. A loss or gain of less than `worth` is not worth a
-    training.
     """
     alarms = [f"{signal}." for signal in data.values() if signal.alarm]
-    other = meaning(data, quality)
-    less = poverty(quality)
-    if other or less:
-        return Diagnosis(verdict="data broken", evidence=[*other, *less, *alarms], noise=not other)
-    if stale := staleness(data.get("familiar"), quality, worth):
-        return Diagnosis(verdict="world changed", evidence=[*stale, *alarms])
-    if alarms:
-        held = f"Learning anew would bring {quality.gain:+.4f}, so this is no reason to train."
-        return Diagnosis(verdict="season or mix", evidence=[*alarms, held])
-    return Diagnosis(verdict="quiet", evidence=["Nothing is beyond what is usual."])
-
-
-def meaning(data: Mapping[str, Signal], quality: Quality) -> list[str]:
-    """Signs that what was recorded means something else than before."""
-    found = [told] if (told := placeholder(data.get("top_label"), *quality.newcomer)) else []
-    familiar = data.get("familiar")
-    if quality.worst_part < GONE and familiar and familiar.value < STRANGE * familiar.usual:
-        found.append(
-            f"In a part of the window the live model reaches {quality.worst_part:.0%} of its usual quality, and other "
-            f"answers are frequent than were (correlation {familiar.value:.2f}, usually {familiar.usual:.2f}): ids "
-            "seem to have got another meaning."
+    semantic_change = semantic_change_evidence(data, quality)
+    noise = noise_evidence(quality)
+    if semantic_change or noise:
+        return Diagnosis(
+            verdict="data fault",
+            evidence=[*semantic_change, *noise, *alarms],
+            noise_only=not semantic_change,
         )
-    return found
+    staleness = staleness_evidence(data.get(LABEL_CORRELATION), quality, min_gain)
+    if staleness:
+        return Diagnosis(verdict="concept drift", evidence=[*staleness, *alarms])
+    if alarms:
+        reason = (
+            f"A refit would gain {quality.gain.mean:+.4f}, so this is no reason for a training."
+        )
+        return Diagnosis(verdict="covariate shift", evidence=[*alarms, reason])
+    return Diagnosis(verdict="stable", evidence=["Every signal is within its tolerance."])
 
 
-def poverty(quality: Quality) -> list[str]:
+def semantic_change_evidence(data: Mapping[str, Signal], quality: WindowQuality) -> list[str]:
+    """Signs that what was recorded means something else than before: placeholder or remapped
+    ids."""
+    evidence = []
+    placeholder = placeholder_evidence(data.get(TOP_LABEL), *quality.new_label_shares)
+    if placeholder:
+        evidence.append(placeholder)
+    correlation = data.get(LABEL_CORRELATION)
+    collapsed = quality.worst_stretch < COLLAPSE
+    if collapsed and correlation and _below(correlation, REMAPPED_CORRELATION):
+        evidence.append(
+            f"In a stretch of the window the live model reaches {quality.worst_stretch:.0%} of its "
+            f"usual quality, and other answers are frequent than before ({_pair(correlation)}): "
+            "ids seem to mean something else."
+        )
+    return evidence
+
+
+def noise_evidence(quality: WindowQuality) -> list[str]:
     """Signs that there is less to learn from the window than from others."""
-    fresh = quality.fresh
-    late = quality.late
-    live = quality.live
-    lost = max(quality.lost, 0.0)
-    if live.off > -1 or not fell(fresh, late) or quality.gain >= lost * MENDED:
+    loss = max(quality.loss, 0.0)
+    live_fell = quality.live.deviation < -1
+    recovered = quality.gain.mean >= loss * MIN_RECOVERY
+    if not live_fell or not quality.refit_fell or recovered:
         return []
     return [
-        f"The live model lost {lost:.4f}, and a trivial baseline that knows the window falls with it "
-        f"({fresh.value:.4f}, usually {fresh.usual:.4f} ± {fresh.limit:.4f}; in its later half {late.value:.4f}, "
-        f"usually {late.usual:.4f} ± {late.limit:.4f}): there is less to learn from it. "
-        f"Learning anew would bring {quality.gain:+.4f}."
+        f"The live model lost {loss:.4f}, and a baseline that is refitted on the window falls "
+        f"with it ({_limits(quality.refit)}; in the later half {_limits(quality.refit_tail)}): "
+        f"there is less to learn. A refit would gain {quality.gain.mean:+.4f}."
     ]
 
 
-def fell(fresh: Signal, late: Signal) -> bool:
-    """Whether there is less to learn from the window, to its end. A change in the middle makes two
-    worlds of a window, of which half of it teaches less than of one; its later half, which is half
-    as much, then says that it is over."""
-    return fresh.off < -1 and late.off < -0.5
-
-
-def placeholder(top: Signal | None, new: float, all_new: float) -> str:
+def placeholder_evidence(top_label: Signal | None, new: float, all_new: float) -> str:
     """Whether one right answer is so frequent that it stands for something else; empty if none is.
-    `top` is the log of the share of the most frequent one."""
-    if top is None:
+
+    `top_label` is the log of the share of the most frequent right answer, `new` the share of the
+    most frequent new one, `all_new` that of all new ones.
+    """
+    if top_label is None:
         return ""
-    times = math.exp(top.value - top.usual)
-    if top.off > 1 and times > TOO_OFTEN:
-        return f"One right answer is {times:.0f} times as frequent as the most frequent one usually is: a placeholder?"
-    if new > NEW_TOO_OFTEN * math.exp(top.usual) and new > NEW_ALONE * all_new:
-        return f"One new answer is {new:.1%} of all right answers, and most of what is new: a placeholder?"
+    ratio = math.exp(top_label.value - top_label.mean)
+    if top_label.deviation > 1 and ratio > PLACEHOLDER_RATIO:
+        return (
+            f"One right answer is {ratio:.0f} times as frequent as the most frequent one usually "
+            "is: a placeholder?"
+        )
+    usual_share = math.exp(top_label.mean)
+    frequent = new > NEW_PLACEHOLDER_RATIO * usual_share
+    if frequent and new > NEW_PLACEHOLDER_SHARE * all_new:
+        return (
+            f"One new answer is {new:.1%} of all right answers, and most of what is new: a "
+            "placeholder?"
+        )
     return ""
 
 
-def staleness(familiar: Signal | None, quality: Quality, worth: float) -> list[str]:
+def staleness_evidence(
+    correlation: Signal | None, quality: WindowQuality, min_gain: float
+) -> list[str]:
     """Signs that a training would make the answers better."""
-    found = []
-    live = quality.live
-    fresh = quality.fresh
-    if quality.taught(worth):
-        found.append(
-            f"Learning anew makes a trivial baseline better by {quality.gain:.4f} (at least {quality.gain_low:.4f})."
+    evidence = []
+    metric = quality.live.name
+    if quality.refit_helps(min_gain):
+        evidence.append(
+            f"Retraining pays: the refitted baseline gains {quality.gain.mean:.4f} {metric} "
+            f"(99 % interval from {quality.gain.low:.4f})."
         )
-    late = quality.late
-    if quality.alone(worth):
-        known = max(fresh, late, key=lambda signal: signal.off)
-        found.append(
-            f"The live model alone has fallen: it reaches {live.value:.4f} and reached {live.usual:.4f} ± "
-            f"{live.limit:.4f}; a baseline that knows the window is as good as ever ({known.value:.4f}, "
-            f"usually {known.usual:.4f})."
+    if quality.only_live_fell(min_gain):
+        best_refit = max(quality.refit, quality.refit_tail, key=lambda signal: signal.deviation)
+        evidence.append(
+            f"Only the live model fell: it reaches {_limits(quality.live)}; a baseline that is "
+            f"refitted on the window is as good as ever ({best_refit.value:.4f}, usually "
+            f"{best_refit.mean:.4f})."
         )
-    if (
-        familiar
-        and familiar.off < -1
-        and familiar.value < OTHER * familiar.usual
-        and quality.lost >= worth
-    ):
-        found.append(
-            f"Other answers are right than were (correlation {familiar.value:.2f}, usually {familiar.usual:.2f}), and "
-            f"the live model has lost {quality.lost:.4f}."
+    lost_enough = quality.loss >= min_gain
+    changed = correlation and correlation.deviation < -1
+    if correlation and changed and lost_enough and _below(correlation, CHANGED_CORRELATION):
+        evidence.append(
+            f"Other answers are right than before ({_pair(correlation)}), and the live model has "
+            f"lost {quality.loss:.4f} {metric}."
         )
-    return found
+    return evidence
+
+
+def _below(correlation: Signal, share: float) -> bool:
+    return correlation.value < share * correlation.mean
+
+
+def _pair(correlation: Signal) -> str:
+    return f"correlation {correlation.value:.2f}, usually {correlation.mean:.2f}"
+
+
+def _limits(signal: Signal) -> str:
+    return f"{signal.value:.4f}, usually {signal.mean:.4f} ± {signal.tolerance:.4f}"

@@ -3,13 +3,17 @@ imports evidently."""
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
+if TYPE_CHECKING:
+    import pandas
+
 SAMPLE = 20_000
+"""Maximum rows compared of each side."""
 THRESHOLD = 0.2
-"""Population stability index from which a column counts as drifted: the usual "significant
-change"."""
+"""Population stability index of a column that drifted: the usual "significant change"."""
 
 
 @dataclass(frozen=True)
@@ -18,18 +22,6 @@ class Drift:
 
     values: dict[str, float]
     report: Path
-
-    @property
-    def drifted(self) -> list[str]:
-        """Columns that moved, the farthest first."""
-        return sorted(
-            (c for c, v in self.values.items() if v >= THRESHOLD), key=lambda c: -self.values[c]
-        )
-
-    def sentence(self) -> str:
-        """What moved, for people."""
-        moved = ", ".join(f"{column} (PSI {self.values[column]:.2f})" for column in self.drifted)
-        return f"Drift: {moved}." if moved else "No column drifted."
 
 
 def compare(window: pl.DataFrame, reference: pl.DataFrame, path: Path) -> Drift:
@@ -46,29 +38,30 @@ def compare(window: pl.DataFrame, reference: pl.DataFrame, path: Path) -> Drift:
         raise ValueError(
             f"The window has the columns {window.columns}, the reference {reference.columns}."
         )
-    method = {
-        "num_method": "psi",
-        "cat_method": "psi",
-        "num_threshold": THRESHOLD,
-        "cat_threshold": THRESHOLD,
-    }
-    snapshot = Report([DataDriftPreset(**method)], include_tests=True).run(
-        _sample(window), _sample(reference)
+    preset = DataDriftPreset(
+        num_method="psi",
+        cat_method="psi",
+        num_threshold=THRESHOLD,
+        cat_threshold=THRESHOLD,
     )
+    report = Report([preset], include_tests=True)
+    snapshot = report.run(_sample(window), _sample(reference))
     snapshot.save_html(str(path))
     return Drift(_values(snapshot.dict(), window.columns), path)
 
 
 def _values(report: dict, columns: list[str]) -> dict[str, float]:
-    found = {
+    values = {
         metric["config"]["column"]: float(metric["value"])
         for metric in report["metrics"]
         if "column" in metric["config"] and "method" in metric["config"]
     }
-    if set(found) != set(columns):
-        raise ValueError(f"Evidently reported on {sorted(found)}, asked were {sorted(columns)}.")
-    return found
+    if set(values) != set(columns):
+        raise ValueError(f"Evidently reported on {sorted(values)}, asked were {sorted(columns)}.")
+    return values
 
 
-def _sample(frame: pl.DataFrame):
-    return (frame.sample(SAMPLE, seed=0) if len(frame) > SAMPLE else frame).to_pandas()
+def _sample(frame: pl.DataFrame) -> "pandas.DataFrame":
+    if len(frame) > SAMPLE:
+        frame = frame.sample(SAMPLE, seed=0)
+    return frame.to_pandas()

@@ -1,65 +1,88 @@
-"""What people did with the answers they were shown: clicks per answer, over time and by variant"""
+"""What people did with the answers they were shown: clicks per answer, over time and by variant."""
 
 import numpy as np
 import polars as pl
 
+from kreislauf import exposures, lake
 from kreislauf.clock import DAY_MS
-from kreislauf.evaluation.intervals import interval
+from kreislauf.evaluation.intervals import Interval, interval
 from kreislauf.exposures import KINDS
+from kreislauf.monitoring.limits import Measured
 
 MATURITY_MS = 3_600_000
-"""So long after an answer nobody reacts to it any more; younger answers are not judged yet."""
-USUAL_DAYS = 28
-LEAST_ANSWERS = 100
-"""Days before a window from which it is learnt what is usual, if they have so many answers."""
+"""Time after an answer in which people may still react to it; younger answers are not counted."""
+HISTORY_DAYS = 28
+"""Days before a window from which the usual clicks per answer are learnt."""
+MIN_ANSWERS = 100
+"""Fewest answers of a day that counts as history."""
 SAMPLE = 50_000
-"""Answers, about, of whole users, in what is joined."""
+"""Answers, about, of whole users, that are joined with their feedback."""
 
 
-def joined(shown: pl.LazyFrame, done: pl.LazyFrame) -> pl.DataFrame:
-    """Rows of exposures with what became of them, by request id: columns ts, user, version,
-    variant, and whether there was a `click`, `cart` or `order`. Of more than `SAMPLE` answers,
-    those of users drawn by their hash."""
-    thin = max(1, round(shown.select(pl.len()).collect(engine="streaming").item() / SAMPLE))
-    drawn = shown.filter(pl.col("user").hash(0) % thin == 0).select(
-        "request_id", "ts", "user", "version", "variant"
-    )
+def reactions(model: str, start: int, end: int) -> pl.DataFrame:
+    """Reactions to answers of the model until `end` (ms), and in `HISTORY_DAYS` before `start`
+    (ms), as `join_feedback` gives them; empty without exposures or feedback."""
+    newest_exposure = lake.watermark(exposures.EXPOSURES)
+    newest_feedback = lake.watermark(exposures.FEEDBACK)
+    if newest_exposure is None or newest_feedback is None:
+        return pl.DataFrame()
+    first = start - HISTORY_DAYS * DAY_MS
+    last = min(end, min(newest_exposure, newest_feedback) - MATURITY_MS)
+    of_model = pl.col("model") == model
+    with lake.reading(exposures.EXPOSURES):
+        shown = lake.scan(exposures.EXPOSURES, start=first, end=last + 1).filter(of_model)
+        feedback = lake.scan(exposures.FEEDBACK, start=first).filter(of_model)
+        return join_feedback(shown, feedback)
+
+
+def join_feedback(shown: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.DataFrame:
+    """Rows of exposures with their feedback, joined by request id: columns ts, user, version,
+    variant, and whether there was a `click`, `cart` or `order`.
+
+    Of more than `SAMPLE` answers, those of users drawn by their hash.
+    """
+    count = shown.select(pl.len()).collect(engine="streaming").item()
+    sampled_share = max(1, round(count / SAMPLE))
+    drawn = shown.filter(pl.col("user").hash(0) % sampled_share == 0)
+    columns = drawn.select("request_id", "ts", "user", "version", "variant")
     kinds = [(pl.col("kind") == kind).any().alias(kind) for kind in KINDS]
-    found = drawn.join(done.group_by("request_id").agg(kinds), on="request_id", how="left")
-    return (
-        found.with_columns(pl.col(KINDS).fill_null(False))
-        .drop("request_id")
-        .collect(engine="streaming")
-    )
+    by_request = feedback.group_by("request_id").agg(kinds)
+    joined = columns.join(by_request, on="request_id", how="left")
+    without_nulls = joined.with_columns(pl.col(KINDS).fill_null(False))
+    return without_nulls.drop("request_id").collect(engine="streaming")
 
 
-def clicks(
-    reactions: pl.DataFrame, version: int, start: int
-) -> dict[str, tuple[float, list[float]]]:
-    """The signal `clicks` of what was `joined`: clicks per answer of the champion `version` since
-    `start` (ms), and of all champions on each day before that had enough answers; nothing if there
-    are none."""
+def clicks_per_answer(reactions: pl.DataFrame, version: int, start: int) -> dict[str, Measured]:
+    """The signal `clicks`: clicks per answer of the champion `version` since `start` (ms).
+
+    Its history is that of all champions on each day before that had `MIN_ANSWERS`. Nothing without
+    any answer. `reactions` are from `join_feedback`.
+    """
     if reactions.is_empty():
         return {}
     champion = reactions.filter(pl.col("variant") == "champion")
-    now = champion.filter(pl.col("ts") >= start, pl.col("version") == version)["click"].mean()
+    newest = champion.filter(pl.col("ts") >= start, pl.col("version") == version)
+    rate = newest["click"].mean()
+    if rate is None:
+        return {}
     days = (
         champion.filter(pl.col("ts") < start)
         .group_by(pl.col("ts") // DAY_MS)
         .agg(pl.len(), pl.col("click").mean())
     )
-    usual = days.filter(pl.col("len") >= LEAST_ANSWERS)["click"].to_list()
-    return {} if now is None else {"clicks": (float(now), usual)}  # type: ignore[arg-type]
+    history = days.filter(pl.col("len") >= MIN_ANSWERS)["click"].to_list()
+    return {"clicks": Measured(value=float(rate), history=history)}  # type: ignore[arg-type]
 
 
-def by_variant(reactions: pl.DataFrame) -> list[tuple]:
-    """Version, variant, answers, and clicks per answer with its interval over users, of what was
-    `joined`."""
-    found = []
-    for (version, variant), part in reactions.sort("version", "variant").group_by(
-        "version", "variant", maintain_order=True
-    ):
-        _, users = np.unique(part["user"].to_numpy(), return_inverse=True)
-        told = interval(part["click"].cast(pl.Float64).to_numpy(), users, 0.95)
-        found.append((version, variant, part.height, told))
-    return found
+def clicks_by_variant(reactions: pl.DataFrame, start: int) -> list[tuple[int, str, int, Interval]]:
+    """Version, variant, number of answers, and clicks per answer since `start` (ms) with its
+    confidence interval over users; `reactions` are from `join_feedback`."""
+    if reactions.is_empty():
+        return []
+    rows = []
+    ordered = reactions.filter(pl.col("ts") >= start).sort("version", "variant")
+    for (version, variant), answers in ordered.group_by("version", "variant", maintain_order=True):
+        _, users = np.unique(answers["user"].to_numpy(), return_inverse=True)
+        clicks = answers["click"].cast(pl.Float64).to_numpy()
+        rows.append((version, variant, answers.height, interval(clicks, users, 0.95)))
+    return rows

@@ -1,35 +1,61 @@
-"""What the newest window says about the champion"""
+"""What the newest window says about a version."""
+
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.evaluation.intervals import Interval
-from kreislauf.monitoring.diagnosis import Verdict
+from kreislauf.monitoring.diagnosis import Diagnosis, Verdict
 from kreislauf.monitoring.limits import Signal
-
-WINDOWS = "windows"
-SLICES = "slices"
-"""The lake's tables with each signal of each window, and with the live quality in each slice of
-each window."""
+from kreislauf.monitoring.measurement import Measurement
 
 
 class Finding(BaseModel):
-    """What the newest window says about the champion."""
+    """What the newest window says about a version."""
 
     model_config = ConfigDict(frozen=True)
 
     model: str
     version: int
-    start: int = Field(description="Of the window, ms since 1970 UTC.")
-    end: int = Field(description="The same; inclusive.")
-    groups: int = Field(description="In the window.")
+    start: int = Field(description="Beginning of the window, ms since 1970 UTC.")
+    end: int = Field(description="End of the window, ms since 1970 UTC, inclusive.")
+    groups: int = Field(description="Number of groups in the window.")
     verdict: Verdict
     reason: str = Field(description="The evidence, in sentences.")
-    faulty: tuple[int, int] | None = Field(
-        None, description="What is not to be learnt from: from when to when."
+    fault: tuple[int, int] | None = Field(
+        None, description="Stretch (ms, inclusive) that must not be learnt from."
     )
+    metric: str = Field("", description="Name of the metric, which is also that of its signal.")
     signals: list[Signal] = []
-    realised: Interval | None = Field(None, description="Metric of the live version in the window.")
-    reference: Interval | None = Field(None, description="Its metric on its own hold-out.")
-    gain: Interval | None = Field(None, description="Of a trivial baseline, by learning anew.")
-    loss: float = Field(0.0, description="Of the metric, beside what a new version would reach.")
+    realised: Interval | None = Field(None, description="Metric of the version in the window.")
+    reference: Interval | None = Field(None, description="Metric of the version on its hold-out.")
+    gain: Interval | None = Field(None, description="Gain of a trivial baseline by a refit.")
+    regret: float = Field(0.0, description="Metric that a new version would have won.")
     action: str = Field("", description="What followed, in a sentence.")
+
+    @classmethod
+    def of(
+        cls, measurement: Measurement, signals: Mapping[str, Signal], diagnosis: Diagnosis
+    ) -> "Finding":
+        """The finding of a measured and diagnosed window."""
+        quality = measurement.quality
+        return cls(
+            model=measurement.model,
+            version=measurement.version,
+            start=measurement.start,
+            end=measurement.end,
+            groups=measurement.groups,
+            verdict=diagnosis.verdict,
+            reason=" ".join(diagnosis.evidence),
+            fault=diagnosis.fault,
+            metric=measurement.metric,
+            signals=list(signals.values()),
+            realised=quality and quality.realised,
+            reference=measurement.reference,
+            gain=quality and quality.gain,
+            regret=diagnosis.regret,
+        )
+
+    def live_fell(self) -> bool:
+        """Whether the live quality is below its reference, beyond its tolerance."""
+        return any(s.name == self.metric and s.deviation < -1 for s in self.signals)

@@ -1,78 +1,152 @@
-"""What follows from a finding"""
+"""What follows from a finding: a pure decision, and what has to be looked up for it."""
 
-import time
+from typing import Any, Literal
 
 import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
 
-from kreislauf import events, registry
+from kreislauf import registry
 from kreislauf.clock import when
-from kreislauf.lake import exclusions, journal
-from kreislauf.monitoring import alarms, regret, status
-from kreislauf.monitoring.finding import WINDOWS, Finding
-from models import spec
+from kreislauf.monitoring import regret, tables
+from kreislauf.monitoring.finding import Finding
+from models.spec import Policy
 
+RETRAINING_COST = 0.25
+"""Default cost of a training, in points of the metric times days; benchmarks/frequency.py has what
+others come to."""
 ASKED = "A retraining is asked for."
 LOOK = "Somebody should look at it; trainings still learn from it."
+WATCH = "Nothing to do but to watch."
+REPEATED = "An overlapping window has said so."
 
 
-def tell(finding: Finding) -> None:
-    """Leave the finding where the gateway shows it to Prometheus."""
-    signals = {
-        s.name: status.SignalStatus(value=s.value, usual=s.usual, limit=s.limit)
-        for s in finding.signals
-    }
-    about = finding.model_dump(include={"model", "version", "end", "verdict"})
-    status.write(status.MonitorStatus(**about, at=int(time.time() * 1000), signals=signals))
+class Settings(BaseModel):
+    """When concept drift is a reason to ask for a retraining."""
 
+    model_config = ConfigDict(frozen=True)
 
-def act(finding: Finding, needed: int, of: int, cost: float) -> str:
-    """Do what the verdict asks for, note the alarm and what became of it, and say so."""
-    if finding.verdict in ("quiet", "not enough data"):
-        return ""
-    action = "Nothing to do but to watch."
-    table = spec.load(finding.model).table.name
-    about = {"version": finding.version, "groups": finding.groups}
-    if finding.verdict == "data broken":
-        start, end = finding.faulty or (finding.start, finding.end)
-        action = LOOK if not told_before(finding) else "An overlapping window has said so."
-        if finding.faulty:
-            exclusions.exclude(table, start, end, finding.reason)
-            action = f"No training will learn from {when(start)} to {when(end)}; the rows stay in the table."
-        if finding.faulty or action == LOOK:
-            told: dict = {
-                "model": finding.model,
-                "start": start,
-                "end": end,
-                "left_out": bool(finding.faulty),
-            }
-            events.emit_table_event(events.DATA_BROKEN, table, finding.reason, **told)
-    elif finding.verdict == "world changed":
-        trained = registry.finished(finding.model)
-        since = trained.lineage.watermark if trained else 0
-        newest = finding.start, finding.end, finding.verdict, finding.loss
-        seen = regret.apart(journal.read(WINDOWS), finding.model, finding.version, since, newest)
-        if (count := (seen["verdict"] == "world changed").head(of).sum()) < needed:
-            action = (
-                f"{count} of the newest {of} windows say so; {needed} are needed for a retraining."
-            )
-        elif (gone := regret.lost(seen, since)) < cost:
-            action = f"{gone:.3f} of {cost:g} (metric times days) is lost that a training costs."
-        else:
-            action = ASKED
-            live = next(
-                (s for s in finding.signals if s.name == spec.load(finding.model).metric), None
-            )
-            event = events.DECAY_DETECTED if live and live.off < -1 else events.DRIFT_DETECTED
-            events.emit_model_event(event, finding.model, finding.reason, **about)
-    row = finding.model_dump(
-        include={"model", "version", "start", "end", "groups", "verdict", "reason"}
+    min_gain: float = Field(description="Smallest gain of the metric that is worth a training.")
+    confirmations: int = Field(
+        1, description="Number of the newest `out_of` windows that must say concept drift."
     )
-    alarms.record(row, action, asks=action == ASKED)
-    return action
+    out_of: int = Field(1, description="Windows of which `confirmations` must agree.")
+    retraining_cost: float = Field(
+        RETRAINING_COST, description="Cost of a training, in points of the metric times days."
+    )
+
+    @classmethod
+    def of(cls, gate_policy: Policy, given: dict[str, Any]) -> "Settings":
+        """The settings that were `given`; without `min_gain`, the policy's `decay`.
+
+        Raises ValueError if `confirmations` is not from 1 to `out_of`.
+        """
+        confirmations = given["confirmations"]
+        out_of = given["out_of"]
+        if not 1 <= confirmations <= out_of:
+            raise ValueError(
+                f"confirmations is {confirmations} and out_of is {out_of}: "
+                f"ask for 1 to {out_of} of the newest {out_of} windows."
+            )
+        if given["min_gain"] is None:
+            given = given | {"min_gain": gate_policy.decay}
+        return cls(**given)
 
 
-def told_before(finding: Finding) -> bool:
+class Standing(BaseModel):
+    """What earlier windows have said about a version since the last training."""
+
+    model_config = ConfigDict(frozen=True)
+
+    verdicts: list[str] = Field(
+        [], description="Verdicts of windows that do not overlap, this one first."
+    )
+    accumulated_regret: float = Field(
+        0.0, description="Regret of these windows, in points of the metric times days."
+    )
+    fault_reported: bool = Field(
+        False, description="Whether somebody was asked to look at an overlapping window."
+    )
+
+
+class Action(BaseModel):
+    """What follows from a finding."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sentence: str = Field("", description="What follows, for people; empty if nothing does.")
+    alarm: bool = Field(True, description="Whether the verdict belongs into the table of alarms.")
+    event: Literal["fault", "drift", "decay"] | None = None
+    exclude: tuple[int, int] | None = Field(
+        None, description="Stretch (ms, inclusive) that is left out of every later training."
+    )
+
+    @property
+    def asks_for_retraining(self) -> bool:
+        """Whether the event starts a retraining."""
+        return self.event in ("drift", "decay")
+
+
+def standing(finding: Finding) -> Standing:
+    """Look up what earlier windows have said. Raises LakeError, RegistryError."""
+    trained = registry.finished(finding.model)
+    since = 0
+    if trained:
+        since = trained.lineage.watermark
+    newest = (finding.start, finding.end, finding.verdict, finding.regret)
+    recorded = tables.read(tables.WINDOWS)
+    windows = regret.non_overlapping(recorded, finding.model, finding.version, since, newest)
+    return Standing(
+        verdicts=windows["verdict"].to_list(),
+        accumulated_regret=regret.accumulated_regret(windows, since),
+        fault_reported=_reported(finding),
+    )
+
+
+def _reported(finding: Finding) -> bool:
     """Whether somebody was asked to look at a window that overlaps with this one."""
-    found = journal.read(alarms.ALARMS)
+    recorded = tables.read(tables.ALARMS)
+    if recorded.is_empty():
+        return False
     asked = {"model": finding.model, "action": LOOK}
-    return found.height > 0 and found.filter(pl.col("end") >= finding.start, **asked).height > 0
+    return recorded.filter(pl.col("end") >= finding.start, **asked).height > 0
+
+
+def decide(finding: Finding, standing: Standing, settings: Settings) -> Action:
+    """What follows from a finding, given what earlier windows have said.
+
+    A retraining is asked for when the accumulated regret has reached its cost: the ski-rental
+    rule, which costs at most twice the best policy in hindsight (Karlin, Manasse, Rudolph and
+    Sleator, "Competitive snoopy caching", 1988).
+    """
+    if finding.verdict in ("stable", "not enough data"):
+        return Action(alarm=False)
+    if finding.verdict == "data fault":
+        return _after_fault(finding, standing)
+    if finding.verdict == "covariate shift":
+        return Action(sentence=WATCH)
+    confirmed = standing.verdicts[: settings.out_of].count("concept drift")
+    if confirmed < settings.confirmations:
+        return Action(
+            sentence=f"{confirmed} of the newest {settings.out_of} windows say so; "
+            f"{settings.confirmations} are needed for a retraining."
+        )
+    if standing.accumulated_regret < settings.retraining_cost:
+        return Action(
+            sentence=f"The accumulated regret is {standing.accumulated_regret:.3f} (metric times "
+            f"days), and a retraining costs {settings.retraining_cost:g}."
+        )
+    if finding.live_fell():
+        return Action(sentence=ASKED, event="decay")
+    return Action(sentence=ASKED, event="drift")
+
+
+def _after_fault(finding: Finding, standing: Standing) -> Action:
+    if finding.fault:
+        start, end = finding.fault
+        sentence = (
+            f"No training will learn from {when(start)} to {when(end)}; the rows stay in the table."
+        )
+        return Action(sentence=sentence, event="fault", exclude=finding.fault)
+    if standing.fault_reported:
+        return Action(sentence=REPEATED)
+    return Action(sentence=LOOK, event="fault")

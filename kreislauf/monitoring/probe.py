@@ -1,259 +1,218 @@
-"""How a version sees a window: what it answers there, and what a trivial baseline makes of it.
-Gives the diagnosis."""
+"""A version asked about a window: its answers there, and what a trivial baseline makes of it.
 
-from collections.abc import Mapping, Sequence
+Measures only; what a number means is said in `diagnosis.py`.
+"""
+
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 import polars as pl
 
 from kreislauf.evaluation import scoring, split
 from kreislauf.evaluation.intervals import Interval, interval
-from kreislauf.monitoring.diagnosis import Diagnosis, Quality, diagnose
-from kreislauf.monitoring.limits import Signal, at_mix, shares, signals
-from kreislauf.monitoring.statistics import (
-    PART_GROUPS,
-    alike,
-    faulty,
-    frequent,
-    in_order,
-    in_parts,
-    newcomer,
-    share,
-)
+from kreislauf.monitoring import statistics
 from kreislauf.monitoring.window import Window
 from models.spec import Examples, ModelSpec
 
-FRESH = 0.4
-LATE = 0.2
-"""Of a usual window's rows: what the fresh baselines of a window and of its later half learn from,
-equally much in each window, large ones too."""
+REFIT_SHARE = 0.4
+"""Rows that the refitted baseline learns from, as a share of a usual window's: equally many in each
+window, large ones too."""
+REFIT_TAIL_SHARE = 0.2
+"""Rows that the baseline of a window's later half learns from, as a share of a usual window's."""
 CONFIDENCE = 0.99
-LOSS = "loss"
-"""Name of the number that says how much worse the answers of a window were than those of a new
-version."""
-SHOWN = 1_000
-"""Answers, drawn evenly from the window, that are looked at as answers; always as many, because
-coverage grows."""
+"""Confidence level of the intervals of gains."""
+SHOWN_ANSWERS = 1_000
+"""Answers that are looked at as answers, evenly from the window; always as many, because coverage
+grows with their number."""
+REFIT = "refit_baseline"
+REFIT_TAIL = "refit_baseline_tail"
+LABEL_CORRELATION = "label_correlation"
+TOP_LABEL = "top_label"
 
 
 @dataclass(frozen=True)
-class Examined:
-    """A window, looked at."""
+class QualityMeasurement:
+    """How well a window was answered, and what a refitted baseline gains there."""
 
-    diagnosis: Diagnosis
-    values: dict[str, float]
-    """What `View.measure` found, the live quality under the metric's name, `gain`, and `LOSS`: the
-    gain, or what the live quality has lost if that is why the world has changed."""
-    signals: list[Signal]
-    realised: Interval
+    examples: Examples
+    scores: np.ndarray
+    """Metric of the version for each example, float64 (n,)."""
+    baseline_scores: np.ndarray
+    """Metric of the trivial baseline that was registered with the version, float64 (n,)."""
     gain: Interval
-    slices: pl.DataFrame
-    """Columns slice, value, groups, live, low, high, reference, baseline: the metric of the version
-    in each slice of the window with its interval, in the same slice of its hold-out, and of its
-    trivial baseline in the window."""
-    faulty: tuple[int, int] | None
-    """If the data is broken and must not be learnt from: from when to when, ms, inclusive."""
+    """Gain of a trivial baseline that learnt from half of the window, too."""
 
 
 @dataclass(frozen=True)
-class View:
-    """A version, with what is kept beside it."""
+class Probe:
+    """A version, with the files that are kept beside it."""
 
     model_type: ModelSpec
     onnx: Path
     baseline: Path
     """Its trivial baseline, as it was when the version was trained."""
-    known: pl.DataFrame
-    """`ModelSpec.known` of what it learnt from."""
+    profile: pl.DataFrame
+    """`ModelSpec.training_profile` of the rows that it learnt from."""
     holdout: pl.DataFrame
     """Rows of its hold-out."""
     reference: Interval
-    """What it reached there."""
+    """Its metric on the hold-out."""
 
     @cached_property
-    def mix(self) -> dict[str, float]:
-        """Share of each kind of request in the hold-out; all windows are compared at this mix."""
-        return shares(self.kinds(self.holdout, self.known))
-
-    def kinds(self, rows: pl.DataFrame, known: pl.DataFrame) -> np.ndarray:
-        """What was asked in each of `kind.examples(rows)`: strings (n,), all the same where nothing
-        is told apart."""
-        if not self.model_type.mix:
-            return np.full(len(self.model_type.examples(rows)), "")
-        asked = self.model_type.slices(rows, known).select(
-            pl.concat_str(self.model_type.mix, separator=" ")
-        )
-        return asked.to_series().to_numpy()
-
-    def measure(self, window: Window, known: pl.DataFrame, height: float) -> dict[str, float]:
-        """Each signal of a window but the live quality, by name: those of `Window.values`;
-        `top_label`, `top_answer`, logs, because shares of a few are skewed, of the share of the
-        most frequent right answer, and of the most frequent first item of the version's answers;
-        `familiar`, correlation of how frequent each right answer is in the later half of the window
-        with the hold-out; `coverage`, how many answers the version gives at all; and `fresh` and
-        `late`, the quality of a baseline that learnt from one half of the groups of the window, or
-        of its later half, on the other half. `known` is what is known of the rows before the
-        window; the sample of a usual one has `height` rows."""
-        asked = self.model_type.examples(window.sample)
-        began = pl.col(self.model_type.table.time).min().over(self.model_type.table.group)
-        late = window.sample.filter(began >= (window.start + window.end) // 2)
-        return (
-            window.values
-            | {"top_label": float(np.log(share(asked.labels, frequent(asked.labels))))}
-            | {
-                "familiar": alike(
-                    self.model_type.examples(late).labels, self.then.labels, self.known.height
-                )
-            }
-            | self.shown(asked)
-            | {"fresh": self.fresh(window.sample, known, int(FRESH * height))}
-            | {"late": self.fresh(late, known, int(LATE * height))}
-        )
-
-    def fresh(self, rows: pl.DataFrame, known: pl.DataFrame, amount: int) -> float:
-        """The quality of a baseline that learnt from `amount` of `rows`, out of every other group,
-        on the other groups."""
-        one, other = split.halves(rows, self.model_type.table)
-        if one.is_empty() or other.is_empty():
-            return float("nan")
-        scores = scoring.baseline_scores(
-            self.model_type,
-            split.some(one, self.model_type.table, amount),
-            self.model_type.examples(other),
-        )
-        return at_mix(scores, self.kinds(other, known), self.mix)
-
-    def shown(self, asked: Examples) -> dict[str, float]:
-        """Signals of what the version answers."""
-        drawn = np.unique(np.linspace(0, len(asked) - 1, SHOWN).astype(int))
-        outputs = scoring.answer(self.onnx, asked.take(drawn).inputs)
-        first = np.array(
-            [repr(self.model_type.items(answer)[:1]) for answer in self.model_type.answers(outputs)]
-        )
-        covered = self.model_type.coverage(outputs, self.known)
-        top = {"top_answer": float(np.log(share(first, frequent(first))))}
-        return top if covered is None else top | {"coverage": covered}
-
-    def examine(
-        self,
-        window: Window,
-        before: pl.DataFrame,
-        past: Mapping[str, Sequence[float]],
-        worth: float,
-    ) -> Examined:
-        """Diagnose a window.
-
-        Args: window: Of the version's table, after its hold-out. before: Rows before the window,
-            from which a baseline learns together with half of the window. past: Each signal in
-            windows in which nothing was wrong, and `rows`, those of their samples. worth: Smallest
-            gain of the metric that is worth a training.
-        """
-        model_type = self.model_type
-        rows = window.sample
-        values = self.measure(window, self.known, float(np.median(past["rows"])))
-        beside = signals(values, past)
-        asked = model_type.examples(rows)
-        live, old = (
-            model_type.score(asked, scoring.answer(file, asked.inputs))
-            for file in (self.onnx, self.baseline)
-        )
-        one, held = self.held(rows, asked)
-        anew = scoring.baseline_scores(model_type, pl.concat([before, one]), asked.take(held))
-        gain = interval(anew - old[held], asked.groups[held], CONFIDENCE)
-        said = self.live(at_mix(live, self.kinds(rows, self.known), self.mix), beside["fresh"])
-        parts = in_parts(live, asked.groups, in_order(rows, model_type.table))
-        worst = min((mean for _, mean in parts), default=float(live.mean()))
-        fresh = beside.pop("fresh")
-        quality = Quality(
-            live=said, fresh=fresh, late=beside.pop("late", fresh), gain=gain.mean, gain_low=gain.low,
-            worst_part=worst / max(self.reference.mean, 1e-9),
-            newcomer=newcomer(asked.labels, self.then.labels),
-        )  # fmt: skip
-        found = diagnose(beside, quality, worth)
-        out = None
-        fallen = found.verdict == "world changed" and (
-            quality.alone(worth) or not quality.taught(worth)
-        )
-        loss = max(gain.mean, quality.lost) if fallen else gain.mean
-        if found.verdict == "data broken":
-            out = faulty(parts, self.reference.mean, said.limit, window.start, window.end)
-        if found.noise:
-            # Noise in fresh data can still be worth more than no fresh data.
-            without = scoring.baseline_scores(model_type, before, asked.take(held))
-            taught = interval(anew - without, asked.groups[held], CONFIDENCE)
-            found, out = (found.kept(taught), None) if taught.low > 0 else (found, out)
-        return Examined(
-            diagnosis=found,
-            values=values | {model_type.metric: said.value, "gain": gain.mean, LOSS: loss},
-            signals=[said, quality.fresh, quality.late, *beside.values()],
-            realised=interval(live, asked.groups, model_type.policy.confidence),
-            gain=gain,
-            slices=self.slices(rows, asked, live, old),
-            faulty=out,
-        )
-
-    def live(self, value: float, fresh: Signal) -> Signal:
-        """The live quality as a signal: it varies between windows as a fresh baseline's does, and
-        what it is compared with, the reference, is known to its own error only."""
-        reference = self.reference
-        error = (
-            (reference.high - reference.low)
-            / 2
-            / NormalDist().inv_cdf((1 + self.model_type.policy.confidence) / 2)
-        )
-        limit = float(np.hypot(fresh.limit, 3 * error))
-        return Signal(
-            name=self.model_type.metric,
-            value=value,
-            usual=reference.mean,
-            limit=limit,
-            windows=fresh.windows,
-        )
-
-    def held(self, rows: pl.DataFrame, asked: Examples) -> tuple[pl.DataFrame, np.ndarray]:
-        """Every other group of `rows` to learn from, and which of `asked` (n,) are of the
-        others."""
-        one, other = split.halves(rows, self.model_type.table)
-        return one, np.isin(asked.groups, other[self.model_type.table.group].unique().to_numpy())
+    def request_mix(self) -> dict[str, float]:
+        """Share of each category of requests in the hold-out; all windows are compared at this
+        mix."""
+        return statistics.proportions(self.request_categories(self.holdout, self.profile))
 
     @cached_property
-    def then(self) -> Examples:
+    def holdout_examples(self) -> Examples:
         """The examples of the hold-out."""
         return self.model_type.examples(self.holdout)
 
     @cached_property
-    def scored(self) -> np.ndarray:
-        """The metric of each of them."""
-        return self.model_type.score(self.then, scoring.answer(self.onnx, self.then.inputs))
+    def holdout_scores(self) -> np.ndarray:
+        """The version's metric for each of `holdout_examples`, float64 (n,)."""
+        outputs = scoring.answer(self.onnx, self.holdout_examples.inputs)
+        return self.model_type.score(self.holdout_examples, outputs)
 
-    def slices(
-        self, rows: pl.DataFrame, asked: Examples, live: np.ndarray, old: np.ndarray
-    ) -> pl.DataFrame:
-        """See `Examined.slices`."""
-        now_by = self.model_type.slices(rows, self.known)
-        then_by = self.model_type.slices(self.holdout, self.known)
-        found = []
-        for column in now_by:
+    def request_categories(self, rows: pl.DataFrame, profile: pl.DataFrame) -> np.ndarray:
+        """Category of each of `model_type.examples(rows)`, strings (n,); all the same for a model
+        type that tells none apart."""
+        columns = self.model_type.mix
+        if not columns:
+            return np.full(len(self.model_type.examples(rows)), "")
+        slices = self.model_type.slices(rows, profile)
+        return slices.select(pl.concat_str(columns, separator=" ")).to_series().to_numpy()
+
+    def signals(self, window: Window, profile: pl.DataFrame, usual_rows: float) -> dict[str, float]:
+        """Each number about a window but the live quality, by name.
+
+        - those of `Window.statistics`;
+        - `top_label` and `top_answer`, logs, because small shares are skewed: of the share of the
+          most frequent right answer, and of the most frequent first item of the version's answers;
+        - `label_correlation`, correlation of how often each right answer occurs in the later half
+          of the window and in the hold-out;
+        - `coverage`, the share of all possible answers that the version gives;
+        - `refit_baseline`, the quality of a baseline that learnt from half of the groups of the
+          window, on the other half;
+        - `refit_baseline_tail`, the same in the later half of the window.
+
+        `profile` is the training profile of the rows before the window. The sample of a usual
+        window has `usual_rows` rows.
+        """
+        table = self.model_type.table
+        began = pl.col(table.time).min().over(table.group)
+        tail = window.sample.filter(began >= (window.start + window.end) // 2)
+        signals = dict(window.statistics)
+        signals |= self.label_signals(window.sample, tail)
+        signals |= self.answer_signals(window.sample)
+        stretches = {
+            REFIT: (window.sample, int(REFIT_SHARE * usual_rows)),
+            REFIT_TAIL: (tail, int(REFIT_TAIL_SHARE * usual_rows)),
+        }
+        for name, (rows, amount) in stretches.items():
+            learnt, asked = split.halves(rows, table)
+            if learnt.is_empty() or asked.is_empty():
+                signals[name] = float("nan")
+                continue
+            learnt = split.some(learnt, table, amount)
+            examples = self.model_type.examples(asked)
+            scores = scoring.baseline_scores(self.model_type, learnt, examples)
+            categories = self.request_categories(asked, profile)
+            signals[name] = statistics.standardised_mean(scores, categories, self.request_mix)
+        return signals
+
+    def label_signals(self, rows: pl.DataFrame, tail: pl.DataFrame) -> dict[str, float]:
+        """`top_label` of `rows`, and `label_correlation` of their later half, `tail`."""
+        labels = self.model_type.examples(rows).labels
+        top_share = statistics.share_of(statistics.most_frequent(labels), labels)
+        correlation = statistics.frequency_correlation(
+            self.model_type.examples(tail).labels,
+            self.holdout_examples.labels,
+            self.profile.height,
+        )
+        return {TOP_LABEL: float(np.log(top_share)), LABEL_CORRELATION: correlation}
+
+    def answer_signals(self, rows: pl.DataFrame) -> dict[str, float]:
+        """`top_answer` of `rows` and, where the model type has one, `coverage`."""
+        examples = self.model_type.examples(rows)
+        drawn = np.unique(np.linspace(0, len(examples) - 1, SHOWN_ANSWERS).astype(int))
+        outputs = scoring.answer(self.onnx, examples.take(drawn).inputs)
+        answers = self.model_type.answers(outputs)
+        first_items = np.array([repr(self.model_type.items(answer)[:1]) for answer in answers])
+        top_share = statistics.share_of(statistics.most_frequent(first_items), first_items)
+        signals = {"top_answer": float(np.log(top_share))}
+        coverage = self.model_type.coverage(outputs, self.profile)
+        if coverage is not None:
+            signals["coverage"] = coverage
+        return signals
+
+    def quality(self, window: Window, before: pl.DataFrame) -> QualityMeasurement:
+        """Scores in the window, and the gain of a baseline that learns from `before` and half of
+        the window, over the one that was registered with the version, on the other half."""
+        examples = self.model_type.examples(window.sample)
+        scores = self._scores(self.onnx, examples)
+        baseline_scores = self._scores(self.baseline, examples)
+        learnt, held = self._halves(window, examples)
+        refit_scores = scoring.baseline_scores(
+            self.model_type, pl.concat([before, learnt]), examples.take(held)
+        )
+        gain = interval(refit_scores - baseline_scores[held], examples.groups[held], CONFIDENCE)
+        return QualityMeasurement(examples, scores, baseline_scores, gain)
+
+    def live_quality(self, window: Window, scores: np.ndarray) -> float:
+        """Mean of the version's `scores` (n,) in the window, at the hold-out's mix of requests."""
+        categories = self.request_categories(window.sample, self.profile)
+        return statistics.standardised_mean(scores, categories, self.request_mix)
+
+    def gain_of_keeping(self, window: Window, before: pl.DataFrame) -> Interval:
+        """Gain of a baseline that learns from `before` and half of the window, on the other half.
+
+        It is compared with one that learns from `before` alone: noise in fresh data can be worth
+        more than no fresh data.
+        """
+        examples = self.model_type.examples(window.sample)
+        learnt, held = self._halves(window, examples)
+        asked = examples.take(held)
+        kept = scoring.baseline_scores(self.model_type, pl.concat([before, learnt]), asked)
+        left_out = scoring.baseline_scores(self.model_type, before, asked)
+        return interval(kept - left_out, asked.groups, CONFIDENCE)
+
+    def slices(self, window: Window, quality: QualityMeasurement) -> pl.DataFrame:
+        """Quality in each slice of the window that has enough groups.
+
+        Columns slice, value, groups; live, low and high, the version's metric with its interval;
+        reference, the same slice of its hold-out; baseline, its trivial baseline in the window.
+        """
+        now = self.model_type.slices(window.sample, self.profile)
+        then = self.model_type.slices(self.holdout, self.profile)
+        rows = []
+        for column in now:
             for value in column.unique().sort():
-                inside, before = ((by[column.name] == value).to_numpy() for by in (now_by, then_by))
-                groups = asked.groups[inside]
-                if (count := len(np.unique(groups))) >= PART_GROUPS:
-                    told = interval(live[inside], groups, self.model_type.policy.confidence)
-                    once = float(self.scored[before].mean()) if before.any() else None
-                    row = (
-                        column.name,
-                        str(value),
-                        count,
-                        told.mean,
-                        told.low,
-                        told.high,
-                        once,
-                        float(old[inside].mean()),
-                    )
-                    found.append(row)
+                inside = (column == value).to_numpy()
+                groups = quality.examples.groups[inside]
+                count = len(np.unique(groups))
+                if count < statistics.MIN_GROUPS:
+                    continue
+                live = interval(quality.scores[inside], groups, self.model_type.policy.confidence)
+                before = (then[column.name] == value).to_numpy()
+                reference = None
+                if before.any():
+                    reference = float(self.holdout_scores[before].mean())
+                baseline = float(quality.baseline_scores[inside].mean())
+                head = (column.name, str(value), count)
+                rows.append((*head, live.mean, live.low, live.high, reference, baseline))
         names = ["slice", "value", "groups", "live", "low", "high", "reference", "baseline"]
-        return pl.DataFrame(found, names, orient="row")
+        return pl.DataFrame(rows, names, orient="row")
+
+    def _scores(self, onnx: Path, examples: Examples) -> np.ndarray:
+        return self.model_type.score(examples, scoring.answer(onnx, examples.inputs))
+
+    def _halves(self, window: Window, examples: Examples) -> tuple[pl.DataFrame, np.ndarray]:
+        """Every other group of the sample to learn from, and which of `examples` (n,) are of the
+        others."""
+        table = self.model_type.table
+        learnt, asked = split.halves(window.sample, table)
+        return learnt, np.isin(examples.groups, asked[table.group].unique().to_numpy())

@@ -1,88 +1,133 @@
-"""What is counted and compared about a window: pure functions of arrays and frames"""
+"""What is counted and compared about a window: pure functions of arrays and frames."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
 
-from kreislauf.monitoring.diagnosis import NEW
 from models.table import Table
 
-PARTS = 8
-"""Of a window, one after the other: a fault that began late is seen in the last of them."""
-PART_GROUPS = 30
-"""A part or a slice with fewer groups says nothing."""
+STRETCHES = 8
+"""Stretches of a window, one after the other: a fault that began late is seen in the last ones."""
+MIN_GROUPS = 30
+"""Fewest groups of a stretch or a slice whose mean is worth looking at."""
+NEW = 0.005
+"""Highest frequency in the hold-out, as a share of that in the window, of a label that is new."""
 
 
-def frequent(values: np.ndarray) -> np.ndarray:
-    """The most frequent of `values` (n, ...)."""
-    found, counts = np.unique(values, axis=0, return_counts=True)
-    return found[counts.argmax()]
+def proportions(categories: np.ndarray) -> dict[str, float]:
+    """Share of each of the `categories`, strings (n,)."""
+    names, counts = np.unique(categories, return_counts=True)
+    shares = counts / len(categories)
+    return {str(name): float(share) for name, share in zip(names, shares, strict=True)}
 
 
-def share(values: np.ndarray, wanted: np.ndarray) -> float:
-    """Share of `values` (n, ...) that are `wanted`."""
-    return float((values == wanted).reshape(len(values), -1).all(1).mean()) if len(values) else 0.0
+def standardised_mean(
+    scores: np.ndarray, categories: np.ndarray, shares: Mapping[str, float]
+) -> float:
+    """Mean of `scores` (n,) as it would be if the `categories` (n,) had the given shares.
 
-
-def alike(now: np.ndarray, then: np.ndarray, values: int) -> float:
-    """Correlation (Pearson) of how often each value occurs in `now` (n, ...) and `then` (m, ...);
-    NaN without any. There are at least so many `values`, most of which may occur in neither."""
-    if not len(now) or not len(then):
+    Direct standardisation (Fleiss, Levin and Paik, "Statistical Methods for Rates and Proportions",
+    2003, ch. 19). Categories that are missing do not count; NaN if all are.
+    """
+    means = {}
+    for category in shares:
+        inside = categories == category
+        if inside.any():
+            means[category] = float(scores[inside].mean())
+    weight = sum(shares[category] for category in means)
+    if not weight:
         return float("nan")
-    _, index = np.unique(np.concatenate([now, then]), axis=0, return_inverse=True)
-    a, b = (
-        np.bincount(part, minlength=index.max() + 1) for part in np.split(index.ravel(), [len(now)])
-    )
-    count = max(len(a), values)
-    a, b = (np.r_[one, np.zeros(count - len(one))] for one in (a, b))
-    return float(np.corrcoef(a, b)[0, 1]) if np.ptp(a) and np.ptp(b) else float("nan")
+    return sum(shares[category] * mean for category, mean in means.items()) / weight
 
 
-def newcomer(now: np.ndarray, then: np.ndarray) -> tuple[float, float]:
-    """Share of the most frequent new value in `now` (n, ...), and of all new ones. New is what
-    `then` (m, ...) has less than `NEW` as often."""
-    values, index, counts = np.unique(
-        np.concatenate([now, then]), axis=0, return_inverse=True, return_counts=True
-    )
-    shares = np.bincount(index.ravel()[: len(now)], minlength=len(values)) / len(now)
-    before = (counts - np.bincount(index.ravel()[: len(now)], minlength=len(values))) / max(
-        len(then), 1
-    )
-    new = shares[before < NEW * shares]
+def most_frequent(values: np.ndarray) -> np.ndarray:
+    """The most frequent of `values` (n, ...)."""
+    distinct, counts = np.unique(values, axis=0, return_counts=True)
+    return distinct[counts.argmax()]
+
+
+def share_of(value: np.ndarray, values: np.ndarray) -> float:
+    """Share of `values` (n, ...) that are equal to `value`; 0 without any."""
+    if not len(values):
+        return 0.0
+    return float((values == value).reshape(len(values), -1).all(1).mean())
+
+
+def frequency_correlation(now: np.ndarray, before: np.ndarray, values: int) -> float:
+    """Correlation (Pearson) of how often each value occurs in `now` (n, ...) and `before` (m, ...).
+
+    There are at least so many `values`, most of which may occur in neither. NaN if one of the two
+    is empty or has all values equally often.
+    """
+    if not len(now) or not len(before):
+        return float("nan")
+    _, index = np.unique(np.concatenate([now, before]), axis=0, return_inverse=True)
+    index = index.ravel()
+    size = max(index.max() + 1, values)
+    counts_now = np.bincount(index[: len(now)], minlength=size).astype(float)
+    counts_before = np.bincount(index[len(now) :], minlength=size).astype(float)
+    if not np.ptp(counts_now) or not np.ptp(counts_before):
+        return float("nan")
+    return float(np.corrcoef(counts_now, counts_before)[0, 1])
+
+
+def new_label_shares(now: np.ndarray, before: np.ndarray) -> tuple[float, float]:
+    """Share of the most frequent new value in `now` (n, ...), and of all new ones.
+
+    New is what `before` (m, ...) has less than `NEW` times as often.
+    """
+    both = np.concatenate([now, before])
+    values, index, counts = np.unique(both, axis=0, return_inverse=True, return_counts=True)
+    counts_now = np.bincount(index.ravel()[: len(now)], minlength=len(values))
+    shares_now = counts_now / len(now)
+    shares_before = (counts - counts_now) / max(len(before), 1)
+    new = shares_now[shares_before < NEW * shares_now]
     return float(new.max(initial=0)), float(new.sum())
 
 
-def in_order(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
+def groups_by_start(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
     """Groups and when they began (ms), in that order."""
-    return rows.group_by(table.group).agg(pl.col(table.time).min()).sort(table.time, table.group)
+    starts = rows.group_by(table.group).agg(pl.col(table.time).min())
+    return starts.sort(table.time, table.group)
 
 
-def in_parts(
-    scores: np.ndarray, groups: np.ndarray, began: pl.DataFrame
+def stretch_means(
+    scores: np.ndarray, groups: np.ndarray, starts: pl.DataFrame
 ) -> list[tuple[int, float]]:
-    """`PARTS` stretches of the window, one after the other: when each begins (ms), and the mean of
-    `scores` (n,), of examples of `groups` (n,), in it. `began` has the groups and their times, in
-    order. Parts of few groups are left out."""
-    asked = began.filter(pl.nth(0).is_in(np.unique(groups)))
-    parts = [asked[index] for index in np.array_split(np.arange(asked.height), PARTS)]
-    return [
-        (part[0, 1], float(scores[np.isin(groups, part[:, 0].to_numpy())].mean()))
-        for part in parts
-        if part.height >= PART_GROUPS
-    ]
+    """Beginning (ms) and mean score of `STRETCHES` stretches of the window, with as many groups
+    each.
+
+    `scores` (n,) are of examples of `groups` (n,); `starts` is from `groups_by_start`. Stretches of
+    fewer than `MIN_GROUPS` groups are left out.
+    """
+    scored = starts.filter(pl.nth(0).is_in(np.unique(groups)))
+    means = []
+    for index in np.array_split(np.arange(scored.height), STRETCHES):
+        stretch = scored[index]
+        if stretch.height >= MIN_GROUPS:
+            inside = np.isin(groups, stretch[:, 0].to_numpy())
+            means.append((stretch[0, 1], float(scores[inside].mean())))
+    return means
 
 
-def faulty(
-    parts: list[tuple[int, float]], usual: float, limit: float, start: int, end: int
+def fault_interval(
+    stretches: list[tuple[int, float]], mean: float, tolerance: float, start: int, end: int
 ) -> tuple[int, int]:
-    """From when to when (ms, inclusive) a window from `start` to `end` is not to be trusted: from
-    the first to the last of the parts that are nearer to the worst than to what is usual, and one
-    more at either side; all of it, if its parts differ by less than `limit`."""
-    means = [mean for _, mean in parts]
-    if len(parts) < 2 or max(means) - min(means) < limit:
+    """From when to when (ms, inclusive) a window from `start` to `end` is not to be trusted.
+
+    From the first to the last stretch that is nearer to the worst one than to the usual `mean`, and
+    one more at either side. All of the window, if its stretches differ by less than `tolerance`.
+    """
+    means = [stretch_mean for _, stretch_mean in stretches]
+    if len(stretches) < 2 or max(means) - min(means) < tolerance:
         return start, end
-    bad = [i for i, mean in enumerate(means) if mean < (min(means) + usual) / 2]
+    middle = (min(means) + mean) / 2
+    bad = [i for i, stretch_mean in enumerate(means) if stretch_mean < middle]
     first = max(bad[0] - 1, 0)
     last = bad[-1] + 2
-    return start if first == 0 else parts[first][0], end if last >= len(parts) else parts[last][
-        0
-    ] - 1
+    if first > 0:
+        start = stretches[first][0]
+    if last < len(stretches):
+        end = stretches[last][0] - 1
+    return start, end

@@ -1,5 +1,5 @@
-"""A stretch of a table, read once: numbers over all of its rows, and whole groups as a sample for
-what costs more."""
+"""A stretch of a table, read once: statistics over all of its rows, and whole groups as a sample
+for what costs more."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,35 +12,33 @@ from models.spec import ModelSpec
 from models.table import Table
 
 SAMPLE_ROWS = 50_000
-"""Of a window, about, in whole groups: what is asked again, what baselines learn from, what
-Evidently draws."""
+"""Rows sampled of a window, about, in whole groups: scored again, refitted, drawn by Evidently."""
 COUNTED_ROWS = 1_000_000
-"""In larger windows groups are counted in whole groups of about so many rows: memory would grow
-with them."""
-SILENT_HOURS = 3
-"""So many hours without a row are nothing."""
+"""Rows, about, from which groups are counted, in whole groups: memory would grow with more."""
+MIN_SILENT_HOURS = 3
+"""Hours without a row that count as none."""
 
 
 @dataclass(frozen=True)
-class Rows:
+class TrustedRows:
     """The rows of a table that can be trusted."""
 
     between: Callable[[int | None, int], pl.LazyFrame]
-    """Those from a time (None: all) to another, ms since 1970 UTC, inclusive."""
+    """Rows from a time (None: all) to another, ms since 1970 UTC, inclusive."""
     count: Callable[[int | None, int], int]
-    """About how many they are, without reading them."""
-    without: Sequence[tuple[int, int]] = ()
+    """Number of these rows, about, without reading them."""
+    excluded: Sequence[tuple[int, int]] = ()
     """Stretches of time, ms, both ends inclusive, whose rows were left out."""
 
     @classmethod
-    def of(cls, table: Table, rows: pl.DataFrame) -> "Rows":
+    def of(cls, table: Table, rows: pl.DataFrame) -> "TrustedRows":
         """Rows in memory, all of which can be trusted."""
         time = pl.col(table.time)
 
         def between(first: int | None, last: int) -> pl.LazyFrame:
-            return rows.lazy().filter(
-                time <= last if first is None else time.is_between(first, last)
-            )
+            if first is None:
+                return rows.lazy().filter(time <= last)
+            return rows.lazy().filter(time.is_between(first, last))
 
         return cls(
             between, lambda first, last: between(first, last).select(pl.len()).collect().item()
@@ -49,69 +47,101 @@ class Rows:
 
 @dataclass(frozen=True)
 class Window:
-    """What was seen between two times."""
+    """The rows between two times."""
 
     start: int
-    """ms since 1970 UTC."""
+    """Beginning, ms since 1970 UTC."""
     end: int
-    """The same; inclusive."""
-    values: dict[str, float]
-    """Over all rows: the mean of each monitored column; `rows_per_group`; and, as nights are
-    quieter, in windows of a day or more only: `volume`, log of groups a day in as many whole days
-    as the window has; and `silence`, the longest stretch of whole hours without a row, at least
-    `SILENT_HOURS`."""
+    """End, ms since 1970 UTC, inclusive."""
+    statistics: dict[str, float]
+    """Numbers over all rows: the mean of each monitored column, and `rows_per_group`.
+
+    Windows of a day or more have two others, because nights are quieter. `volume` is the log of
+    groups a day, in as many whole days as the window has. `silence` is the longest stretch of whole
+    hours without a row, at least `MIN_SILENT_HOURS`.
+    """
     groups: int
+    """Number of groups, about."""
     sample: pl.DataFrame
     """All rows of groups that began in the window, drawn by a hash of the group; sorted as the
     table is."""
 
 
-def look(model_type: ModelSpec, rows: Rows, known: pl.DataFrame, start: int, end: int) -> Window:
-    """Look at the rows from `start` to `end` (ms since 1970 UTC, inclusive), in bounded memory,
-    each read once. `known` is what is known of the rows before (`ModelSpec.known`)."""
+def read_window(
+    model_type: ModelSpec, rows: TrustedRows, profile: pl.DataFrame, start: int, end: int
+) -> Window:
+    """Read the rows from `start` to `end` (ms since 1970 UTC, inclusive) once, in bounded memory.
+
+    `profile` is `ModelSpec.training_profile` of the rows before.
+    """
+    table = model_type.table
     # A group that is in the day before, too, began earlier and is not in the sample.
     first = start - DAY_MS
-    table = model_type.table
-    every, thin = (
-        max(1, round(rows.count(first, end) / most)) for most in (COUNTED_ROWS, SAMPLE_ROWS)
-    )
-    found = rows.between(first, end)
+    height = rows.count(first, end)
+    counted_share = max(1, round(height / COUNTED_ROWS))
+    sampled_share = max(1, round(height / SAMPLE_ROWS))
     hashed = pl.col(table.group).hash(0)
-    inside = found.filter(pl.col(table.time) >= start)
+    stretch = rows.between(first, end)
+    inside = stretch.filter(pl.col(table.time) >= start)
+    monitored_means = model_type.monitored(inside, profile).select(pl.all().cast(pl.Float64).mean())
+    counted = inside.filter(hashed % counted_share == 0)
     count, monitored, groups, sample = pl.collect_all(
         [
             inside.select(pl.len()),
-            model_type.monitored(inside, known).select(pl.all().cast(pl.Float64).mean()),
-            inside.filter(hashed % every == 0).group_by(table.group).agg(pl.col(table.time).max()),
-            found.filter(hashed % thin == 0),
+            monitored_means,
+            counted.group_by(table.group).agg(pl.col(table.time).max()),
+            stretch.filter(hashed % sampled_share == 0),
         ],
         engine="streaming",
     )
-    values = {
-        name: float("nan") if value is None else value
-        for name, value in monitored.row(0, named=True).items()
-    }
+    statistics = _numbers(monitored)
     if groups.height:
-        values["rows_per_group"] = count.item() / (every * groups.height)
-    if groups.height and (days := (end + 1 - start) // DAY_MS):
-        since = end + 1 - days * DAY_MS
-        left_out = [
-            (max(a, since), min(b, end)) for a, b in rows.without if b >= since and a <= end
-        ]
-        there = days - sum(b - a + 1 for a, b in left_out) / DAY_MS
-        lately = every * groups.filter(pl.col(table.time) >= since).height
-        values["volume"] = float(np.log(max(lately, 1) / there)) if there > 0 else float("nan")
-        values["silence"] = float(
-            max(SILENT_HOURS, silence(sample[table.time].to_numpy(), since, end, left_out))
-        )
+        statistics["rows_per_group"] = count.item() / (counted_share * groups.height)
+        ends = groups[table.time].to_numpy()
+        times = sample[table.time].to_numpy()
+        statistics |= _per_day(start, end, ends, counted_share, times, rows.excluded)
     began = pl.col(table.time).min().over(table.group) >= start
-    return Window(start, end, values, every * groups.height, sample.filter(began).sort(table.order))
+    sample = sample.filter(began).sort(table.order)
+    return Window(start, end, statistics, counted_share * groups.height, sample)
 
 
-def silence(times: np.ndarray, start: int, end: int, left_out: Sequence[tuple[int, int]]) -> int:
-    """Most hours in a row from `start` to `end` in which none of `times` (n,) lies, and which were
-    not left out; all in ms since 1970 UTC."""
+def _numbers(means: pl.DataFrame) -> dict[str, float]:
+    """The one row of `means` by column, NaN for null."""
+    return means.fill_null(float("nan")).row(0, named=True)
+
+
+def _per_day(
+    start: int,
+    end: int,
+    last_times: np.ndarray,
+    counted_share: int,
+    times: np.ndarray,
+    excluded: Sequence[tuple[int, int]],
+) -> dict[str, float]:
+    """`volume` and `silence` of a window's whole days, see `Window.statistics`; none below a day.
+
+    `last_times` (groups,) are the newest times of every `counted_share`-th group, `times` (rows,)
+    those of the sample, all in ms since 1970 UTC.
+    """
+    days = (end + 1 - start) // DAY_MS
+    if not days:
+        return {}
+    since = end + 1 - days * DAY_MS
+    gaps = [(max(a, since), min(b, end)) for a, b in excluded if b >= since and a <= end]
+    covered_days = days - sum(b - a + 1 for a, b in gaps) / DAY_MS
+    newest_groups = counted_share * int((last_times >= since).sum())
+    volume = float("nan")
+    if covered_days > 0:
+        volume = float(np.log(max(newest_groups, 1) / covered_days))
+    silent_hours = silence(times, since, end, gaps)
+    return {"volume": volume, "silence": float(max(MIN_SILENT_HOURS, silent_hours))}
+
+
+def silence(times: np.ndarray, start: int, end: int, excluded: Sequence[tuple[int, int]]) -> int:
+    """Longest stretch of hours from `start` to `end` in which none of `times` (n,) lies, and which
+    was not left out; all in ms since 1970 UTC."""
     edges = np.array([start, end])
     hours = [times[(times >= start) & (times <= end)] // HOUR_MS, edges // HOUR_MS]
-    hours += [np.arange(first // HOUR_MS, last // HOUR_MS + 1) for first, last in left_out]
-    return max(int(np.diff(np.unique(np.concatenate(hours))).max(initial=0)) - 1, 0)
+    hours += [np.arange(first // HOUR_MS, last // HOUR_MS + 1) for first, last in excluded]
+    occupied = np.unique(np.concatenate(hours))
+    return max(int(np.diff(occupied).max(initial=0)) - 1, 0)

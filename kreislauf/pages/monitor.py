@@ -1,64 +1,91 @@
-"""The page about a monitored window: what happened, what follows, and the evidence"""
+"""The page about a monitored window: what happened and what follows, then the evidence."""
 
 import polars as pl
 
-from kreislauf.monitoring import drift, feedback, plots
+from kreislauf.clock import when
+from kreislauf.monitoring import plots
 from kreislauf.monitoring.finding import Finding
+from kreislauf.monitoring.measurement import Measurement
+from kreislauf.monitoring.policy import Action
 from kreislauf.pages import markdown
-from models import spec
+
+SUMMARIES = {
+    "stable": "Visitors and answers are as usual, so nothing has to be done",
+    "concept drift": "Visitors want other things than the model has learnt, so a new training "
+    "would make its answers better",
+    "data fault": "The shop's data is wrong, so the model must not learn from it",
+    "covariate shift": "The shop's visitors changed, but a new training would not make the "
+    "answers better",
+    "not enough data": "There is not enough new data yet to say anything",
+}
+"""What each verdict means for the shop."""
 
 
-def page(
-    model_type: spec.ModelSpec,
-    finding: Finding,
-    moved: drift.Drift,
-    slices: pl.DataFrame,
-    past: pl.DataFrame,
-    reactions: pl.DataFrame,
-) -> str:
-    """The finding as Markdown; `past` are the noted windows of the model type."""
-    did = markdown.table(
-        ["version", "variant", "answers", "clicks per answer"],
-        feedback.by_variant(reactions.filter(pl.col("ts") >= finding.start))
-        if reactions.height
-        else [],
+def page(finding: Finding, measurement: Measurement, action: Action, windows: pl.DataFrame) -> str:
+    """The finding as Markdown; `windows` are the recorded windows of the model type."""
+    metric = finding.metric
+    evidence = (
+        f"{metric}: {finding.realised} now, {finding.reference} when it was judged, "
+        f"{finding.groups} groups. A trivial baseline gains {finding.gain} by a refit."
     )
-    told = markdown.table(
-        ["signal", "now", "usually", "limit", "windows", ""],
-        [
-            (
-                s.name,
-                f"{s.value:.4g}",
-                f"{s.usual:.4g}",
-                f"{s.limit:.2g}",
-                s.windows,
-                "alarm" if s.alarm else "",
-            )
-            for s in finding.signals
-        ],
-    )
-    psi = markdown.table(
-        ["column", "PSI"], [(name, f"{value:.3f}") for name, value in moved.values.items()]
-    )
-    by = markdown.table(
-        ["slice", "", "groups", f"{model_type.metric} now", "when it was judged", "trivial baseline now"],
-        [
-            (r["slice"], r["value"], r["groups"], f"{r['live']:.4f} [{r['low']:.4f}, {r['high']:.4f}]",
-             "" if r["reference"] is None else f"{r['reference']:.4f}", f"{r['baseline']:.4f}")
-            for r in slices.iter_rows(named=True)
-        ],
-    )  # fmt: skip
-    return "\n\n".join(
-        [
-            f"# {finding.model} version {finding.version}: {finding.verdict}",
-            finding.reason,
-            f"{model_type.metric}: {finding.realised} now, {finding.reference} when it was judged, {finding.groups} groups. "
-            f"A trivial baseline gains {finding.gain} by learning anew.",
-            f"![signals]({plots.signals(finding.signals)})",
-            f"## Signals\n\n{told}",
-            f"![history]({plots.history(past, model_type.metric)})",
-            f"## {model_type.metric} by slice\n\n{by}" if by else "",
-            f"## What people did with the answers\n\n{did}" if did else "",
-            f"## Evidently\n\n{psi}\n\nIts report: MLflow, run of version {finding.version}, folder `monitor`.",
-        ]
-    )
+    report = f"Its report: MLflow, run of version {finding.version}, folder `monitor`."
+    sections = [
+        f"# {finding.model} version {finding.version}: {finding.verdict}",
+        summary(finding, action),
+        f"## Evidence\n\n{finding.reason}\n\n{evidence}",
+        f"![signals]({plots.signals(finding.signals)})",
+        f"## Signals\n\n{_signals(finding)}",
+        f"![history]({plots.history(windows, metric)})",
+        _section(f"{metric} by slice", _slices(metric, measurement)),
+        _section("Reactions to the answers", _clicks(measurement)),
+        f"## Evidently\n\n{_drift(measurement)}\n\n{report}",
+    ]
+    return "\n\n".join(sections)
+
+
+def summary(finding: Finding, action: Action) -> str:
+    """What happened between which times, and what follows, in a sentence or two for the shop's
+    manager."""
+    stretch = f"from {when(finding.start)} to {when(finding.end)} (UTC)"
+    return f"{SUMMARIES[finding.verdict]} ({stretch}). {action.sentence}".strip()
+
+
+def _section(title: str, table: str) -> str:
+    if not table:
+        return ""
+    return f"## {title}\n\n{table}"
+
+
+def _signals(finding: Finding) -> str:
+    head = ["signal", "now", "mean", "tolerance", "windows", ""]
+    rows = []
+    for signal in finding.signals:
+        mark = ""
+        if signal.alarm:
+            mark = "alarm"
+        numbers = (f"{signal.value:.4g}", f"{signal.mean:.4g}", f"{signal.tolerance:.2g}")
+        rows.append((signal.name, *numbers, signal.windows, mark))
+    return markdown.table(head, rows)
+
+
+def _slices(metric: str, measurement: Measurement) -> str:
+    head = ["slice", "", "groups", f"{metric} now", "when it was judged", "trivial baseline now"]
+    rows = []
+    for quality in measurement.slices:
+        live = f"{quality.live:.4f} [{quality.low:.4f}, {quality.high:.4f}]"
+        reference = ""
+        if quality.reference is not None:
+            reference = f"{quality.reference:.4f}"
+        baseline = f"{quality.baseline:.4f}"
+        rows.append((quality.slice, quality.value, quality.groups, live, reference, baseline))
+    return markdown.table(head, rows)
+
+
+def _clicks(measurement: Measurement) -> str:
+    head = ["version", "variant", "answers", "clicks per answer"]
+    return markdown.table(head, measurement.clicks)
+
+
+def _drift(measurement: Measurement) -> str:
+    rows = [(name, f"{psi:.3f}") for name, psi in measurement.drift.items()]
+    return markdown.table(["column", "PSI"], rows)

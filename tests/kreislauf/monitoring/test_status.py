@@ -5,17 +5,19 @@ import polars as pl
 import pytest
 
 from kreislauf.lake import journal
-from kreislauf.monitoring import alarms, feedback, status
+from kreislauf.monitoring import alarms, feedback, status, tables
+from kreislauf.monitoring.finding import Finding
+from kreislauf.monitoring.policy import Action
 
 START = 1_700_000_000_000
 
 
 def test_the_newest_vitals_replace_the_older_and_no_release_is_touched(home):
     assert status.read("tiny") is None
-    told = status.MonitorStatus(model="tiny", version=1, end=START, at=START, verdict="quiet")
+    told = status.MonitorStatus(model="tiny", version=1, end=START, at=START, verdict="stable")
     status.write(told)
     newer = told.model_copy(
-        update={"signals": {"live": status.SignalStatus(value=0.5, usual=0.4, limit=0.2)}}
+        update={"signals": {"live": status.SignalStatus(value=0.5, mean=0.4, tolerance=0.2)}}
     )
     status.write(newer)
     assert status.read("tiny") == newer
@@ -24,19 +26,20 @@ def test_the_newest_vitals_replace_the_older_and_no_release_is_touched(home):
 
 def test_vitals_on_s3(s3, monkeypatch):
     monkeypatch.setenv("KREISLAUF_RELEASES", "s3://shop/releases")
-    told = status.MonitorStatus(model="tiny", version=1, end=START, at=START, verdict="quiet")
+    told = status.MonitorStatus(model="tiny", version=1, end=START, at=START, verdict="stable")
     status.write(told)
     assert status.read("tiny") == told
 
 
 def test_alarms_that_asked_are_settled_by_the_training_that_saw_them():
-    about = {"model": "tiny", "version": 1, "verdict": "world changed", "reason": "It did."}
-    for day, asks in ((1, True), (2, False), (3, True)):
-        alarms.record(about | {"start": START, "end": START + day}, "Something.", asks)
+    about = {"model": "tiny", "version": 1, "groups": 9, "verdict": "concept drift"}
+    for day, event in ((1, "drift"), (2, None), (3, "decay")):
+        finding = Finding(start=START, end=START + day, reason="It did.", **about)
+        alarms.record(finding, Action(sentence="Something.", event=event))
     alarms.resolve("other", START + 9, "Trained.")
     for _ in range(2):
         alarms.resolve("tiny", START + 2, "Trained.")
-    found = journal.read(alarms.ALARMS).sort("end", "action")
+    found = journal.read(tables.ALARMS).sort("end", "action")
     assert found.select(pl.col("end") - START, "action").rows() == [
         (1, "Something."), (1, "Trained."), (2, "Something."), (3, "Something."),
     ]  # fmt: skip
@@ -66,12 +69,12 @@ def answers(count: int, clicked: int) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def test_each_answer_gets_what_became_of_it_once():
     shown, done = answers(100, 40)
-    found = feedback.joined(shown.lazy(), done.lazy()).sort("ts")
+    found = feedback.join_feedback(shown.lazy(), done.lazy()).sort("ts")
     assert found.height == 100
     assert found["click"].to_list() == [True] * 40 + [False] * 60
     assert found["order"].to_list() == found["click"].to_list()
     assert not found["cart"].any()
-    told = feedback.by_variant(found)
+    told = feedback.clicks_by_variant(found, START)
     assert [row[:3] for row in told] == [(1, "champion", 50), (2, "challenger", 50)]
     assert told[0][3].mean == pytest.approx(0.4)
     assert told[0][3].low < 0.4 < told[0][3].high
@@ -80,6 +83,6 @@ def test_each_answer_gets_what_became_of_it_once():
 def test_of_many_answers_those_of_whole_users_are_joined(monkeypatch):
     monkeypatch.setattr(feedback, "SAMPLE", 1_000)
     shown, done = answers(4_000, 400)
-    found = feedback.joined(shown.lazy(), done.lazy())
+    found = feedback.join_feedback(shown.lazy(), done.lazy())
     assert 700 < found.height < 1_300
     assert found.group_by("user").len()["len"].unique().to_list() == [2]

@@ -1,0 +1,175 @@
+"""Everything that was measured about one version in one window, as one record."""
+
+from collections.abc import Mapping
+from statistics import NormalDist
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from kreislauf.evaluation.intervals import Interval, interval
+from kreislauf.monitoring import limits, statistics
+from kreislauf.monitoring.limits import Measured, Signal
+from kreislauf.monitoring.probe import REFIT, Probe, QualityMeasurement
+from kreislauf.monitoring.window import Window
+
+
+class SliceQuality(BaseModel):
+    """Quality in one slice of a window, see `Probe.slices`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    slice: str
+    value: str
+    groups: int
+    live: float
+    low: float
+    high: float
+    reference: float | None
+    baseline: float
+
+
+class Quality(BaseModel):
+    """How well a window was answered; recall and the like, higher is better."""
+
+    model_config = ConfigDict(frozen=True)
+
+    live: float = Field(description="Metric of the version, at the hold-out's mix of requests.")
+    realised: Interval = Field(description="Metric of the version over all requests.")
+    gain: Interval = Field(description="Gain of a trivial baseline that is refitted.")
+    stretches: list[tuple[int, float]] = Field(
+        description="Beginning (ms) and mean metric of stretches of the window."
+    )
+    worst_stretch: float = Field(
+        description="Metric of the version in the worst stretch, as a share of its reference."
+    )
+    new_label_shares: tuple[float, float] = Field(
+        description="Share of the right answers that the most frequent new one has, and that all "
+        "new ones have."
+    )
+
+
+class Measurement(BaseModel):
+    """One version in one window; small enough to be handed from task to task."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    version: int
+    metric: str
+    start: int = Field(description="Beginning of the window, ms since 1970 UTC.")
+    end: int = Field(description="End of the window, ms since 1970 UTC, inclusive.")
+    groups: int = Field(description="Number of groups in the window.")
+    shortage: str = Field("", description="Why more could not be measured; empty if it was.")
+    reference: Interval | None = Field(None, description="Metric of the version on its hold-out.")
+    confidence: float = Field(0.95, description="Confidence level of `reference`.")
+    signals: dict[str, Measured] = {}
+    quality: Quality | None = None
+    slices: list[SliceQuality] = []
+    drift: dict[str, float] = Field({}, description="Evidently's PSI of each monitored column.")
+    clicks: list[tuple[int, str, int, Interval]] = Field(
+        [], description="Version, variant, answers, and clicks per answer since the window began."
+    )
+
+
+def begin(model: str, version: int, probe: Probe, window: Window) -> Measurement:
+    """A measurement of which only the window is there, with a shortage if it holds too little."""
+    model_type = probe.model_type
+    measurement = Measurement(
+        model=model,
+        version=version,
+        metric=model_type.metric,
+        start=window.start,
+        end=window.end,
+        groups=window.groups,
+        confidence=model_type.policy.confidence,
+    )
+    began = window.sample[model_type.table.group].n_unique()
+    enough = began >= model_type.policy.min_groups and len(model_type.examples(window.sample))
+    if not enough:
+        shortage = (
+            f"{began} groups since version {version} was judged; the policy wants "
+            f"{model_type.policy.min_groups}, and some with a right answer."
+        )
+        return measurement.model_copy(update={"shortage": shortage})
+    return measurement.model_copy(update={"reference": probe.reference})
+
+
+def short_history(version: int) -> str:
+    """The shortage of a version that learnt from too little."""
+    return (
+        f"There is too little before version {version}'s hold-out to learn from it what is usual."
+    )
+
+
+def window_quality(probe: Probe, window: Window, measured: QualityMeasurement) -> Quality:
+    """Quality of the version in the window, of what `Probe.quality` has `measured` there."""
+    model_type = probe.model_type
+    groups = measured.examples.groups
+    starts = statistics.groups_by_start(window.sample, model_type.table)
+    stretches = statistics.stretch_means(measured.scores, groups, starts)
+    worst = min((mean for _, mean in stretches), default=float(measured.scores.mean()))
+    labels_before = probe.holdout_examples.labels
+    return Quality(
+        live=probe.live_quality(window, measured.scores),
+        realised=interval(measured.scores, groups, model_type.policy.confidence),
+        gain=measured.gain,
+        stretches=stretches,
+        worst_stretch=worst / max(probe.reference.mean, 1e-9),
+        new_label_shares=statistics.new_label_shares(measured.examples.labels, labels_before),
+    )
+
+
+def slice_qualities(
+    probe: Probe, window: Window, measured: QualityMeasurement
+) -> list[SliceQuality]:
+    """Quality of the version in each slice of the window."""
+    slices = probe.slices(window, measured).iter_rows(named=True)
+    return [SliceQuality(**row) for row in slices]
+
+
+def with_history(
+    values: Mapping[str, float], history: Mapping[str, list[float]]
+) -> dict[str, Measured]:
+    """Each value with its own history."""
+    return {
+        name: Measured(value=value, history=history.get(name, [])) for name, value in values.items()
+    }
+
+
+def compare(measurement: Measurement) -> dict[str, Signal]:
+    """Each signal beside its history, and the live quality, under the metric's name, beside its
+    reference; empty if there was a shortage."""
+    if measurement.shortage:
+        return {}
+    signals = limits.compare(measurement.signals)
+    refit = signals.get(REFIT)
+    if refit is None or measurement.quality is None or measurement.reference is None:
+        return {}
+    live = live_signal(
+        measurement.metric,
+        measurement.quality.live,
+        measurement.reference,
+        measurement.confidence,
+        refit,
+    )
+    return {measurement.metric: live, **signals}
+
+
+def live_signal(
+    metric: str, value: float, reference: Interval, confidence: float, refit: Signal
+) -> Signal:
+    """The live quality as a signal.
+
+    It varies between windows as a refitted baseline's quality does, and its reference is known to
+    its own error only.
+    """
+    quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+    error = (reference.high - reference.low) / 2 / quantile
+    tolerance = float(np.hypot(refit.tolerance, 3 * error))
+    return Signal(
+        name=metric,
+        value=value,
+        mean=reference.mean,
+        tolerance=tolerance,
+        windows=refit.windows,
+    )
