@@ -24,8 +24,9 @@ def promote(model: str = "session_recommender", version: int | None = None) -> g
         model: Name of the model type.
         version: The challenger; default: the newest version.
 
-    Returns: The decision, which is also emitted as an event, stored on the version, and shown in
-        the version's card: an artifact of this run, and an HTML file in the version's MLflow run. A
+    Returns:
+        The decision. It is also emitted as an event, stored on the version, and shown in the
+        version's card: an artifact of this run, and an HTML file in the version's MLflow run. A
         version that was judged against today's champion before gets the same decision again.
 
     Raises:

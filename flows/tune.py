@@ -77,10 +77,10 @@ def run_trials(study: studies.Study, trials: int, workers: int, folder: Path) ->
     waiting = studies.unfinished_trials(study, trials)
     pool: ThreadPoolTaskRunner[Any]
     with ThreadPoolTaskRunner(max_workers=workers) as pool:
-        running: list[PrefectFuture[Any]] = [
-            pool.submit(attempt, {"study": study, "number": number, "folder": folder})  # type: ignore[arg-type]
-            for number in waiting
-        ]
+        running: list[PrefectFuture[Any]] = []
+        for number in waiting:
+            parameters = {"study": study, "number": number, "folder": folder}
+            running.append(pool.submit(attempt, parameters))  # type: ignore[arg-type]
         if 0 in waiting:
             running[0].result()
         wait(running)

@@ -148,9 +148,11 @@ def describe(model: str, number: int, decision: gate.Decision) -> str:
 def measure_drift(
     model_type: spec.ModelSpec, rows: pl.DataFrame, lineage: registry.Lineage
 ) -> dict[str, float]:
-    """How far each column of the hold-out is from the same stretch of time before it, both as they
-    would have been seen by a model that learnt from all before; empty if there is no such
-    stretch."""
+    """Population stability index of each column: the hold-out against as long a time before it.
+
+    Each of the two is profiled as by a model that learnt from all before it. Empty if there is no
+    such time.
+    """
     length = lineage.watermark - lineage.holdout + 1
     before = lineage.holdout - length
     if before <= lineage.start:

@@ -150,7 +150,8 @@ def log_dataset(lineage: Lineage) -> None:
         path=f"{settings().lake}/{lineage.table}", delta_table_version=lineage.table_version
     )
     # MLflow takes 36 characters; the whole digest is in the version's lineage.
-    mlflow.log_input(MetaDataset(source, lineage.table, lineage.digest[:36]), context="training")  # type: ignore[abstract]
+    dataset = MetaDataset(source, lineage.table, lineage.digest[:36])  # type: ignore[abstract]
+    mlflow.log_input(dataset, context="training")
 
 
 def log_curves(run_id: str, curves: list[tuple[str, int, float]]) -> None:

@@ -99,9 +99,10 @@ def propose(space: Space, trials: Sequence[Trial], seed: str) -> dict[str, Any]:
 
 
 def should_prune(trials: Sequence[Trial], reports: Mapping[int, float]) -> bool:
-    """Whether a running trial is not worth finishing, by the median rule: its best report so far is
-    below the median of what the finished trials, five at least, had after the same share of the
-    training.
+    """Whether a running trial is not worth finishing, by the median rule.
+
+    Its best report so far is then below the median of the finished trials after the same share of
+    the training. Five of them at least must have finished.
 
     `reports` are per cent of the training and validation metric, as in `Trial`.
     """
