@@ -43,10 +43,11 @@ def reads_per_retraining() -> int:
 def retrain(model_type: spec.ModelSpec) -> None:
     """The steps of the flows train and promote."""
     from kreislauf import progress
-    from tasks import promote, train, training_data
+    from kreislauf.training import inputs
+    from tasks import promote, train
 
     params = model_type.Params()
-    lineage = train.plan(model_type, params, training_data.read_newest(model_type))
+    lineage = train.plan(model_type, params, inputs.read_newest(model_type))
     with patch.object(progress.Progress, "of", return_value=spec.ignore_progress):
         version = train.fit.fn(MODEL, params.model_dump(mode="json"), lineage)
     decision = promote.judge.fn(MODEL, version.number, None)

@@ -6,8 +6,8 @@ from prefect import flow, get_run_logger
 
 from kreislauf import registry
 from kreislauf.evaluation import split
+from kreislauf.training import inputs
 from models import spec
-from tasks import training_data
 from tasks.train import fit, plan
 
 
@@ -33,7 +33,7 @@ def train(
     """
     model_type = spec.load(model)
     hyperparameters = model_type.Params.model_validate(params or {})
-    data = training_data.read_newest(model_type)
+    data = inputs.read_newest(model_type)
     lineage = plan(model_type, hyperparameters, data)
     existing = registry.find(model, lineage.key)
     if existing:

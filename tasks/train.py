@@ -13,8 +13,8 @@ from kreislauf import lake, progress, registry
 from kreislauf.evaluation import split
 from kreislauf.release import golden, releases
 from kreislauf.settings import settings
+from kreislauf.training import inputs
 from models import spec
-from tasks import training_data
 
 HOLDOUT_ROWS = 50_000
 """Maximum rows of the hold-out, in whole groups, that are kept with the version."""
@@ -23,7 +23,7 @@ ABANDONED_DAYS = 7
 
 
 def plan(
-    model_type: spec.ModelSpec, params: BaseModel, data: training_data.TrainingData
+    model_type: spec.ModelSpec, params: BaseModel, data: inputs.TrainingData
 ) -> registry.Lineage:
     """What the next training learns from, and which version it starts from."""
     parent = choose_parent(model_type, data.cut.holdout)

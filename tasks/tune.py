@@ -15,8 +15,8 @@ from kreislauf import lake, registry, search
 from kreislauf.registry import studies
 from kreislauf.search import process
 from kreislauf.search.result import TuningResult
+from kreislauf.training import inputs
 from models import spec
-from tasks import training_data
 
 
 def open_study(
@@ -51,7 +51,7 @@ def start_study(
     model_type: spec.ModelSpec, key: str, fixed: dict[str, Any]
 ) -> tuple[studies.Study, pl.DataFrame]:
     """A search on the rows that a training would see today; the same rows give the same study."""
-    data = training_data.read_newest(model_type)
+    data = inputs.read_newest(model_type)
     lineage = data.lineage(model_type.table.name, key)
     name = registry.digest_inputs(key, data.digest, data.cut.holdout)[:12]
     return studies.start(model_type.name, name, lineage, fixed), data.rows

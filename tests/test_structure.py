@@ -1,5 +1,5 @@
-"""What the project says about itself is true: who imports whom, the READMEs, prefect.yaml, event
-names."""
+"""What the project says about itself is true: who imports whom, how the code reads, the READMEs,
+prefect.yaml, event names."""
 
 import ast
 import importlib
@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks import call_depth, rooms, sources, style
+from benchmarks.sources import Offender
 from kreislauf import events
 from tests.conftest import ROOT
 
-OURS = (
-    "flows", "tasks", "kreislauf", "models", "serving", "deployments", "demo", "notebooks", "benchmarks", "tests"
-)  # fmt: skip
+OURS = (*sources.PRODUCT, "notebooks", "benchmarks", "tests")
 PRODUCT = ("flows", "tasks", "kreislauf", "models", "serving")
 SOURCES = sorted(p for top in PRODUCT for p in (ROOT / top).rglob("*.py"))
 README = (ROOT / "README.md").read_text()
@@ -32,6 +32,7 @@ ORGANS = {
     "registry": "",
     "search": "",
     "release": "registry evaluation",
+    "training": "registry lake evaluation",
     "monitoring": "release registry search lake sources evaluation",
     "pages": "monitoring release registry search lake sources evaluation",
 }
@@ -103,13 +104,54 @@ def test_serving_loads_neither_prefect_nor_mlflow():
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_functions_and_files_can_be_read(path: Path):
-    lines = path.read_text().splitlines()
-    for node in ast.walk(ast.parse("\n".join(lines))):
-        if isinstance(node, ast.FunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
-    assert len(lines) <= 340
+LIMITS: dict[str, float] = {
+    "tasks_outside": 0,
+    "flows_outside": 0,
+    "tasks_in_tasks": 0,
+    "code_in_faces": 0,
+    "private_names": 0,
+    "format_skips": 0,
+    "init_code_lines": rooms.MAX_FACE,
+    "files_over_275": 0,
+    "functions_over_60": 0,
+    "parallel_assignments_per_1000": 3,
+    "conditionals_per_1000": 10,
+    "words_a_sentence": 18,
+}
+"""Key of `benchmarks.style`, and the most that it may be."""
+
+
+@pytest.fixture(scope="module")
+def style_report() -> tuple[dict, list[Offender]]:
+    """What `benchmarks.style` prints, without what takes long: figures, and offenders."""
+    files = sources.sources()
+    pages = sources.markdown()
+    return style.figures(files, pages), style.offenders(files, pages)
+
+
+@pytest.mark.parametrize("key", LIMITS)
+def test_the_code_reads_well(key: str, style_report: tuple[dict, list[Offender]]):
+    figures, offenders = style_report
+    counter = key.removesuffix("_per_1000").replace("words_a_sentence", "long_sentences")
+    places = "\n".join(str(offender) for offender in offenders if offender.counter == counter)
+    assert figures[key] <= LIMITS[key], f"{key} is {figures[key]}:\n{places}"
+
+
+@pytest.mark.parametrize("flow", call_depth.FLOWS)
+def test_few_functions_are_between_a_flow_and_its_work(
+    flow: str, style_report: tuple[dict, list[Offender]]
+):
+    figures, offenders = style_report
+    places = [o.reason for o in offenders if o.counter in ("call_depth", "lost_calls")]
+    assert 1 <= figures["call_depth"][flow] <= call_depth.MAX_DEPTH, places
+    assert not [offender for offender in offenders if offender.counter == "lost_calls"]
+
+
+@pytest.mark.parametrize("top", sources.PRODUCT)
+def test_no_folder_is_dense(top: str, style_report: tuple[dict, list[Offender]]):
+    figures, _ = style_report
+    for key, figure in figures["per_folder"][top].items():
+        assert figure <= LIMITS[key], key
 
 
 def listed(folder: Path) -> set[str]:
