@@ -1,5 +1,4 @@
-"""Session kNN: what visitors looked at in the sessions that are most like this one; compiled, on
-one thread.
+"""Session kNN: what visitors looked at in the most similar sessions; compiled, on one thread.
 
 Candidates are the newest sessions that share an article, as in V-SKNN of Ludewig and Jannach,
 "Evaluation of session-based recommendation algorithms", 2018, which also weighs rare articles more.
@@ -18,30 +17,34 @@ from models.session_recommender.features import DAY_MS, LENGTH, Catalogue, event
 
 
 class Settings(NamedTuple):
-    """Tuned on Diginetica without its test: of its train sessions, those below 178,670 answered the
-    later ones."""
+    """Hyperparameters, tuned on Diginetica without its test.
+
+    Of its train sessions, those below 178,670 answered the later ones.
+    """
 
     newest: int = 1_000
-    """Sessions that share an article, the newest ones, of which the neighbours are chosen."""
+    """Maximum sessions per shared article, the newest, of which the neighbours are chosen."""
     neighbours: int = 200
+    """Maximum neighbours that vote."""
     event: float = 0.65
     """Weight of an event of the session, as a share of the next one's."""
     rare: float = 3.0
     """Power of the logarithm by which an article that few sessions have counts more."""
     days: float = 100.0
-    """In which a neighbour's weight falls by e."""
+    """Days in which a neighbour's weight falls by e."""
     length: float = 0.15
     """Power of a neighbour's length by which its weight is divided; a cosine has 0.5."""
     distance: float = 0.7
     """Weight of a neighbour's article, as a share of one that is a place nearer to the newest
     shared article."""
     back: float = 0.65
-    """Further weight of those before that article."""
+    """Further weight of the articles before the newest shared one."""
     again: float = 3.0
     """Factor of an article for each time that the session has had it."""
 
 
 TUNED = Settings()
+"""Settings of the published results."""
 compiled = numba.njit(cache=True, nogil=True)
 
 
@@ -56,20 +59,20 @@ class Neighbours:
         starts = e.ts[e.position == 0]
         place = np.argsort(np.argsort(starts, kind="stable"))[np.cumsum(e.position == 0) - 1]
         length = np.bincount(place)
-        weight = (
-            np.exp((np.sort(starts) - starts.max(initial=0)) / (DAY_MS * settings.days))
-            / length**settings.length
-        )
+        age_ms = np.sort(starts) - starts.max(initial=0)
+        weight = np.exp(age_ms / (DAY_MS * settings.days)) / length**settings.length
         key = np.unique(row * len(length) + place)
         posted = np.searchsorted(key, np.arange(self.catalogue.size + 1) * len(length))
         rarity = np.log1p(len(length) / np.maximum(np.diff(posted), 1)) ** settings.rare
         items = row[np.argsort(place, kind="stable")]
         first = np.r_[0, np.cumsum(length)]
-        self.index = items, first, key % max(len(length), 1), posted, weight, rarity
+        self.index = (items, first, key % max(len(length), 1), posted, weight, rarity)
 
     def answers(self, article_ids: np.ndarray) -> np.ndarray:
-        """Raw ids of prefixes, oldest first, to the best articles, best first; int64 (n, 20) both,
-        -1 where none."""
+        """Raw ids of prefixes, oldest first, to the best articles, best first.
+
+        Both are int64 (n, 20), -1 where there is none.
+        """
         rows = self.catalogue.rows(article_ids)
         raw = self.catalogue.raw()
         return raw[_answers(rows, self.catalogue.nothing, *self.index, self.settings)]
@@ -80,37 +83,38 @@ def _answers(prefixes, nothing, items, first, sessions, posted, weight, rarity, 
     """Rows of the best articles for each prefix, `nothing` where there are fewer."""
     similar = np.zeros(len(weight))
     score = np.zeros(nothing + 1)
-    age = np.full(
-        nothing + 1, LENGTH
-    )  # Events since an article's newest one; LENGTH if the prefix lacks it.
+    # Events since an article's newest one; LENGTH if the prefix lacks it.
+    age = np.full(nothing + 1, LENGTH)
     result = np.full((len(prefixes), LENGTH), nothing)
     for i in range(len(prefixes)):
-        known = prefixes[i][prefixes[i] < nothing]
-        for j in range(len(known)):
-            age[known[j]] = len(known) - 1 - j
-        near = _nearest(np.unique(known), age, sessions, posted, weight, rarity, similar, s)
-        found = _vote(near, age, items, first, similar, score, s)
-        for a in known:
+        prefix = prefixes[i][prefixes[i] < nothing]
+        for j in range(len(prefix)):
+            age[prefix[j]] = len(prefix) - 1 - j
+        near = _nearest(np.unique(prefix), age, sessions, posted, weight, rarity, similar, s)
+        candidates = _vote(near, age, items, first, similar, score, s)
+        for a in prefix:
             score[a] *= s.again
-        best = found[np.argsort(-score[found], kind="mergesort")[:LENGTH]]
+        best = candidates[np.argsort(-score[candidates], kind="mergesort")[:LENGTH]]
         result[i, : len(best)] = best
-        score[found] = 0.0
+        score[candidates] = 0.0
         similar[near] = 0.0
-        age[known] = LENGTH
+        age[prefix] = LENGTH
     return result
 
 
 @compiled
 def _nearest(articles, age, sessions, posted, weight, rarity, similar, s):
-    """The most similar sessions; `similar` is left filled for these alone. The prefix's own length
-    changes no order."""
-    seen = [0 for _ in range(0)]
+    """The most similar sessions; `similar` is left filled for these alone.
+
+    The prefix's own length changes no order.
+    """
+    sharing = [0 for _ in range(0)]
     for a in articles:
         for n in sessions[max(posted[a], posted[a + 1] - s.newest) : posted[a + 1]]:
             if similar[n] == 0.0:
-                seen.append(n)
+                sharing.append(n)
             similar[n] += weight[n] * rarity[a] * s.event ** age[a]
-    by_time = np.sort(np.array(seen, np.int64))
+    by_time = np.sort(np.array(sharing, np.int64))
     near = by_time[-s.newest :]
     order = np.argsort(-similar[near], kind="mergesort")
     similar[by_time[: -s.newest]] = 0.0
@@ -121,7 +125,7 @@ def _nearest(articles, age, sessions, posted, weight, rarity, similar, s):
 @compiled
 def _vote(near, age, items, first, similar, score, s):
     """The articles of sessions, once each; `score` is left filled for them."""
-    found = [0 for _ in range(0)]
+    candidates = [0 for _ in range(0)]
     for n in near:
         session = items[first[n] : first[n + 1]]
         match = 0
@@ -132,6 +136,9 @@ def _vote(near, age, items, first, similar, score, s):
             a = session[i]
             gap = i - match
             if score[a] == 0.0:
-                found.append(a)
-            score[a] += similar[n] * s.distance ** abs(gap) * (s.back if gap < 0 else 1.0)
-    return np.array(found, np.int64)
+                candidates.append(a)
+            weight = similar[n] * s.distance ** abs(gap)
+            if gap < 0:
+                weight *= s.back
+            score[a] += weight
+    return np.array(candidates, np.int64)

@@ -1,9 +1,8 @@
-"""OTTO's evaluation protocol, for results that can be compared with published ones: split, labels,
-cut, recall@20.
+"""OTTO's evaluation protocol: split, labels and recall@20, comparable with published results.
 
-The definition is that of https://github.com/otto-de/recsys-dataset at commit f404284 (README.md,
-KAGGLE.md and what src/testset.py, src/labels.py and src/evaluate.py do, down to `<` against `<=`);
-the code is our own.
+The definition is that of https://github.com/otto-de/recsys-dataset at commit f404284: README.md,
+KAGGLE.md and what src/testset.py, src/labels.py and src/evaluate.py do, down to `<` against `<=`.
+The code is our own.
 
 Rows have the columns session, aid, ts (ms since 1970 UTC), all Int64, and type (clicks, carts or
 orders; String or Enum). Their order is the order of events, as in OTTO's files, and sessions come
@@ -13,16 +12,17 @@ labels of prefixes that end between them: 2 of 842 in OTTO's sample of 20 sessio
 """
 
 from dataclasses import dataclass
-from random import Random
 
 import polars as pl
 
 from models.session_recommender.features import DAY_MS
 
 K = 20
-"""Answers that count; and labels of one kind that a prefix is asked for at most."""
+"""Answers that count, and maximum labels of one kind that count for a prefix."""
 WEIGHTS = {"clicks": 0.10, "carts": 0.30, "orders": 0.60}
+"""Weight of each kind in OTTO's score."""
 PREFIX = ["session", "seen"]
+"""Columns that identify a prefix."""
 POSITION = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over("session")
 """1 for the first event of a session."""
 
@@ -37,23 +37,13 @@ class Split:
     """ms since 1970 UTC: every event of `train` is before it and every event of `test` after it."""
 
 
-@dataclass(frozen=True)
-class Cut:
-    """One prefix of each session, and what followed it."""
-
-    prefixes: pl.DataFrame
-    """Rows of the sessions' beginnings."""
-    labels: pl.DataFrame
-    """One row a session, columns as of `labels`."""
-
-
 def split(rows: pl.DataFrame, days: int) -> Split:
     """Cut `days` * 24 h before the newest event; rows keep their order.
 
-    Test are the sessions that begin after the boundary, less the articles that train does not know.
-    Train are the events before it, so a session that crosses it loses its end, and an event of the
-    very boundary belongs to neither. A session with fewer than two events left is dropped, from
-    train before it makes articles known. As in OTTO's code, a part can end up with no rows.
+    Test are the sessions that begin after the boundary, less the articles that train does not have.
+    Train are the events before it, so a session that crosses it loses its end. An event of the very
+    boundary belongs to neither. Sessions with fewer than two events left are dropped, from train
+    before its articles are listed. As in OTTO's code, a side can end up with no rows.
 
     Raises ValueError if there are no rows, a session is out of order, or nothing would be left to
     learn from.
@@ -65,8 +55,8 @@ def split(rows: pl.DataFrame, days: int) -> Split:
     boundary = newest - days * DAY_MS
     if boundary <= first:
         raise ValueError(
-            f"The rows span {(newest - first) / DAY_MS:.1f} days, and none is older than a test of {days} days: "
-            "give fewer days, or more rows."
+            f"The rows span {(newest - first) / DAY_MS:.1f} days, and none is older than a test of "
+            f"{days} days: give fewer days, or more rows."
         )
     train = _two_or_more(rows.filter(pl.col("ts") < boundary))
     later = rows.filter(pl.col("ts").min().over("session") > boundary)
@@ -75,12 +65,14 @@ def split(rows: pl.DataFrame, days: int) -> Split:
 
 
 def labels(rows: pl.DataFrame) -> pl.DataFrame:
-    """What follows each prefix of each session: one row for every event but the session's last, in
-    the rows' order.
+    """What follows each prefix: one row for every event but a session's last, in the rows' order.
 
-    Columns session; seen (Int64), the events of the prefix; clicks (Int64), the next article
-    clicked, null if none is; carts and orders (List(Int64), ascending), the articles that are put
-    in the cart, or ordered, anywhere later.
+    Columns:
+    - session.
+    - seen (Int64): the events of the prefix.
+    - clicks (Int64): the next article clicked, null if none is.
+    - carts and orders (List(Int64), ascending): the articles that are put in the cart, or ordered,
+      anywhere later.
 
     A next click on article 0 is null, too: OTTO's code takes that number for no label.
 
@@ -97,55 +89,14 @@ def labels(rows: pl.DataFrame) -> pl.DataFrame:
     return result.with_columns(pl.col("carts", "orders").fill_null([]))
 
 
-def positions(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Where to cut each session: columns session and seen, drawn evenly from 1 to its events less
-    one.
-
-    The draws are those of OTTO's script with the same --seed, if the sessions come in the order of
-    its file. A session of one event cannot be cut and is left out.
-    """
-    random = Random(seed)
-    drawn = []
-    lengths = rows.group_by("session", maintain_order=True).len().filter(pl.col("len") > 1)
-    for length in lengths["len"]:
-        # Two calls per session are type checked in the script, and beartype draws 32 bits for each
-        # from its generator.
-        random.getrandbits(64)
-        drawn.append(random.randint(1, length - 1))
-    return lengths.select("session", seen=pl.Series(drawn, dtype=pl.Int64))
-
-
-def truncate(rows: pl.DataFrame, at: pl.DataFrame) -> Cut:
-    """Cut each session after the first `seen` events, as `at` says: the test set of OTTO's Kaggle
-    competition.
-
-    `at` has the columns session and seen (Int64), such as from `positions`; sessions that it lacks
-    are left out.
-
-    Raises ValueError if a session cannot be cut where `at` says, and as `labels` does.
-    """
-    if at["session"].is_duplicated().any():
-        raise ValueError("The positions have a session twice: keep one of them.")
-    followed = labels(rows).join(at, on=PREFIX, how="semi", maintain_order="left")
-    if followed.height < at.height:
-        session, seen = at.select(PREFIX).join(followed, on=PREFIX, how="anti").row(0)
-        raise ValueError(
-            f"Cannot cut session {session} after {seen} events: take a session of these rows, and a number from 1 to "
-            "its events less one."
-        )
-    limit = rows.select("session").join(at, on="session", how="left", maintain_order="left")["seen"]
-    return Cut(rows.filter(limit >= POSITION), followed)
-
-
 def recall(labels: pl.DataFrame, predictions: pl.DataFrame) -> dict[str, float]:
-    """Recall@20 of clicks, carts and orders, and `total`, their average with OTTO's weights 0.10,
-    0.30 and 0.60.
+    """Recall@20 of clicks, carts and orders, and `total`, their average with `WEIGHTS`.
 
     `labels` is as of the function `labels`: all prefixes, or one of each session. `predictions` has
     the columns session and seen of the prefix, and clicks, carts and orders (List(Int64), best
-    first; what comes after 20 is ignored). Each recall is the number of labels found over the
-    number that 20 answers could have found, min(20, n) of a prefix with n, both summed over all
-    prefixes. A prefix without predictions finds nothing.
+    first; after 20 they are ignored). Each recall is the number of labels hit over the number that
+    20 answers could have hit, min(20, n) of a prefix with n, both summed over all prefixes. A
+    prefix without predictions hits nothing.
 
     Raises ValueError if a prefix comes twice or a kind has no label at all.
     """
@@ -157,15 +108,15 @@ def recall(labels: pl.DataFrame, predictions: pl.DataFrame) -> dict[str, float]:
     )
     result = {}
     for kind in WEIGHTS:
-        found = pl.col(f"{kind}_right").list.head(K).list.set_intersection(pl.col(kind)).list.len()
-        hits, most = both.select(
-            found.sum(), most=pl.col(kind).list.len().clip(upper_bound=K).sum()
-        ).row(0)
-        if not most:
+        answers = pl.col(f"{kind}_right").list.head(K)
+        hit = answers.list.set_intersection(pl.col(kind)).list.len()
+        possible = pl.col(kind).list.len().clip(upper_bound=K)
+        hits, limit = both.select(hit.sum(), possible=possible.sum()).row(0)
+        if not limit:
             raise ValueError(
                 f"The labels have no {kind}, so their recall is not defined: give a longer test."
             )
-        result[kind] = hits / most
+        result[kind] = hits / limit
     return result | {"total": sum(WEIGHTS[kind] * result[kind] for kind in WEIGHTS)}
 
 
@@ -185,10 +136,8 @@ def _two_or_more(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _later(events: pl.DataFrame, kind: str) -> pl.DataFrame:
-    """Articles with an event of `kind` after a prefix, where there are any: columns session, seen
-    and `kind`."""
-    last = (
-        events.filter(pl.col("type") == kind).group_by("session", "aid").agg(pl.col("seen").max())
-    )
+    """Articles with an event of `kind` after a prefix: columns session, seen and `kind`."""
+    of_kind = events.filter(pl.col("type") == kind)
+    last = of_kind.group_by("session", "aid").agg(pl.col("seen").max())
     before = last.filter(pl.col("seen") > 1).with_columns(seen=pl.int_ranges(1, "seen"))
     return before.explode("seen").group_by(PREFIX).agg(pl.col("aid").sort().alias(kind))

@@ -1,5 +1,4 @@
-"""What a served file loses and gains with fewer bits: the same graph with float16 tables, and with
-8-bit products."""
+"""Variants of a served file with fewer bits: float16 tables, and 8-bit products."""
 
 from pathlib import Path
 
@@ -9,19 +8,20 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 LARGE = 100_000
-"""Numbers in a tensor that is worth the change."""
+"""Minimum numbers of a tensor that is changed."""
 
 
 def variants(source: Path, folder: Path) -> dict[str, Path]:
     """Files in `folder` by what they are; `source` itself is the first."""
-    return {"float32": source} | {
-        name: change(source, folder / f"{name}.onnx")
-        for name, change in {"float16": float16, "int8": int8}.items()
+    return {
+        "float32": source,
+        "float16": float16(source, folder / "float16.onnx"),
+        "int8": int8(source, folder / "int8.onnx"),
     }
 
 
 def float16(source: Path, target: Path) -> Path:
-    """Every large float32 tensor stored in half the bytes; what is computed stays float32."""
+    """Store every large float32 tensor in half the bytes; products stay float32."""
     model = onnx.load(source)
     casts = []
     for tensor in model.graph.initializer:
@@ -38,8 +38,10 @@ def float16(source: Path, target: Path) -> Path:
 
 
 def int8(source: Path, target: Path) -> Path:
-    """Products with constant matrices in 8 bits, with one scale for each column; what is on the
-    other side is quantised as it comes."""
+    """Compute products with constant matrices in 8 bits, with one scale for each column.
+
+    The other side is quantised as it comes.
+    """
     quantize_dynamic(
         source,
         target,

@@ -1,5 +1,4 @@
-"""A race of trainings to the same recall: what all contenders are told, the clock of each, and when
-it got there."""
+"""A race of trainings to the same recall: the job, the clock of each, and when it got there."""
 
 import itertools
 import json
@@ -16,41 +15,43 @@ import polars as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from benchmarks.recommender import load
+from benchmarks import published
 from models.session_recommender import Params
 from models.spec import Examples
 
 ALL = 10**9
+"""More sessions, or steps, than there are."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all contenders are told."""
+    """Conditions that are the same for all contenders."""
 
     data: Path
     threads: int = 1
-    """Of PyTorch, for each contender."""
+    """Threads of PyTorch, for each contender."""
     epochs: int = Params().epochs
-    """Of ours; the learning rate falls to zero in as many."""
+    """Epochs of our training; the learning rate falls to zero in as many."""
     limit: float = 1800
     """Seconds of training after which a contender has not reached the target."""
     newest: int = ALL
-    """Sessions to learn from, at most."""
+    """Maximum sessions to learn from."""
     asked: int = 6_000
     """Test prefixes that are drawn, the same for all."""
     every: int = 72_000
     """Examples from one check to the next: a tenth of Diginetica's."""
     target: float = 0.47
-    """Recall@20."""
+    """Recall@20 that ends the race."""
     steps: int = 150
+    """Steps of the loops with and without Lightning that are measured."""
     warm: int = 20
+    """Steps before those that are measured."""
     rounds: int = 5
-    """Of the loops with and without Lightning: steps that count, steps before them, and how
-    often."""
+    """Repetitions of each loop."""
 
     def load(self) -> tuple[pl.DataFrame, Examples]:
         """Rows to learn from, and the questions."""
-        rows, test = load(self.data)
+        rows, test = published.load(self.data)
         drawn = np.random.default_rng(0).permutation(len(test))[: self.asked]
         return rows.filter(pl.col("session") >= self.first_test() - self.newest), test.take(drawn)
 
@@ -60,7 +61,7 @@ class Job:
 
 
 class Check(NamedTuple):
-    """Where a training stands. Neither clock runs while the recall is measured."""
+    """State of a training. Neither clock runs while the recall is measured."""
 
     seconds: float
     cpu: float
@@ -68,12 +69,11 @@ class Check(NamedTuple):
     examples: int
     """Events predicted so far."""
     recalls: tuple[float, ...]
-    """Of the contender and, if there is one, of contender and table together."""
+    """Recalls of the contender and, if there is one, of contender and table together."""
 
 
 class Watch(Callback):
-    """The clock of a training: it stops for a check now and then, and ends the training at the
-    target or the limit."""
+    """The clock of a training: it stops for checks, and ends the training at target or limit."""
 
     def __init__(
         self,
@@ -91,17 +91,17 @@ class Watch(Callback):
         self.checks: list[Check] = []
         self.seconds, self.cpu = spent
         self.examples = 0
-        self.since = 0.0, 0.0
+        self.since = (0.0, 0.0)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Nothing has been learnt."""
-        self.since = time.perf_counter(), time.process_time()
+        """Start the clocks, and measure what was there before the first step."""
+        self.since = (time.perf_counter(), time.process_time())
         self.check()
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts, and checks when it is time."""
+        """Count the examples, and check when it is time."""
         self.examples += self.count(batch)
         if self.examples >= len(self.checks) * self.job.every:
             self.check()
@@ -109,12 +109,12 @@ class Watch(Callback):
                 trainer.should_stop = True
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """The last steps count too."""
+        """Check once more if there were steps since the last check."""
         if self.examples > self.checks[-1].examples:
             self.check()
 
     def check(self) -> None:
-        """Measures with the clocks stopped."""
+        """Measure with the clocks stopped."""
         self.seconds += time.perf_counter() - self.since[0]
         self.cpu += time.process_time() - self.since[1]
         self.checks.append(Check(self.seconds, self.cpu, self.examples, self.ask()))
@@ -123,24 +123,26 @@ class Watch(Callback):
             f"{self.name} {self.seconds:8.1f} s {self.examples:9} examples, recall@20 {recalls}",
             flush=True,
         )
-        self.since = time.perf_counter(), time.process_time()
+        self.since = (time.perf_counter(), time.process_time())
 
 
 def seconds_to(
     target: float, checks: list[Check], which: int = 0, clock: str = "seconds"
 ) -> float | None:
-    """When a recall first was at the target, on a straight line between two checks; None if it
-    never was."""
+    """Seconds until a recall first was at the target; None if it never was.
+
+    Between two checks the recall is taken as a straight line.
+    """
     points = [(getattr(check, clock), check.recalls[which]) for check in checks]
     for (before, low), (after, high) in itertools.pairwise([points[0], *points]):
+        if low < target <= high:
+            return before + (target - low) / (high - low) * (after - before)
         if high >= target:
-            return (
-                before + (target - low) / (high - low) * (after - before) if high > low else after
-            )
+            return after
     return None
 
 
-def apart(job: Job, work: Callable[..., Any], *more: Any) -> Any:
+def in_new_process(job: Job, work: Callable[..., Any], *more: Any) -> Any:
     """`work(job, *more)` in a fresh process."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(

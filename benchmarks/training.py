@@ -1,19 +1,17 @@
-"""How fast does the session encoder learn, beside OTTO's TRON, and what does Lightning cost over a
-bare PyTorch loop?
+"""How fast the session encoder learns, beside OTTO's TRON, and what Lightning costs.
 
-`python -m benchmarks.training --data FOLDER --tron CHECKOUT` does the same steps with and without
-Lightning, in turn. Then it trains both encoders on the sessions before the published test, each in
-a process of its own, until recall@20 is .47 on the same test prefixes, the whole catalogue ranked.
-Both have one thread, and TRON the loader processes that it starts besides. The clock does not run
-while data is prepared or recall measured; what our vectors start from, the co-visitation table,
-counts. Ours may be there before its first step: then its time is that of this start. The last line
-is JSON; times in it are wall times, and `cpu` means CPU time, which other programs hardly change.
-FOLDER has `sessions.jsonl.gz`, `test_prefixes.parquet` and `meta.json`, which says where the test
-begins.
+`python -m benchmarks.training --data FOLDER --tron CHECKOUT` does the same steps with Lightning and
+with a bare PyTorch loop, in turn. Then it trains both encoders on the sessions before the published
+test, each in a process of its own, until recall@20 is .47 on the same test prefixes, the whole
+catalogue ranked. Both have one thread, and TRON the loader processes that it starts besides. The
+clock does not run while data is prepared or recall measured. The co-visitation table, from which
+our vectors start, counts. Ours may be there before its first step: then its time is that of this
+start. The last line is JSON; times in it are wall times, and `cpu` means CPU time, which other
+programs hardly change. FOLDER has `sessions.jsonl.gz`, `test_prefixes.parquet` and `meta.json`,
+which says where the test begins.
 """
 
 import argparse
-import copy
 import json
 import os
 import tempfile
@@ -26,108 +24,46 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from benchmarks import tron
-from benchmarks.race import ALL, Check, Job, Watch, apart, seconds_to
-from models.session_recommender import Params
-from models.session_recommender.batches import Batches, Sequences
-from models.session_recommender.covisitation import covisit
-from models.session_recommender.encoder import Encoder, Session
-from models.session_recommender.features import INPUTS, Catalogue, events
-from models.session_recommender.fit import fit
-from models.session_recommender.metrics import K, recall
+from benchmarks.race import ALL, Check, Job, Watch, in_new_process, seconds_to
+from benchmarks.session_encoder import Ours
+from models.session_recommender.batches import Batches
+from models.session_recommender.encoder import Session
+from models.session_recommender.fit import Stage, fit
 from models.session_recommender.objectives import EncoderTask
-from models.session_recommender.runtime import quiet
-from models.session_recommender.scorer import Known, Scorer
-from models.session_recommender.training import placed
-from models.spec import Examples, ignore_progress
-
-
-class Ours:
-    """The session encoder, started and trained as `training.py` does it, on everything there is to
-    learn from."""
-
-    def __init__(self, job: Job):
-        rows, self.test = job.load()
-        e = events(rows)
-        self.params = Params(epochs=job.epochs)
-        self.catalogue = Catalogue(np.unique(e.aid))
-        self.sequences = Sequences.of(e, self.catalogue.rows(e.aid))
-        began = time.perf_counter(), time.process_time()
-        self.known = Known(covisit(e, self.catalogue))
-        torch.manual_seed(self.params.seed)
-        self.encoder = Encoder(self.catalogue.size, self.params.dim, self.params.dropout)
-        with torch.no_grad():
-            self.encoder.articles.copy_(placed(self.known, self.encoder.articles))
-        self.spent = time.perf_counter() - began[0], time.process_time() - began[1]
-
-    def task(self, kind: type[EncoderTask]) -> Any:
-        """The encoder as it is before the first step."""
-        encoder = copy.deepcopy(self.encoder)
-        return kind(
-            encoder, self.params, self.known, np.arange(len(self.catalogue.ids)), self.params.lr
-        )
-
-    def batches(self, steps: int = ALL) -> Batches:
-        """One epoch of all sessions or, if that has more steps, of the newest."""
-        size = self.params.batch_size
-        first = max(0, len(self.sequences.length) - steps * size)
-        length = self.sequences.length[first:]
-        return Batches(
-            length,
-            [len(length)],
-            size,
-            self.params.seed,
-            lambda index: self.sequences.take(index + first),
-        )
-
-    def recalls(self, encoder: Encoder) -> tuple[float, float]:
-        """Of the encoder alone, and of encoder and table together."""
-        return recalls(Scorer(self.known, copy.deepcopy(encoder)).eval(), self.catalogue, self.test)
-
-
-def recalls(scorer: Scorer, catalogue: Catalogue, test: Examples) -> tuple[float, float]:
-    """See `Ours.recalls`."""
-    rows, kinds, times = (test.inputs[name] for name in INPUTS)
-    session = Session(*map(torch.from_numpy, (catalogue.rows(rows), kinds.clip(min=0), times)))
-    alone = []
-    both = []
-    n = len(catalogue.ids)
-    with torch.no_grad():
-        for index in torch.arange(len(test)).split(256):
-            part = Session(*(t[index] for t in session))
-            alone.append(scorer._cosine(part)[:, :n].topk(min(K, n)).indices)
-            both.append(scorer(*part)[0])
-    raw = [catalogue.raw()[torch.cat(found).numpy()] for found in (alone, both)]
-    return float(recall(raw[0], test.labels).mean()), float(recall(raw[1], test.labels).mean())
+from models.session_recommender.runtime import silence_libraries
+from models.spec import TrainingContext
 
 
 class Watched(EncoderTask):
-    """Brings its clock with it."""
+    """Encoder's task that brings its clock with it."""
 
     watch: Watch
 
     def configure_callbacks(self) -> list[Callback]:
-        """Called by Lightning."""
+        """The clock; Lightning calls it."""
         return [self.watch]
 
 
 def contend(job: Job) -> list[Check]:
-    """Our training; table and start of the vectors count."""
+    """Checks of our training; table and start of the vectors count."""
     ours = Ours(job)
     task = ours.task(Watched)
-    task.watch = Watch(
-        "ours",
-        job,
-        lambda: ours.recalls(task.network),
-        lambda batch: int((batch.rows[:, 1:] >= 0).sum()),
-        ours.spent,
-    )
-    with quiet(), tempfile.TemporaryDirectory() as folder:
-        fit(task, ours.batches(), [], job.epochs, Path(folder), {}, ignore_progress)
+
+    def ask() -> tuple[float, float]:
+        return ours.recalls(task.network)
+
+    def count(batch: Session) -> int:
+        return int((batch.rows[:, 1:] >= 0).sum())
+
+    task.watch = Watch("ours", job, ask, count, ours.spent)
+    with silence_libraries(), tempfile.TemporaryDirectory() as folder:
+        stage = Stage("race", task, ours.batches(), epochs=job.epochs)
+        fit(stage, TrainingContext(Path(folder)))
     return task.watch.checks
 
 
 class Stamped(EncoderTask):
-    """Notes when each step begins, by both clocks, and its loss."""
+    """Encoder's task that notes when each step begins, by both clocks, and its loss."""
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
@@ -135,7 +71,7 @@ class Stamped(EncoderTask):
         self.losses: list[torch.Tensor] = []
 
     def loss(self, batch: Session) -> torch.Tensor:
-        """The first that both loops do with a batch."""
+        """Loss of a batch; in both loops it is the first operation of a step."""
         self.stamps.append((time.perf_counter(), time.process_time()))
         loss = super().loss(batch)
         self.losses.append(loss.detach())
@@ -143,7 +79,7 @@ class Stamped(EncoderTask):
 
 
 def bare_loop(task: Stamped, batches: Batches) -> None:
-    """The training without Lightning, with the same optimizer, schedule and seeds."""
+    """Train without Lightning, with the same optimizer, schedule and seeds."""
     task.steps = len(batches)
     made = task.configure_optimizers()
     optimizer = made["optimizer"]
@@ -157,57 +93,62 @@ def bare_loop(task: Stamped, batches: Batches) -> None:
 
 
 def with_lightning(task: Stamped, batches: Batches) -> None:
-    """The training as it is; so few steps leave no checkpoint."""
+    """Train as fit.py does; so few steps leave no checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
-        fit(task, batches, [], 1, Path(folder), {}, ignore_progress)
+        fit(Stage("overhead", task, batches), TrainingContext(Path(folder)))
 
 
 def overhead(job: Job) -> dict[str, np.ndarray]:
-    """Wall and CPU seconds per step of both loops: the mean over the steps, each the median of the
-    rounds.
+    """Wall and CPU seconds per step of both loops.
 
-    Raises RuntimeError if the loops do not have the same losses, but for the rounding of several
-    threads.
+    They are means over the steps, each the median of the rounds. Raises RuntimeError if the losses
+    of the loops differ by more than the rounding of several threads.
     """
     ours = Ours(job)
     loops = {"lightning": with_lightning, "torch": bare_loop}
     stamps: dict[str, list[np.ndarray]] = {name: [] for name in loops}
     losses = []
-    with quiet():
+    with silence_libraries():
         for turn in range(job.rounds):
-            for name in loops if turn % 2 == 0 else reversed(loops):
+            order = list(loops)
+            if turn % 2 == 1:
+                order.reverse()
+            for name in order:
                 task = ours.task(Stamped)
                 loops[name](task, ours.batches(job.warm + job.steps + 1))
                 stamps[name].append(np.diff(task.stamps, axis=0)[job.warm :])
                 losses.append(torch.stack(task.losses))
-    if not all(torch.allclose(losses[0], found, rtol=1e-3) for found in losses):
-        raise RuntimeError(
-            "The two loops did not do the same: compare `bare_loop` with learning.py."
-        )
-    return {name: np.median(found, 0).mean(0) for name, found in stamps.items()}
+    if not all(torch.allclose(losses[0], repeated, rtol=1e-3) for repeated in losses):
+        raise RuntimeError("The two loops did not do the same: compare `bare_loop` with fit.py.")
+    return {name: np.median(rounds, 0).mean(0) for name, rounds in stamps.items()}
 
 
 def compared(job: Job, ours: list[Check], rival: list[Check]) -> dict[str, Any]:
-    """How much longer TRON takes. If only TRON does not get there, the time that it had is a lower
-    bound."""
+    """How much longer TRON takes.
+
+    If only TRON does not get there, the time that it had is a lower bound.
+    """
     result: dict[str, Any] = {"seconds_to_47_tron": seconds_to(job.target, rival)}
     result["tron_is_lower_bound"] = result["seconds_to_47_tron"] is None
     if result["tron_is_lower_bound"]:
         seconds = rival[-1].seconds
         best = max(check.recalls[0] for check in rival)
         print(
-            f"TRON got to {best:.4f} in {seconds:.0f} s: this time, and so the ratio, is a lower bound."
+            f"TRON got to {best:.4f} in {seconds:.0f} s: "
+            "this time, and so the ratio, is a lower bound."
         )
     for name, clock in (("tron_over_ours_to_recall_47", "seconds"), ("tron_over_ours_cpu", "cpu")):
         own, its = (seconds_to(job.target, checks, clock=clock) for checks in (ours, rival))
-        result[name] = (its or getattr(rival[-1], clock)) / own if own else None
+        result[name] = None
+        if own:
+            result[name] = (its or getattr(rival[-1], clock)) / own
     return result
 
 
 def summary(
     job: Job, loops: dict[str, np.ndarray], ours: list[Check], rival: list[Check] | None
 ) -> dict:
-    """What the JSON line has."""
+    """Dictionary of the JSON line."""
     wall, cpu = loops["lightning"] / loops["torch"]
     alone, both = (seconds_to(job.target, ours, which) for which in (0, 1))
     result: dict[str, Any] = {"tron_over_ours_to_recall_47": None, "lightning_over_torch": wall}
@@ -215,7 +156,8 @@ def summary(
     result |= {"seconds_to_47_with_table": both}
     if rival is None:
         print(
-            "tron_over_ours_to_recall_47 is null, because TRON was not run: give its checkout with --tron."
+            "tron_over_ours_to_recall_47 is null, because TRON was not run: "
+            "give its checkout with --tron."
         )
     else:
         result |= compared(job, ours, rival)
@@ -228,32 +170,40 @@ def summary(
             result[f"{name}_examples_per_second"] = last.examples / seconds
             result[f"{name}_best_recall"] = max(check.recalls[0] for check in checks)
             print(
-                f"{name}: {last.examples / seconds:.0f} examples/s, {last.examples / cpu:.0f} per CPU second"
+                f"{name}: {last.examples / seconds:.0f} examples/s, "
+                f"{last.examples / cpu:.0f} per CPU second"
             )
-    return {
-        name: round(value, 3) if isinstance(value, float) else value
-        for name, value in result.items()
-    }
+    for name, value in result.items():
+        if isinstance(value, float):
+            result[name] = round(value, 3)
+    return result
 
 
 def run(job: Job, checkout: Path | None, changed: dict[str, Any]) -> dict[str, Any]:
-    """All measurements, one after the other."""
-    loops = apart(job, overhead)
+    """Run all measurements, one after the other."""
+    loops = in_new_process(job, overhead)
     for name, (wall, cpu) in loops.items():
         print(f"{name}: {1000 * wall:.1f} ms a step, {1000 * cpu:.1f} ms of CPU", flush=True)
-    ours = apart(job, contend)
-    rival = apart(job, tron.contend, checkout, changed) if checkout else None
+    ours = in_new_process(job, contend)
+    rival = None
+    if checkout:
+        rival = in_new_process(job, tron.contend, checkout, changed)
     return summary(job, loops, ours, rival)
 
 
 def main() -> None:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.training", description=(__doc__ or "").splitlines()[0]
     )
-    parent = os.environ.get("KREISLAUF_DATA")
-    given = {"default": Path(parent) / "diginetica"} if parent else {"required": True}
-    parser.add_argument("--data", type=Path, help="default: $KREISLAUF_DATA/diginetica", **given)  # type: ignore[arg-type]
+    parent = os.environ.get("KREISLAUF_DATA", "")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="default: $KREISLAUF_DATA/diginetica",
+        default=Path(parent) / "diginetica",
+        required=not parent,
+    )
     parser.add_argument(
         "--tron",
         type=Path,
@@ -275,9 +225,16 @@ def main() -> None:
     parser.add_argument(
         "--newest", type=int, default=ALL, help="train sessions at most, for a first look"
     )
-    told = parser.parse_args()
-    job = Job(told.data.resolve(), told.threads, told.epochs, told.limit, told.newest)
-    print(json.dumps(run(job, told.tron and told.tron.resolve(), told.tron_config)))
+    arguments = parser.parse_args()
+    job = Job(
+        arguments.data.resolve(),
+        arguments.threads,
+        arguments.epochs,
+        arguments.limit,
+        arguments.newest,
+    )
+    checkout = arguments.tron and arguments.tron.resolve()
+    print(json.dumps(run(job, checkout, arguments.tron_config)))
 
 
 if __name__ == "__main__":
