@@ -465,6 +465,23 @@ def test_parent_s_ranker_of_another_shape_is_left_out(rows, trained, untaught, t
     assert untaught[-1] == "ranker"
 
 
+def test_names_in_stored_files_are_those_of_earlier_versions(trained):
+    """Whatever the code calls its modules: the next training reads the weights by these names."""
+    layers = (
+        "encoder.articles encoder.fade encoder.again_age encoder.kind.weight encoder.age.weight "
+        "encoder.pause.weight encoder.attention.distance encoder.attention.join.weight "
+        "encoder.weight.weight encoder.query.bias encoder.key.bias encoder.again.bias "
+        "ranker.mean ranker.deviation ranker.mix ranker.pair.weight ranker.age.weight "
+        "ranker.kind.weight ranker.pause.weight ranker.length.weight ranker.event.weight "
+        "ranker.first.weight ranker.second.weight ranker.last.weight catalogue"
+    )
+    assert set(layers.split()) <= set(load_file(trained.weights))
+    with safe_open(trained.weights, "np") as file:
+        assert file.metadata().keys() == {"trained_until"}
+    tensors = {tensor.name for tensor in onnx.load(trained.onnx).graph.initializer}
+    assert {"known.prior", "known.articles", "vectors"} <= tensors
+
+
 def test_parity_notices_a_shuffled_vocabulary(rows, baseline, tmp_path):
     from models.session_recommender.covisitation_index import CovisitationIndex
     from models.session_recommender.export import parity
