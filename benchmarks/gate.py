@@ -95,7 +95,8 @@ class Pair:
 def pair(data: Path, params: Params, newest: int, folder: Path) -> Pair:
     """Trains champion, successor and baseline, and asks them."""
     rows, tested = published.split(data)
-    before = rows.filter(pl.col("session") <= rows["session"].max() - newest)  # type: ignore[operator]
+    last = int(rows["session"].max())  # type: ignore[arg-type]
+    before = rows.filter(pl.col("session") <= last - newest)
     for name in ("champion", "challenger"):
         (folder / name).mkdir(parents=True)
     champion = SPEC.train(before, params, TrainingContext(folder / "champion"))
