@@ -1,15 +1,16 @@
 """How often does a shop's recommender have to be trained, and does the monitor know when?
 
 `python -m benchmarks.frequency --data FOLDER` replays a real shop (FOLDER as for
-benchmarks.recommender): a version is trained, cold, on the first 40 % of the sessions, and at the
+benchmarks.recommender). A version is trained, cold, on the first 40 % of the sessions, and at the
 end of each week after. At the end of a week a policy says whether there is a training, the gate
-decides whether its version replaces the live one, and what is live answers the next week. Policies
-are a training every so many weeks, none at all, and the monitor's: a training when it says that the
-data has drifted in concept and the accumulated regret has reached the cost of a training, for several values of that (its
-parameter `retraining_cost`). Trainings are all after the first, promoted or not; recall@20 is the mean over
-the weeks of the last quarter. Whether a version is one week old or two in so few weeks is luck, so
-each policy goes twice through them, the second time beginning a week later (STARTS), and the means
-of both are told.
+decides whether its version replaces the live one, and what is live answers the next week.
+
+Policies are a training every so many weeks, none at all, and the monitor's. That one trains on
+concept drift, once the accumulated regret has reached the cost of a training, for several such
+costs (its parameter `retraining_cost`). Trainings are all after the first, promoted or not;
+recall@20 is the mean over the weeks of the last quarter. Whether a version is one week old or two
+in so few weeks is luck. So each policy goes twice through them, the second time beginning a week
+later (STARTS), and the means of both are printed.
 
 Then three in ten events of five days in the middle get another article's id, and the same shop is
 trained weekly: as the monitor has it, which may leave a part of the week out, and with all of it.
@@ -62,7 +63,7 @@ Wants = Callable[[int, int], bool]
 
 
 @dataclass(frozen=True)
-class Course:
+class Replay:
     """What a policy came to."""
 
     live: list[int]
@@ -71,7 +72,7 @@ class Course:
     promoted: int
 
 
-def follow(weeks: int, wants: Wants, promotes: Wants, first: int = 0) -> Course:
+def follow(weeks: int, wants: Wants, promotes: Wants, first: int = 0) -> Replay:
     """Go through `weeks`: the version of the week `first` is live until another one is promoted."""
     live = first
     served = []
@@ -85,7 +86,7 @@ def follow(weeks: int, wants: Wants, promotes: Wants, first: int = 0) -> Course:
             if promotes(week, live):
                 live = week
                 promoted = promoted + 1
-    return Course(served, trainings, promoted)
+    return Replay(served, trainings, promoted)
 
 
 def every(count: int, first: int = 0) -> Wants:
@@ -163,13 +164,13 @@ def diagnosed(
     return diagnose_window(probe, shop.until(week), start, end, history, min_gain, cut.start)
 
 
-def faulty(rows: pl.DataFrame, model_type: ModelSpec, start: int, end: int) -> pl.DataFrame:
+def strike(rows: pl.DataFrame, model_type: ModelSpec, start: int, end: int) -> pl.DataFrame:
     """`rows` in which, from `start` to `end` (ms, exclusive), `FAULT_SHARE` of the events carry
     another known article's id, drawn at random."""
     rng = np.random.default_rng(0)
     time = pl.col(model_type.table.time)
-    known = np.unique(rows.filter(time < start)["aid"])
-    drawn = pl.Series("drawn", rng.choice(known, rows.height))
+    articles = np.unique(rows.filter(time < start)["aid"])
+    drawn = pl.Series("drawn", rng.choice(articles, rows.height))
     struck = pl.Series("struck", rng.random(rows.height) < FAULT_SHARE)
     wrong = struck & time.is_between(start, end, "left")
     return rows.with_columns(pl.when(wrong).then(drawn).otherwise("aid").alias("aid")).sort(
@@ -177,12 +178,12 @@ def faulty(rows: pl.DataFrame, model_type: ModelSpec, start: int, end: int) -> p
     )
 
 
-def last_quarter(shop: Shop, course: Course) -> float:
+def last_quarter(shop: Shop, course: Replay) -> float:
     """Recall@20, mean over the weeks."""
     return recall(shop, course, range(shop.weeks - max(1, shop.weeks // 4) + 1, shop.weeks + 1))
 
 
-def recall(shop: Shop, course: Course, weeks: range) -> float:
+def recall(shop: Shop, course: Replay, weeks: range) -> float:
     """Of what was live in each of the `weeks`, mean over them."""
     return float(
         np.mean([shop.recall(shop.version(course.live[week - 1]), week) for week in weeks])
@@ -191,7 +192,7 @@ def recall(shop: Shop, course: Course, weeks: range) -> float:
 
 def policies(
     shop: Shop, first: int, cache: dict[tuple, DiagnosedWindow]
-) -> Iterator[tuple[str, Course]]:
+) -> Iterator[tuple[str, Replay]]:
     """Each policy and what it came to, those of the calendar first."""
     for count in EVERY:
         name = f"every {count} weeks" if count > 1 else "weekly"
@@ -209,7 +210,7 @@ def fault(shop: Shop) -> dict:
     week = shop.weeks // 2
     weeks = range(week + 1, min(week + AFTER, shop.weeks) + 1)
     end = shop.ends[week]
-    broken = replace(shop, rows=faulty(shop.rows, shop.model_type, end - FAULT_DAYS * DAY_MS, end))
+    broken = replace(shop, rows=strike(shop.rows, shop.model_type, end - FAULT_DAYS * DAY_MS, end))
     watcher = Watcher(broken, 0, {})
     live = follow(week, every(1), judged(broken)).live
     # What was quiet before counts as long as the same version is live.
@@ -219,21 +220,22 @@ def fault(shop: Shop) -> dict:
     handled = broken
     if diagnosis.fault:
         handled = replace(broken, without=(diagnosis.fault,))
-    found = {"no_fault": shop, "fault": handled, "fault_unhandled": broken}
-    courses = {name: follow(weeks[-1], every(1), judged(one)) for name, one in found.items()}
+    shops = {"no_fault": shop, "fault": handled, "fault_unhandled": broken}
+    courses = {name: follow(weeks[-1], every(1), judged(each)) for name, each in shops.items()}
     recalls = {
-        f"{name}_recall": round(recall(found[name], course, weeks), 4)
+        f"{name}_recall": round(recall(shops[name], course, weeks), 4)
         for name, course in courses.items()
     }
     for name, course in courses.items():
-        each = [round(recall(found[name], course, range(w, w + 1)), 4) for w in weeks]
+        recall_by_week = [round(recall(shops[name], course, range(w, w + 1)), 4) for w in weeks]
         print(
-            f"{name}: weeks {list(weeks)} answered by {[course.live[w - 1] for w in weeks]}, recall {each}"
+            f"{name}: weeks {list(weeks)} answered by {[course.live[w - 1] for w in weeks]}, "
+            f"recall {recall_by_week}"
         )
     return recalls | {"fault_verdict": diagnosis.verdict, "fault_left_out": bool(diagnosis.fault)}
 
 
-def draw(found: dict[str, tuple[float, float]], path: Path) -> None:
+def draw(reached_by: dict[str, tuple[float, float]], path: Path) -> None:
     """Recall against trainings, as an SVG or PNG file."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -244,20 +246,20 @@ def draw(found: dict[str, tuple[float, float]], path: Path) -> None:
     for label, (colour, which) in series.items():
         chosen = [
             (n, c, r)
-            for n, (c, r) in found.items()
+            for n, (c, r) in reached_by.items()
             if n.startswith("monitor") == (which == "monitor")
         ]
         names: dict[tuple[float, float], list[str]] = defaultdict(list)
         for name, trainings, reached in chosen:
             names[trainings, reached].append(name.removeprefix("monitor "))
         axes.plot(*zip(*sorted(names), strict=True), marker="o", color=colour, label=label)
-        for point, told in names.items():
+        for point, costs in names.items():
             below = which == "calendar"
             axes.annotate(
-                ", ".join(told), point, (0, -13 if below else 7),
+                ", ".join(costs), point, (0, -13 if below else 7),
                 textcoords="offset points", ha="center", fontsize=8, color=colour,
             )  # fmt: skip
-    weekly = found["weekly"][1]
+    weekly = reached_by["weekly"][1]
     axes.axhspan(
         weekly - NEAR,
         weekly + NEAR,
@@ -294,33 +296,35 @@ def run(shop: Shop, picture: Path) -> dict:
     with remembered(shop.kept):
         after = fault(shop)
         print(f"{'policy':16} {'trainings':>9} {'promoted':>8} {'recall@20':>9}  live in each week")
-        gone: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        results: dict[str, list[tuple[int, float]]] = defaultdict(list)
         cache: dict[tuple, DiagnosedWindow] = {}
-        for name, course in (told for first in STARTS for told in policies(shop, first, cache)):
+        for name, course in [course for first in STARTS for course in policies(shop, first, cache)]:
             reached = last_quarter(shop, course)
-            gone[name].append((course.trainings, reached))
+            results[name].append((course.trainings, reached))
             print(
-                f"{name:16} {course.trainings:9d} {course.promoted:8d} {reached:9.4f}  {course.live}",
+                f"{name:16} {course.trainings:9d} {course.promoted:8d} {reached:9.4f}  "
+                f"{course.live}",
                 flush=True,
             )
-    found = {
+    reached_by = {
         name: (float(np.mean([n for n, _ in both])), float(np.mean([r for _, r in both])))
-        for name, both in gone.items()
+        for name, both in results.items()
     }
-    draw(found, picture)
-    half = found["weekly"][0] / 2
-    weekly = found["weekly"][1]
-    seldom = [cost for cost in COSTS if found[f"monitor {cost:g}"][0] <= half]
-    numbers = {"weekly": found["weekly"], "monitor": found[f"monitor {RETRAINING_COST:g}"]}
+    draw(reached_by, picture)
+    half = reached_by["weekly"][0] / 2
+    weekly = reached_by["weekly"][1]
+    seldom = [cost for cost in COSTS if reached_by[f"monitor {cost:g}"][0] <= half]
+    default = f"monitor {RETRAINING_COST:g}"
+    numbers = {"weekly": reached_by["weekly"], "monitor": reached_by[default]}
     line: dict = {f"{name}_recall": round(reached, 4) for name, (_, reached) in numbers.items()}
     line |= {f"{name}_trainings": trainings for name, (trainings, _) in numbers.items()}
     line["costs_near_weekly"] = [
-        cost for cost in seldom if found[f"monitor {cost:g}"][1] >= weekly - NEAR
+        cost for cost in seldom if reached_by[f"monitor {cost:g}"][1] >= weekly - NEAR
     ]
-    line |= {"frozen_recall": round(found["never"][1], 4)} | after
+    line |= {"frozen_recall": round(reached_by["never"][1], 4)} | after
     return line | {
         "curve": [
-            [name, trainings, round(reached, 4)] for name, (trainings, reached) in found.items()
+            [name, trainings, round(recall, 4)] for name, (trainings, recall) in reached_by.items()
         ]
     }
 

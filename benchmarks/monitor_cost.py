@@ -124,7 +124,7 @@ def evidently() -> Callable[[], object]:
     return compare
 
 
-PARTS = {part.__name__: part for part in (scan, ours, answers, report, evidently)}
+CONTENDERS = {part.__name__: part for part in (scan, ours, answers, report, evidently)}
 
 
 def measure(part: str, home: Path) -> dict:
@@ -135,14 +135,15 @@ def measure(part: str, home: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def one(part: str) -> dict:
+def measure_here(part: str) -> dict:
     """The same, in this process."""
-    call = PARTS[part]()
+    call = CONTENDERS[part]()
     before = time.process_time()
     call()
     cpu = time.process_time() - before
     # Not ru_maxrss, which a process has from its parent.
-    peak = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024  # type: ignore[index]
+    status = Path("/proc/self/status").read_text()
+    peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
     return {"cpu": round(cpu, 3), "start": round(before, 3), "peak_mb": round(peak)}
 
 
@@ -162,7 +163,7 @@ def run(
     work: Path, sizes: tuple[float, ...], repeats: int, evidently_sizes: tuple[float, ...]
 ) -> dict:
     """Measure everything; the dictionary of the JSON line."""
-    found: dict[str, dict[float, dict]] = {part: {} for part in PARTS}
+    measured: dict[str, dict[float, dict]] = {part: {} for part in CONTENDERS}
     for size in sizes:
         home = work / str(size)
         load(size, home)
@@ -170,32 +171,32 @@ def run(
         parts += ["answers", "report"] * (size == sizes[0])
         for part in parts:
             runs = [measure(part, home) for _ in range(repeats if part in ("scan", "ours") else 1)]
-            found[part][size] = {name: median(r[name] for r in runs) for name in runs[0]}
-            print(f"{size} M events, {part}: {found[part][size]}", flush=True)
-    return summary(found, sizes)
+            measured[part][size] = {name: median(r[name] for r in runs) for name in runs[0]}
+            print(f"{size} M events, {part}: {measured[part][size]}", flush=True)
+    return summary(measured, sizes)
 
 
-def summary(found: dict[str, dict[float, dict]], sizes: tuple[float, ...]) -> dict:
+def summary(measured: dict[str, dict[float, dict]], sizes: tuple[float, ...]) -> dict:
     """The dictionary of the JSON line."""
     small = sizes[0]
     large = sizes[-1]
 
     def slope(part: str) -> float:
-        return (found[part][large]["cpu"] - found[part][small]["cpu"]) / (large - small)
+        return (measured[part][large]["cpu"] - measured[part][small]["cpu"]) / (large - small)
 
     return {
         "cpu_over_scan": round(slope("ours") / slope("scan"), 2),
         "peak_memory_10x_over_1x": round(
-            found["ours"][large]["peak_mb"] / found["ours"][small]["peak_mb"], 2
+            measured["ours"][large]["peak_mb"] / measured["ours"][small]["peak_mb"], 2
         ),
         "cpu_seconds_per_million_events": round(slope("ours"), 4),
         "cpu_seconds": {
-            part: {str(s): m["cpu"] for s, m in by.items()} for part, by in found.items()
+            part: {str(s): m["cpu"] for s, m in by.items()} for part, by in measured.items()
         },
         "peak_mb": {
-            part: {str(s): m["peak_mb"] for s, m in by.items()} for part, by in found.items()
+            part: {str(s): m["peak_mb"] for s, m in by.items()} for part, by in measured.items()
         },
-        "start_cpu_seconds": found["ours"][small]["start"],
+        "start_cpu_seconds": measured["ours"][small]["start"],
     }
 
 
@@ -203,11 +204,13 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.monitor_cost", description=__doc__)
     parser.add_argument(
-        "--part", choices=PARTS, help="measure one in this process; KREISLAUF_HOME has the lake"
+        "--part",
+        choices=CONTENDERS,
+        help="measure one in this process; KREISLAUF_HOME has the lake",
     )
     part = parser.parse_args().part
     if part:
-        print(json.dumps(one(part)))
+        print(json.dumps(measure_here(part)))
         return
     with tempfile.TemporaryDirectory() as work:
         print(json.dumps(run(Path(work), SIZES, REPEATS, EVIDENTLY_SIZES)))

@@ -51,7 +51,7 @@ EVIDENTLY_ROWS = 2_000
 EVIDENTLY_REAL = 10
 """Rows of each side, and windows of real sessions, that Evidently compares: it takes long over many
 articles."""
-Told = tuple[str, str, bool | None]
+Outcome = tuple[str, str, bool | None]
 """Kind, verdict, and whether Evidently said that something drifted; None: it was not asked."""
 
 
@@ -97,12 +97,12 @@ class Watch:
 
 def for_evidently(rows: pl.DataFrame) -> pl.DataFrame:
     """What its user would give: the events as they are, and how long their sessions were."""
-    told = rows.select(
+    columns = rows.select(
         pl.col("aid").cast(pl.String),
         pl.col("type").cast(pl.String),
         length=pl.len().over("session"),
     )
-    return told.sample(min(EVIDENTLY_ROWS, told.height), seed=0)
+    return columns.sample(min(EVIDENTLY_ROWS, columns.height), seed=0)
 
 
 def drifted(window: Window, reference: pl.DataFrame) -> bool:
@@ -119,12 +119,12 @@ def drifted(window: Window, reference: pl.DataFrame) -> bool:
     return any(test.status.name == "FAIL" for test in report.tests_results)
 
 
-def one_shop(seed: int) -> list[Told]:
+def one_shop(seed: int) -> list[Outcome]:
     """Every window of a shop, in their order."""
     rng = np.random.default_rng(seed)
     shop = worlds.shop(seed, ARTICLES, SESSIONS)
     history = worlds.days(shop, 0, HISTORY, rng)
-    told: list[Told] = []
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch.start(history, worlds.at(HISTORY - HOLDOUT), WINDOW * DAY_MS, Path(folder))
         for number, (name, kind) in enumerate(worlds.KINDS.items()):
@@ -136,11 +136,11 @@ def one_shop(seed: int) -> list[Told]:
             for i in range(count):
                 start = worlds.at(HISTORY + i * WINDOW)
                 now = rows.filter(pl.col("ts") < start + WINDOW * DAY_MS)
-                told.append((name, *watch.diagnose(now, start, start + WINDOW * DAY_MS - 1)))
-    return told
+                outcomes.append((name, *watch.diagnose(now, start, start + WINDOW * DAY_MS - 1)))
+    return outcomes
 
 
-def real(rows: pl.DataFrame, windows: int, seed: int = 0) -> list[Told]:
+def real(rows: pl.DataFrame, windows: int, seed: int = 0) -> list[Outcome]:
     """Windows of real sessions in random order, each as if it were the first after the history, two
     fifths of them all: more to learn from would be a reason to train, though nothing has
     changed."""
@@ -155,7 +155,7 @@ def real(rows: pl.DataFrame, windows: int, seed: int = 0) -> list[Told]:
     until = first + int(0.4 * (last - first))
     length = (last - until) // windows
     history = rows.filter(pl.col("ts") < until)
-    told: list[Told] = []
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch.start(history, until - 2 * DAY_MS, length, Path(folder))
         for i in range(windows):
@@ -166,51 +166,54 @@ def real(rows: pl.DataFrame, windows: int, seed: int = 0) -> list[Told]:
             outcome = watch.diagnose(
                 pl.concat([history, window]), until, until + length - 1, i < EVIDENTLY_REAL
             )
-            told.append(("real", *outcome))
-    return told
+            outcomes.append(("real", *outcome))
+    return outcomes
 
 
-def judged(told: list[Told], name: str, windows: int) -> tuple[float, float]:
+def rates(outcomes: list[Outcome], name: str, windows: int) -> tuple[float, float]:
     """Share of the changes of a kind that were detected, and whose first alarm was the right
     one."""
-    runs = [
-        verdicts
-        for verdicts in zip(*[iter([t[1] for t in told if t[0] == name])] * windows, strict=True)
-    ]
-    first = [next((v for v in verdicts if v != "stable"), "stable") for verdicts in runs]
-    return float(np.mean([v != "stable" for v in first])), float(
-        np.mean([v == worlds.KINDS[name].verdict for v in first])
-    )
+    verdicts = np.array([verdict for kind, verdict, _ in outcomes if kind == name])
+    first_alarms = []
+    for change in verdicts.reshape(-1, windows):
+        alarms = change[change != "stable"]
+        first_alarms.append(str(alarms[0]) if len(alarms) else "stable")
+    detected = [alarm != "stable" for alarm in first_alarms]
+    right = [alarm == worlds.KINDS[name].verdict for alarm in first_alarms]
+    return float(np.mean(detected)), float(np.mean(right))
 
 
-def summary(told: list[Told], windows: int) -> dict:
+def alarms_per_100(outcomes: list[Outcome]) -> float:
+    """Windows with another verdict than `stable`, per 100; NaN without any."""
+    if not outcomes:
+        return float("nan")
+    return round(100 * float(np.mean([verdict != "stable" for _, verdict, _ in outcomes])), 2)
+
+
+def summary(outcomes: list[Outcome], windows: int) -> dict:
     """The JSON line."""
     kinds = [name for name in worlds.KINDS if name != "none"]
-    by_kind = {name: judged(told, name, windows) for name in kinds}
-    quiet = [t for t in told if t[0] in ("none", "real")]
-    real = [t for t in quiet if t[0] == "real"]
-    asked = [t[2] for t in quiet if t[2] is not None]
-
-    def per_100(found: list[Told]) -> float:
-        return (
-            round(100 * float(np.mean([t[1] != "stable" for t in found])), 2)
-            if found
-            else float("nan")
-        )
-
+    by_kind = {name: rates(outcomes, name, windows) for name in kinds}
+    unchanged = [outcome for outcome in outcomes if outcome[0] in ("none", "real")]
+    real = [outcome for outcome in unchanged if outcome[0] == "real"]
+    evidently = [drift for _, _, drift in unchanged if drift is not None]
+    evidently_by_kind = {
+        name: np.mean([drift for kind, _, drift in outcomes if kind == name]) for name in kinds
+    }
     return {
-        "false_alarms_per_100": per_100(quiet),
-        "detected": min(found for found, _ in by_kind.values()),
+        "false_alarms_per_100": alarms_per_100(unchanged),
+        "detected": min(detected for detected, _ in by_kind.values()),
         "diagnosis_right": min(right for _, right in by_kind.values()),
-        "evidently_false_alarms_per_100": round(100 * float(np.mean(asked)), 2),
-        "windows_without_change": len(quiet),
+        "evidently_false_alarms_per_100": round(100 * float(np.mean(evidently)), 2),
+        "windows_without_change": len(unchanged),
         "real_windows": len(real),
-        "real_false_alarms_per_100": per_100(real) if real else None,
+        "real_false_alarms_per_100": alarms_per_100(real) if real else None,
         "evidently_detected": {
-            n: round(float(np.mean([t[2] for t in told if t[0] == n])), 2) for n in kinds
+            name: round(float(share), 2) for name, share in evidently_by_kind.items()
         },
         "by_kind": {
-            name: {"detected": found, "right": right} for name, (found, right) in by_kind.items()
+            name: {"detected": detected, "right": right}
+            for name, (detected, right) in by_kind.items()
         },
     }
 
@@ -224,16 +227,16 @@ def main() -> None:
         jobs = [pool.submit(one_shop, seed) for seed in range(SEEDS)]
         if data:
             jobs.append(pool.submit(real, read(data), REAL_WINDOWS))
-        told = []
+        outcomes = []
         for number, job in enumerate(jobs):
-            told += job.result()
-            verdicts = Counter(t[:2] for t in job.result())
+            outcomes += job.result()
+            verdicts = Counter(outcome[:2] for outcome in job.result())
             print(
                 number,
                 ", ".join(f"{name}: {v} {n}" for (name, v), n in verdicts.items()),
                 flush=True,
             )
-    print(json.dumps(summary(told, WINDOWS)))
+    print(json.dumps(summary(outcomes, WINDOWS)))
 
 
 def read(data: Path) -> pl.DataFrame:

@@ -48,7 +48,8 @@ def load(folder: Path, model_type: ModelSpec) -> pl.DataFrame:
     )
     if judged.rejected.height:
         raise ValueError(
-            f"{judged.rejected.height} lines of {path} break a rule: this benchmark wants clean data."
+            f"{judged.rejected.height} lines of {path} break a rule: this benchmark wants clean "
+            "data."
         )
     return judged.rows.sort(model_type.table.order)
 
@@ -88,8 +89,8 @@ class Kept:
             part = path.with_suffix(f".{os.getpid()}.npz")
             np.savez(part, allow_pickle=False, **make())
             part.replace(path)
-        with np.load(path) as found:
-            return {name: found[name] for name in found.files}
+        with np.load(path) as arrays:
+            return {name: arrays[name] for name in arrays.files}
 
     def text(self, name: str, key: Sequence, make: Callable[[], str]) -> str:
         """The same for a text."""
@@ -119,7 +120,7 @@ class Kept:
 @contextmanager
 def light() -> Iterator[None]:
     """See `LIGHT`."""
-    usual = {name: getattr(training, name) for name in LIGHT}
+    constants = {name: getattr(training, name) for name in LIGHT}
     choose = selection.choose
     try:
         for name, value in LIGHT.items():
@@ -127,7 +128,7 @@ def light() -> Iterator[None]:
         selection.choose = lambda hits: "encoder"
         yield
     finally:
-        for name, value in usual.items():
+        for name, value in constants.items():
             setattr(training, name, value)
         selection.choose = choose
 
@@ -231,14 +232,14 @@ class Shop:
         shutil.copy(trained.onnx, version.onnx)
         shutil.copy(self.model_type.baseline(learnt, work), version.baseline)
         shutil.rmtree(work)
-        said: dict = {
+        summary: dict = {
             "seconds": round(time.perf_counter() - began),
             "number": version.number,
             "rows": learnt.height,
         }
-        said["validation"] = round(trained.validation, 4)
-        (version.folder / "done.json").write_text(json.dumps(said))
-        print(f"trained at the end of week {version.number}: {said}", flush=True)
+        summary["validation"] = round(trained.validation, 4)
+        (version.folder / "done.json").write_text(json.dumps(summary))
+        print(f"trained at the end of week {version.number}: {summary}", flush=True)
 
     def recall(self, version: Version, week: int) -> float:
         """Of the sessions that began in a `week`, from 1 on: mean over every prefix."""
@@ -275,10 +276,10 @@ class Shop:
         rows = split.started(challenger.rows, model_type.table, cut.holdout, cut.watermark)
         learnt = train_rows(challenger.rows, model_type.table, cut)
         asked = model_type.examples(rows)
-        known = model_type.training_profile(learnt.lazy()).collect()
+        profile = model_type.training_profile(learnt.lazy()).collect()
         by = {
             column.name: column.cast(pl.String).to_numpy()
-            for column in model_type.slices(rows, known)
+            for column in model_type.slices(rows, profile)
         }
         holdout = gate.Holdout(asked.digest(), cut.holdout, asked.groups, by)
 
@@ -286,12 +287,18 @@ class Shop:
             outputs = self.kept.answer(onnx, asked.inputs)
             p95 = scoring.p95(onnx, asked.inputs)
             megabytes = onnx.stat().st_size / 1e6
-            cost = gate.Cost(p95, megabytes, model_type.coverage(outputs, known))
+            cost = gate.Cost(p95, megabytes, model_type.coverage(outputs, profile))
             name = str(onnx.relative_to(self.kept.folder))
             return gate.Scores(
-                model_type.score(asked, outputs), holdout, model_type.metric, trained_until, name, number, cost,
-                model_type.probabilities(outputs),
-            )  # fmt: skip
+                values=model_type.score(asked, outputs),
+                holdout=holdout,
+                metric=model_type.metric,
+                trained_until=trained_until,
+                onnx=name,
+                version=number,
+                cost=cost,
+                probabilities=model_type.probabilities(outputs),
+            )
 
         return gate.decide(
             score(challenger.onnx, cut.holdout, challenger.number),

@@ -531,9 +531,9 @@ def test_the_trigger_benchmark_leaves_out_what_no_event_started(monkeypatch: pyt
 
 def test_a_policy_trains_and_the_gate_promotes():
     weekly = frequency.follow(6, frequency.every(1), lambda week, live: True)
-    assert weekly == frequency.Course([0, 1, 2, 3, 4, 5], trainings=5, promoted=5)
+    assert weekly == frequency.Replay([0, 1, 2, 3, 4, 5], trainings=5, promoted=5)
     refused = frequency.follow(6, frequency.every(1), lambda week, live: week - live == 3)
-    assert refused == frequency.Course([0, 0, 0, 3, 3, 3], trainings=5, promoted=1)
+    assert refused == frequency.Replay([0, 0, 0, 3, 3, 3], trainings=5, promoted=1)
     assert frequency.follow(7, frequency.every(3), lambda week, live: True).live == [
         0,
         0,
@@ -549,7 +549,7 @@ def test_a_policy_trains_and_the_gate_promotes():
 def test_a_fault_strikes_its_days_only(small_shop: pl.DataFrame):
     rows = small_shop.sort(SPEC.table.order)
     start, end = (int(rows["ts"].quantile(share)) for share in (0.5, 0.8))
-    struck = frequency.faulty(rows, SPEC, start, end)
+    struck = frequency.strike(rows, SPEC, start, end)
     assert_frame_equal(struck.drop("aid"), rows.drop("aid"))
     changed, inside = struck["aid"] != rows["aid"], rows["ts"].is_between(start, end, "left")
     assert not changed.filter(~inside).any()
@@ -564,9 +564,7 @@ def test_what_was_found_is_kept_by_what_it_was_made_from(tmp_path: Path):
         made.append(len(made))
         return f"{made[-1]}"
 
-    assert [kept.text("a", ["b", 1], make), kept.text("a", ["b", 2], make), kept.text("a", ["b", 1], make)] == [
-        "0", "1", "0",
-    ]  # fmt: skip
+    assert [kept.text("a", ["b", number], make) for number in (1, 2, 1)] == ["0", "1", "0"]
 
 
 def test_the_frequency_benchmark_ends_with_its_curve(
@@ -596,10 +594,16 @@ def test_the_frequency_benchmark_ends_with_its_curve(
     kind.policy = kind.policy.model_copy(update={"min_groups": 60, "group_sd": 0.05})
     kind.train = fit
     for module, name, value in (
-        (weeks, "HISTORY", 0.6), (weeks, "WEEK_MS", 2 * 86_400_000), (frequency, "EVERY", (1, 2)),
-        (frequency, "COSTS", (0.0, 0.03)), (frequency, "RETRAINING_COST", 0.03), (frequency, "FAULT_DAYS", 1),
-        (frequency, "AFTER", 1), (frequency, "diagnosed", diagnosed), (scoring, "p95", lambda onnx, inputs: 1.0),
-    ):  # fmt: skip
+        (weeks, "HISTORY", 0.6),
+        (weeks, "WEEK_MS", 2 * 86_400_000),
+        (frequency, "EVERY", (1, 2)),
+        (frequency, "COSTS", (0.0, 0.03)),
+        (frequency, "RETRAINING_COST", 0.03),
+        (frequency, "FAULT_DAYS", 1),
+        (frequency, "AFTER", 1),
+        (frequency, "diagnosed", diagnosed),
+        (scoring, "p95", lambda onnx, inputs: 1.0),
+    ):
         monkeypatch.setattr(module, name, value)
     rows = small_shop.sort(kind.table.order)
     shop = weeks.Shop(kind, rows, weeks.ends(rows, kind), weeks.Kept(tmp_path))
@@ -677,9 +681,15 @@ def test_the_first_alarm_counts_and_the_worst_kind_is_told():
 
 def test_a_simulated_and_a_real_shop_are_watched(monkeypatch: pytest.MonkeyPatch):
     for name, value in (
-        ("WINDOW", 4), ("HOLDOUT", 4), ("HISTORY", 16), ("QUIET", 1), ("WINDOWS", 1), ("SESSIONS", 60),
-        ("ARTICLES", 80), ("drifted", lambda window, reference: True),
-    ):  # fmt: skip
+        ("WINDOW", 4),
+        ("HOLDOUT", 4),
+        ("HISTORY", 16),
+        ("QUIET", 1),
+        ("WINDOWS", 1),
+        ("SESSIONS", 60),
+        ("ARTICLES", 80),
+        ("drifted", lambda window, reference: True),
+    ):
         monkeypatch.setattr(monitoring, name, value)
     monkeypatch.setattr(
         worlds, "KINDS", {name: worlds.KINDS[name] for name in ("none", "id scheme")}
@@ -698,7 +708,7 @@ def test_the_cost_of_the_monitor_is_a_slope_over_the_scan_s(
     monkeypatch.setenv("KREISLAUF_HOME", str(tmp_path))
     monitor_cost.load(0.05, tmp_path)
     for part in ("scan", "ours", "answers"):
-        measured = monitor_cost.one(part)
+        measured = monitor_cost.measure_here(part)
         assert measured["cpu"] > 0
         assert 50 < measured["peak_mb"] < 10_000
     lines = {size: {"cpu": 1 + size, "peak_mb": 100 + size, "start": 5} for size in (1, 10)}
