@@ -18,7 +18,7 @@ from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate
 from kreislauf.evaluation.intervals import Interval
 from kreislauf.lake import exclusions, quarantine
-from kreislauf.monitoring import diagnosis, probe, renamed, tables, window
+from kreislauf.monitoring import diagnosis, feedback, inputs, probe, renamed, tables, window
 from kreislauf.registry import studies
 from models import spec
 from models.session_recommender.schema import EVENT_TYPES
@@ -65,6 +65,7 @@ def test_labels_of_the_metrics_are_explained():
     series = [item for item in vars(metrics.Metrics()).values() if hasattr(item, "_labelnames")]
     explained({label for item in series for label in item._labelnames})
     explained(metrics.REASONS)
+    explained(metrics.SIGNAL_FIELDS)
 
 
 def test_signals_of_the_monitor_are_explained(tmp_path: Path):
@@ -84,10 +85,12 @@ def test_signals_of_the_monitor_are_explained(tmp_path: Path):
     names = set(version.signals(newest, profile, rows.height))
     assert {"volume", "coverage", "refit_baseline", "unseen"} <= names
     explained(names)
-    # Those that `tasks.monitor` adds, which need loads and a gateway.
-    source = (ROOT / "tasks" / "monitor.py").read_text()
-    others = re.findall(r'^ +"(\w+)": (?:inputs|feedback)\.', source, re.M)
-    assert sorted(set(others)) == ["clicks", "rejected"]
+    # Those that need loads and a gateway are measured, each by name, in files of their own.
+    source = inspect.getsource(inputs.rejected_share) + inspect.getsource(
+        feedback.clicks_per_answer
+    )
+    others = re.findall(r'return \{"(\w+)": ', source)
+    assert sorted(others) == ["clicks", "rejected"]
     explained({*others, *renamed.SIGNALS.values()})
 
 
