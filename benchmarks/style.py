@@ -15,7 +15,8 @@ JSON line last, which always counts the whole repository.
 - `private_names`: names with a leading underscore that a file takes from another module.
 - `format_skips`: lines of the product that are not formatted.
 - `long_lines`: lines above 100 characters in the repository's Python.
-- `old_words`: names and phrases of the old vocabulary; see `benchmarks.words`.
+- `old_words`: names and phrases of the old vocabulary (`benchmarks.words`) in the product, in
+  benchmarks and notebooks, and in Markdown; tests name their own variables.
 - `words_a_sentence`: the larger of two medians, of the product's docstrings and of docs/*.md. An
   entry of a list or of `Args:` is a sentence; headings, tables and code are none.
 - `merged_sections`: docstrings whose `Args:` does not stand on a line of its own.
