@@ -178,7 +178,7 @@ class StreamRun:
             self._show()
 
     def close(self) -> None:
-        """Tell what has not been told yet."""
+        """Announce and show what is still due."""
         if self._unannounced.lines_rejected:
             self._announce()
         self._show()

@@ -1,7 +1,7 @@
 """Delta tables in which every raw line ends as rows, a reject, a duplicate, or a blank."""
 
 from kreislauf.lake.accounts import Accounts, Counts, Reason, total
-from kreislauf.lake.intake import FEW, TooManyRejects
+from kreislauf.lake.intake import MIN_REJECTS, TooManyRejects
 from kreislauf.lake.landing import Origin, Overtaken, Progress
 from kreislauf.lake.loading import history, load, load_file, progress, rejected_shares, replay
 from kreislauf.lake.quarantine import rejects
@@ -10,7 +10,7 @@ from kreislauf.lake.staging import date_of
 from kreislauf.lake.storage import LakeError, LakeUnreachable
 
 __all__ = [
-    "FEW",
+    "MIN_REJECTS",
     "Accounts",
     "Counts",
     "LakeError",

@@ -1,9 +1,9 @@
 """JSON lines to columns.
 
-A line that has all fields of its struct, in order, and in them only integers and known words, is
-read by a compiled loop, straight into arrays. Any other line is left to msgspec. msgspec is the
-rule: the loop takes nothing that msgspec would not take, with the same values. A test holds one
-against the other.
+A compiled loop reads the usual lines, straight into arrays. These have all fields of their struct,
+in order, and in them only integers and words that the struct lists. Any other line is left to
+msgspec. msgspec is the rule: the loop takes nothing that msgspec would not take, with the same
+values. A test holds one against the other.
 """
 
 import json

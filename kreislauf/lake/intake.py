@@ -12,8 +12,8 @@ from kreislauf.lake.storage import LakeError
 from kreislauf.lake.validate import ValidatedLines
 from models.table import Table
 
-FEW = 20
-"""Number of rejected lines below which a load is never stopped, whatever their share."""
+MIN_REJECTS = 20
+"""Minimum number of rejected lines that can stop a load, whatever their share."""
 GENERAL_RULE = (
     pl.col("rule").str.replace_all(r"\[\d+\]", "[...]").str.replace_all(r" \(byte \d+\)", "")
 )
@@ -75,10 +75,13 @@ class Intake:
         }
 
     def check(self, max_reject_share: float) -> None:
-        """Raises TooManyRejects if a larger share of the lines, and at least `FEW`, is rejected."""
+        """Raises TooManyRejects if a larger share of the lines is rejected.
+
+        Fewer than `MIN_REJECTS` never do.
+        """
         rejected = self.lines["rejected"]
         share = rejected / max(self.lines["in"], 1)
-        if rejected < FEW or share <= max_reject_share:
+        if rejected < MIN_REJECTS or share <= max_reject_share:
             return
         counts = Counts(**self.counts(self.rows["in"] - self.rows["rejected"]))
         reasons = "; ".join(f"{r.lines} lines: {r.reason}, {r.rule}" for r in counts.reasons[:3])

@@ -62,7 +62,8 @@ def load(
 
     `origin` is called when all lines have been read. Raises Overtaken if the table's progress is
     not the one that `origin` starts from. Raises TooManyRejects if more than `max_reject_share` of
-    the lines (and at least FEW) are bad. Raises LakeUnreachable if the storage does not answer.
+    the lines (and at least MIN_REJECTS) are bad. Raises LakeUnreachable if the storage does not
+    answer.
     """
     quarantine.publish_rejects(table)
     with staging.spool() as folder:

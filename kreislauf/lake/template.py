@@ -38,8 +38,9 @@ class Template:
     def arrays(self) -> tuple[np.ndarray, ...]:
         """The tokens for the compiled loop.
 
-        These are tokens as int64 (n, 3), words as int64 (m, 2) spans, the bytes that they span,
-        and where among these a space may stand: before a byte that is not inside quotes.
+        These are tokens as int64 (n, 3), words as int64 (m, 2) spans, and the bytes that they
+        span. The last array tells where among the bytes a space may stand: before a byte that is
+        not inside quotes.
         """
         tokens: list[tuple[int, int, int]] = []
         spans: list[tuple[int, int]] = []

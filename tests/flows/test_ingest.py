@@ -47,15 +47,15 @@ def shop(tmp_path):
 @pytest.fixture
 def emitted(monkeypatch):
     """Events as they are handed to Prefect, which still gets them."""
-    seen = []
+    emissions = []
     emit = events.emit_event
 
     def record(**event):
-        seen.append(event)
+        emissions.append(event)
         return emit(**event)
 
     monkeypatch.setattr(events, "emit_event", record)
-    return seen
+    return emissions
 
 
 def test_folder_is_loaded_and_the_accounts_are_shown(shop, emitted):

@@ -29,14 +29,15 @@ DAY = 86_400_000
 @pytest.fixture
 def emitted(monkeypatch):
     """Events as they are handed to Prefect, which still gets them."""
-    seen, emit = [], events.emit_event
+    emissions = []
+    emit = events.emit_event
 
     def record(**event):
-        seen.append(event)
+        emissions.append(event)
         return emit(**event)
 
     monkeypatch.setattr(events, "emit_event", record)
-    return seen
+    return emissions
 
 
 def sessions(first, count, **options):

@@ -1,6 +1,7 @@
 import pytest
 from deltalake.exceptions import CommitFailedError
 from pyarrow.parquet import ParquetFile
+from s3fs import S3FileSystem
 
 from deployments import processes
 from kreislauf import lake
@@ -108,10 +109,14 @@ def test_what_a_killed_load_leaves_is_swept_but_not_while_it_may_still_be_wanted
     assert lake.read(EVENTS).rows() == [(1, 1, T0 + 1000, "clicks")]
 
 
-@pytest.mark.parametrize("step", ["find", "put", "commit"])
+@pytest.mark.parametrize(
+    ("step", "name"), [("find", "events"), ("put", "rejects"), ("commit", "events")]
+)
 def test_storage_that_falls_silent_within_a_load_is_unreachable_and_nothing_else(
-    step, tmp_path, monkeypatch
+    step, name, tmp_path, monkeypatch
 ):
+    # A client of an earlier test would talk to that test's S3.
+    S3FileSystem.clear_instance_cache()
     monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
     module = data_files if step == "put" else delta
     inner = getattr(module, step)
@@ -125,9 +130,10 @@ def test_storage_that_falls_silent_within_a_load_is_unreachable_and_nothing_else
 
         monkeypatch.setattr(module, step, silent)
         with pytest.raises(
-            lake.LakeUnreachable, match=r"The lake at s3://shop/lake/events does not answer"
+            lake.LakeUnreachable, match=f"The lake at s3://shop/lake/{name} does not answer"
         ):
             load(2)
+    S3FileSystem.clear_instance_cache()
 
 
 def test_a_table_is_not_made_where_nothing_answers_and_the_error_says_so(s3_lake, monkeypatch):

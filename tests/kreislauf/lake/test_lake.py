@@ -635,12 +635,12 @@ def test_reasons_are_counted_without_positions():
             line(9),
         ]
     )
-    found = [(reason.reason, reason.rule, reason.lines) for reason in accounts.reasons]
-    assert found[:2] == [
+    reasons = [(reason.reason, reason.rule, reason.lines) for reason in accounts.reasons]
+    assert reasons[:2] == [
         ("bad-utf8", "Invalid UTF-8: invalid start byte", 2),
         ("out-of-range", "Expected `int` >= 0 - at `$.events[...].aid`", 2),
     ]
-    assert [count for _, _, count in found] == [2, 2, 1]
+    assert [count for _, _, count in reasons] == [2, 2, 1]
 
 
 EVENT_DRAWS = st.tuples(
@@ -664,12 +664,12 @@ def reference_rows(raw):
             return None
         raw = raw.decode().removeprefix("\ufeff")
         parsed = json.loads(raw)
-        found = [(parsed["session"], e["aid"], e["ts"], e["type"]) for e in parsed["events"]]
+        events = [(parsed["session"], e["aid"], e["ts"], e["type"]) for e in parsed["events"]]
     except (ValueError, TypeError, KeyError):
         return 1
-    if not found or any(aid < 0 or kind == "views" for _, aid, _, kind in found):
+    if not events or any(aid < 0 or kind == "views" for _, aid, _, kind in events):
         return 1
-    return len(found) if any(ts < 946_684_800_000 for _, _, ts, _ in found) else found
+    return len(events) if any(ts < 946_684_800_000 for _, _, ts, _ in events) else events
 
 
 def reference_load(lines, kept):
@@ -701,13 +701,15 @@ def test_any_mixture_of_lines_balances_and_keeps_what_plain_python_keeps(
             patch.setattr(staging, "BATCH_BYTES", 1)
             patch.setattr(staging, "BUCKET_ROWS", 2)
             patch.setattr(File, "batch", 2)
-        kept, rejected, seen = set(), [], set()
+        kept = set()
+        rejected = []
+        hashes = set()
         for lines in files:
             accounts = lake.load_file(EVENTS, File("shop/a.jsonl", lines, File.batch))
-            assert accounts.already_loaded == (accounts.sha256 in seen)
-            if accounts.sha256 in seen:
+            assert accounts.already_loaded == (accounts.sha256 in hashes)
+            if accounts.sha256 in hashes:
                 continue
-            seen.add(accounts.sha256)
+            hashes.add(accounts.sha256)
             counts = reference_load(lines, kept)
             rejected += [raw for raw in lines if isinstance(reference_rows(raw), int)]
             assert accounts.lines_in == len(lines)
@@ -868,7 +870,8 @@ def test_too_many_rejects_stop_a_load_before_anything_is_visible():
 
 
 def test_a_few_rejects_never_stop_a_load():
-    assert load([b"oops"] * (lake.FEW - 1), max_reject_share=0.0).lines_rejected == lake.FEW - 1
+    few = lake.MIN_REJECTS - 1
+    assert load([b"oops"] * few, max_reject_share=0.0).lines_rejected == few
 
 
 def test_rows_of_a_version_are_rebuilt_bit_for_bit_or_refused():

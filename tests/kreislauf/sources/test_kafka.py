@@ -22,7 +22,7 @@ class Table:
 
     def __init__(self) -> None:
         self.next: dict[str, int] = {}
-        self.seen: list[tuple[str, int, bytes]] = []
+        self.messages: list[tuple[str, int, bytes]] = []
 
     def stored(self, ids) -> dict[str, int | None]:
         return {i: self.next.get(i) for i in ids}
@@ -34,7 +34,7 @@ class Table:
         for name, (before, after) in batch.progress.items():
             assert self.next.get(name) == before
             self.next[name] = after
-        self.seen += [
+        self.messages += [
             (raw.source, int(number), raw.line(i))
             for raw in batch.raws
             for i, number in enumerate(raw.numbers)
@@ -53,13 +53,13 @@ def test_every_message_comes_once_in_the_order_of_its_partition(kafka):
     kafka.send(topic, (b"%d" % i for i in range(3000)))
     table = Table().drain(topic, messages=700)
     for p in range(3):
-        assert [s[1:] for s in table.seen if s[0] == f"kafka://{topic}/{p}"] == [
+        assert [s[1:] for s in table.messages if s[0] == f"kafka://{topic}/{p}"] == [
             (i, b"%d" % (3 * i + p)) for i in range(1000)
         ]
     assert sorted(table.next.values()) == [1000] * 3
     kafka.send(topic, [b"more"] * 3)
     table.drain(topic)
-    assert [s[1:] for s in table.seen[3000:]] == [(1000, b"more")] * 3
+    assert [s[1:] for s in table.messages[3000:]] == [(1000, b"more")] * 3
 
 
 def test_a_batch_ends_with_its_messages_its_time_or_the_stop(kafka):
@@ -86,14 +86,14 @@ def test_a_batch_is_bounded_in_bytes(kafka, monkeypatch):
     kafka.send(topic, [b"x" * 10_000] * 300, partition=0)
     with Table().reader(topic) as reader:
         assert len(reader.read_batch(1000, 10).raws[0].data) < 1_200_000
-    assert len(Table().drain(topic).seen) == 300
+    assert len(Table().drain(topic).messages) == 300
 
 
 def test_tombstones_empty_values_and_any_bytes_come_as_they_are(kafka):
     topic = kafka.topic(1)
     values = [None, b"", b"\n", b'{"a":\n1}\n', b"\xff\x00\r\n", b" "]
     kafka.send(topic, values, partition=0)
-    assert [s[2] for s in Table().drain(topic).seen] == [v or b"" for v in values]
+    assert [s[2] for s in Table().drain(topic).messages] == [v or b"" for v in values]
 
 
 def test_a_batch_that_was_not_stored_is_read_again(kafka):
@@ -102,7 +102,7 @@ def test_a_batch_that_was_not_stored_is_read_again(kafka):
     table = Table()
     with table.reader(topic) as reader:
         reader.read_batch(2, 10)
-    assert [s[2] for s in table.drain(topic).seen] == [b"a", b"b", b"c"]
+    assert [s[2] for s in table.drain(topic).messages] == [b"a", b"b", b"c"]
 
 
 def test_kafka_s_tools_see_the_lag_and_nobody_reads_it_back(kafka):
@@ -116,7 +116,7 @@ def test_kafka_s_tools_see_the_lag_and_nobody_reads_it_back(kafka):
         "the group's offset",
     )
     tool.close()
-    assert len(Table().drain(topic).seen) == 5
+    assert len(Table().drain(topic).messages) == 5
 
 
 def test_a_topic_that_was_created_again_is_read_from_its_start(kafka):
@@ -126,7 +126,7 @@ def test_a_topic_that_was_created_again_is_read_from_its_start(kafka):
     kafka.drop(topic)
     kafka.topic(1, name=topic)
     kafka.send(topic, [b"new"] * 9, partition=0)
-    assert [s[2] for s in table.drain(topic).seen] == [b"old"] * 5 + [b"new"] * 9
+    assert [s[2] for s in table.drain(topic).messages] == [b"old"] * 5 + [b"new"] * 9
     assert len(table.next) == 2
 
 
@@ -142,7 +142,7 @@ def test_messages_of_a_topic_that_is_created_again_meanwhile_are_dropped_and_rea
         assert reader.read_batch(5, 10).raws == []
         table.land(reader, reader.read_batch(5, 10))
     assert table.next == {f"kafka/{topic}/another/0": 5}
-    assert len(table.seen) == 5
+    assert len(table.messages) == 5
 
 
 def test_a_partition_that_the_topic_gains_is_read_from_its_start(kafka, monkeypatch):
@@ -159,12 +159,12 @@ def test_a_partition_that_the_topic_gains_is_read_from_its_start(kafka, monkeypa
     with table.reader(topic) as reader:
         table.land(reader, reader.read_batch(15, 10))
         table.land(reader, reader.read_batch(100, 1))
-        assert len(table.seen) == 20
+        assert len(table.messages) == 20
         shown = 3
         table.land(reader, reader.read_batch(100, 0.3))
         kafka.send(topic, [b"y"] * 3)
         table.land(reader, reader.read_batch(13, 10))
-    assert len(table.seen) == len(set(table.seen)) == 33
+    assert len(table.messages) == len(set(table.messages)) == 33
     assert sorted(table.next.values()) == [11, 11, 11]
 
 
@@ -241,10 +241,10 @@ def test_messages_that_retention_deleted_unread_stop_the_reader_and_are_counted(
     with pytest.raises(MessagesLost, match=lost), table.reader(topic):
         pass
     with table.reader(topic, skip_lost=True) as reader:
-        while len(table.seen) < 8000 - low:
+        while len(table.messages) < 8000 - low:
             table.land(reader, reader.read_batch(10_000, 5, lambda: reader.reached_end))
         assert reader.lost_messages == low - 10
-    assert [s[1] for s in table.seen] == list(range(low, 8000))
+    assert [s[1] for s in table.messages] == list(range(low, 8000))
 
 
 def test_retention_that_overtakes_a_running_reader_is_noticed(gap, forgetful):
@@ -270,4 +270,4 @@ def test_a_topic_that_ends_before_what_was_read_is_refused(gap):
     with table.reader(topic, skip_lost=True) as reader:
         for _ in range(3):
             table.land(reader, reader.read_batch(10_000, 1))
-    assert [s[1] for s in table.seen] == list(range(low, 8000))
+    assert [s[1] for s in table.messages] == list(range(low, 8000))

@@ -39,11 +39,11 @@ def raws(
     file: io.BytesIO, line: type[msgspec.Struct] = EVENTS.line, chunk_bytes: int = 1 << 20
 ) -> list[RawLines]:
     """All chunks; the numbers of their lines must be 1, 2, 3 ..."""
-    found = list(parquet.lines("a.parquet", file, line, chunk_bytes))
-    assert [n for raw in found for n in raw.numbers.tolist()] == list(
-        range(1, sum(map(len, found)) + 1)
+    raws = list(parquet.lines("a.parquet", file, line, chunk_bytes))
+    assert [n for raw in raws for n in raw.numbers.tolist()] == list(
+        range(1, sum(map(len, raws)) + 1)
     )
-    return found
+    return raws
 
 
 def lines(
@@ -119,17 +119,17 @@ def test_values_stay_what_they_are(sessions, chunk_bytes):
             "events": pa.array([e for _, e in sessions], pa.list_(ITEM)),
         }
     )
-    found = [
+    decoded = [
         json.loads(line) for line in lines(stored(table, row_group_size=7), chunk_bytes=chunk_bytes)
     ]
-    assert found == [{"session": s, "events": e} for s, e in sessions]
+    assert decoded == [{"session": s, "events": e} for s, e in sessions]
     flat = [{"session": s, **event} for s, events in sessions for event in events]
     if flat:
-        found = [
+        decoded = [
             json.loads(line)
             for line in lines(stored(pa.Table.from_pylist(flat)), chunk_bytes=chunk_bytes)
         ]
-        assert found == [{"session": f.pop("session"), "events": [f]} for f in flat]
+        assert decoded == [{"session": f.pop("session"), "events": [f]} for f in flat]
 
 
 class Visit(msgspec.Struct, rename="camel"):
@@ -320,11 +320,11 @@ def test_a_damaged_file_is_refused_or_has_the_right_lines():
         if seed % 4 == 0:
             del damaged[rng.randrange(len(damaged)) : -8 * rng.randrange(2) or None]
         try:
-            found = lines(io.BytesIO(bytes(damaged)))
+            decoded = lines(io.BytesIO(bytes(damaged)))
         except ParquetError:
             refused += 1
         else:
-            assert found == expected
+            assert decoded == expected
     assert refused > 300
 
 
