@@ -16,7 +16,9 @@ class TuningResult(BaseModel):
         description="Best parameters, those that differ from the defaults or were searched."
     )
     validation: float = Field(description="`TrainingResult.validation` with them.")
-    default_validation: float = Field(description="The same with the default parameters.")
+    default_validation: float = Field(
+        description="`TrainingResult.validation` with the default parameters."
+    )
     trials: dict[str, int] = Field(
         description="Attempts by their state: finished, pruned, failed, killed."
     )

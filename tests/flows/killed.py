@@ -1,4 +1,4 @@
-"""A process that promotes and publishes as it is told on standard input, in a fork that is killed
+"""A process that promotes and publishes as ordered on standard input, in a fork that is killed
 before a given step.
 
 Forks, because a new process would need seconds for its imports. `{"model", "version", "step",
@@ -60,7 +60,7 @@ def doomed(step: int) -> None:
         setattr(place, name, counted(getattr(place, name)))
 
 
-def run(told: dict) -> str:
+def run(order: dict) -> str:
     """In a fork: the parent must not have threads."""
     child = os.fork()
     if child:
@@ -69,11 +69,11 @@ def run(told: dict) -> str:
             "the flow failed: see standard error"
         )
         return "killed" if os.WIFSIGNALED(status) else "done"
-    os.environ.update(told["env"])
-    doomed(told["step"])
+    os.environ.update(order["env"])
+    doomed(order["step"])
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        promote(told["model"], told["version"])
-        publish(told["model"], told["version"])
+        promote(order["model"], order["version"])
+        publish(order["model"], order["version"])
     # Without the farewells of libraries that the parent has imported.
     os._exit(0)
 

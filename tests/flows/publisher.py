@@ -1,5 +1,5 @@
-"""A process that publishes what it is told on standard input, one JSON line each, and answers what
-came of it."""
+"""A process that publishes as ordered on standard input, a JSON line each, and answers with the
+outcome."""
 
 import json
 import os
@@ -15,10 +15,10 @@ def main() -> None:
     """`{"model", "version", "releases"}` to `"published"`, or to the name of what was raised."""
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
-        told = json.loads(line)
-        os.environ["KREISLAUF_RELEASES"] = told["releases"]
+        order = json.loads(line)
+        os.environ["KREISLAUF_RELEASES"] = order["releases"]
         try:
-            publish(told["model"], told["version"])
+            publish(order["model"], order["version"])
             outcome = "published"
         except (permission.PublishRefused, releases.ReleaseConflict) as error:
             outcome = type(error).__name__

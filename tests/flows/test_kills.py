@@ -15,7 +15,7 @@ from kreislauf.lake import journal
 from kreislauf.release import releases, triton
 from serving import live
 from tests.conftest import aliases
-from tests.flows.told import ask, teller
+from tests.flows.child_process import ask, started
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 NEVER = 10**9
@@ -29,28 +29,28 @@ def test_a_rerun_finishes_what_a_kill_at_any_step_left(
     retrain(tiny)
     ingest(orders(20, 60, threshold=120), tiny)
     version = train(tiny).number
-    with teller("killed", other_models.parent) as process:
+    with started("killed", other_models.parent) as process:
         for step in range(1, NEVER, every):
             env = fresh(home, tmp_path / str(step))
             for name, value in env.items():
                 monkeypatch.setenv(name, value)
             triton.serve(tiny, [1])
             triton.remove_version(tiny, version)
-            told = {"model": tiny, "version": version, "env": env}
-            found = ask(process, told | {"step": step})
+            order = {"model": tiny, "version": version, "env": env}
+            outcome = ask(process, order | {"step": step})
             champion = releases.current(tiny).champion
             assert served(tiny) == champion, (
                 "what the log says is live answers, whatever was killed"
             )
-            assert found == "killed" or step > 12, "there are at least so many steps"
-            assert ask(process, told | {"step": NEVER}) == "done"
+            assert outcome == "killed" or step > 12, "there are at least so many steps"
+            assert ask(process, order | {"step": NEVER}) == "done"
             assert [release.champion for release in releases.history(tiny)] == [1, version]
             assert aliases(tiny) == {"champion": version, "previous": 1}
             assert served(tiny) == version
             assert journal.read("decisions")["version"].to_list().count(version) == 1
             decision = gate.Decision.model_validate_json(registry.get(tiny, version).decision)
             assert decision.champion_version == 1
-            if found == "done":
+            if outcome == "done":
                 break
 
 

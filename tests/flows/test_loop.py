@@ -287,7 +287,7 @@ def answers(model: str, requests: dict) -> tuple[int, list]:
     return version, outputs["returned"][:, 0].tolist()
 
 
-def test_what_a_version_learnt_from_is_rebuilt_bit_for_bit_long_after(tiny, orders):
+def test_what_a_version_learnt_from_is_rebuilt_bit_for_bit_long_after(tiny, orders, home):
     from mlflow import MlflowClient
 
     ingest(orders(0, 20, threshold=50), tiny)
@@ -299,6 +299,7 @@ def test_what_a_version_learnt_from_is_rebuilt_bit_for_bit_long_after(tiny, orde
     assert {t.table: (t.merged > 0, t.swept > 0) for t in tidy(retention_hours=0)} == {
         "orders": (True, True)
     }
+    shutil.rmtree(home / "cache")
     lineage = registry.get(tiny, version.number).lineage
     assert lake.rebuild(table, lineage.table_version, lineage.watermark, lineage.digest).equals(
         learnt
@@ -370,9 +371,9 @@ def test_a_version_that_answers_otherwise_than_registered_is_undone(tiny, orders
 
     def write_wrong_golden(*arguments):
         path = write_golden(*arguments)
-        told = json.loads(path.read_text())
-        told["outputs"]["returned"]["values"][0][0] ^= True
-        path.write_text(json.dumps(told))
+        stored = json.loads(path.read_text())
+        stored["outputs"]["returned"]["values"][0][0] ^= True
+        path.write_text(json.dumps(stored))
         return path
 
     monkeypatch.setattr(golden, "write_golden", write_wrong_golden)
@@ -419,12 +420,12 @@ def test_a_rollback_brings_the_previous_version_back_and_says_who_and_why(tiny, 
 def test_the_rollback_benchmark_goes_to_and_fro(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(type(spec.load("session_recommender")), "policy", Policy(min_effect=0.1))
     plan = Plan(days=16, sessions_per_day=60, articles=120, change_day=99)
-    found = rollback_benchmark.measure(
+    measured = rollback_benchmark.measure(
         plan, {"dim": 16, "epochs": 1, "ranker_epochs": 1}, 2, tmp_path
     )
     assert [r.champion for r in releases.history("session_recommender")] == [1, 2, 1, 2]
     assert capsys.readouterr().out.count(" is live after ") == 2
-    assert 0 < found["rollback_seconds"] <= found["slowest_seconds"]
+    assert 0 < measured["rollback_seconds"] <= measured["slowest_seconds"]
 
 
 def test_what_was_never_live_cannot_be_rolled_back_to(tiny, orders):
@@ -473,8 +474,8 @@ def test_a_person_may_be_asked_before_a_version_goes_live(tiny, orders, approve)
         resume_flow_run(
             run.id, run_input={"approve": approve, "who": "Ada", "comment": "seen the card"}
         )
-        found = done.result(timeout=60)
-    assert found.outcome == ("promote" if approve else "not approved")
+        retraining = done.result(timeout=60)
+    assert retraining.outcome == ("promote" if approve else "not approved")
     log = releases.history(tiny)
     assert [release.who for release in log] == (["Ada: seen the card"] if approve else [])
     assert registry.get(tiny, 1).closed
@@ -586,13 +587,14 @@ def test_what_a_pickle_names_is_noticed():
 def what_pickles_name() -> Iterator[list[str]]:
     """Classes and functions that pickles make Python look up meanwhile, by any library: how a
     pickle runs code."""
-    found, heard = [], [True]
+    names = []
+    listening = [True]
 
     def hook(event: str, arguments: tuple) -> None:
-        if event == "pickle.find_class" and heard[0]:
-            found.append(".".join(arguments))
+        if event == "pickle.find_class" and listening[0]:
+            names.append(".".join(arguments))
 
     sys.addaudithook(hook)
-    yield found
+    yield names
     # A hook stays for good.
-    heard[0] = False
+    listening[0] = False

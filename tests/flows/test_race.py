@@ -11,7 +11,7 @@ from flows.train import train
 from kreislauf.release import releases
 from serving import live
 from tests.conftest import aliases
-from tests.flows.told import answer, tell, teller
+from tests.flows.child_process import receive, send, started
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
@@ -26,18 +26,18 @@ def test_of_two_publishers_exactly_one_wins(
     rivals = [train(tiny).number, train(tiny, {"steps": 30}).number]
     assert [promote(tiny, number).outcome for number in rivals] == ["promote", "promote"]
     with (
-        teller("publisher", other_models.parent) as one,
-        teller("publisher", other_models.parent) as other,
+        started("publisher", other_models.parent) as first,
+        started("publisher", other_models.parent) as second,
     ):
         for number in range(rounds):
             log = str(tmp_path / "logs" / str(number))
             monkeypatch.setenv("KREISLAUF_RELEASES", log)
             releases.append(tiny, 1, "the first", "a test", after=None)
-            for process, version in zip((one, other), rivals, strict=True):
-                tell(process, {"model": tiny, "version": version, "releases": log})
-            found = answer(one), answer(other)
-            assert found.count("published") == 1, found
-            winner = rivals[found.index("published")]
+            for process, version in zip((first, second), rivals, strict=True):
+                send(process, {"model": tiny, "version": version, "releases": log})
+            outcomes = receive(first), receive(second)
+            assert outcomes.count("published") == 1, outcomes
+            winner = rivals[outcomes.index("published")]
             assert [release.champion for release in releases.history(tiny)] == [1, winner]
             assert aliases(tiny) == {"champion": winner, "previous": 1}
             assert live.answer(tiny, {"price": np.array([[60.0]], np.float32)})[0] == winner

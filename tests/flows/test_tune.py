@@ -66,19 +66,19 @@ def test_a_search_prunes_retries_fails_and_is_added_to_and_changes_nothing(fussy
         (marks / mark).touch()
     deployments = (ROOT / "prefect.yaml").read_bytes()
 
-    found = tune(fussy, trials=8, params={"seed": 5}, workers=2)
+    tuned = tune(fussy, trials=8, params={"seed": 5}, workers=2)
 
-    study = studies.get(fussy, found.study)
+    study = studies.get(fussy, tuned.study)
     assert {(2, "killed"), (2, "finished"), (3, "failed"), (7, "pruned"), (0, "finished")} <= set(
         states(study)
     )
     killed, again = (trial.params for trial in studies.trials(study) if trial.number == 2)
     assert killed == again
-    assert found.trials["failed"] == found.trials["killed"] == 1
-    assert found.default_validation == pytest.approx(0.75)
-    assert found.validation == pytest.approx(1 - (found.params["x"] - 0.7) ** 2)
-    assert found.validation > 0.75
-    assert found.params["seed"] == 5
+    assert tuned.trials["failed"] == tuned.trials["killed"] == 1
+    assert tuned.default_validation == pytest.approx(0.75)
+    assert tuned.validation == pytest.approx(1 - (tuned.params["x"] - 0.7) ** 2)
+    assert tuned.validation > 0.75
+    assert tuned.params["seed"] == 5
     assert max(map(int, trained(marks, 1))) < study.lineage.holdout
     assert max(lake.read(spec.load(fussy).table)["ts"]) > study.lineage.holdout
 
@@ -98,15 +98,15 @@ def test_a_search_prunes_retries_fails_and_is_added_to_and_changes_nothing(fussy
 
     with get_client(sync_client=True) as client:
         newest = next(a for a in client.read_artifacts() if a.key == "search-fussy")
-    assert found.adopt in newest.data
-    assert f"make adopt MODEL=fussy STUDY={found.study}" == found.adopt
+    assert tuned.adopt in newest.data
+    assert f"make adopt MODEL=fussy STUDY={tuned.study}" == tuned.adopt
     assert (ROOT / "prefect.yaml").read_bytes() == deployments
     assert registry.versions(fussy) == []
 
     (marks / "fail-3").unlink()
     before = len(trained(marks))
     more = tune(fussy, trials=9, params={"seed": 5}, workers=2)
-    assert more.study == found.study
+    assert more.study == tuned.study
     assert sorted(trained(marks)[before:]) == ["3", "8"]
     assert list((settings().home / "search").iterdir()) == []
 
@@ -133,9 +133,9 @@ def test_a_killed_search_continues_with_the_trial_that_was_running(fussy, marks,
     (marks / "hang-1").unlink()
     ingest(orders(20, 22, threshold=50), fussy)
 
-    found = tune(fussy, trials=2, workers=1)
+    tuned = tune(fussy, trials=2, workers=1)
 
-    assert found.study == study.name
+    assert tuned.study == study.name
     assert trained(marks) == ["0", "1", "1"]
     assert states(study) == [(0, "finished"), (1, "killed"), (1, "finished")]
     killed, again = (trial.params for trial in studies.trials(study) if trial.number == 1)

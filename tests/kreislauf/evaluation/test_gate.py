@@ -125,8 +125,8 @@ def spoilt(one: Scores, value: float) -> Scores:
 def collapsed() -> Scores:
     """Far better, but useless for the tenth of the sessions that is long."""
     asked = holdout(by={"length": np.where(GROUPS < 300, "long", "short")})
-    found = scores(0.60, 1, asked, version=8)
-    return replace(found, values=np.where(GROUPS < 300, 0.0, found.values))
+    answered = scores(0.60, 1, asked, version=8)
+    return replace(answered, values=np.where(GROUPS < 300, 0.0, answered.values))
 
 
 def sure(share: float) -> np.ndarray:
@@ -287,9 +287,9 @@ def test_the_interval_agrees_with_the_textbook_when_groups_are_single():
     groups = np.arange(4000)
     paired = scores(0.5, 1, holdout(groups)).values - scores(0.45, 2, holdout(groups)).values
     expected = 1.96 * paired.std(ddof=1) / np.sqrt(len(paired))
-    found = interval(paired, groups, 0.95)
-    assert found.mean == pytest.approx(paired.mean())
-    assert (found.high - found.low) / 2 == pytest.approx(expected, rel=0.06)
+    ours = interval(paired, groups, 0.95)
+    assert ours.mean == pytest.approx(paired.mean())
+    assert (ours.high - ours.low) / 2 == pytest.approx(expected, rel=0.06)
 
 
 def test_dependent_examples_widen_the_interval():
@@ -307,15 +307,15 @@ def test_slices_agree_with_the_bootstrap_and_hold_for_all_at_once():
     groups = np.sort(rng.integers(0, 2000, 9000))
     difference = rng.normal(0.02, 0.4, 9000) + rng.normal(0, 0.3, 2000)[groups]
     kinds = np.array(["a", "b", "c"])[rng.choice(3, 9000, p=[0.6, 0.39, 0.01])]
-    found = compare_slices(
+    compared = compare_slices(
         difference, Holdout("", 0, groups, {"kind": kinds, "all": np.full(9000, "x")}), POLICY
     )
-    assert [(part.by, part.value) for part in found] == [
+    assert [(part.by, part.value) for part in compared] == [
         ("kind", "a"),
         ("kind", "b"),
         ("all", "x"),
     ], "c is too small"
-    for part in found[:2]:
+    for part in compared[:2]:
         inside = kinds == part.value
         strict = interval(difference[inside], groups[inside], 1 - 0.05 / 3)
         assert part.gain.model_dump() == pytest.approx(strict.model_dump(), abs=0.003)

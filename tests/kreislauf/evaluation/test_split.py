@@ -72,8 +72,8 @@ def test_halves_share_no_session_and_see_the_same_times():
 
 def test_some_are_whole_sessions_and_always_the_same():
     rows = shop(days=4, per_day=10)
-    found = split.some(rows, EVENTS, 50)
-    assert found.height == 48
-    assert found.equals(split.some(rows, EVENTS, 50))
-    assert found.group_by("session").len()["len"].to_list() == [3] * 16
+    sample = split.some(rows, EVENTS, 50)
+    assert sample.height == 48
+    assert sample.equals(split.some(rows, EVENTS, 50))
+    assert sample.group_by("session").len()["len"].to_list() == [3] * 16
     assert split.some(rows, EVENTS, 1_000).equals(rows)

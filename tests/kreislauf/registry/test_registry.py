@@ -140,8 +140,8 @@ def test_a_file_is_found_by_the_name_that_it_had_when_it_was_registered(tmp_path
     (tmp_path / "profile").write_text("what was learnt from")
     for key, name in (("before", "known"), ("now", "training_profile")):
         version = register(tmp_path / key, key, files={name: tmp_path / "profile"})
-        found = registry.artifact(version, "training_profile")
-        assert found.read_text() == "what was learnt from"
+        path = registry.artifact(version, "training_profile")
+        assert path.read_text() == "what was learnt from"
     with pytest.raises(registry.RegistryError, match="has no file training_profile: it was"):
         registry.artifact(register(tmp_path / "c", "c"), "training_profile")
 
