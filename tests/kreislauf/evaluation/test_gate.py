@@ -44,11 +44,17 @@ def baseline(**changed) -> Scores:
 
 
 def judged(
-    one: Scores | None = None, other: Scores | None = None, table: Scores | None = None, **policy
+    challenger_scores: Scores | None = None,
+    champion_scores: Scores | None = None,
+    baseline_scores: Scores | None = None,
+    **policy,
 ) -> Decision:
     """A better challenger, an honest champion and a weak baseline, unless said otherwise."""
     return decide(
-        one or better(), other or champion(), table or baseline(), POLICY.model_copy(update=policy)
+        challenger_scores or better(),
+        champion_scores or champion(),
+        baseline_scores or baseline(),
+        POLICY.model_copy(update=policy),
     )
 
 
@@ -109,17 +115,19 @@ def test_a_challenger_that_may_be_a_little_worse_is_promoted_where_the_policy_sa
     assert judged(superiority_margin=0.2).outcome != "promote"
 
 
-def shuffled(one: Scores) -> Scores:
-    order = np.random.default_rng(0).permutation(len(one.values))
+def shuffled(original: Scores) -> Scores:
+    order = np.random.default_rng(0).permutation(len(original.values))
     return replace(
-        one,
-        values=one.values[order],
-        holdout=replace(one.holdout, groups=one.holdout.groups[order]),
+        original,
+        values=original.values[order],
+        holdout=replace(original.holdout, groups=original.holdout.groups[order]),
     )
 
 
-def spoilt(one: Scores, value: float) -> Scores:
-    return replace(one, values=np.where(np.arange(len(one.values)) == 5, value, one.values))
+def spoilt(original: Scores, value: float) -> Scores:
+    return replace(
+        original, values=np.where(np.arange(len(original.values)) == 5, value, original.values)
+    )
 
 
 def collapsed() -> Scores:
@@ -137,96 +145,108 @@ def sure(share: float) -> np.ndarray:
 # promote.
 FAULTS = {
     "the challenger learnt from the hold-out": (
-        {"one": better(trained_until=START + 1)},
+        {"challenger_scores": better(trained_until=START + 1)},
         "challenger was trained on",
     ),
     "the champion learnt from the hold-out": (
-        {"other": champion(trained_until=START + 1)},
+        {"champion_scores": champion(trained_until=START + 1)},
         "champion was trained on",
     ),
     "the baseline learnt from the hold-out": (
-        {"table": baseline(trained_until=10**13)},
+        {"baseline_scores": baseline(trained_until=10**13)},
         "baseline was trained on",
     ),
     "the champion's scores are of an older hold-out": (
-        {"other": champion(holdout=holdout(digest="last week's"))},
+        {"champion_scores": champion(holdout=holdout(digest="last week's"))},
         "champion answered a different hold-out",
     ),
     "the baseline's scores are of another hold-out": (
-        {"table": baseline(holdout=holdout(digest="another"))},
+        {"baseline_scores": baseline(holdout=holdout(digest="another"))},
         "baseline answered a different hold-out",
     ),
     "the champion's scores are shuffled": (
-        {"other": shuffled(champion())},
+        {"champion_scores": shuffled(champion())},
         "champion answered a different hold-out",
     ),
     "scores are missing": (
-        {"other": champion(values=np.ones(11_999))},
+        {"champion_scores": champion(values=np.ones(11_999))},
         r"champion has scores of shape \(11999,\)",
     ),
     "scores have a column too many": (
-        {"one": better(values=np.ones((12_000, 2)))},
+        {"challenger_scores": better(values=np.ones((12_000, 2)))},
         r"shape \(12000, 2\) for 12000",
     ),
     "a score is no number": (
-        {"one": spoilt(better(), np.nan)},
+        {"challenger_scores": spoilt(better(), np.nan)},
         "1 scores of the challenger are not numbers",
     ),
     "all of the champion's scores are no numbers": (
-        {"other": champion(values=np.full(12_000, np.nan))},
+        {"champion_scores": champion(values=np.full(12_000, np.nan))},
         "12000 scores of the champion are not numbers",
     ),
     "a score is infinite": (
-        {"one": spoilt(better(), np.inf)},
+        {"challenger_scores": spoilt(better(), np.inf)},
         "1 scores of the challenger are not numbers",
     ),
     "the baseline's score is no number": (
-        {"table": spoilt(baseline(), -np.inf)},
+        {"baseline_scores": spoilt(baseline(), -np.inf)},
         "of the baseline are not numbers",
     ),
-    "the metrics differ": ({"other": champion(metric="mrr@20")}, "champion was scored by mrr@20"),
+    "the metrics differ": (
+        {"champion_scores": champion(metric="mrr@20")},
+        "champion was scored by mrr@20",
+    ),
     "the challenger is the champion": (
-        {"other": better()},
+        {"champion_scores": better()},
         "challenger is the champion, version 8",
     ),
     "the champion was registered again": (
-        {"one": champion(version=8), "other": champion()},
+        {"challenger_scores": champion(version=8), "champion_scores": champion()},
         "the same file as the champion, version 7",
     ),
-    "the arguments are swapped": ({"one": champion(), "other": better()}, "are they swapped"),
+    "the arguments are swapped": (
+        {"challenger_scores": champion(), "champion_scores": better()},
+        "are they swapped",
+    ),
     "an old version is judged as if it were new": (
-        {"one": better(version=3)},
+        {"challenger_scores": better(version=3)},
         "no later than the champion, version 7",
     ),
     "the challenger was never registered": (
-        {"one": better(version=None)},
+        {"challenger_scores": better(version=None)},
         "no later than the champion",
     ),
     "a slice collapses": (
-        {"one": collapsed()},
+        {"challenger_scores": collapsed()},
         r"loses more than 0.01 where length long \(300 groups\): -0\.\d+",
     ),
-    "the baseline is better": ({"table": scores(0.6, 5)}, "worse than the trivial baseline"),
+    "the baseline is better": (
+        {"baseline_scores": scores(0.6, 5)},
+        "worse than the trivial baseline",
+    ),
     "the challenger is slow": (
-        {"one": better(cost=replace(COST, p95_ms=80.0))},
+        {"challenger_scores": better(cost=replace(COST, p95_ms=80.0))},
         "p95 is 80.0 ms; 25 ms are allowed",
     ),
-    "its time is no number": ({"one": better(cost=replace(COST, p95_ms=np.nan))}, "p95 is nan ms"),
+    "its time is no number": (
+        {"challenger_scores": better(cost=replace(COST, p95_ms=np.nan))},
+        "p95 is nan ms",
+    ),
     "the challenger is huge": (
-        {"one": better(cost=replace(COST, megabytes=9e3))},
+        {"challenger_scores": better(cost=replace(COST, megabytes=9e3))},
         "9000.0 MB; 2000 MB are allowed",
     ),
-    "nobody measured what it costs": ({"one": better(cost=None)}, "was not measured"),
+    "nobody measured what it costs": ({"challenger_scores": better(cost=None)}, "was not measured"),
     "it always answers the same": (
-        {"one": better(cost=replace(COST, coverage=0.01))},
+        {"challenger_scores": better(cost=replace(COST, coverage=0.01))},
         "1.0% of the catalogue; 20.0%",
     ),
     "it is too sure of itself": (
-        {"one": better(probabilities=sure(0.9))},
+        {"challenger_scores": better(probabilities=sure(0.9))},
         r"off by 0\.\d+ on average; 0.05 is",
     ),
     "its probabilities are none": (
-        {"one": better(probabilities=sure(1.2))},
+        {"challenger_scores": better(probabilities=sure(1.2))},
         "off by nan on average",
     ),
     "there are too few sessions": (
@@ -240,8 +260,11 @@ FAULTS = {
 def test_what_would_fool_the_gate_is_refused_with_its_reason(fault: str):
     change, says = FAULTS[fault]
     if fault == "a slice collapses":
-        asked = change["one"].holdout
-        change = change | {"other": champion(holdout=asked), "table": baseline(holdout=asked)}
+        asked = change["challenger_scores"].holdout
+        change = change | {
+            "champion_scores": champion(holdout=asked),
+            "baseline_scores": baseline(holdout=asked),
+        }
     decision = judged(**change)
     assert decision.outcome == "refuse"
     with pytest.raises(AssertionError, match=says):

@@ -64,10 +64,10 @@ def test_too_little_history_is_said_plainly():
 
 
 def test_halves_share_no_session_and_see_the_same_times():
-    one, other = split.halves(shop(days=4, per_day=10), EVENTS)
-    assert not set(one["session"]) & set(other["session"])
-    assert one.height == other.height == 60
-    assert abs(one["ts"].mean() - other["ts"].mean()) < DAY / 5
+    first, second = split.halves(shop(days=4, per_day=10), EVENTS)
+    assert not set(first["session"]) & set(second["session"])
+    assert first.height == second.height == 60
+    assert abs(first["ts"].mean() - second["ts"].mean()) < DAY / 5
 
 
 def test_some_are_whole_sessions_and_always_the_same():

@@ -26,18 +26,18 @@ def frame(rows: int, shift: float, seed: int) -> pl.DataFrame:
 
 
 def test_equal_data_does_not_drift(tmp_path):
-    found = drift.compare(frame(5000, 0, 1), frame(3000, 0, 2), tmp_path / "drift.html")
-    assert max(found.values.values()) < drift.THRESHOLD
-    assert set(found.values) == {"length", "share"}
-    assert found.report.stat().st_size > 100_000
+    comparison = drift.compare(frame(5000, 0, 1), frame(3000, 0, 2), tmp_path / "drift.html")
+    assert max(comparison.values.values()) < drift.THRESHOLD
+    assert set(comparison.values) == {"length", "share"}
+    assert comparison.report.stat().st_size > 100_000
 
 
 def test_a_moved_column_is_named(tmp_path):
-    found = drift.compare(frame(5000, 3, 1), frame(3000, 0, 2), tmp_path / "drift.html")
-    assert [name for name, psi in found.values.items() if psi >= drift.THRESHOLD] == ["length"]
+    comparison = drift.compare(frame(5000, 3, 1), frame(3000, 0, 2), tmp_path / "drift.html")
+    assert [name for name, psi in comparison.values.items() if psi >= drift.THRESHOLD] == ["length"]
 
 
-def test_a_missing_column_is_an_error_and_not_a_quiet_gap(tmp_path):
+def test_a_missing_column_is_an_error_and_not_a_silent_gap(tmp_path):
     with pytest.raises(ValueError, match="the reference"):
         drift.compare(frame(100, 0, 1).drop("share"), frame(100, 0, 2), tmp_path / "drift.html")
 
@@ -46,19 +46,21 @@ def test_limits_keep_the_rate_of_false_alarms_that_they_state():
     rng, false, runs = np.random.default_rng(0), 0, 4_000
     for _ in range(runs):
         drawn = rng.normal(5, 2, (3, 9))
-        found = compare(
+        signals = compare(
             dict(zip("abc", drawn[:, 0], strict=True)),
             dict(zip("abc", drawn[:, 1:].tolist(), strict=True)),
         )
-        false += any(signal.alarm for signal in found.values())
+        false += any(signal.alarm for signal in signals.values())
     assert 0 < false < runs * FALSE_ALARM_RATE * 1.6
 
 
 def test_a_shift_beyond_the_limit_is_an_alarm_and_what_has_no_past_is_left_out():
-    usual = [0.078, 0.079, 0.077, 0.078, 0.080, 0.076]
-    found = compare({"carts_share": 0.128, "new": 1.0}, {"carts_share": usual, "new": [1.0] * 4})
-    assert [s.name for s in found.values() if s.alarm] == ["carts_share"]
-    assert found["carts_share"].windows == 6
+    history = [0.078, 0.079, 0.077, 0.078, 0.080, 0.076]
+    signals = compare(
+        {"carts_share": 0.128, "new": 1.0}, {"carts_share": history, "new": [1.0] * 4}
+    )
+    assert [s.name for s in signals.values() if s.alarm] == ["carts_share"]
+    assert signals["carts_share"].windows == 6
     constant = compare({"carts_share": 0.0}, {"carts_share": [0.0] * 6})["carts_share"]
     assert not constant.alarm
     assert compare({"carts_share": 0.001}, {"carts_share": [0.0] * 6})["carts_share"].alarm
@@ -99,7 +101,7 @@ CALM = {
     {
         "nothing": ({}, "stable"),
         "only the live model fell": ({"live": 0.30, "worst": 0.5}, "concept drift"),
-        "learning anew is worth it": ({"live": 0.48, "gain": 0.030}, "concept drift"),
+        "retraining is worth it": ({"live": 0.48, "gain": 0.030}, "concept drift"),
         "it is not": ({"live": 0.48, "gain": 0.009}, "stable"),
         "all fell, and learning does not help": (
             {"live": 0.3, "refit": 0.2, "refit_tail": 0.2, "gain": 0.01},
@@ -137,23 +139,23 @@ def test_each_pattern_has_its_diagnosis(seen, verdict):
         worst_stretch=s["worst"],
         new_label_shares=s["new"],
     )
-    usual = {
+    readings = {
         "top_label": (np.log(s["top"]), np.log(0.01), 0.4),
         "volume": (s["volume"], 6.0, 0.1),
         "label_correlation": (s["label_correlation"], 0.9, 0.2),
     }
-    data = {name: signal(name, *told) for name, told in usual.items()}
-    found = judge(data, quality, min_gain=0.01)
-    assert found.verdict == verdict
-    assert found.noise_only == (verdict == "data fault" and s["refit"] < 0.35)
-    assert all(sentence.endswith((".", "?")) for sentence in found.evidence)
+    data = {name: signal(name, *reading) for name, reading in readings.items()}
+    diagnosis = judge(data, quality, min_gain=0.01)
+    assert diagnosis.verdict == verdict
+    assert diagnosis.noise_only == (verdict == "data fault" and s["refit"] < 0.35)
+    assert all(sentence.endswith((".", "?")) for sentence in diagnosis.evidence)
 
 
 def test_what_is_not_defined_is_no_signal():
     past = {"refit_tail": [0.4, 0.41, 0.39, 0.4, float("nan"), 0.4], "refit": [0.4] * 6}
-    found = compare({"refit_tail": 0.4, "refit": float("nan")}, past)
-    assert list(found) == ["refit_tail"]
-    assert found["refit_tail"].windows == 5
+    signals = compare({"refit_tail": 0.4, "refit": float("nan")}, past)
+    assert list(signals) == ["refit_tail"]
+    assert signals["refit_tail"].windows == 5
 
 
 HOUR = 3_600_000
@@ -182,78 +184,78 @@ START = 1_767_225_600_000
 def test_a_window_is_counted_whole_and_sampled_in_whole_groups(monkeypatch):
     monkeypatch.setattr(window, "SAMPLE_ROWS", 300)
     rows = visits(4)
-    known = SPEC.training_profile(rows.filter(pl.col("aid") < 40).lazy()).collect()
-    found = window.read_window(
-        SPEC, window.TrustedRows.of(SPEC.table, rows), known, START + DAY, START + 3 * DAY - 1
+    profile = SPEC.training_profile(rows.filter(pl.col("aid") < 40).lazy()).collect()
+    contents = window.read_window(
+        SPEC, window.TrustedRows.of(SPEC.table, rows), profile, START + DAY, START + 3 * DAY - 1
     )
-    assert found.groups == 480
-    assert found.statistics["rows_per_group"] == 2
-    assert found.statistics["volume"] == pytest.approx(np.log(240))
-    assert found.statistics["unseen"] == pytest.approx(0.2, abs=0.01)
-    assert 0 < found.sample.height < 600
-    assert found.sample.group_by("session").len()["len"].unique().to_list() == [2]
-    assert found.sample["ts"].is_between(START + DAY, START + 3 * DAY - 1).all()
+    assert contents.groups == 480
+    assert contents.statistics["rows_per_group"] == 2
+    assert contents.statistics["volume"] == pytest.approx(np.log(240))
+    assert contents.statistics["unseen"] == pytest.approx(0.2, abs=0.01)
+    assert 0 < contents.sample.height < 600
+    assert contents.sample.group_by("session").len()["len"].unique().to_list() == [2]
+    assert contents.sample["ts"].is_between(START + DAY, START + 3 * DAY - 1).all()
 
 
 def test_a_group_that_began_before_the_window_is_not_in_its_sample():
     rows = visits(2).with_columns(
         session=pl.when(pl.col("session") == 240).then(239).otherwise("session")
     )
-    known = SPEC.training_profile(rows.lazy()).collect()
-    found = window.read_window(
-        SPEC, window.TrustedRows.of(SPEC.table, rows), known, START + DAY, START + 2 * DAY - 1
+    profile = SPEC.training_profile(rows.lazy()).collect()
+    contents = window.read_window(
+        SPEC, window.TrustedRows.of(SPEC.table, rows), profile, START + DAY, START + 2 * DAY - 1
     )
-    assert found.groups == 240
-    assert set(found.sample["session"]) == set(range(241, 480))
+    assert contents.groups == 240
+    assert set(contents.sample["session"]) == set(range(241, 480))
 
 
 def test_groups_of_a_large_window_are_counted_in_some_of_them(monkeypatch):
     rows = visits(4, a_day=5_000)
-    known = SPEC.training_profile(rows.lazy()).collect()
+    profile = SPEC.training_profile(rows.lazy()).collect()
     look = functools.partial(
         window.read_window,
         SPEC,
         window.TrustedRows.of(SPEC.table, rows),
-        known,
+        profile,
         START,
         START + 4 * DAY - 1,
     )
     assert look().groups == 20_000
     monkeypatch.setattr(window, "COUNTED_ROWS", 10_000)
-    found = look()
-    assert found.groups != 20_000
-    assert found.groups == pytest.approx(20_000, rel=0.05)
-    assert found.statistics["volume"] == pytest.approx(np.log(5_000), abs=0.05)
-    assert found.statistics["rows_per_group"] == pytest.approx(2, rel=0.05)
+    contents = look()
+    assert contents.groups != 20_000
+    assert contents.groups == pytest.approx(20_000, rel=0.05)
+    assert contents.statistics["volume"] == pytest.approx(np.log(5_000), abs=0.05)
+    assert contents.statistics["rows_per_group"] == pytest.approx(2, rel=0.05)
 
 
 def test_a_night_is_not_taken_for_fewer_visitors():
     by_day = visits(6).filter(pl.col("ts") % DAY >= 12 * HOUR)
-    known = SPEC.training_profile(by_day.lazy()).collect()
+    profile = SPEC.training_profile(by_day.lazy()).collect()
     trusted = window.TrustedRows.of(SPEC.table, by_day)
     for days in (1, 1.5, 3.5):
         end = START + 6 * DAY - 1 - 12 * HOUR
-        found = window.read_window(SPEC, trusted, known, end + 1 - int(days * DAY), end)
-        assert found.statistics["volume"] == pytest.approx(np.log(120))
-    found = window.read_window(SPEC, trusted, known, START + DAY, START + DAY + 14 * HOUR)
-    assert found.groups == 21
-    assert not {"volume", "silence"} & set(found.statistics)
+        contents = window.read_window(SPEC, trusted, profile, end + 1 - int(days * DAY), end)
+        assert contents.statistics["volume"] == pytest.approx(np.log(120))
+    contents = window.read_window(SPEC, trusted, profile, START + DAY, START + DAY + 14 * HOUR)
+    assert contents.groups == 21
+    assert not {"volume", "silence"} & set(contents.statistics)
 
 
-def test_silence_is_told_and_what_was_left_out_is_none():
+def test_silence_is_measured_and_an_excluded_interval_is_none():
     rows = visits(4).filter(~pl.col("ts").is_between(START + DAY, START + DAY + 10 * HOUR - 1))
-    known = SPEC.training_profile(rows.lazy()).collect()
+    profile = SPEC.training_profile(rows.lazy()).collect()
     gap = (START + DAY, START + DAY + 10 * HOUR - 1)
     for without, hours, volume in (((), 10, 1 - 10 / 96), ((gap,), 3, 1)):
         trusted = dataclasses.replace(window.TrustedRows.of(SPEC.table, rows), excluded=without)
-        found = window.read_window(SPEC, trusted, known, START, START + 4 * DAY - 1)
-        assert found.statistics["silence"] == hours
-        assert found.statistics["volume"] == pytest.approx(np.log(240 * volume))
+        contents = window.read_window(SPEC, trusted, profile, START, START + 4 * DAY - 1)
+        assert contents.statistics["silence"] == hours
+        assert contents.statistics["volume"] == pytest.approx(np.log(240 * volume))
 
 
 def test_what_is_lost_is_counted_once_and_from_the_last_training_on():
     loss = {1: 0.02, 2: 0.5, 3: 0.1, 4: 0.3}
-    noted = [
+    loss_rows = [
         (1, 6 * DAY, 1, "stable", "regret"),
         (3 * DAY, 7 * DAY, 2, "stable", "regret"),
         (6 * DAY + 1, 8 * DAY, 3, "concept drift", "regret"),
@@ -262,7 +264,8 @@ def test_what_is_lost_is_counted_once_and_from_the_last_training_on():
         (1, 6 * DAY, 2, "calibration", "regret"),
     ]
     rows = [
-        ("m", 1, start, end, verdict, signal, loss[n]) for start, end, n, verdict, signal in noted
+        ("m", 1, start, end, verdict, signal, loss[n])
+        for start, end, n, verdict, signal in loss_rows
     ]
     rows += [
         ("m", 2, 1, 8 * DAY, "stable", "regret", 1.0),
@@ -271,7 +274,7 @@ def test_what_is_lost_is_counted_once_and_from_the_last_training_on():
     table = pl.DataFrame(
         rows, ["model", "version", "start", "end", "verdict", "signal", "value"], orient="row"
     )
-    for since, windows, gone in (
+    for since, windows, expected in (
         (0, [0.1, 0.02], 0.32),
         (4 * DAY, [0.1, 0.02], 0.24),
         (6 * DAY, [0.1], 0.2),
@@ -280,7 +283,7 @@ def test_what_is_lost_is_counted_once_and_from_the_last_training_on():
             table, "m", 1, since, (6 * DAY + 1, 8 * DAY, "concept drift", 0.1)
         )
         assert seen["regret"].to_list() == windows
-        assert regret.accumulated_regret(seen, since) == pytest.approx(gone)
+        assert regret.accumulated_regret(seen, since) == pytest.approx(expected)
     for before in ((1, DAY, "stable", -0.4), (1, DAY, "data fault", 0.4)):
         rows = [(DAY + 1, 2 * DAY, "concept drift", 0.1), before]
         assert regret.accumulated_regret(
@@ -291,11 +294,11 @@ def test_what_is_lost_is_counted_once_and_from_the_last_training_on():
 def test_the_newest_rows_are_read_from_as_few_days_as_have_enough(monkeypatch):
     monkeypatch.setattr(calibration, "LEARN_ROWS", 1_000)
     rows = visits(30)
-    found = calibration.newest_rows(
+    newest = calibration.newest_rows(
         SPEC, window.TrustedRows.of(SPEC.table, rows), START, START + 30 * DAY - 1
     )
-    assert found["ts"].min() >= START + 26 * DAY
-    assert 500 < found.height <= 1_920
+    assert newest["ts"].min() >= START + 26 * DAY
+    assert 500 < newest.height <= 1_920
     assert (
         calibration.newest_rows(
             SPEC, window.TrustedRows.of(SPEC.table, rows[:400]), START, START + DAY
@@ -304,18 +307,18 @@ def test_the_newest_rows_are_read_from_as_few_days_as_have_enough(monkeypatch):
     )
 
 
-def test_the_parts_of_a_window_follow_the_order_in_which_groups_began():
+def test_the_stretches_of_a_window_follow_the_order_in_which_groups_began():
     began = pl.DataFrame({"session": np.arange(400)[::-1], "ts": START + np.arange(400)})
     groups = np.repeat(np.arange(400), 2)
-    found = stretch_means(np.where(groups >= 350, 0.0, 1.0), groups, began)
-    assert found == [(START + 50 * i, float(i > 0)) for i in range(8)]
+    means = stretch_means(np.where(groups >= 350, 0.0, 1.0), groups, began)
+    assert means == [(START + 50 * i, float(i > 0)) for i in range(8)]
     assert stretch_means(np.ones(10), np.arange(10), began.head(10)) == [], (
-        "a part of few groups says nothing"
+        "a stretch of few groups says nothing"
     )
 
 
-def test_only_the_faulty_part_of_a_window_and_what_is_beside_it_is_distrusted():
-    def told(*means: float) -> tuple[int, int]:
+def test_only_the_faulty_stretch_of_a_window_and_its_neighbours_are_excluded():
+    def interval_of(*means: float) -> tuple[int, int]:
         return fault_interval(
             [(100 * i, mean) for i, mean in enumerate(means)],
             mean=0.5,
@@ -324,14 +327,14 @@ def test_only_the_faulty_part_of_a_window_and_what_is_beside_it_is_distrusted():
             end=799,
         )
 
-    assert told(0.5, 0.5, 0.5, 0.5, 0.2, 0.2, 0.5, 0.5) == (300, 699)
-    assert told(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.2) == (600, 799)
-    assert told(0.2, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5) == (0, 199)
-    assert told(0.2, 0.22, 0.21, 0.2, 0.2, 0.2, 0.2, 0.2) == (0, 799)
-    assert told() == told(0.2) == (0, 799)
+    assert interval_of(0.5, 0.5, 0.5, 0.5, 0.2, 0.2, 0.5, 0.5) == (300, 699)
+    assert interval_of(0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.2) == (600, 799)
+    assert interval_of(0.2, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5) == (0, 199)
+    assert interval_of(0.2, 0.22, 0.21, 0.2, 0.2, 0.2, 0.2, 0.2) == (0, 799)
+    assert interval_of() == interval_of(0.2) == (0, 799)
 
 
-def test_how_alike_two_samples_are():
+def test_the_frequency_correlation_of_two_samples():
     then = np.repeat([1, 2, 3, 4], [40, 30, 20, 10])
     assert frequency_correlation(np.repeat([1, 2, 3, 4], [4, 3, 2, 1]), then, 0) == pytest.approx(1)
     assert frequency_correlation(np.repeat([4, 3, 2, 1], [4, 3, 2, 1]), then, 0) == pytest.approx(

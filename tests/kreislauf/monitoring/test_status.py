@@ -12,11 +12,11 @@ from kreislauf.monitoring.policy import Action
 START = 1_700_000_000_000
 
 
-def test_the_newest_vitals_replace_the_older_and_no_release_is_touched(home):
+def test_the_newest_status_replaces_the_older_and_no_release_is_touched(home):
     assert status.read("tiny") is None
-    told = status.MonitorStatus(model="tiny", version=1, end=START, at=START, verdict="stable")
-    status.write(told)
-    newer = told.model_copy(
+    first = status.MonitorStatus(model="tiny", version=1, end=START, at=START, verdict="stable")
+    status.write(first)
+    newer = first.model_copy(
         update={"signals": {"live": status.SignalStatus(value=0.5, mean=0.4, tolerance=0.2)}}
     )
     status.write(newer)
@@ -24,14 +24,14 @@ def test_the_newest_vitals_replace_the_older_and_no_release_is_touched(home):
     assert [path.name for path in (home / "releases" / "tiny").iterdir()] == ["monitor.json"]
 
 
-def test_vitals_on_s3(s3, monkeypatch):
+def test_a_status_on_s3(s3, monkeypatch):
     monkeypatch.setenv("KREISLAUF_RELEASES", "s3://shop/releases")
-    told = status.MonitorStatus(model="tiny", version=1, end=START, at=START, verdict="stable")
-    status.write(told)
-    assert status.read("tiny") == told
+    first = status.MonitorStatus(model="tiny", version=1, end=START, at=START, verdict="stable")
+    status.write(first)
+    assert status.read("tiny") == first
 
 
-def test_alarms_that_asked_are_settled_by_the_training_that_saw_them():
+def test_alarms_that_asked_are_resolved_by_the_training_that_saw_them():
     about = {"model": "tiny", "version": 1, "groups": 9, "verdict": "concept drift"}
     for day, event in ((1, "drift"), (2, None), (3, "decay")):
         finding = Finding(start=START, end=START + day, reason="It did.", **about)
@@ -39,8 +39,8 @@ def test_alarms_that_asked_are_settled_by_the_training_that_saw_them():
     alarms.resolve("other", START + 9, "Trained.")
     for _ in range(2):
         alarms.resolve("tiny", START + 2, "Trained.")
-    found = journal.read(tables.ALARMS).sort("end", "action")
-    assert found.select(pl.col("end") - START, "action").rows() == [
+    rows = journal.read(tables.ALARMS).sort("end", "action")
+    assert rows.select(pl.col("end") - START, "action").rows() == [
         (1, "Something."), (1, "Trained."), (2, "Something."), (3, "Something."),
     ]  # fmt: skip
 
@@ -69,20 +69,20 @@ def answers(count: int, clicked: int) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def test_each_answer_gets_what_became_of_it_once():
     shown, done = answers(100, 40)
-    found = feedback.join_feedback(shown.lazy(), done.lazy()).sort("ts")
-    assert found.height == 100
-    assert found["click"].to_list() == [True] * 40 + [False] * 60
-    assert found["order"].to_list() == found["click"].to_list()
-    assert not found["cart"].any()
-    told = feedback.clicks_by_variant(found, START)
-    assert [row[:3] for row in told] == [(1, "champion", 50), (2, "challenger", 50)]
-    assert told[0][3].mean == pytest.approx(0.4)
-    assert told[0][3].low < 0.4 < told[0][3].high
+    reactions = feedback.join_feedback(shown.lazy(), done.lazy()).sort("ts")
+    assert reactions.height == 100
+    assert reactions["click"].to_list() == [True] * 40 + [False] * 60
+    assert reactions["order"].to_list() == reactions["click"].to_list()
+    assert not reactions["cart"].any()
+    clicks = feedback.clicks_by_variant(reactions, START)
+    assert [row[:3] for row in clicks] == [(1, "champion", 50), (2, "challenger", 50)]
+    assert clicks[0][3].mean == pytest.approx(0.4)
+    assert clicks[0][3].low < 0.4 < clicks[0][3].high
 
 
 def test_of_many_answers_those_of_whole_users_are_joined(monkeypatch):
     monkeypatch.setattr(feedback, "SAMPLE", 1_000)
     shown, done = answers(4_000, 400)
-    found = feedback.join_feedback(shown.lazy(), done.lazy())
-    assert 700 < found.height < 1_300
-    assert found.group_by("user").len()["len"].unique().to_list() == [2]
+    reactions = feedback.join_feedback(shown.lazy(), done.lazy())
+    assert 700 < reactions.height < 1_300
+    assert reactions.group_by("user").len()["len"].unique().to_list() == [2]
