@@ -34,7 +34,7 @@ def monitor(
         out_of: Windows of which `confirmations` must agree.
         min_gain: Smallest gain of the metric that is worth a training; by default the policy's
             `decay`.
-        retraining_cost: What a training costs, as points of the metric times days: 0.25 is 0.025
+        retraining_cost: What a training costs, as the metric times days: 0.25 is 0.025
             for ten days. The regret since the last training has to reach it.
         worth: Former name of `min_gain`, for deployments that still have it.
         cost: Former name of `retraining_cost`.

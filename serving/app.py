@@ -1,4 +1,4 @@
-"""The gateway over HTTP: `python -m serving.app` (or `make gateway`), its API described at `/docs`.
+"""The gateway over HTTP: `python -m serving.app`, its API described at `/docs`.
 
 The environment says where the models, Triton and the spool are (`kreislauf/settings.py`). Beyond
 loopback it wants a token, which every request then has to bring as `Authorization: Bearer ...`;

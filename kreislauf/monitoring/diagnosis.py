@@ -162,7 +162,8 @@ def judge(data: Mapping[str, Signal], quality: WindowQuality, min_gain: float) -
             f"A refit would gain {quality.gain.mean:+.4f}, so this is no reason for a training."
         )
         return Diagnosis(verdict="covariate shift", evidence=[*alarms, reason])
-    return Diagnosis(verdict="stable", evidence=["Every signal is within its tolerance."])
+    calm = "No signal of the data is beyond its tolerance, and a training would not pay."
+    return Diagnosis(verdict="stable", evidence=[calm])
 
 
 def semantic_change_evidence(data: Mapping[str, Signal], quality: WindowQuality) -> list[str]:

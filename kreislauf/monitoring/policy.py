@@ -12,7 +12,7 @@ from kreislauf.monitoring.finding import Finding
 from models.spec import Policy
 
 RETRAINING_COST = 0.25
-"""Default cost of a training, in points of the metric times days; benchmarks/frequency.py has what
+"""Default cost of a training, in the metric times days; benchmarks/frequency.py has what
 others come to."""
 ASKED = "A retraining is asked for."
 LOOK = "Somebody should look at it; trainings still learn from it."
@@ -31,7 +31,7 @@ class Settings(BaseModel):
     )
     out_of: int = Field(1, description="Windows of which `confirmations` must agree.")
     retraining_cost: float = Field(
-        RETRAINING_COST, description="Cost of a training, in points of the metric times days."
+        RETRAINING_COST, description="Cost of a training, in the metric times days."
     )
 
     @classmethod
@@ -61,7 +61,7 @@ class Standing(BaseModel):
         [], description="Verdicts of windows that do not overlap, this one first."
     )
     accumulated_regret: float = Field(
-        0.0, description="Regret of these windows, in points of the metric times days."
+        0.0, description="Regret of these windows, in the metric times days."
     )
     fault_reported: bool = Field(
         False, description="Whether somebody was asked to look at an overlapping window."

@@ -42,7 +42,7 @@ def non_overlapping(
 
 
 def accumulated_regret(windows: pl.DataFrame, since: int) -> float:
-    """Regret of windows side by side after `since` (ms), in points of the metric times days.
+    """Regret of windows side by side after `since` (ms), in the metric times days.
 
     Windows without regret do not count against the others. A data fault says nothing about the
     model, so its window counts nothing.
