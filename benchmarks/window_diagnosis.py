@@ -8,7 +8,7 @@ import polars as pl
 from kreislauf.monitoring import calibration, measurement
 from kreislauf.monitoring.diagnosis import Diagnosis, diagnose
 from kreislauf.monitoring.measurement import Measurement
-from kreislauf.monitoring.probe import Probe
+from kreislauf.monitoring.probe import Probe, gain_of_keeping
 from kreislauf.monitoring.window import TrustedRows, Window, read_window
 
 
@@ -91,5 +91,5 @@ def diagnose_sample(
     )
     diagnosis = diagnose(measured, measurement.compare(measured), min_gain)
     if diagnosis.noise_only:
-        diagnosis = diagnosis.keeping_window(probe.gain_of_keeping(window, before))
+        diagnosis = diagnosis.keeping_window(gain_of_keeping(probe.model_type, window, before))
     return DiagnosedWindow(window, values, measured, diagnosis)

@@ -52,6 +52,8 @@ def monitor(
     given: dict = {"confirmations": confirmations, "out_of": out_of}
     given |= {"min_gain": min_gain, "retraining_cost": retraining_cost}
     former = {"worth": worth, "cost": cost, "needed": needed, "of": of}
+    for warning in renamed.warnings(former):
+        get_run_logger().warning(warning)
     settings = policy.Settings.of(spec.load(model).policy, renamed.parameters(given, former))
     live = releases.current(model)
     if live is None:

@@ -24,7 +24,7 @@ from kreislauf.monitoring import (
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.measurement import Measurement
 from kreislauf.monitoring.policy import Action
-from kreislauf.monitoring.probe import Probe
+from kreislauf.monitoring.probe import Probe, gain_of_keeping
 from kreislauf.monitoring.window import Window, read_window
 from kreislauf.pages import monitor as pages
 from models import spec
@@ -49,7 +49,7 @@ def measure(model: str, version: int, window_days: float) -> Measurement:
         probe = inputs.probe_of(model_type, champion, rows, Path(folder))
         with lake.reading(model_type.table):
             window = read_window(model_type, rows, probe.profile, start, end)
-        head = measurement.begin(model, version, probe, window)
+        head = measurement.begin(model, version, probe, rows, window)
         if head.shortage:
             return head
         history = calibration.recorded_history(model, version, start, end)
@@ -60,7 +60,9 @@ def measure(model: str, version: int, window_days: float) -> Measurement:
                 for earlier, profile, usual_rows in calibration.calibration_windows(
                     model_type, rows, *learnt, end - start + 1
                 ):
-                    calibrated.append((earlier, probe.signals(earlier, profile, usual_rows)))
+                    numbers = probe.signals(earlier, profile, usual_rows)
+                    numbers[calibration.SAMPLE_SIZE] = float(earlier.sample.height)
+                    calibrated.append((earlier.start, earlier.end, numbers))
             calibration.record(model, version, end - start + 1, calibrated)
             history = calibration.recorded_history(model, version, start, end)
         heights = history.get(calibration.SAMPLE_SIZE, [])
@@ -90,22 +92,21 @@ def measure_keeping(measurement: Measurement) -> Interval:
     """Gain of a baseline by learning from the measured window, over one that leaves it out."""
     model_type = spec.load(measurement.model)
     champion = registry.get(measurement.model, measurement.version)
-    rows = inputs.trusted_rows(model_type)
+    profile = pl.read_parquet(registry.artifact(champion, "training_profile"))
+    rows = inputs.trusted_rows(model_type, measurement.table_version, measurement.excluded)
     first = champion.lineage.start
     start = measurement.start
-    with tempfile.TemporaryDirectory() as folder:
-        probe = inputs.probe_of(model_type, champion, rows, Path(folder))
-        with lake.reading(model_type.table):
-            window = read_window(model_type, rows, probe.profile, start, measurement.end)
-            before = calibration.newest_rows(model_type, rows, first, start - 1)
-        return probe.gain_of_keeping(window, before)
+    with lake.reading(model_type.table):
+        window = read_window(model_type, rows, profile, start, measurement.end)
+        before = calibration.newest_rows(model_type, rows, first, start - 1)
+    return gain_of_keeping(model_type, window, before)
 
 
 @task(task_run_name="record-{finding.model}-{finding.version}")
 def record(finding: Finding, measurement: Measurement, action: Action) -> None:
     """Store the window, show the page, write the status, and do what follows."""
     recording.record_window(finding, measurement)
-    if measurement.quality:
+    if finding.verdict != "not enough data":
         windows = tables.read(tables.WINDOWS).filter(pl.col("model") == finding.model)
         text = pages.page(finding, measurement, action, windows)
         key = f"monitor-{finding.model.replace('_', '-')}"

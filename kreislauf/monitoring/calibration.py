@@ -125,15 +125,13 @@ def recorded_history(model: str, version: int, start: int, end: int) -> dict[str
 
 
 def record(
-    model: str, version: int, length: int, calibrated: list[tuple[Window, dict[str, float]]]
+    model: str, version: int, length: int, calibrated: list[tuple[int, int, dict[str, float]]]
 ) -> None:
-    """Put calibration windows and their signals into the lake, once for each version and bin of
-    `length` (ms)."""
+    """Put calibration windows into the lake, once for each version and bin of `length` (ms):
+    beginning, end (ms) and signals of each."""
     frames = []
-    for window, signals in calibrated:
-        head = (model, version, window.start, window.end, length, "calibration")
-        sized = signals | {SAMPLE_SIZE: float(window.sample.height)}
-        frames.append(signal_rows(*head, sized))
+    for start, end, signals in calibrated:
+        frames.append(signal_rows(model, version, start, end, length, "calibration", signals))
     if frames:
         key = f"{model}/{version}/{length_bin(length)}"
         journal.append_once(tables.WINDOWS, key, pl.concat(frames))

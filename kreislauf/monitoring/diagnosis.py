@@ -100,7 +100,7 @@ class Diagnosis(BaseModel):
     def keeping_window(self, gain: Interval) -> "Diagnosis":
         """The same diagnosis, given the gain of a baseline by learning from the window all the
         same: if that is surely positive, nothing is left out."""
-        if gain.low <= 0:
+        if not gain.low > 0:  # NaN, too: nothing shows that the window is worth keeping.
             return self
         sentence = f"A baseline still gains {gain} by learning from it, so nothing is left out."
         return self.model_copy(update={"evidence": [*self.evidence, sentence], "fault": None})
@@ -187,9 +187,9 @@ def semantic_change_evidence(data: Mapping[str, Signal], quality: WindowQuality)
 def noise_evidence(quality: WindowQuality) -> list[str]:
     """Signs that there is less to learn from the window than from others."""
     loss = max(quality.loss, 0.0)
-    live_fell = quality.live.deviation < -1
+    live_held = quality.live.deviation > -1
     recovered = quality.gain.mean >= loss * MIN_RECOVERY
-    if not live_fell or not quality.refit_fell or recovered:
+    if live_held or not quality.refit_fell or recovered:
         return []
     return [
         f"The live model lost {loss:.4f}, and a baseline that is refitted on the window falls "

@@ -17,12 +17,19 @@ MIN_REJECTED_SHARE = 0.001
 """Share of rejected lines below which they count as none."""
 
 
-def trusted_rows(model_type: spec.ModelSpec) -> TrustedRows:
-    """The rows of the lake, as it is now, that can be trusted."""
+def trusted_rows(
+    model_type: spec.ModelSpec,
+    version: int | None = None,
+    excluded: list[tuple[int, int]] | None = None,
+) -> TrustedRows:
+    """The rows of a version of the table without the stretches `excluded` (ms, inclusive); by
+    default those of the lake as it is now."""
     table = model_type.table
-    excluded = exclusions.intervals(table.name)
+    if version is None:
+        version = lake.version(table)
+    if excluded is None:
+        excluded = exclusions.intervals(table.name)
     heights = lake.heights(table)
-    version = lake.version(table)
 
     def between(first: int | None, last: int) -> pl.LazyFrame:
         return lake.scan(table, version, start=first, end=last + 1, without=excluded)
@@ -33,7 +40,7 @@ def trusted_rows(model_type: spec.ModelSpec) -> TrustedRows:
             dates = dates.filter(pl.col("date") >= lake.date_of(pl.lit(first)))
         return int(dates["rows"].sum())
 
-    return TrustedRows(between, count, excluded)
+    return TrustedRows(between, count, excluded, version)
 
 
 def probe_of(

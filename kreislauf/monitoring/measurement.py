@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from kreislauf.evaluation.intervals import Interval, interval
 from kreislauf.monitoring import limits, statistics
 from kreislauf.monitoring.limits import Measured, Signal
-from kreislauf.monitoring.probe import REFIT, Probe, QualityMeasurement
-from kreislauf.monitoring.window import Window
+from kreislauf.monitoring.probe import REFIT, REFIT_TAIL, Probe, QualityMeasurement
+from kreislauf.monitoring.window import TrustedRows, Window
 
 
 class SliceQuality(BaseModel):
@@ -59,6 +59,10 @@ class Measurement(BaseModel):
     start: int = Field(description="Beginning of the window, ms since 1970 UTC.")
     end: int = Field(description="End of the window, ms since 1970 UTC, inclusive.")
     groups: int = Field(description="Number of groups in the window.")
+    table_version: int = Field(0, description="Version of the table that was read.")
+    excluded: list[tuple[int, int]] = Field(
+        [], description="Stretches (ms, inclusive) whose rows were left out."
+    )
     shortage: str = Field("", description="Why more could not be measured; empty if it was.")
     reference: Interval | None = Field(None, description="Metric of the version on its hold-out.")
     confidence: float = Field(0.95, description="Confidence level of `reference`.")
@@ -71,7 +75,7 @@ class Measurement(BaseModel):
     )
 
 
-def begin(model: str, version: int, probe: Probe, window: Window) -> Measurement:
+def begin(model: str, version: int, probe: Probe, rows: TrustedRows, window: Window) -> Measurement:
     """A measurement of which only the window is there, with a shortage if it holds too little."""
     model_type = probe.model_type
     measurement = Measurement(
@@ -81,6 +85,8 @@ def begin(model: str, version: int, probe: Probe, window: Window) -> Measurement
         start=window.start,
         end=window.end,
         groups=window.groups,
+        table_version=rows.table_version,
+        excluded=list(rows.excluded),
         confidence=model_type.policy.confidence,
     )
     began = window.sample[model_type.table.group].n_unique()
@@ -152,7 +158,8 @@ def compare(measurement: Measurement) -> dict[str, Signal]:
         measurement.confidence,
         refit,
     )
-    return {measurement.metric: live, **signals}
+    first = {name: signals.pop(name) for name in (REFIT, REFIT_TAIL) if name in signals}
+    return {measurement.metric: live, **first, **signals}
 
 
 def live_signal(

@@ -87,7 +87,10 @@ class Action(BaseModel):
 
 
 def standing(finding: Finding) -> Standing:
-    """Look up what earlier windows have said. Raises LakeError, RegistryError."""
+    """Look up what earlier windows have said, for a verdict that depends on it. Raises LakeError,
+    RegistryError."""
+    if finding.verdict not in ("concept drift", "data fault"):
+        return Standing()
     trained = registry.finished(finding.model)
     since = 0
     if trained:

@@ -155,7 +155,7 @@ class Probe:
         examples = self.model_type.examples(window.sample)
         scores = self._scores(self.onnx, examples)
         baseline_scores = self._scores(self.baseline, examples)
-        learnt, held = self._halves(window, examples)
+        learnt, held = _halves(self.model_type, window, examples)
         refit_scores = scoring.baseline_scores(
             self.model_type, pl.concat([before, learnt]), examples.take(held)
         )
@@ -166,19 +166,6 @@ class Probe:
         """Mean of the version's `scores` (n,) in the window, at the hold-out's mix of requests."""
         categories = self.request_categories(window.sample, self.profile)
         return statistics.standardised_mean(scores, categories, self.request_mix)
-
-    def gain_of_keeping(self, window: Window, before: pl.DataFrame) -> Interval:
-        """Gain of a baseline that learns from `before` and half of the window, on the other half.
-
-        It is compared with one that learns from `before` alone: noise in fresh data can be worth
-        more than no fresh data.
-        """
-        examples = self.model_type.examples(window.sample)
-        learnt, held = self._halves(window, examples)
-        asked = examples.take(held)
-        kept = scoring.baseline_scores(self.model_type, pl.concat([before, learnt]), asked)
-        left_out = scoring.baseline_scores(self.model_type, before, asked)
-        return interval(kept - left_out, asked.groups, CONFIDENCE)
 
     def slices(self, window: Window, quality: QualityMeasurement) -> pl.DataFrame:
         """Quality in each slice of the window that has enough groups.
@@ -210,9 +197,26 @@ class Probe:
     def _scores(self, onnx: Path, examples: Examples) -> np.ndarray:
         return self.model_type.score(examples, scoring.answer(onnx, examples.inputs))
 
-    def _halves(self, window: Window, examples: Examples) -> tuple[pl.DataFrame, np.ndarray]:
-        """Every other group of the sample to learn from, and which of `examples` (n,) are of the
-        others."""
-        table = self.model_type.table
-        learnt, asked = split.halves(window.sample, table)
-        return learnt, np.isin(examples.groups, asked[table.group].unique().to_numpy())
+
+def gain_of_keeping(model_type: ModelSpec, window: Window, before: pl.DataFrame) -> Interval:
+    """Gain of a baseline that learns from `before` and half of the window, on the other half.
+
+    It is compared with one that learns from `before` alone: noise in fresh data can be worth more
+    than no fresh data.
+    """
+    examples = model_type.examples(window.sample)
+    learnt, held = _halves(model_type, window, examples)
+    asked = examples.take(held)
+    kept = scoring.baseline_scores(model_type, pl.concat([before, learnt]), asked)
+    left_out = scoring.baseline_scores(model_type, before, asked)
+    return interval(kept - left_out, asked.groups, CONFIDENCE)
+
+
+def _halves(
+    model_type: ModelSpec, window: Window, examples: Examples
+) -> tuple[pl.DataFrame, np.ndarray]:
+    """Every other group of the sample to learn from, and which of `examples` (n,) are of the
+    others."""
+    table = model_type.table
+    learnt, asked = split.halves(window.sample, table)
+    return learnt, np.isin(examples.groups, asked[table.group].unique().to_numpy())

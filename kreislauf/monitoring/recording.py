@@ -1,6 +1,8 @@
-"""Record a finding and do what follows: tables, status file, exclusions, events, alarms.
+"""Record a finding and do what follows: tables, status file, events, alarms, exclusions.
 
-Everything is written once, whatever a rerun after a crash repeats; events may come twice then.
+A run that is killed between two of them is made good by the next look at the window: tables are
+written once, events may come twice. A stretch is excluded last, because afterwards its rows are not
+there to be diagnosed again.
 """
 
 import time
@@ -20,7 +22,7 @@ EVENTS = {"drift": events.DRIFT_DETECTED, "decay": events.DECAY_DETECTED}
 
 def record_window(finding: Finding, measurement: Measurement) -> None:
     """Put the window into the lake: its signals, and the live quality in its slices."""
-    if measurement.quality is None:
+    if measurement.quality is None or finding.verdict == "not enough data":
         return
     head = (finding.model, finding.version, finding.start, finding.end)
     key = "/".join(map(str, head))
@@ -72,10 +74,8 @@ def write_status(finding: Finding) -> None:
 
 
 def carry_out(finding: Finding, action: Action, table: str) -> None:
-    """Leave a faulty stretch of `table` out of later trainings, emit the event, record the
-    alarm."""
-    if action.exclude:
-        exclusions.exclude(table, *action.exclude, finding.reason)
+    """Emit the event, record the alarm, and leave a faulty stretch of `table` out of later
+    trainings."""
     if action.event == "fault":
         start, end = action.exclude or (finding.start, finding.end)
         events.emit_table_event(
@@ -97,3 +97,5 @@ def carry_out(finding: Finding, action: Action, table: str) -> None:
         )
     if action.alarm:
         alarms.record(finding, action)
+    if action.exclude:
+        exclusions.exclude(table, *action.exclude, finding.reason)

@@ -36,15 +36,17 @@ def table(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows of `windows` or `alarms` with today's verdicts, signals and columns."""
     if "verdict" in rows.columns:
         rows = rows.with_columns(pl.col("verdict").replace(VERDICTS))
-    if "signal" in rows.columns:
-        rows = rows.with_columns(pl.col("signal").replace(SIGNALS))
     if "octave" in rows.columns:
-        rows = _with_length_bin(rows)
+        rows = _windows(rows)
     return rows
 
 
-def _with_length_bin(rows: pl.DataFrame) -> pl.DataFrame:
-    """Column `octave` under its new name; rows of today have that already."""
+def _windows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `windows`, of which those of yesterday have `octave` where today's have
+    `length_bin`; a signal of today may have any name."""
+    of_yesterday = pl.col("octave").is_not_null()
+    signal = pl.when(of_yesterday).then(pl.col("signal").replace(SIGNALS)).otherwise("signal")
+    rows = rows.with_columns(signal=signal)
     if "length_bin" not in rows.columns:
         return rows.rename({"octave": "length_bin"})
     return rows.with_columns(pl.coalesce("length_bin", "octave")).drop("octave")
@@ -65,3 +67,12 @@ def parameters(today: dict[str, Any], former: dict[str, Any]) -> dict[str, Any]:
     former names; None is not given."""
     given = {PARAMETERS[name]: value for name, value in former.items() if value is not None}
     return today | given
+
+
+def warnings(former: dict[str, Any]) -> list[str]:
+    """A sentence for each parameter that a deployment still gives under its former name."""
+    return [
+        f"The parameter {name} is called {PARAMETERS[name]} now: rename it in the deployment."
+        for name, value in former.items()
+        if value is not None
+    ]

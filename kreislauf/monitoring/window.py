@@ -29,6 +29,8 @@ class TrustedRows:
     """Number of these rows, about, without reading them."""
     excluded: Sequence[tuple[int, int]] = ()
     """Stretches of time, ms, both ends inclusive, whose rows were left out."""
+    table_version: int = 0
+    """Version of the table that they are read from."""
 
     @classmethod
     def of(cls, table: Table, rows: pl.DataFrame) -> "TrustedRows":

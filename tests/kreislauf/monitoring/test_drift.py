@@ -7,7 +7,7 @@ import pytest
 
 from kreislauf.evaluation.intervals import Interval
 from kreislauf.monitoring import calibration, drift, limits, regret, window
-from kreislauf.monitoring.diagnosis import WindowQuality, judge
+from kreislauf.monitoring.diagnosis import Diagnosis, WindowQuality, judge
 from kreislauf.monitoring.limits import FALSE_ALARM_RATE, Measured, Signal
 from kreislauf.monitoring.statistics import (
     fault_interval,
@@ -149,6 +149,28 @@ def test_each_pattern_has_its_diagnosis(seen, verdict):
     assert diagnosis.verdict == verdict
     assert diagnosis.noise_only == (verdict == "data fault" and s["refit"] < 0.35)
     assert all(sentence.endswith((".", "?")) for sentence in diagnosis.evidence)
+
+
+def test_a_faulty_window_is_kept_only_if_it_is_surely_worth_it():
+    fault = Diagnosis(verdict="data fault", evidence=["Noise."], noise_only=True, fault=(1, 2))
+    kept = fault.keeping_window(Interval(mean=0.02, low=0.01, high=0.03))
+    assert (kept.verdict, kept.fault) == ("data fault", None)
+    assert kept.evidence[1].startswith("A baseline still gains +0.0200")
+    for low in (0.0, -0.01, float("nan")):
+        gain = Interval(mean=low, low=low, high=low)
+        assert fault.keeping_window(gain) == fault
+
+
+def test_a_live_quality_that_is_not_defined_does_not_hide_noise():
+    quality = WindowQuality(
+        live=signal("recall@20", float("nan"), 0.5, 0.05),
+        refit=signal("refit_baseline", 0.2, 0.4, 0.05),
+        refit_tail=signal("refit_baseline_tail", 0.2, 0.4, 0.05),
+        gain=Interval(mean=-0.01, low=-0.02, high=0.0),
+        worst_stretch=0.9,
+        new_label_shares=(0.0, 0.0),
+    )
+    assert judge({}, quality, min_gain=0.01).verdict == "data fault"
 
 
 def test_what_is_not_defined_is_no_signal():
