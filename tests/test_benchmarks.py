@@ -66,8 +66,8 @@ def test_the_same_arguments_make_the_same_file(tmp_path: Path, monkeypatch: pyte
 
 def test_the_file_is_shaped_like_otto_s(tmp_path: Path):
     written = generate(tmp_path / "raw.jsonl", 20_000)
-    found = rows(tmp_path / "raw.jsonl")
-    sessions = found.group_by("session", maintain_order=True).agg(
+    events = rows(tmp_path / "raw.jsonl")
+    sessions = events.group_by("session", maintain_order=True).agg(
         pl.len(), pl.col("ts").is_sorted(), pl.first("aid")
     )
     assert sessions["session"].to_list() == list(range(20_000))
@@ -76,12 +76,12 @@ def test_the_file_is_shaped_like_otto_s(tmp_path: Path):
     assert sessions["len"].quantile(0.5) == 6
     assert sessions["len"].quantile(0.95) == pytest.approx(68, rel=0.1)
     assert (sessions["len"].min(), sessions["len"].max()) == (2, 500)
-    assert (found["type"] == "clicks").mean() == pytest.approx(0.898, abs=0.005)
-    assert found["ts"].max() - found["ts"].min() < 28 * 86_400_000
+    assert (events["type"] == "clicks").mean() == pytest.approx(0.898, abs=0.005)
+    assert events["ts"].max() - events["ts"].min() < 28 * 86_400_000
     assert (written.lines, written.events, written.distinct) == (
         20_000,
-        found.height,
-        found.n_unique(),
+        events.height,
+        events.n_unique(),
     )
     assert 0 < written.events - written.distinct < 0.001 * written.events
 
@@ -160,9 +160,9 @@ def test_lost_and_invented_lines_are_noticed(
 ):
     written = generate(tmp_path / "raw.jsonl", 300, bad_share=0.2)
 
-    def pretend(found: list[tuple[int, bytes]], count: int):
+    def pretend(rejects: list[tuple[int, bytes]], count: int):
         def measured(name: str, file: Path, folder: Path) -> Measured:
-            pl.DataFrame(found, {"line": pl.Int64, "raw": pl.Binary}, orient="row").write_parquet(
+            pl.DataFrame(rejects, {"line": pl.Int64, "raw": pl.Binary}, orient="row").write_parquet(
                 folder / contenders.REJECTS
             )
             return Measured(1, 1, 1, 1, count)
@@ -433,7 +433,8 @@ def test_the_clock_stands_while_recall_is_measured(monkeypatch: pytest.MonkeyPat
 def checks(*recalls: float) -> list[Check]:
     """One every ten seconds, of which four are CPU time."""
     return [
-        Check(10.0 * i, 4.0 * i, 1_000 * i, (found, found + 0.1)) for i, found in enumerate(recalls)
+        Check(10.0 * i, 4.0 * i, 1_000 * i, (recall, recall + 0.1))
+        for i, recall in enumerate(recalls)
     ]
 
 
@@ -497,13 +498,13 @@ def test_the_trigger_benchmark_counts_from_the_event_to_the_flow_s_own_first_lin
         for t, s in (("SCHEDULED", 0.2), ("PENDING", 4.5), ("RUNNING", 7))
     ]
     states[0]["state_details"] = {"scheduled_time": at(5.25)}
-    said = (
+    messages = (
         ("Running 1 deployment pull step(s)", 6),
         ("Beginning", 7.1),
         ("Retraining x: drift", 7.2),
         ("Retraining", 9),
     )
-    logs = [{"message": message, "timestamp": at(s)} for message, s in said]
+    logs = [{"message": message, "timestamp": at(s)} for message, s in messages]
     assert list(trigger.marks(event, run, states, logs).values()) == pytest.approx(
         [0.25, 5.25, 4.5, 6, 7, 7.2]
     )
@@ -512,8 +513,8 @@ def test_the_trigger_benchmark_counts_from_the_event_to_the_flow_s_own_first_lin
 
 
 def test_the_trigger_benchmark_says_when_each_step_was_reached():
-    found = [{"created": a, "first line": b} for a, b in ((0.2, 7.2), (0.4, 9.4), (0.1, 30.1))]
-    assert trigger.report(found, 5).split("\n") == [
+    runs = [{"created": a, "first line": b} for a, b in ((0.2, 7.2), (0.4, 9.4), (0.1, 30.1))]
+    assert trigger.report(runs, 5).split("\n") == [
         "    0.20  created", "    5.00  debounce window ends", "    9.40  first line"
     ]  # fmt: skip
     assert trigger.window() > 0
@@ -641,8 +642,8 @@ def test_each_world_is_a_shop_s_until_its_change(kind: str):
 
 
 def test_the_worlds_change_what_they_say():
-    before, known = future("none")[0], set(future("none")[0]["aid"])
-    assert 0.2 < (~future("assortment")[1]["aid"].is_in(known)).mean() < 0.5
+    before, aids = future("none")[0], set(future("none")[0]["aid"])
+    assert 0.2 < (~future("assortment")[1]["aid"].is_in(aids)).mean() < 0.5
     assert (future("sentinel")[1]["aid"] == 0).mean() == pytest.approx(0.1, abs=0.02)
     assert not (future("sentinel")[0]["aid"] == 0).any()
     assert (future("wrong ids")[1]["aid"] != future("none")[1]["aid"]).mean() == pytest.approx(
@@ -657,26 +658,30 @@ def test_the_worlds_change_what_they_say():
 
 
 def test_the_first_alarm_counts_and_the_worst_kind_is_told():
-    told = (
+    outcomes = (
         [("none", "stable", True)] * 9
         + [("none", "covariate shift", True)]
         + [("real", "stable", None)] * 10
     )
     for name, kind in worlds.KINDS.items():
-        told += [(name, kind.verdict, False)] * 4 if name != "none" else []
-    told += [("volume", "stable", True), ("volume", "stable", False), ("season", "stable", True)]
-    told += [
+        outcomes += [(name, kind.verdict, False)] * 4 if name != "none" else []
+    outcomes += [
+        ("volume", "stable", True),
+        ("volume", "stable", False),
+        ("season", "stable", True),
+    ]
+    outcomes += [
         ("season", "covariate shift", True),
         ("relations", "data fault", True),
         ("relations", "concept drift", True),
     ]
-    found = monitoring.summary(told, 2)
-    assert found["false_alarms_per_100"] == 5
-    assert (found["real_windows"], found["real_false_alarms_per_100"]) == (10, 0)
-    assert found["evidently_false_alarms_per_100"] == 100
-    assert found["detected"] == found["diagnosis_right"] == pytest.approx(2 / 3)
-    assert found["by_kind"]["season"] == {"detected": 1, "right": 1}
-    assert found["by_kind"]["relations"] == {"detected": 1, "right": pytest.approx(2 / 3)}
+    summary = monitoring.summary(outcomes, 2)
+    assert summary["false_alarms_per_100"] == 5
+    assert (summary["real_windows"], summary["real_false_alarms_per_100"]) == (10, 0)
+    assert summary["evidently_false_alarms_per_100"] == 100
+    assert summary["detected"] == summary["diagnosis_right"] == pytest.approx(2 / 3)
+    assert summary["by_kind"]["season"] == {"detected": 1, "right": 1}
+    assert summary["by_kind"]["relations"] == {"detected": 1, "right": pytest.approx(2 / 3)}
 
 
 def test_a_simulated_and_a_real_shop_are_watched(monkeypatch: pytest.MonkeyPatch):
@@ -694,12 +699,15 @@ def test_a_simulated_and_a_real_shop_are_watched(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         worlds, "KINDS", {name: worlds.KINDS[name] for name in ("none", "id scheme")}
     )
-    assert [told[::2] for told in monitoring.one_shop(0)] == [("none", True), ("id scheme", True)]
-    told = monitoring.real(
+    assert [outcome[::2] for outcome in monitoring.one_shop(0)] == [
+        ("none", True),
+        ("id scheme", True),
+    ]
+    outcomes = monitoring.real(
         worlds.days(worlds.shop(1, 120, 150), 0, 30, np.random.default_rng(0)), 4
     )
-    assert [name for name, *_ in told] == ["real"] * 4
-    assert {verdict for _, verdict, _ in told} <= set(get_args(Verdict))
+    assert [name for name, *_ in outcomes] == ["real"] * 4
+    assert {verdict for _, verdict, _ in outcomes} <= set(get_args(Verdict))
 
 
 def test_the_cost_of_the_monitor_is_a_slope_over_the_scan_s(
@@ -713,5 +721,5 @@ def test_the_cost_of_the_monitor_is_a_slope_over_the_scan_s(
         assert 50 < measured["peak_mb"] < 10_000
     lines = {size: {"cpu": 1 + size, "peak_mb": 100 + size, "start": 5} for size in (1, 10)}
     ours = {size: {"cpu": 2 + 2 * size, "peak_mb": 200, "start": 6} for size in (1, 10)}
-    found = monitor_cost.summary({"scan": lines, "ours": ours, "evidently": {}}, (1, 10))
-    assert (found["cpu_over_scan"], found["peak_memory_10x_over_1x"]) == (2, 1)
+    summary = monitor_cost.summary({"scan": lines, "ours": ours, "evidently": {}}, (1, 10))
+    assert (summary["cpu_over_scan"], summary["peak_memory_10x_over_1x"]) == (2, 1)

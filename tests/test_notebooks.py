@@ -78,10 +78,10 @@ def ingest(
 ) -> None:
     """Fill the lake as the flow does, with two files; the second one ends with dirty lines."""
     events = frame(rows)
-    late = pl.col("session") > events["session"].median()
+    is_second = pl.col("session") > events["session"].median()
     for name, batch, lines in (
-        ("early", events.filter(~late), ()),
-        ("late", events.filter(late), dirty),
+        ("first", events.filter(~is_second), ()),
+        ("second", events.filter(is_second), dirty),
     ):
         if batch.height:
             path = write_sessions(batch, folder / f"{name} $^$.jsonl")
@@ -142,7 +142,7 @@ def test_it_names_what_was_planted(home: Path, tmp_path: Path):
     assert nowhere == [["2026-01-04 01:00:00", str(NOWHERE), "1"]]
     assert [row[0] for row in rejected] == ["unknown-value"] * 3 + ["bad-json"]
     assert rejected[3][2:] == [
-        str(tmp_path / "late $^$.jsonl"),
+        str(tmp_path / "second $^$.jsonl"),
         rejected[3][3],
         "&lt;b&gt;$no$ JSON&lt;/b&gt;",
     ]

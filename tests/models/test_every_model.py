@@ -104,12 +104,14 @@ def test_the_onnx_file_answers_examples_and_golden_requests(
 
 def test_answers_do_not_depend_on_the_batch(model_type: spec.ModelSpec, rows, trained):
     inputs = model_type.examples(rows).take(np.arange(64)).inputs
-    one, many = (scoring.answer(trained.onnx, inputs, batch) for batch in (1, 64))
-    for name, values in one.items():
+    single_answers, batch_answers = (
+        scoring.answer(trained.onnx, inputs, batch) for batch in (1, 64)
+    )
+    for name, values in single_answers.items():
         if np.issubdtype(values.dtype, np.floating):
-            np.testing.assert_allclose(values, many[name], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(values, batch_answers[name], rtol=1e-4, atol=1e-4)
         else:
-            assert (values == many[name]).mean() > 0.99, "only ties may swap"
+            assert (values == batch_answers[name]).mean() > 0.99, "only ties may swap"
 
 
 def test_parity_was_measured_on_hundreds_of_inputs_and_passed(trained):

@@ -132,7 +132,7 @@ def test_bad_input_is_named(call, says):
 
 def test_slices_by_hand():
     day = DAY_MS
-    known = frame(
+    history = frame(
         (90, 1, 0, "clicks"),
         (91, 1, 3 * day, "clicks"),
         (92, 2, day + 1, "clicks"),
@@ -151,7 +151,7 @@ def test_slices_by_hand():
         (3, 9, day * 98, "clicks"),
         (5, 4, 0, "clicks"),
     )
-    by = slices(rows.sample(fraction=1, shuffle=True, seed=1), known)
+    by = slices(rows.sample(fraction=1, shuffle=True, seed=1), history)
     assert by.columns == ["session_length", "article_age_days", "repeat", "event_type"]
     assert by.rows() == [
         ("1", "<1", "new", "carts"),
@@ -195,9 +195,9 @@ def slow_slices(rows: list[tuple], first: dict[int, int]) -> list[tuple]:
     return result
 
 
-def first_seen(known: pl.DataFrame) -> dict[int, int]:
+def first_seen(history: pl.DataFrame) -> dict[int, int]:
     result: dict[int, int] = {}
-    for _, aid, ts, _ in known.rows():
+    for _, aid, ts, _ in history.rows():
         result[aid] = min(ts, result.get(aid, ts))
     return result
 
@@ -210,9 +210,9 @@ events = st.tuples(st.integers(0, 1), st.integers(0, 5), steps, st.sampled_from(
 
 @given(st.lists(events, max_size=30), st.lists(events, max_size=5), st.booleans())
 @settings(max_examples=200, deadline=None, database=None)
-def test_slices_equal_a_slow_loop_in_the_order_of_the_examples(rows, known, text):
+def test_slices_equal_a_slow_loop_in_the_order_of_the_examples(rows, history, text):
     kind = pl.String if text else pl.Enum(EVENT_TYPES)
-    made, trained_on = (frame(*events).cast({"type": kind}) for events in (rows, known))
+    made, trained_on = (frame(*events).cast({"type": kind}) for events in (rows, history))
     by, examples = slices(made, trained_on), SPEC.examples(made)
     assert by.rows() == slow_slices(made.rows(), first_seen(trained_on))
     assert by.height == len(examples)
@@ -258,14 +258,16 @@ def test_200_000_examples_take_no_loop_and_equal_one_on_a_sample():
         "type": kinds,
     }
     rows = pl.DataFrame(columns).with_columns(pl.col("aid") + 100 * (pl.col("session") % 3))
-    known = rows.filter(pl.col("ts") < T0 + 20 * DAY_MS, pl.col("aid") < 1000)
+    history = rows.filter(pl.col("ts") < T0 + 20 * DAY_MS, pl.col("aid") < 1000)
     labels = SPEC.examples(rows).labels
     answers = rng.integers(-1, 1000, (len(labels), LENGTH))
     assert len(labels) >= 200_000
 
     results = []
     lines = lines_run(
-        lambda: results.extend([slices(rows, known), recall(answers, labels), mrr(answers, labels)])
+        lambda: results.extend(
+            [slices(rows, history), recall(answers, labels), mrr(answers, labels)]
+        )
     )
     assert lines < len(labels) / 20, "a loop over the examples runs a line for each of them"
 
@@ -274,7 +276,7 @@ def test_200_000_examples_take_no_loop_and_equal_one_on_a_sample():
     ranks = [slow_rank(answers[i].tolist(), labels[i], 20) for i in sample]
     assert hits[sample].tolist() == [float(rank is not None) for rank in ranks]
     assert gains[sample].tolist() == [1 / rank if rank else 0 for rank in ranks]
-    some = slow_slices(rows.filter(pl.col("session") < 1000).rows(), first_seen(known))
+    some = slow_slices(rows.filter(pl.col("session") < 1000).rows(), first_seen(history))
     assert len(some) > 4000
     assert by.head(len(some)).rows() == some
     assert {len(set(values)) for values in zip(*some, strict=True)} == {2, 3, 5}, (
@@ -338,12 +340,12 @@ def test_clicks_after_every_prefix_agree_with_otto_s_protocol(real, name):
     given = predictions(theirs, answers)
 
     clicks = theirs["clicks"].fill_null(PADDING).to_numpy()
-    known = clicks != PADDING
+    has_click = clicks != PADDING
     hits = recall(answers, clicks)
-    assert 0 < known.sum() < len(known)
-    assert (answers[~known] == PADDING).any()
-    assert not hits[~known].any()
-    assert hits[known].mean() == pytest.approx(
+    assert 0 < has_click.sum() < len(has_click)
+    assert (answers[~has_click] == PADDING).any()
+    assert not hits[~has_click].any()
+    assert hits[has_click].mean() == pytest.approx(
         otto_protocol.recall(theirs, given)["clicks"], rel=1e-12
     )
 

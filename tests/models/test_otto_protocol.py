@@ -212,9 +212,9 @@ def slow_split(shop: Sessions, days: int) -> tuple[Sessions, Sessions]:
         past = [event for event in events if event[1] < boundary]
         if len(past) > 1:
             train[session] = past
-    known = {aid for events in train.values() for aid, _, _ in events}
+    train_aids = {aid for events in train.values() for aid, _, _ in events}
     for session, events in shop.items():
-        kept = [event for event in events if event[0] in known]
+        kept = [event for event in events if event[0] in train_aids]
         if events[0][1] > boundary and len(kept) > 1:
             test[session] = kept
     return train, test

@@ -415,14 +415,14 @@ def test_warm_start_keeps_an_article_that_was_away_for_a_while(rows, trained, un
 
 def test_a_warm_training_is_shorter(rows, trained, tmp_path):
     more = pl.concat([rows, sessions(60, articles=400, seed=2, first=600)])
-    continued = SPEC.train(more, Params.tiny(), TrainingContext(tmp_path, trained.weights))
-    assert continued.metrics["steps"] < trained.metrics["steps"]
-    assert continued.parity.passed
+    warm_result = SPEC.train(more, Params.tiny(), TrainingContext(tmp_path, trained.weights))
+    assert warm_result.metrics["steps"] < trained.metrics["steps"]
+    assert warm_result.parity.passed
 
 
 def test_parent_of_another_shape_is_a_cold_start(rows, trained, untaught, tmp_path):
-    other = Params.tiny().model_copy(update={"dim": 8})
-    prequential, before = run(rows, TrainingContext(tmp_path, trained.weights), other)
+    narrow_params = Params.tiny().model_copy(update={"dim": 8})
+    prequential, before = run(rows, TrainingContext(tmp_path, trained.weights), narrow_params)
     assert untaught[0] == "older"
     assert all(
         (prequential.encoder.state_dict()[name] == value).all()

@@ -276,12 +276,12 @@ def test_what_is_expected_after_an_event_does_not_depend_on_later_ones(k, encode
     session = drawn(16, 30, len(catalogue.ids))
     session.rows[:, 5] = catalogue.nothing
     expected, again = encoded(encoder, session, catalogue.nothing)
-    other = drawn(16, 37, len(catalogue.ids), seed=1)
+    alternative = drawn(16, 37, len(catalogue.ids), seed=1)
     for later in (
-        cut(other, slice(k, 30)),
-        cut(other, slice(k, 37)),
-        cut(other, slice(0, 0)),
-        cut(other, slice(3)),
+        cut(alternative, slice(k, 30)),
+        cut(alternative, slice(k, 37)),
+        cut(alternative, slice(0, 0)),
+        cut(alternative, slice(3)),
     ):
         changed = Session(
             *(torch.cat([a[:, :k], b], 1) for a, b in zip(session, later, strict=True))
@@ -459,11 +459,11 @@ def test_articles_start_where_two_steps_along_the_table_lead(index):
 
 def test_newest_equals_a_slow_loop():
     rows = torch.randint(0, 4, (20, 9), generator=torch.Generator().manual_seed(0))
-    known = rows < 3
-    is_newest = newest(rows, known)
+    is_known = rows < 3
+    is_newest = newest(rows, is_known)
     for i, now, seen in itertools.product(range(20), range(9), range(9)):
         later = rows[i, seen + 1 : now + 1].tolist()
-        expected = seen <= now and bool(known[i, seen]) and int(rows[i, seen]) not in later
+        expected = seen <= now and bool(is_known[i, seen]) and int(rows[i, seen]) not in later
         assert bool(is_newest[i, now, seen]) == expected
 
 
@@ -958,22 +958,23 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     frame = frame.sort("session", "ts").group_by("session", maintain_order=True).head(5)
     params = PARAMS.model_copy(update={"dropout": 0.0, "lr": 5e-3})
     trainings = []
-    for name, trainer in (("one", {}), ("two", {"devices": 2, "strategy": "ddp_spawn"})):
+    for name, trainer in (("single", {}), ("distributed", {"devices": 2, "strategy": "ddp_spawn"})):
         (tmp_path / name).mkdir()
         report = partial(write_report, tmp_path / name / "reports")
         work = TrainingContext(tmp_path / name, trainer=trainer, report=report)
         trainings.append(run_stages(work, frame, params))
 
-    one, two = trainings
-    for a, b in zip(one.curves, two.curves, strict=True):
+    single, distributed = trainings
+    for a, b in zip(single.curves, distributed.curves, strict=True):
         assert a[:2] == b[:2]
         assert a[0] == "train_loss" or a[2] == pytest.approx(b[2], abs=0.03)
-    assert two.validated == pytest.approx(one.validated, abs=0.03)
+    assert distributed.validated == pytest.approx(single.validated, abs=0.03)
 
-    for file in sorted((tmp_path / "two").glob("*.jsonl")):
+    for file in sorted((tmp_path / "distributed").glob("*.jsonl")):
         taken = [json.loads(line) for line in file.read_text().splitlines()]
         alone = [
-            json.loads(line)[1] for line in (tmp_path / "one" / file.name).read_text().splitlines()
+            json.loads(line)[1]
+            for line in (tmp_path / "single" / file.name).read_text().splitlines()
         ]
         processes = {process for process, _ in taken}
         assert len(processes) == 2
@@ -983,7 +984,9 @@ def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
             sorted(batch) for batch in alone
         ]
         assert {len(half) for halves_ in halves for half in halves_} == {PARAMS.batch_size // 2}
-    reports = [line.split() for line in (tmp_path / "two" / "reports").read_text().splitlines()]
+    reports = [
+        line.split() for line in (tmp_path / "distributed" / "reports").read_text().splitlines()
+    ]
     shares = [float(share) for _, share in reports]
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)

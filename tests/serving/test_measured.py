@@ -58,16 +58,16 @@ def test_an_answer_of_another_version_is_noticed(capsys: pytest.CaptureFixture[s
     class Shelf:
         answers = ([[1], [2]], [[3], [4]])
 
-    def told(
+    def response(
         version: int, articles: list[int], status: int = 200, variant: str = "champion"
     ) -> swap.Response:
         body = {"version": version, "variant": variant, "answer": {"article_ids": articles}}
         return swap.Response(0.0, 0, status, body)
 
-    right = told(1, [1])
-    file = told(2, [1])
-    unknown = told(9, [1])
-    late = told(1, [7], variant="fallback")
+    right = response(1, [1])
+    file = response(2, [1])
+    unknown = response(9, [1])
+    late = response(1, [7], variant="fallback")
     failed = swap.Response(0.0, 0, 503, {"detail": "gone"})
     responses = [right, file, unknown, late, failed]
     result = swap.summary(responses, Shelf(), {1: 0, 2: 1}, [1, 2], 0)  # type: ignore[arg-type]
