@@ -124,18 +124,18 @@ def described(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TopicClient, "describe", describe)
 
 
-def session(number: int, events: int = 2, start: int = T0, **other: object) -> bytes:
+def session(number: int, events: int = 2, start: int = T0, **fields: object) -> bytes:
     """A valid line of the table `events`, with events of its own."""
     shaped = [
         {"aid": number + i, "ts": start + 1000 * number + i, "type": "clicks"}
         for i in range(events)
     ]
-    return json.dumps({"session": number, "events": shaped} | other).encode()
+    return json.dumps({"session": number, "events": shaped} | fields).encode()
 
 
-def until(condition: Callable[[], object], seconds: float, what: str) -> None:
+def until(condition: Callable[[], object], seconds: float, expectation: str) -> None:
     """Wait for something that another process does."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        assert time.monotonic() < end, f"{expectation}: not within {seconds} s"
         time.sleep(0.1)

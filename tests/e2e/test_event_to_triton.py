@@ -241,7 +241,7 @@ def until_training(loop: Stack) -> str:
     runs. The run's id."""
     since = datetime.now(UTC).isoformat()
     loop.emit_drift(times=1)
-    begun = {
+    running_fits = {
         "state": {"type": {"any_": ["RUNNING"]}},
         "start_time": {"after_": since},
         "name": {"like_": "fit-"},
@@ -249,7 +249,7 @@ def until_training(loop: Stack) -> str:
     url = f"{loop.running['prefect']['api']}/task_runs/filter"
 
     def fitting() -> list[dict]:
-        return httpx.post(url, json={"task_runs": begun}).raise_for_status().json()
+        return httpx.post(url, json={"task_runs": running_fits}).raise_for_status().json()
 
     until(fitting, "a training begins")
     time.sleep(3)

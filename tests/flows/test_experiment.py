@@ -43,8 +43,14 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
     assert {path.name for path in (triton["repository"] / tiny).glob("[0-9]*")} == {"1"}
     assert "versions: 3" not in (triton["repository"] / tiny / "config.pbtxt").read_text()
 
-    begun = experiment(tiny, 3, share=0.1, who="anna")
-    assert (begun.champion, begun.challenger, begun.previous, begun.share, begun.who) == (
+    first_release = experiment(tiny, 3, share=0.1, who="anna")
+    assert (
+        first_release.champion,
+        first_release.challenger,
+        first_release.previous,
+        first_release.share,
+        first_release.who,
+    ) == (
         1,
         3,
         None,
@@ -55,7 +61,7 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
     grown = experiment(tiny, 3, share=0.5)
     users = [str(number) for number in range(1_000)]
     before, after = (
-        {u for u in users if split.assign(r, u)[1] == "challenger"} for r in (begun, grown)
+        {u for u in users if split.assign(r, u)[1] == "challenger"} for r in (first_release, grown)
     )
     assert before < after
     assert "never shown" in experiment(tiny, 3, share=0).reason
@@ -64,11 +70,11 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
         None,
         0,
         1,
-        begun.watermark,
+        first_release.watermark,
     )
     assert aliases(tiny) == {"champion": 1}
     again = experiment(tiny, 3)
-    assert again.salt not in ("", begun.salt)
+    assert again.salt not in ("", first_release.salt)
     ingest(orders(40, 70, threshold=120), tiny)
     assert (train(tiny).number, promote(tiny, 4).outcome) == (4, "promote")
     published = publish(tiny, 4)

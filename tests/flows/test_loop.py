@@ -55,9 +55,9 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     assert retrain(tiny).outcome == "cooling down"
 
     ingest(orders(20, 25, threshold=50), tiny)
-    quiet = monitor(tiny)
-    assert quiet.verdict == "stable", quiet.reason
-    assert quiet.realised.mean == pytest.approx(quiet.reference.mean, abs=0.03)
+    first_finding = monitor(tiny)
+    assert first_finding.verdict == "stable", first_finding.reason
+    assert first_finding.realised.mean == pytest.approx(first_finding.reference.mean, abs=0.03)
     same = retrain(tiny, reason="nothing changed")
     assert same.outcome in ("refuse", "inconclusive")
     assert same.release is None
@@ -68,12 +68,16 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     assert finding.verdict == "concept drift"
     assert finding.reason.startswith("Only the live model fell: it reaches 0.")
     assert monitor(tiny) == finding, "looked at twice, noted once"
-    said = status.read(tiny)
-    assert (said.version, said.verdict, said.end) == (1, "concept drift", finding.end)
-    assert said.signals["accuracy"].value == pytest.approx(0.5, abs=0.2)
+    newest_status = status.read(tiny)
+    assert (newest_status.version, newest_status.verdict, newest_status.end) == (
+        1,
+        "concept drift",
+        finding.end,
+    )
+    assert newest_status.signals["accuracy"].value == pytest.approx(0.5, abs=0.2)
     page = newest_page("monitor-tiny")
-    for told in (finding.reason, "data:image/png;base64,", "| accuracy |", "price"):
-        assert told in page, told
+    for phrase in (finding.reason, "data:image/png;base64,", "| accuracy |", "price"):
+        assert phrase in page, phrase
     alarms = journal.read("alarms")
     assert alarms.select("version", "verdict", "action").rows() == [
         (1, "concept drift", "A retraining is asked for.")
@@ -92,7 +96,7 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     assert decisions["gain_low"][2] > 0
     assert decisions["parent"][2] == 1
     text = html.unescape(card_of(tiny, better.version))
-    for said in (
+    for phrase in (
         better.reason,
         f"<td>{better.version}</td>",
         "<td>1</td>",
@@ -100,7 +104,7 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
         "PSI",
         "<svg",
     ):
-        assert said in text, said
+        assert phrase in text, phrase
 
 
 def newest_page(key: str) -> str:
@@ -219,10 +223,10 @@ def test_a_retraining_is_asked_for_when_as_much_is_lost_as_it_costs(tiny, orders
     ]
 
 
-def test_data_that_is_broken_and_not_left_out_is_told_once_in_a_window(tiny, monkeypatch):
-    told = []
+def test_a_data_fault_that_is_not_excluded_is_reported_once_in_a_window(tiny, monkeypatch):
+    ends = []
     monkeypatch.setattr(
-        events, "emit_table_event", lambda *said, **about: told.append(about["end"])
+        events, "emit_table_event", lambda *facts, **about: ends.append(about["end"])
     )
     about = {
         "model": tiny,
@@ -241,9 +245,9 @@ def test_data_that_is_broken_and_not_left_out_is_told_once_in_a_window(tiny, mon
 
     actions = [act(start=end - 9, end=end) for end in (10, 11, 19, 20)]
     assert [action == LOOK for action in actions] == [True, False, False, True]
-    assert told == [10, 20]
+    assert ends == [10, 20]
     assert act(start=12, end=21, fault=(15, 21)).startswith("No training will learn")
-    assert told == [10, 20, 21]
+    assert ends == [10, 20, 21]
 
 
 def test_both_baselines_learn_from_as_many_rows(tiny, orders, tmp_path, monkeypatch):
@@ -482,10 +486,10 @@ def test_a_person_may_be_asked_before_a_version_goes_live(tiny, orders, approve)
     assert retrain(tiny).outcome == "cooling down"
 
 
-def until(condition, what: str) -> None:
+def until(condition, expectation: str) -> None:
     end = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < end, what
+        assert time.monotonic() < end, expectation
         time.sleep(0.2)
 
 

@@ -78,7 +78,7 @@ def test_bad_messages_are_kept_with_their_partition_and_offset(kafka, emitted):
     bad = [
         b"oops",
         b'{"session": 1,\n"events": "\xff\x00"}',
-        session(50, other=1),
+        session(50, extra=1),
         session(51)[:-1] + b"\n}}",
     ]
     odd = [None, b"", session(60).replace(b", ", b",\n "), b"\n" + session(61) + b"\r\n"]

@@ -37,7 +37,12 @@ STEPS = {
 }
 """Every step of a landing, and what does it. `rejects` contains a `commit` too, of the rejects."""
 # What a child would import on its way; none of it starts threads, which do not survive a fork.
-LATE = ("hypothesis.strategies", "pandera.backends.polars.container", "pyarrow.parquet", "s3fs")
+LAZY_IMPORTS = (
+    "hypothesis.strategies",
+    "pandera.backends.polars.container",
+    "pyarrow.parquet",
+    "s3fs",
+)
 
 
 def kill(place: str, moments: Sequence[str], tmp_path: Path) -> None:
@@ -98,8 +103,8 @@ def child(place: str, note: mmap.mmap, moment: str) -> None:
 
 
 def main(place: str, moments: list[str]) -> None:
-    for late in LATE:
-        importlib.import_module(late)
+    for module in LAZY_IMPORTS:
+        importlib.import_module(module)
     note = mmap.mmap(-1, 2)
     for moment in moments:
         note[:2] = b"\0\0"

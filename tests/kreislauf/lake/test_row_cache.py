@@ -120,13 +120,13 @@ def test_a_file_that_is_written_to_is_checked_again(snapshot, home):
 
 def test_another_question_is_never_answered_with_these_rows(snapshot):
     rebuilt(snapshot)
-    for other in (
+    for other_snapshot in (
         replace(snapshot, version=snapshot.version - 1),
         replace(snapshot, watermark=WATERMARK - 1_000),
         replace(snapshot, without=[(T0, T0 + 1)]),
     ):
         with pytest.raises(lake.LakeError):
-            rebuilt(other)
+            rebuilt(other_snapshot)
 
 
 def test_rows_of_other_columns_than_todays_are_not_used(snapshot, reads):

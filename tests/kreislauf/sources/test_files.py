@@ -176,13 +176,13 @@ def test_stamp_is_known_before_reading_and_is_that_of_the_content(tmp_path, monk
     assert open_file(path).stamp == stamp
     monkeypatch.chdir(tmp_path)
     assert open_file("a.jsonl").stamp == stamp
-    other = write(tmp_path, "b.jsonl", LINES)
+    twin = write(tmp_path, "b.jsonl", LINES)
     os.utime(path, ns=(1, 1))
-    os.utime(other, ns=(1, 1))
+    os.utime(twin, ns=(1, 1))
     aged = open_file(path).stamp
     path.write_bytes(LINES + LINES)
     os.utime(path, ns=(1, 1))
-    assert len({stamp, aged, open_file(path).stamp, open_file(other).stamp}) == 4
+    assert len({stamp, aged, open_file(path).stamp, open_file(twin).stamp}) == 4
 
 
 @pytest.mark.parametrize("ending", files.ENDINGS)
