@@ -16,7 +16,7 @@ JSON line last, which always counts the whole repository.
 - `format_skips`: lines of the product that are not formatted.
 - `long_lines`: lines above 100 characters in the repository's Python.
 - `old_words`: names and phrases of the old vocabulary (`benchmarks.words`) in the product, in
-  benchmarks and notebooks, and in Markdown; tests name their own variables.
+  benchmarks, notebooks and tests, and in Markdown. `words.EXEMPT` lists who must spell them.
 - `words_a_sentence`: the larger of two medians, of the product's docstrings and of docs/*.md. An
   entry of a list or of `Args:` is a sentence; headings, tables and code are none.
 - `merged_sections`: docstrings whose `Args:` does not stand on a line of its own.

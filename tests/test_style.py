@@ -136,6 +136,12 @@ def test_a_word_that_only_contains_an_old_one_is_not_counted(text: str):
     assert not words.old_words([Source("flows/a.py", text)], [])
 
 
+def test_old_words_are_counted_in_tests_except_in_those_of_stored_names():
+    text = "found = 1"
+    assert len(words.old_words([Source("tests/flows/test_loop.py", text)], [])) == 1
+    assert not words.old_words([Source("tests/flows/test_stored.py", text)], [])
+
+
 def test_old_words_of_pages_are_counted_and_those_of_mappings_are_not():
     assert reasons(words.old_words([], [("docs/a.md", "One\n\ntwo `fresh` three")])) == [
         (3, "`fresh` -> `refit_baseline`")
