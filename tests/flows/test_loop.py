@@ -122,6 +122,22 @@ def card_of(model: str, number: int) -> str:
     return mlflow.artifacts.load_text(f"runs:/{run}/card/card.html")
 
 
+def test_a_monitor_that_dies_before_it_excludes_is_made_good_by_the_next(tiny, orders, monkeypatch):
+    ingest(orders(0, 60, threshold=100), tiny)
+    retrain(tiny)
+    ingest(orders(60, 65, threshold=5), tiny)
+    with monkeypatch.context() as patch:
+        patch.setattr(exclusions, "exclude", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            monitor(tiny)
+    table = spec.load(tiny).table.name
+    assert exclusions.intervals(table) == []
+    finding = monitor(tiny)
+    assert finding.verdict == "data fault"
+    assert exclusions.intervals(table) == [(finding.start, finding.end)]
+    assert journal.read("alarms").height == 1
+
+
 def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monkeypatch):
     ingest(orders(0, 60, threshold=100), tiny)
     retrain(tiny)
