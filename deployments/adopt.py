@@ -78,8 +78,10 @@ def select_trainings(model: str, deployments: list) -> Iterator[Any]:
 
     default = inspect.signature(train.fn).parameters["model"].default
     for deployment in deployments:
-        trained = deployment.get("parameters", {}).get("model", default)
-        if deployment["entrypoint"] in TRAINING and trained == model:
+        if deployment["entrypoint"] not in TRAINING:
+            continue
+        parameters = deployment.get("parameters") or {}
+        if parameters.get("model", default) == model:
             yield deployment
 
 

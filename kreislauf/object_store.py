@@ -2,13 +2,17 @@
 
 import os
 import tempfile
+import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
 
 PRECONDITION_FAILED = 412
 """HTTP status of a conditional put whose name is taken."""
+DRAFT_SECONDS = 3_600
+"""Age from which a draft is taken for one that a killed process has left."""
 
 
 def locate(root: str, *names: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -34,6 +38,10 @@ def replace(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
+    for draft in target.parent.glob(f"{target.name}.*.tmp"):
+        with suppress(FileNotFoundError):  # Its writer may be done meanwhile.
+            if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
+                draft.unlink()
     draft = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
     draft.write_bytes(content)
     draft.replace(target)

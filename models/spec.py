@@ -254,7 +254,9 @@ class ModelSpec(ABC):
 
 def code_digest(model_type: ModelSpec) -> str:
     """Digest of the model type's own code: changed code is another training."""
-    files = [*sorted(Path(inspect.getfile(type(model_type))).parent.glob("*.py")), Path(__file__)]
+    folder = Path(inspect.getfile(type(model_type))).parent
+    contract = [Path(__file__), Path(inspect.getfile(Table))]
+    files = [*sorted(folder.glob("*.py")), *contract]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

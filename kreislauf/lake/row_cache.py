@@ -9,6 +9,7 @@ written again, so bytes that were right stay right as long as the file is the sa
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -23,6 +24,8 @@ import pyarrow.ipc
 
 from kreislauf.settings import settings
 from models.table import Table
+
+log = logging.getLogger(__name__)
 
 KEPT = 3
 """Number of files that stay when a new one is written; the oldest are deleted."""
@@ -74,18 +77,27 @@ def store(snapshot: Snapshot, rows: pl.DataFrame) -> pl.DataFrame:
     """Keep `rows`, whose digest is the snapshot's, and return them mapped from disk.
 
     A file takes as much room as the rows in memory; all but the newest `KEPT` are deleted. A writer
-    that is killed leaves a draft, which a later writer deletes.
+    that is killed leaves a draft, which a later writer deletes. Where the file cannot be written,
+    the rows are returned as they are: later steps read the lake.
     """
+    try:
+        return _write(snapshot, rows)
+    except OSError as error:
+        log.warning("The rows of a training are not cached, so they are read again: %s", error)
+        return rows
+
+
+def _write(snapshot: Snapshot, rows: pl.DataFrame) -> pl.DataFrame:
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, suffix=".tmp") as drafts:
         draft = Path(drafts) / "rows.arrow"
         # One batch, so that a column is one array.
         rows.write_ipc(draft, record_batch_size=max(1, rows.height))
-        path = folder / f"{snapshot.key}.{_sha256(draft)}.arrow"
-        os.replace(draft, path)
-    _checked.add(_identity(path))
-    mapped = _mapped(path, snapshot.table)
+        # Mapped before it has its name: from then on another process may sweep it.
+        mapped = _mapped(draft, snapshot.table)
+        _checked.add(_identity(draft))
+        os.replace(draft, folder / f"{snapshot.key}.{_sha256(draft)}.arrow")
     _sweep(folder)
     return mapped
 
@@ -126,9 +138,17 @@ def _sha256(path: Path) -> str:
 
 def _sweep(folder: Path) -> None:
     """Delete all but the newest files, and drafts that nobody writes any more."""
-    files = [(path.stat().st_mtime_ns, path) for path in folder.glob("*.arrow")]
-    for _, path in sorted(files, reverse=True)[KEPT:]:
+    newest_first = sorted(folder.glob("*.arrow"), key=_modified, reverse=True)
+    for path in newest_first[KEPT:]:
         path.unlink(missing_ok=True)
     for draft in folder.glob("*.tmp"):
-        if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
+        if time.time() - _modified(draft) > DRAFT_SECONDS:
             shutil.rmtree(draft, ignore_errors=True)
+
+
+def _modified(path: Path) -> float:
+    """When the file was written, in seconds since 1970; 0 if another process has swept it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

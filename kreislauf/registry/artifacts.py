@@ -64,6 +64,8 @@ def _fetched(version: Version, name: str, uri: str) -> Path:
     if path.exists() and sha256(path) == digest:
         return path
     cache.mkdir(parents=True, exist_ok=True)
+    # Sets MLflow's addresses, which `models:/` is resolved by.
+    runs.client()
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         downloaded = Path(
             mlflow.artifacts.download_artifacts(

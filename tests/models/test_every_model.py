@@ -4,6 +4,7 @@ import ast
 import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -168,3 +169,17 @@ def test_an_unknown_model_type_is_named_with_the_known_ones():
         ValueError, match=r"No model type is called 'nothing'\. Known: .*session_recommender"
     ):
         spec.load("nothing")
+
+
+@pytest.mark.parametrize("name", ["spec.py", "table.py"])
+def test_changed_code_of_the_contract_is_another_training(tiny, tmp_path, monkeypatch, name):
+    model_type = spec.load(tiny)
+    digest = spec.code_digest(model_type)
+    assert spec.code_digest(model_type) == digest
+    read_bytes = Path.read_bytes
+
+    def changed(path: Path) -> bytes:
+        return read_bytes(path) + b"# changed" * (path == ROOT / "models" / name)
+
+    monkeypatch.setattr(Path, "read_bytes", changed)
+    assert spec.code_digest(model_type) != digest

@@ -174,6 +174,32 @@ def test_a_writer_that_dies_leaves_no_half_file(snapshot, home, monkeypatch):
     assert rebuilt(snapshot).height == 200
 
 
+def test_a_cache_that_cannot_be_written_is_only_slower(snapshot, reads, home):
+    folder = home / "cache" / "rows"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("a file where the folder should be")
+    rows = rebuilt(snapshot)
+    assert rebuilt(snapshot).equals(rows)
+    assert reads == ["events"] * 2
+
+
+def test_a_file_that_another_process_sweeps_meanwhile_is_no_error(snapshot, home, monkeypatch):
+    rows = lake.read(EVENTS)
+    for number in range(row_cache.KEPT):
+        row_cache.store(replace(snapshot, watermark=WATERMARK + number), rows)
+    glob = Path.glob
+
+    def vanish(folder, pattern):
+        paths = list(glob(folder, pattern))
+        for path in paths:
+            if path.is_file():
+                path.unlink()
+        return paths
+
+    monkeypatch.setattr(Path, "glob", vanish)
+    assert row_cache.store(snapshot, rows).equals(rows)
+
+
 def test_a_retraining_reads_its_rows_once(monkeypatch):
     assert reads_per_retraining() == 1
     monkeypatch.setattr(row_cache, "find", lambda snapshot: None)
