@@ -10,12 +10,10 @@ from kreislauf.monitoring.policy import Action
 from kreislauf.pages import markdown
 
 SUMMARIES = {
-    "stable": "Visitors and answers are as usual, so nothing has to be done",
-    "concept drift": "Visitors want other things than the model has learnt, so a new training "
-    "would make its answers better",
-    "data fault": "The shop's data is wrong, so the model must not learn from it",
-    "covariate shift": "The shop's visitors changed, but a new training would not make the "
-    "answers better",
+    "stable": "Visitors and answers are as usual",
+    "concept drift": "Visitors want other things than the model has learnt",
+    "data fault": "The shop's data is wrong",
+    "covariate shift": "Other visitors came than usual, and the model still suits them",
     "not enough data": "There is not enough new data yet to say anything",
 }
 """What each verdict means for the shop."""
@@ -32,7 +30,7 @@ def page(finding: Finding, measurement: Measurement, action: Action, windows: pl
     sections = [
         f"# {finding.model} version {finding.version}: {finding.verdict}",
         summary(finding, action),
-        f"## Evidence\n\n{finding.reason}\n\n{evidence}",
+        f"## Evidence\n\n{finding.reason} {action.sentence}\n\n{evidence}",
         f"![signals]({plots.signals(finding.signals)})",
         f"## Signals\n\n{_signals(finding)}",
         f"![history]({plots.history(windows, metric)})",
@@ -44,10 +42,22 @@ def page(finding: Finding, measurement: Measurement, action: Action, windows: pl
 
 
 def summary(finding: Finding, action: Action) -> str:
-    """What happened between which times, and what follows, in a sentence or two for the shop's
-    manager."""
-    stretch = f"from {when(finding.start)} to {when(finding.end)} (UTC)"
-    return f"{SUMMARIES[finding.verdict]} ({stretch}). {action.sentence}".strip()
+    """What happened between which times, and what follows, in a sentence for the shop's manager."""
+    stretch = f"{when(finding.start)} to {when(finding.end)}, UTC"
+    return f"{SUMMARIES[finding.verdict]} ({stretch}), {consequence(finding, action)}."
+
+
+def consequence(finding: Finding, action: Action) -> str:
+    """What follows, as the end of a sentence."""
+    if action.asks_for_retraining:
+        return "so the model is trained again"
+    if finding.verdict == "concept drift":
+        return "but it is too early to train the model again"
+    if action.exclude:
+        return "so the model will not learn from these days' faulty part"
+    if finding.verdict == "data fault":
+        return "and somebody should look at it"
+    return "so nothing has to be done"
 
 
 def _section(title: str, table: str) -> str:

@@ -1,0 +1,55 @@
+import pytest
+
+from kreislauf.monitoring.finding import Finding
+from kreislauf.monitoring.policy import Action
+from kreislauf.pages.monitor import summary
+
+WHEN = "(2026-01-23 00:04 to 2026-01-27 00:04, UTC)"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "action", "sentence"),
+    [
+        ("stable", {}, f"Visitors and answers are as usual {WHEN}, so nothing has to be done."),
+        (
+            "concept drift",
+            {"event": "decay"},
+            f"Visitors want other things than the model has learnt {WHEN}, "
+            "so the model is trained again.",
+        ),
+        (
+            "concept drift",
+            {},
+            f"Visitors want other things than the model has learnt {WHEN}, "
+            "but it is too early to train the model again.",
+        ),
+        (
+            "data fault",
+            {"event": "fault", "exclude": (1, 2)},
+            f"The shop's data is wrong {WHEN}, "
+            "so the model will not learn from these days' faulty part.",
+        ),
+        (
+            "data fault",
+            {"event": "fault"},
+            f"The shop's data is wrong {WHEN}, and somebody should look at it.",
+        ),
+        (
+            "covariate shift",
+            {},
+            f"Other visitors came than usual, and the model still suits them {WHEN}, "
+            "so nothing has to be done.",
+        ),
+    ],
+)
+def test_the_page_begins_with_a_sentence_for_the_shop_s_manager(verdict, action, sentence):
+    finding = Finding(
+        model="tiny",
+        version=1,
+        start=1_769_126_663_003,
+        end=1_769_472_263_002,
+        groups=9,
+        verdict=verdict,
+        reason="Evidence.",
+    )
+    assert summary(finding, Action(**action)) == sentence
