@@ -87,7 +87,7 @@ def diagnose_sample(
         confidence=probe.model_type.policy.confidence,
         signals=measurement.with_history(values, by_name),
         quality=measurement.window_quality(probe, window, quality),
-        slices=measurement.slice_qualities(probe, window, quality),
+        slices=probe.slices(window, quality),
     )
     diagnosis = diagnose(measured, measurement.compare(measured), min_gain)
     if diagnosis.noise_only:

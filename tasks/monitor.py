@@ -80,7 +80,7 @@ def measure(model: str, version: int, window_days: float) -> Measurement:
             update={
                 "signals": signals,
                 "quality": measurement.window_quality(probe, window, quality),
-                "slices": measurement.slice_qualities(probe, window, quality),
+                "slices": probe.slices(window, quality),
                 "drift": _drift(probe, champion, window),
                 "clicks": feedback.clicks_by_variant(reactions, start),
             }

@@ -9,23 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from kreislauf.evaluation.intervals import Interval, interval
 from kreislauf.monitoring import limits, statistics
 from kreislauf.monitoring.limits import Measured, Signal
-from kreislauf.monitoring.probe import REFIT, REFIT_TAIL, Probe, QualityMeasurement
+from kreislauf.monitoring.probe import (
+    REFIT,
+    REFIT_TAIL,
+    Probe,
+    QualityMeasurement,
+    SliceQuality,
+)
 from kreislauf.monitoring.window import TrustedRows, Window
-
-
-class SliceQuality(BaseModel):
-    """Quality in one slice of a window, see `Probe.slices`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    slice: str
-    value: str
-    groups: int
-    live: float
-    low: float
-    high: float
-    reference: float | None
-    baseline: float
 
 
 class Quality(BaseModel):
@@ -123,14 +114,6 @@ def window_quality(probe: Probe, window: Window, measured: QualityMeasurement) -
         worst_stretch=worst / max(probe.reference.mean, 1e-9),
         new_label_shares=statistics.new_label_shares(measured.examples.labels, labels_before),
     )
-
-
-def slice_qualities(
-    probe: Probe, window: Window, measured: QualityMeasurement
-) -> list[SliceQuality]:
-    """Quality of the version in each slice of the window."""
-    slices = probe.slices(window, measured).iter_rows(named=True)
-    return [SliceQuality(**row) for row in slices]
 
 
 def with_history(

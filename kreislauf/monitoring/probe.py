@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.evaluation import scoring, split
 from kreislauf.evaluation.intervals import Interval, interval
@@ -43,6 +44,21 @@ class QualityMeasurement:
     """Metric of the trivial baseline that was registered with the version, float64 (n,)."""
     gain: Interval
     """Gain of a trivial baseline that learnt from half of the window, too."""
+
+
+class SliceQuality(BaseModel):
+    """Quality in one slice of a window: the version's metric with its interval."""
+
+    model_config = ConfigDict(frozen=True)
+
+    slice: str
+    value: str
+    groups: int
+    live: float
+    low: float
+    high: float
+    reference: float | None = Field(description="The same slice of the version's hold-out.")
+    baseline: float = Field(description="The version's trivial baseline in the window.")
 
 
 @dataclass(frozen=True)
@@ -106,8 +122,9 @@ class Probe:
         began = pl.col(table.time).min().over(table.group)
         tail = window.sample.filter(began >= (window.start + window.end) // 2)
         signals = dict(window.statistics)
-        signals |= self.label_signals(window.sample, tail)
-        signals |= self.answer_signals(window.sample)
+        examples = self.model_type.examples(window.sample)
+        signals |= self.label_signals(examples, tail)
+        signals |= self.answer_signals(examples)
         stretches = {
             REFIT: (window.sample, int(REFIT_SHARE * usual_rows)),
             REFIT_TAIL: (tail, int(REFIT_TAIL_SHARE * usual_rows)),
@@ -124,9 +141,10 @@ class Probe:
             signals[name] = statistics.standardised_mean(scores, categories, self.request_mix)
         return signals
 
-    def label_signals(self, rows: pl.DataFrame, tail: pl.DataFrame) -> dict[str, float]:
-        """`top_label` of `rows`, and `label_correlation` of their later half, `tail`."""
-        labels = self.model_type.examples(rows).labels
+    def label_signals(self, examples: Examples, tail: pl.DataFrame) -> dict[str, float]:
+        """`top_label` of the window's examples, and `label_correlation` of the rows of its later
+        half, `tail`."""
+        labels = examples.labels
         top_share = statistics.share_of(statistics.most_frequent(labels), labels)
         correlation = statistics.frequency_correlation(
             self.model_type.examples(tail).labels,
@@ -135,9 +153,8 @@ class Probe:
         )
         return {TOP_LABEL: float(np.log(top_share)), LABEL_CORRELATION: correlation}
 
-    def answer_signals(self, rows: pl.DataFrame) -> dict[str, float]:
-        """`top_answer` of `rows` and, where the model type has one, `coverage`."""
-        examples = self.model_type.examples(rows)
+    def answer_signals(self, examples: Examples) -> dict[str, float]:
+        """`top_answer` and, where the model type has one, `coverage`."""
         drawn = np.unique(np.linspace(0, len(examples) - 1, SHOWN_ANSWERS).astype(int))
         outputs = scoring.answer(self.onnx, examples.take(drawn).inputs)
         answers = self.model_type.answers(outputs)
@@ -167,15 +184,11 @@ class Probe:
         categories = self.request_categories(window.sample, self.profile)
         return statistics.standardised_mean(scores, categories, self.request_mix)
 
-    def slices(self, window: Window, quality: QualityMeasurement) -> pl.DataFrame:
-        """Quality in each slice of the window that has enough groups.
-
-        Columns slice, value, groups; live, low and high, the version's metric with its interval;
-        reference, the same slice of its hold-out; baseline, its trivial baseline in the window.
-        """
+    def slices(self, window: Window, quality: QualityMeasurement) -> list[SliceQuality]:
+        """Quality in each slice of the window that has enough groups."""
         now = self.model_type.slices(window.sample, self.profile)
         then = self.model_type.slices(self.holdout, self.profile)
-        rows = []
+        slices = []
         for column in now:
             for value in column.unique().sort():
                 inside = (column == value).to_numpy()
@@ -188,11 +201,19 @@ class Probe:
                 reference = None
                 if before.any():
                     reference = float(self.holdout_scores[before].mean())
-                baseline = float(quality.baseline_scores[inside].mean())
-                head = (column.name, str(value), count)
-                rows.append((*head, live.mean, live.low, live.high, reference, baseline))
-        names = ["slice", "value", "groups", "live", "low", "high", "reference", "baseline"]
-        return pl.DataFrame(rows, names, orient="row")
+                slices.append(
+                    SliceQuality(
+                        slice=column.name,
+                        value=str(value),
+                        groups=count,
+                        live=live.mean,
+                        low=live.low,
+                        high=live.high,
+                        reference=reference,
+                        baseline=float(quality.baseline_scores[inside].mean()),
+                    )
+                )
+        return slices
 
     def _scores(self, onnx: Path, examples: Examples) -> np.ndarray:
         return self.model_type.score(examples, scoring.answer(onnx, examples.inputs))
