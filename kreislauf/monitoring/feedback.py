@@ -39,11 +39,14 @@ def join_feedback(shown: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.DataFrame:
     """Rows of exposures with their feedback, joined by request id: columns ts, user, version,
     variant, and whether there was a `click`, `cart` or `order`.
 
-    Of more than `SAMPLE` answers, those of users drawn by their hash.
+    Of more than `SAMPLE` answers, those of users drawn by their hash. An answer without a user is a
+    user of its own, whose name is the request id: hashed by an empty name, all or none were drawn.
     """
     count = shown.select(pl.len()).collect(engine="streaming").item()
     sampled_share = max(1, round(count / SAMPLE))
-    drawn = shown.filter(pl.col("user").hash(0) % sampled_share == 0)
+    anonymous = pl.col("user") == ""
+    user = pl.when(anonymous).then("request_id").otherwise("user").alias("user")
+    drawn = shown.with_columns(user).filter(pl.col("user").hash(0) % sampled_share == 0)
     columns = drawn.select("request_id", "ts", "user", "version", "variant")
     kinds = [(pl.col("kind") == kind).any().alias(kind) for kind in KINDS]
     by_request = feedback.group_by("request_id").agg(kinds)

@@ -86,3 +86,15 @@ def test_of_many_answers_those_of_whole_users_are_joined(monkeypatch):
     reactions = feedback.join_feedback(shown.lazy(), done.lazy())
     assert 700 < reactions.height < 1_300
     assert reactions.group_by("user").len()["len"].unique().to_list() == [2]
+
+
+def test_of_many_answers_without_a_user_about_as_many_are_joined(monkeypatch):
+    monkeypatch.setattr(feedback, "SAMPLE", 1_000)
+    shown, done = answers(4_000, 2_000)
+    anonymous = shown.with_columns(user=pl.lit(""))
+    reactions = feedback.join_feedback(anonymous.lazy(), done.lazy())
+    assert 700 < reactions.height < 1_300
+    measured = feedback.clicks_per_answer(reactions, 1, START)
+    assert measured["clicks"].value == pytest.approx(0.5, abs=0.1)
+    (first, _) = feedback.clicks_by_variant(reactions, START)
+    assert 0.3 < first[3].low < first[3].high < 0.7, "each answer is a user of its own"
