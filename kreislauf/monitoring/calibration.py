@@ -38,14 +38,14 @@ def calibration_windows(
     half = (last + 1 - first) // 2
     count = min(MAX_WINDOWS, max(MIN_WINDOWS + 1, half // min(length, DAY_MS)))
     step = min(length, half // count)
-    usual_rows = min(rows.count(last + 1 - step * count, last) / count, SAMPLE_ROWS)
+    mean_rows = rows.count(last + 1 - step * count, last) / count
     for number in range(count):
         start = last + 1 - step * (count - number)
         before = rows.between(None, start - 1)
         profile = model_type.training_profile(before).collect(engine="streaming")
         window = read_window(model_type, rows, profile, start, start + step - 1)
         if window.sample[model_type.table.group].n_unique() >= MIN_GROUPS:
-            yield window, profile, usual_rows
+            yield window, profile, min(mean_rows, max(window.sample.height, SAMPLE_ROWS))
 
 
 def newest_rows(model_type: ModelSpec, rows: TrustedRows, first: int, last: int) -> pl.DataFrame:

@@ -12,7 +12,9 @@ from models.spec import ModelSpec
 from models.table import Table
 
 SAMPLE_ROWS = 50_000
-"""Rows sampled of a window, about, in whole groups: scored again, refitted, drawn by Evidently."""
+"""Rows sampled of a window, about, in whole groups: scored again, refitted, drawn by Evidently.
+
+More are, where so many have too few groups for the policy."""
 COUNTED_ROWS = 1_000_000
 """Rows, about, from which groups are counted, in whole groups: memory would grow with more."""
 MIN_SILENT_HOURS = 3
@@ -74,7 +76,8 @@ def read_window(
 ) -> Window:
     """Read the rows from `start` to `end` (ms since 1970 UTC, inclusive) once, in bounded memory.
 
-    `profile` is `ModelSpec.training_profile` of the rows before.
+    Only long groups are sampled in a second pass, if `SAMPLE_ROWS` rows have fewer groups than the
+    policy wants. `profile` is `ModelSpec.training_profile` of the rows before.
     """
     table = model_type.table
     # A group that is in the day before, too, began earlier and is not in the sample.
@@ -103,8 +106,13 @@ def read_window(
         times = sample[table.time].to_numpy()
         statistics |= _per_day(start, end, ends, counted_share, times, rows.excluded)
     began = pl.col(table.time).min().over(table.group) >= start
-    sample = sample.filter(began).sort(table.order)
-    return Window(start, end, statistics, counted_share * groups.height, sample)
+    sample = sample.filter(began)
+    wanted = 2 * model_type.policy.min_groups  # about half of them may have begun before the window
+    larger_share = max(1, counted_share * groups.height // wanted)
+    if 2 * sample[table.group].n_unique() < wanted and larger_share < sampled_share:
+        whole_groups = stretch.filter(hashed % larger_share == 0)
+        sample = whole_groups.collect(engine="streaming").filter(began)
+    return Window(start, end, statistics, counted_share * groups.height, sample.sort(table.order))
 
 
 def _numbers(means: pl.DataFrame) -> dict[str, float]:

@@ -1,12 +1,13 @@
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 
 from kreislauf.evaluation.intervals import Interval
-from kreislauf.monitoring import calibration, drift, limits, regret, window
+from kreislauf.monitoring import calibration, drift, limits, measurement, regret, window
 from kreislauf.monitoring.diagnosis import Diagnosis, WindowQuality, judge
 from kreislauf.monitoring.limits import FALSE_ALARM_RATE, Measured, Signal
 from kreislauf.monitoring.statistics import (
@@ -18,6 +19,7 @@ from kreislauf.monitoring.statistics import (
 )
 from models.session_recommender import SPEC
 from models.session_recommender.schema import EVENT_TYPES
+from models.spec import Policy
 
 
 def frame(rows: int, shift: float, seed: int) -> pl.DataFrame:
@@ -205,6 +207,7 @@ START = 1_767_225_600_000
 
 def test_a_window_is_counted_whole_and_sampled_in_whole_groups(monkeypatch):
     monkeypatch.setattr(window, "SAMPLE_ROWS", 300)
+    monkeypatch.setattr(type(SPEC), "policy", Policy(min_groups=100))
     rows = visits(4)
     profile = SPEC.training_profile(rows.filter(pl.col("aid") < 40).lazy()).collect()
     contents = window.read_window(
@@ -217,6 +220,28 @@ def test_a_window_is_counted_whole_and_sampled_in_whole_groups(monkeypatch):
     assert 0 < contents.sample.height < 600
     assert contents.sample.group_by("session").len()["len"].unique().to_list() == [2]
     assert contents.sample["ts"].is_between(START + DAY, START + 3 * DAY - 1).all()
+
+
+def test_of_long_groups_as_many_are_sampled_as_the_policy_wants(monkeypatch):
+    monkeypatch.setattr(window, "SAMPLE_ROWS", 1_000)
+    monkeypatch.setattr(type(SPEC), "policy", Policy(min_groups=100))
+    # 1,200 groups of 40 rows, of which 1,000 rows would be 25 groups.
+    groups = visits(4, a_day=12_000).with_columns(session=pl.col("session") // 20)
+    trusted = window.TrustedRows.of(SPEC.table, groups)
+    profile = SPEC.training_profile(groups.lazy()).collect()
+    contents = window.read_window(SPEC, trusted, profile, START + DAY, START + 3 * DAY - 1)
+    assert 100 <= contents.sample["session"].n_unique() < 300, "and no more than it takes"
+    assert contents.sample.group_by("session").len()["len"].unique().to_list() == [40]
+    probe = SimpleNamespace(model_type=SPEC, reference=Interval(mean=0.5, low=0.4, high=0.6))
+    assert not measurement.begin("recommender", 1, probe, trusted, contents).shortage
+    calibrated = [
+        (earlier.sample.height, usual)
+        for earlier, _, usual in calibration.calibration_windows(
+            SPEC, trusted, START, START + 4 * DAY - 1, DAY
+        )
+    ]
+    assert calibrated
+    assert all(usual == height for height, usual in calibrated)
 
 
 def test_a_group_that_began_before_the_window_is_not_in_its_sample():
