@@ -235,13 +235,13 @@ def test_of_long_groups_as_many_are_sampled_as_the_policy_wants(monkeypatch):
     probe = SimpleNamespace(model_type=SPEC, reference=Interval(mean=0.5, low=0.4, high=0.6))
     assert not measurement.begin("recommender", 1, probe, trusted, contents).shortage
     calibrated = [
-        (earlier.sample.height, usual)
-        for earlier, _, usual in calibration.calibration_windows(
+        (earlier.sample.height, amount)
+        for earlier, _, amount in calibration.calibration_windows(
             SPEC, trusted, START, START + 4 * DAY - 1, DAY
         )
     ]
     assert calibrated
-    assert all(usual == height for height, usual in calibrated)
+    assert all(amount == height for height, amount in calibrated)
 
 
 def test_a_group_that_began_before_the_window_is_not_in_its_sample():
