@@ -48,6 +48,7 @@ def test_verdicts_outcomes_variants_and_states_are_explained():
 
 def test_tables_are_explained():
     explained({*exposures.TABLES, quarantine.REJECTS, exclusions.DISTRUSTED, promote.DECISIONS})
+    explained({exclusions.VERDICTS})
     explained({tables.WINDOWS, tables.SLICES, tables.ALARMS})
 
 

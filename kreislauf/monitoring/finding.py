@@ -20,6 +20,9 @@ class Finding(BaseModel):
     start: int = Field(description="Beginning of the window, ms since 1970 UTC.")
     end: int = Field(description="End of the window, ms since 1970 UTC, inclusive.")
     groups: int = Field(description="Number of groups in the window.")
+    holdout: int | None = Field(
+        None, description="First event of the hold-out that it is compared with, ms since 1970 UTC."
+    )
     verdict: Verdict
     reason: str = Field(description="The evidence, in sentences.")
     fault: tuple[int, int] | None = Field(
@@ -45,6 +48,7 @@ class Finding(BaseModel):
             start=measurement.start,
             end=measurement.end,
             groups=measurement.groups,
+            holdout=measurement.holdout,
             verdict=diagnosis.verdict,
             reason=" ".join(diagnosis.evidence),
             fault=diagnosis.fault,

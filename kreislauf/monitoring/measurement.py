@@ -50,6 +50,9 @@ class Measurement(BaseModel):
     start: int = Field(description="Beginning of the window, ms since 1970 UTC.")
     end: int = Field(description="End of the window, ms since 1970 UTC, inclusive.")
     groups: int = Field(description="Number of groups in the window.")
+    holdout: int | None = Field(
+        None, description="First event of the hold-out that it is compared with, ms since 1970 UTC."
+    )
     table_version: int = Field(0, description="Version of the table that was read.")
     excluded: list[tuple[int, int]] = Field(
         [], description="Stretches (ms, inclusive) whose rows were left out."
@@ -76,6 +79,7 @@ def begin(model: str, version: int, probe: Probe, rows: TrustedRows, window: Win
         start=window.start,
         end=window.end,
         groups=window.groups,
+        holdout=probe.holdout[model_type.table.time].min(),  # type: ignore[arg-type]
         table_version=rows.table_version,
         excluded=list(rows.excluded),
         confidence=model_type.policy.confidence,

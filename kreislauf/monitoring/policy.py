@@ -7,8 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf import registry
 from kreislauf.clock import when
+from kreislauf.lake import exclusions
+from kreislauf.lake.exclusions import Stretch
 from kreislauf.monitoring import regret, tables
 from kreislauf.monitoring.finding import Finding
+from models import spec
 from models.spec import Policy
 
 RETRAINING_COST = 0.25
@@ -18,6 +21,9 @@ ASKED = "A retraining is asked for."
 LOOK = "Somebody should look at it; trainings still learn from it."
 WATCH = "Nothing to do but to watch."
 REPEATED = "An overlapping window has said so."
+MIN_TRUSTED = 0.5
+"""Share of a fault above which who trusts it has seen the fault: the next windows draw its ends
+elsewhere."""
 
 
 class Settings(BaseModel):
@@ -66,6 +72,8 @@ class Standing(BaseModel):
     fault_reported: bool = Field(
         False, description="Whether somebody was asked to look at an overlapping window."
     )
+    trusted: list[Stretch] = Field([], description="What people trust, in order and apart.")
+    trust: str = Field("", description="Who trusts part of the fault, which, and why.")
 
 
 class Action(BaseModel):
@@ -102,7 +110,24 @@ def standing(finding: Finding) -> Standing:
         verdicts=windows["verdict"].to_list(),
         accumulated_regret=regret.accumulated_regret(windows, since),
         fault_reported=_reported(finding),
+        **_trust(finding),
     )
+
+
+def _trust(finding: Finding) -> dict[str, Any]:
+    """`trusted` and `trust` of `Standing`."""
+    if finding.verdict != "data fault":
+        return {}
+    fault = _fault(finding)
+    verdicts = exclusions.verdicts(spec.load(finding.model).table.name)
+    binding = [verdict for verdict in verdicts if verdict.binds(finding.holdout)]
+    reasons = [v.sentence for v in binding if v.trusted and v.touches(fault)]
+    return {"trusted": exclusions.combine(binding), "trust": "".join(reasons[-1:])}
+
+
+def _fault(finding: Finding) -> Stretch:
+    """The stretch that is faulty: the window where none was named."""
+    return finding.fault or (finding.start, finding.end)
 
 
 def _reported(finding: Finding) -> bool:
@@ -144,12 +169,17 @@ def decide(finding: Finding, standing: Standing, settings: Settings) -> Action:
 
 
 def _after_fault(finding: Finding, standing: Standing) -> Action:
+    start, end = _fault(finding)
+    rest = exclusions.subtract([(start, end)], standing.trusted)
+    untrusted = sum(last - first + 1 for first, last in rest)
+    if untrusted < (1 - MIN_TRUSTED) * (end - start + 1):
+        return Action(sentence=f"{standing.trust} So nothing is left out.", alarm=False)
     if finding.fault:
-        start, end = finding.fault
-        sentence = (
-            f"No training will learn from {when(start)} to {when(end)}; the rows stay in the table."
-        )
-        return Action(sentence=sentence, event="fault", exclude=finding.fault)
+        stretches = " and from ".join(f"{when(first)} to {when(last)}" for first, last in rest)
+        sentence = f"No training will learn from {stretches}; the rows stay in the table."
+        if standing.trust:
+            sentence += f" {standing.trust}"
+        return Action(sentence=sentence, event="fault", exclude=(rest[0][0], rest[-1][1]))
     if standing.fault_reported:
         return Action(sentence=REPEATED)
     return Action(sentence=LOOK, event="fault")

@@ -98,4 +98,4 @@ def carry_out(finding: Finding, action: Action, table: str) -> None:
     if action.alarm:
         alarms.record(finding, action)
     if action.exclude:
-        exclusions.exclude(table, *action.exclude, finding.reason)
+        exclusions.exclude(table, *action.exclude, finding.reason, finding.holdout)

@@ -12,7 +12,7 @@ from kreislauf.pages import markdown
 SUMMARIES = {
     "stable": "Visitors and answers are as usual",
     "concept drift": "Visitors want other things than the model has learnt",
-    "data fault": "The shop's data is wrong",
+    "data fault": "The shop's data looks wrong",
     "covariate shift": "Other visitors came than usual, and the model still suits them",
     "not enough data": "There is not enough new data yet to say anything",
 }
@@ -55,6 +55,8 @@ def consequence(finding: Finding, action: Action) -> str:
         return "but it is too early to train the model again"
     if action.exclude:
         return "so the model will not learn from these days' faulty part"
+    if finding.verdict == "data fault" and not action.alarm:
+        return "but a person trusts it, so nothing is left out"
     if finding.verdict == "data fault":
         return "and somebody should look at it"
     return "so nothing has to be done"

@@ -26,13 +26,13 @@ WHEN = "(2026-01-23 00:04 to 2026-01-27 00:04, UTC)"
         (
             "data fault",
             {"event": "fault", "exclude": (1, 2)},
-            f"The shop's data is wrong {WHEN}, "
+            f"The shop's data looks wrong {WHEN}, "
             "so the model will not learn from these days' faulty part.",
         ),
         (
             "data fault",
             {"event": "fault"},
-            f"The shop's data is wrong {WHEN}, and somebody should look at it.",
+            f"The shop's data looks wrong {WHEN}, and somebody should look at it.",
         ),
         (
             "covariate shift",
