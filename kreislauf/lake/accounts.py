@@ -8,6 +8,10 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 LoadKind = Literal["file", "stream", "replay"]
 """What a load read: a raw file, a batch of a stream, or rejects."""
+OTHER = ("other", "Other rules")
+"""Reason code and rule under which lines are counted whose own rule is not named."""
+NAMED = 10
+"""Most rules that accounts name."""
 
 
 class Reason(BaseModel):
@@ -35,7 +39,7 @@ class Counts(BaseModel):
     """Rows of the rejected lines; 1 for a line that did not decode."""
     rows_duplicate: int
     reasons: tuple[Reason, ...] = ()
-    """The most frequent ones, with positions in a line left out."""
+    """The most frequent ones, with positions in a line left out; all others, last, as `OTHER`."""
 
     @model_validator(mode="after")
     def _balance(self) -> "Counts":
@@ -72,8 +76,13 @@ def total(loads: Iterable[Counts]) -> Counts:
 
 
 def most_frequent(lines: Counter[tuple[str, str]]) -> tuple[Reason, ...]:
-    """The ten most frequent of (reason, rule), by the number of lines that have them."""
-    frequent = sorted(lines.items(), key=lambda item: (-item[1], item[0]))[:10]
+    """The most frequent of (reason, rule), by the number of lines that have them: `NAMED` of them,
+    and then the lines of all others together, if there are any."""
+    named = [item for item in lines.items() if item[0] != OTHER]
+    frequent = sorted(named, key=lambda item: (-item[1], item[0]))[:NAMED]
+    others = lines.total() - sum(count for _, count in frequent)
+    if others:
+        frequent.append((OTHER, others))
     return tuple(
         Reason(reason=reason, rule=rule, lines=count) for (reason, rule), count in frequent
     )

@@ -33,6 +33,11 @@ CODES = {
     "out of range": "out-of-range",
 }
 """Words in msgspec's message, and the reason code of a reject."""
+MAX_RULE = 200
+"""Most characters of a rule. What it quotes of a line, such as a field's name, may be of any
+length."""
+RULE_END = 50
+"""Characters that a longer rule keeps of its end, where msgspec says which field is meant."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,16 @@ class _RepeatedField(ValueError):
 
 
 def _reason(error: Exception) -> tuple[str, str]:
-    """Reason code, and the rule that a line broke in words."""
+    """Reason code, and the rule that a line broke in at most `MAX_RULE` characters."""
+    code, rule = _whole_reason(error)
+    if len(rule) > MAX_RULE:
+        gap = " [...] "
+        rule = rule[: MAX_RULE - len(gap) - RULE_END] + gap + rule[-RULE_END:]
+    return code, rule
+
+
+def _whole_reason(error: Exception) -> tuple[str, str]:
+    """Reason code, and the rule that a line broke in words, with all that it quotes."""
     if isinstance(error, UnicodeDecodeError):
         return "bad-utf8", f"Invalid UTF-8: {error.reason} (byte {error.start})"
     if isinstance(error, RecursionError):

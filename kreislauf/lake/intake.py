@@ -14,6 +14,8 @@ from models.table import Table
 
 MIN_REJECTS = 20
 """Minimum number of rejected lines that can stop a load, whatever their share."""
+MAX_RULES = 1_000
+"""Most rules that a load counts one by one: they may quote a million names from outside."""
 GENERAL_RULE = (
     pl.col("rule").str.replace_all(r"\[\d+\]", "[...]").str.replace_all(r" \(byte \d+\)", "")
 )
@@ -41,7 +43,7 @@ class Intake:
         self.rows: Counter[str] = Counter()
         """Number of rows: in, rejected."""
         self.reasons: Counter[tuple[str, str]] = Counter()
-        """Number of lines by reason code and general rule."""
+        """Number of lines by reason code and general rule; rare rules are counted as OTHER."""
 
     def add(self, lines: ValidatedLines) -> None:
         """Spool a batch, and count its lines and rows."""
@@ -54,9 +56,16 @@ class Intake:
             {"in": lines.lines_in, "blank": lines.lines_blank, "rejected": rejected.height}
         )
         self.rows.update({"in": lines.rows_in, "rejected": int(rejected["rows"].sum())})
+        self._count_reasons(rejected)
+
+    def _count_reasons(self, rejected: pl.DataFrame) -> None:
+        """Count a batch's rejected lines, which `self.lines` has already, by reason."""
         by_reason = rejected.group_by("reason", GENERAL_RULE).len()
-        for reason, rule, count in by_reason.rows():
+        for reason, rule, count in by_reason.top_k(MAX_RULES, by="len").rows():
             self.reasons[reason, rule] += count
+        self.reasons[accounts.OTHER] = 0
+        self.reasons = Counter(dict(self.reasons.most_common(MAX_RULES)))
+        self.reasons[accounts.OTHER] = self.lines["rejected"] - self.reasons.total()
 
     def counts(self, kept: int) -> dict:
         """Fields of Counts, when `kept` of the rows are no duplicates."""

@@ -163,6 +163,20 @@ def test_passing_trouble_is_retried_and_broken_files_are_not(shop, monkeypatch):
     assert lake.read(EVENTS).height == 45
 
 
+def test_names_from_outside_are_cut_before_the_commit_and_the_event_is_small(shop, emitted):
+    """Prefect takes no event above 1.5 MB, and said so when the rows were in the table."""
+    names = [f"{n}".zfill(800_000) for n in range(12)]
+    lines = [json.dumps({"session": 1, name: 2, "events": []}).encode() for name in names]
+    (shop / "c.jsonl").write_bytes(b"\n".join(lines))
+    report = ingest(str(shop), max_reject_share=1)
+    assert (report.lines_rejected, report.rows_kept) == (12, 45)
+    (event,) = emitted
+    assert len(json.dumps(event)) < 10_000
+    assert sum(entry["lines"] for entry in event["payload"]["reasons"]) == 12
+    assert lake.rejects(EVENTS)["rule"].str.len_chars().max() < 250
+    assert lake.rejects(EVENTS)["raw"].bin.size().min() > 800_000, "the line itself is whole"
+
+
 def test_broken_source_is_stopped_before_it_is_visible_and_says_so(shop, emitted):
     (shop / "c.jsonl").write_bytes(b"<html>502</html>\n" * 40 + sessions(60, 2))
     with pytest.raises(

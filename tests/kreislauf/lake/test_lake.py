@@ -22,7 +22,7 @@ from pandera.config import config_context
 from pydantic import ValidationError
 
 from kreislauf import lake
-from kreislauf.lake import data_files, decode, delta, quarantine, staging
+from kreislauf.lake import data_files, decode, delta, intake, quarantine, staging, validate
 from kreislauf.lake import storage as lake_storage
 from models.session_recommender.schema import EVENT_TYPES, EVENTS, Event
 from models.table import RawLines
@@ -623,6 +623,48 @@ def test_model_type_whose_rows_and_rules_disagree_fails_instead_of_rejecting_lin
     ):
         load(GOOD, table=replace(EVENTS, schema=Other))
     assert lake.watermark(EVENTS) is None
+
+
+def test_a_rule_is_cut_in_its_middle_and_rare_ones_are_counted_together(monkeypatch):
+    monkeypatch.setattr(intake, "MAX_RULES", 50)
+    unknown = [
+        b'{"session":1,"events":[{"aid":1,"ts":1,"type":"clicks","%d":1}]}' % n for n in range(900)
+    ]
+    long = [
+        b'{"session":1,"events":[{"aid":1,"ts":1,"type":"clicks","%s":1}]}' % (b"x" * 9_000)
+    ] * 7
+    accounts = lake.load_file(EVENTS, File("a.jsonl", [*unknown, *long, *unknown[:2]], batch=100))
+    assert accounts.lines_rejected == 909
+    assert sum(reason.lines for reason in accounts.reasons) == 909
+    assert len(accounts.reasons) == 11
+    worst = accounts.reasons[0]
+    assert worst.lines == 7
+    assert worst.rule.startswith("Object contains unknown field `xxx")
+    assert worst.rule.endswith("xxx` - at `$.events[...]`")
+    assert len(worst.rule) < 220
+    assert accounts.reasons[-1].rule == "Other rules"
+    both = lake.total([accounts, accounts])
+    assert (both.reasons[0].lines, both.reasons[-1].lines) == (14, 2 * accounts.reasons[-1].lines)
+
+
+def test_a_load_counts_few_rules_however_many_names_come_from_outside(tmp_path):
+    lines = intake.Intake(EVENTS, tmp_path)
+    for batch in range(20):
+        rejected = pl.DataFrame(
+            {
+                "source": "a.jsonl",
+                "line": range(1_000),
+                "reason": "unknown-field",
+                "rule": [f"unknown field `{batch}-{n}`" for n in range(1_000)],
+                "raw": b"{}",
+                "rows": 1,
+            },
+            schema=validate.REJECTED,
+        )
+        none = pl.DataFrame(schema=EVENTS.dtypes)
+        lines.add(validate.ValidatedLines(none, rejected, 1_000, 0, 1_000))
+    assert len(lines.reasons) <= 1_001
+    assert lines.reasons.total() == 20_000
 
 
 def test_reasons_are_counted_without_positions():
