@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
+from polars import selectors
 
 if TYPE_CHECKING:
     import pandas
@@ -64,4 +65,5 @@ def _values(report: dict, columns: list[str]) -> dict[str, float]:
 def _sample(frame: pl.DataFrame) -> "pandas.DataFrame":
     if len(frame) > SAMPLE:
         frame = frame.sample(SAMPLE, seed=0)
-    return frame.to_pandas()
+    # Evidently leaves unsigned numbers out, such as the lengths of texts.
+    return frame.with_columns(selectors.unsigned_integer().cast(pl.Float64)).to_pandas()

@@ -39,6 +39,15 @@ def test_a_moved_column_is_named(tmp_path):
     assert [name for name, psi in comparison.values.items() if psi >= drift.THRESHOLD] == ["length"]
 
 
+@pytest.mark.parametrize("dtype", [pl.UInt8, pl.UInt32, pl.UInt64])
+def test_numbers_without_a_sign_are_compared_too(dtype, tmp_path):
+    past, now = (
+        frame(2000, shift, 1).with_columns(pl.col("length").cast(dtype)) for shift in (0, 3)
+    )
+    values = drift.compare(now, past, tmp_path / "drift.html").values
+    assert values["length"] >= drift.THRESHOLD > values["share"]
+
+
 def test_a_missing_column_is_an_error_and_not_a_silent_gap(tmp_path):
     with pytest.raises(ValueError, match="the reference"):
         drift.compare(frame(100, 0, 1).drop("share"), frame(100, 0, 2), tmp_path / "drift.html")
