@@ -34,6 +34,8 @@ def train(
     model_type = spec.load(model)
     hyperparameters = model_type.Params.model_validate(params or {})
     data = inputs.read_newest(model_type)
+    if data.newest.ahead:
+        get_run_logger().warning(str(data.newest))
     lineage = plan(model_type, hyperparameters, data)
     existing = registry.find(model, lineage.key)
     if existing:

@@ -5,9 +5,10 @@ from kreislauf.lake.intake import MIN_REJECTS, TooManyRejects
 from kreislauf.lake.landing import Origin, Overtaken, Progress
 from kreislauf.lake.loading import history, load, load_file, progress, rejected_shares, replay
 from kreislauf.lake.quarantine import rejects
-from kreislauf.lake.reading import digest, heights, read, reading, rebuild, scan, version, watermark
+from kreislauf.lake.reading import digest, heights, read, reading, rebuild, scan, version
 from kreislauf.lake.staging import date_of
 from kreislauf.lake.storage import LakeError, LakeUnreachable
+from kreislauf.lake.watermarks import Watermark, watermark
 
 __all__ = [
     "MIN_REJECTS",
@@ -20,6 +21,7 @@ __all__ = [
     "Progress",
     "Reason",
     "TooManyRejects",
+    "Watermark",
     "date_of",
     "digest",
     "heights",

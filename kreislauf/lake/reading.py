@@ -1,4 +1,4 @@
-"""Rows of a table at a version, watermarks and digests."""
+"""Rows of a table at a version, and digests."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -16,17 +16,6 @@ DIGEST_ROWS = 100_000
 """Rows of a column that are hashed together."""
 
 
-def watermark(table: Table) -> int | None:
-    """Newest event time in `table`, ms since 1970 UTC; None if it has no rows."""
-    stored = delta.find(table.name)
-    if stored is None:
-        return None
-    files = delta.files(stored)
-    if files.is_empty():
-        return None
-    return files[f"max.{table.time}"].max()  # type: ignore[return-value]
-
-
 def version(table: Table) -> int:
     """Newest version of `table`. Raises LakeError if it does not exist."""
     return delta.at(table.name, None).version()
@@ -42,24 +31,32 @@ def scan(
     """Rows with `start` <= time < `end` (ms since 1970 UTC), in any order, at a version.
 
     The newest version is None. Groups with a row in one of the stretches `without` (both ends
-    inclusive), as `exclusions.intervals` gives them, are left out. Columns that the table did not
-    have at that version are null. Raises LakeError if there is no such version. Collect under
-    `reading`, for what the storage and the values may raise.
+    inclusive), as `exclusions.intervals` gives them, are left out whole, also when that row is
+    after `end`. Columns that the table did not have at that version are null. Raises LakeError if
+    there is no such version. Collect under `reading`, for what the storage and the values may
+    raise.
     """
-    rows = pl.scan_delta(delta.at(table.name, version))
-    if start is not None:
-        rows = rows.filter(pl.col(table.time) >= start, pl.col(DATE) >= date_of(pl.lit(start)))
-    if end is not None:
-        rows = rows.filter(pl.col(table.time) < end, pl.col(DATE) <= date_of(pl.lit(end)))
-    rows = as_rows(table, rows)
+    stored = pl.scan_delta(delta.at(table.name, version))
     excluded = [
-        rows.filter(pl.col(table.time).is_between(first, last)).select(table.group)
+        _between(stored, table, first, last + 1).select(table.group)
         for first, last in without
-        if (start is None or last >= start) and (end is None or first < end)
+        if start is None or last >= start
     ]
+    rows = as_rows(table, _between(stored, table, start, end))
     if not excluded:
         return rows
     return rows.join(pl.concat(excluded), on=table.group, how="anti")
+
+
+def _between(
+    stored: pl.LazyFrame, table: Table, start: int | None, end: int | None
+) -> pl.LazyFrame:
+    """Stored rows with `start` <= time < `end` (ms), of the files of their dates only."""
+    if start is not None:
+        stored = stored.filter(pl.col(table.time) >= start, pl.col(DATE) >= date_of(pl.lit(start)))
+    if end is not None:
+        stored = stored.filter(pl.col(table.time) < end, pl.col(DATE) <= date_of(pl.lit(end)))
+    return stored
 
 
 @contextmanager

@@ -99,11 +99,17 @@ def _slices(decision: gate.Decision) -> str:
 
 
 def _data(lineage: registry.Lineage) -> str:
-    return (
+    text = (
         f"## Data\n\nLearnt from {when(lineage.start)} to {when(lineage.holdout)}, judged on what "
         f"came until {when(lineage.watermark)} (UTC). Table {lineage.table}, version "
         f"{lineage.table_version}, digest `{lineage.digest}`."
     )
+    if lineage.ahead:
+        text += (
+            f" {lineage.ahead} rows were later than that, and too few groups agreed with them: "
+            "they wait in the table."
+        )
+    return text
 
 
 def _drift(drifts: dict[str, float]) -> str:

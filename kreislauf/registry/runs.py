@@ -44,6 +44,9 @@ class Lineage(BaseModel):
     without: list[tuple[int, int]] = Field(
         [], description="Stretches of time that were distrusted and left out."
     )
+    ahead: int = Field(
+        0, description="Rows after the end of the data, which too few groups agreed with."
+    )
 
     @property
     def snapshot(self) -> tuple[int, int, str, list[tuple[int, int]]]:

@@ -6,7 +6,7 @@ import polars as pl
 
 from kreislauf import lake, registry
 from kreislauf.evaluation import split
-from kreislauf.lake import exclusions, row_cache
+from kreislauf.lake import exclusions, row_cache, watermarks
 from models import spec
 
 
@@ -20,6 +20,8 @@ class TrainingData:
     """SHA-256 of the rows, hexadecimal."""
     without: list[tuple[int, int]]
     """Stretches of time that are left out, ms since 1970 UTC, inclusive."""
+    newest: lake.Watermark
+    """Where the table ended, and what lay ahead of it."""
 
     def lineage(self, table: str, key: str, parent: int | None = None) -> registry.Lineage:
         """Where a version that learns from these rows comes from."""
@@ -29,6 +31,7 @@ class TrainingData:
             parent=parent,
             digest=self.digest,
             without=self.without,
+            ahead=self.newest.ahead,
             **self.cut.model_dump(),
         )
 
@@ -41,8 +44,9 @@ def read_newest(model_type: spec.ModelSpec) -> TrainingData:
     table = model_type.table
     version = lake.version(table)
     without = exclusions.intervals(table.name)
-    rows = lake.read(table, version, without=without)
+    newest = watermarks.find(table, version) or lake.Watermark(time=0, newest=0)
+    rows = lake.read(table, version, end=newest.time + 1, without=without)
     cut = split.cut(rows, table, version, model_type.policy)
     digest = lake.digest(rows)
     snapshot = row_cache.Snapshot(table, version, cut.watermark, digest, without)
-    return TrainingData(row_cache.store(snapshot, rows), cut, digest, without)
+    return TrainingData(row_cache.store(snapshot, rows), cut, digest, without, newest)

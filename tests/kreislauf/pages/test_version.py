@@ -16,6 +16,18 @@ VERSION = registry.Version(
 )
 
 
+def test_rows_ahead_of_the_data_are_on_the_page():
+    lineage = LINEAGE.model_copy(update={"ahead": 40})
+    text = version_page.page(
+        VERSION.model_copy(update={"lineage": lineage}),
+        decision("promote", None),
+        0.02,
+        {},
+        pl.DataFrame(),
+    )
+    assert "40 rows were later than that" in text
+
+
 def decision(outcome: gate.Outcome, champion: int | None) -> Decision:
     return Decision(
         outcome=outcome, reasons=["So it is."], metric="recall@20", champion_version=champion
