@@ -35,8 +35,8 @@ def publish(
         The entry of the release log that is now in force.
 
     Raises:
-        permission.PublishRefused: not promoted, no parity, or Triton did not answer the golden
-            requests as registered.
+        permission.PublishRefused: not promoted, no parity, on hold after a rollback, or Triton did
+            not answer the golden requests as registered.
         releases.ReleaseConflict: somebody else published meanwhile.
     """
     candidate = permission.choose_candidate(model, version)
@@ -48,19 +48,25 @@ def publish(
             )
             put_in_triton(model, live.versions, candidate.number)
         else:
-            event = events.MODEL_ROLLED_BACK
-            if not rollback:
-                event = events.MODEL_PUBLISHED
+            event = events.MODEL_PUBLISHED
+            hold = None
+            if rollback and live:
+                event = events.MODEL_ROLLED_BACK
+                hold = f"version {live.champion} was rolled back: {rollback.rstrip('.')}."
             reason = rollback or permission.reason_to_publish(candidate, live)
             who = who or flow_run.get_name() or "a person, from Python"
-            live = go_live(candidate, live, reason, who)
+            live = go_live(candidate, live, reason, who, hold)
             announce(live, event)
         registry.mirror(model, live.champion, live.challenger, live.previous)
     return live
 
 
 def go_live(
-    candidate: registry.Version, live: releases.Release | None, reason: str, who: str
+    candidate: registry.Version,
+    live: releases.Release | None,
+    reason: str,
+    who: str,
+    hold: str | None,
 ) -> releases.Release:
     """Verify `candidate` in Triton, then write the release; on failure Triton serves what it served
     before."""
@@ -80,6 +86,7 @@ def go_live(
             who,
             after=live,
             watermark=candidate.lineage.watermark,
+            hold=hold,
         )
     triton.serve(candidate.model, release.versions)
     return release

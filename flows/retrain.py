@@ -6,6 +6,7 @@ from prefect import flow, get_run_logger, pause_flow_run
 from prefect.input import RunInput
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.lift import lift
 from flows.promote import promote
 from flows.publish import publish
 from flows.train import train
@@ -13,7 +14,8 @@ from kreislauf import lake, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate
 from kreislauf.monitoring import alarms
-from kreislauf.release import releases
+from kreislauf.people import Text
+from kreislauf.release import permission, releases
 from models import spec
 
 PATIENCE_SECONDS = 3 * 86_400
@@ -24,7 +26,7 @@ class Approval(RunInput):
     """The form that a person fills in before a version goes live."""
 
     approve: bool = Field(True, description="Make this version live?")
-    who: str = Field(description="Your name, for the release log.")
+    who: Text = Field(description="Your name, for the release log.")
     comment: str = Field("", description="Why, for the release log.")
 
     def __str__(self) -> str:
@@ -63,7 +65,7 @@ def retrain(
         cooldown_days: Days of data that must have arrived since the last retraining; a burst of
             events trains once.
         approval: With "manual" the run pauses before it publishes, until a person has filled in its
-            form in Prefect.
+            form in Prefect. After a rollback it does so anyway, until the hold is lifted.
 
     Returns:
         Outcome, version and release.
@@ -76,14 +78,21 @@ def retrain(
         logger.info(too_early)
         return Retraining(outcome="cooling down", reason=too_early)
     version = train(model, params)
+    replaced = permission.was_replaced(version)
+    if replaced:
+        close(version, "refuse")
+        return Retraining(outcome="refuse", reason=replaced, version=version.number)
     decision = promote(model, version.number)
     who = None
-    if approval == "manual" and decision.outcome == "promote":
-        answer = ask_a_person(version, decision)
+    hold = releases.hold(model)
+    if decision.outcome == "promote" and (hold or approval == "manual"):
+        answer = ask_a_person(version, decision, hold)
         who = str(answer)
         if not answer.approve:
             close(version, "not approved")
             return Retraining(outcome="not approved", reason=who, version=version.number)
+        if hold:
+            lift(answer.who, f"version {version.number} was approved. {answer.comment}", model)
     release = None
     if decision.outcome == "promote":
         release = publish(model, version.number, who=who).number
@@ -106,10 +115,12 @@ def close(version: registry.Version, outcome: str) -> None:
     )
 
 
-def ask_a_person(version: registry.Version, decision: gate.Decision) -> Approval:
+def ask_a_person(version: registry.Version, decision: gate.Decision, hold: str) -> Approval:
     """Pause this run until its form is filled in. Raises prefect.exceptions.FlowPauseTimeout."""
     about = f"{version.model} version {version.number} may go live. {' '.join(decision.reasons)}"
-    form = Approval.with_initial_data(description=about, who="")
+    if hold:
+        about += f" The model is on hold: {hold} To approve ends the hold."
+    form = Approval.with_initial_data(description=about)
     return pause_flow_run(wait_for_input=form, timeout=PATIENCE_SECONDS, poll_interval=2)
 
 

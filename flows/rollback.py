@@ -26,8 +26,10 @@ def rollback(
     registered.
 
     What is live now becomes `previous`, so a second rollback undoes the first. The version that was
-    rolled back is not published again by itself: only a rollback brings it back. Safe to kill and
-    to run again: a version that is live already is only verified.
+    rolled back is not published again by itself: only a rollback brings it back. The model is on
+    hold from then on: a person is asked before another version goes live, until somebody ends the
+    hold with the flow lift. Safe to kill and to run again: a version that is live already is only
+    verified.
 
     Args:
         model: Name of the model type.

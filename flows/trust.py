@@ -2,16 +2,13 @@
 says."""
 
 from datetime import UTC, datetime
-from typing import Annotated
 
 from prefect import flow, get_run_logger
-from pydantic import StringConstraints
 
 from kreislauf.clock import when
 from kreislauf.lake import exclusions
+from kreislauf.people import Text
 from models import spec
-
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 @flow

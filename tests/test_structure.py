@@ -24,7 +24,7 @@ README = (ROOT / "README.md").read_text()
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 AUTOMATIONS = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
 
-GROUND = "settings clock events progress exposures object_store"
+GROUND = "settings clock events progress exposures object_store people"
 ORGANS = {
     "sources": "",
     "lake": "",

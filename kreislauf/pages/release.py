@@ -6,10 +6,16 @@ from kreislauf.release import releases
 def page(release: releases.Release) -> str:
     """The release as Markdown."""
     before = release.previous or "nothing"
-    return (
+    text = (
         f"# Release {release.number}: {release.model} version {release.champion} is live\n\n"
         f"{release.reason}\n\nBefore: {before}. By: {release.who}."
     )
+    if release.hold:
+        text += (
+            f"\n\nOn hold: {release.hold} A person is asked before the next version goes live, "
+            "until somebody ends the hold with the flow `lift`."
+        )
+    return text
 
 
 def experiment_page(release: releases.Release) -> str:

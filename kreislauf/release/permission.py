@@ -29,10 +29,13 @@ def choose_candidate(model: str, version: int | None) -> registry.Version:
 
 def reason_to_publish(candidate: registry.Version, live: releases.Release | None) -> str:
     """Why `candidate` may replace what is live, in the gate's words. Raises PublishRefused."""
-    if candidate.number in {release.champion for release in releases.history(candidate.model)}:
+    replaced = was_replaced(candidate)
+    if replaced:
+        raise PublishRefused(replaced)
+    if live and live.hold:
         raise PublishRefused(
-            f"{_name(candidate)} was live before and was replaced: bring it back with the flow "
-            "rollback."
+            f"{candidate.model} is on hold: {live.hold} Look at {_name(candidate)}, then end the "
+            "hold with the flow lift and publish again."
         )
     decision = _decision(candidate, PublishRefused)
     reasons = " ".join(decision.reasons)
@@ -52,6 +55,17 @@ def reason_to_publish(candidate: registry.Version, live: releases.Release | None
             "again."
         )
     return reasons
+
+
+def was_replaced(candidate: registry.Version) -> str:
+    """That only a rollback brings `candidate` back; empty if it was never live or still is."""
+    champions = [release.champion for release in releases.history(candidate.model)]
+    if candidate.number not in champions or candidate.number == champions[-1]:
+        return ""
+    return (
+        f"{_name(candidate)} was live before and was replaced: bring it back with the flow "
+        "rollback."
+    )
 
 
 def check_challenger(challenger: registry.Version, live: releases.Release) -> None:

@@ -33,6 +33,7 @@ class Release(BaseModel):
     watermark: int | None = Field(
         None, description="Newest event that the champion learnt from, ms since 1970."
     )
+    hold: str = Field("", description="Why nothing is published without a person; empty if it is.")
     reason: str
     who: str = Field(description="Flow run or person.")
 
@@ -64,6 +65,14 @@ def champion(model: str) -> int | None:
     return release.champion
 
 
+def hold(model: str) -> str:
+    """Why nothing is published without a person; empty if nothing is on hold."""
+    release = current(model)
+    if release is None:
+        return ""
+    return release.hold
+
+
 def append(
     model: str,
     champion: int,
@@ -73,17 +82,20 @@ def append(
     challenger: int | None = None,
     share: float = 0.0,
     watermark: int | None = None,
+    hold: str | None = None,
 ) -> Release:
     """Put these versions in force, on the condition that `after` is still the newest entry.
 
     A test that goes on keeps its salt, so that a changed share moves only the users it must;
-    another one gets another.
+    another one gets another. Without `hold`, a hold goes on; an empty one lifts it.
 
     Raises ReleaseConflict when someone else wrote meanwhile.
     """
     number = 1
     previous = None
     salt = ""
+    if hold is None and after:
+        hold = after.hold
     if after:
         number = after.number + 1
         previous = after.previous if after.champion == champion else after.champion
@@ -100,6 +112,7 @@ def append(
         share=share,
         salt=salt,
         watermark=watermark,
+        hold=hold or "",
         reason=reason,
         who=who,
     )

@@ -1,18 +1,31 @@
 """What a person or an alert decided outlasts the next runs."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.exceptions import ParameterTypeError
+from prefect.flow_runs import resume_flow_run
+from prefect.input.actions import read_flow_run_input
+from prefect.input.run_input import keyset_from_paused_state
+from prefect.states import StateType
 
+from flows.experiment import experiment
 from flows.ingest import ingest
+from flows.lift import lift
 from flows.monitor import monitor
-from flows.retrain import retrain
+from flows.publish import publish
+from flows.retrain import Retraining, retrain
+from flows.rollback import rollback
 from flows.train import train
 from flows.trust import trust
 from kreislauf.lake import exclusions, journal
+from kreislauf.release import releases
+from kreislauf.release.permission import PublishRefused
 from models import spec
-from tests.flows.test_loop import newest_page
+from tests.flows.test_loop import newest_page, two_releases, until
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
@@ -48,3 +61,64 @@ def test_what_a_person_trusts_is_learnt_from_whatever_the_next_runs_see(tiny, or
 
     trust(first, "Bob", "a tracker", end=first + timedelta(hours=1), trusted=False, model=tiny)
     assert [start for start, _ in exclusions.intervals(table)] == [verdict.start]
+
+
+def test_after_a_rollback_a_person_is_asked_until_the_hold_is_lifted(tiny, orders):
+    two_releases(tiny, orders)
+    back = rollback(tiny, reason="Clicks fell.", who="an alert", automatic=True)
+    assert back.hold == "version 2 was rolled back: Clicks fell."
+    assert "On hold: version 2 was rolled back: Clicks fell." in newest_page("release-tiny")
+    same = retrain(tiny, cooldown_days=0)
+    assert (same.outcome, same.version, same.release) == ("refuse", 2, None)
+    assert "version 2 was live before and was replaced" in same.reason
+
+    ingest(orders(60, 65, threshold=120), tiny)
+    refusal, question = answer_as_ada(tiny, approve=False)
+    assert refusal.outcome == "not approved"
+    assert "The model is on hold: version 2 was rolled back: Clicks fell." in question
+    assert refusal.version == 3
+    with pytest.raises(PublishRefused, match="tiny is on hold: version 2 was rolled back"):
+        publish(tiny, 3)
+    assert experiment(tiny, 3).hold == back.hold, "a test is the way to see its clicks"
+
+    lifted = lift("Ada", "It was a campaign.", tiny)
+    assert (lifted.hold, lifted.who, lifted.champion, lifted.challenger) == ("", "Ada", 1, 3)
+    assert lifted.reason == "Not on hold any more: It was a campaign."
+    assert lift("Bob", "Once more.", tiny) == lifted
+    ingest(orders(65, 70, threshold=120), tiny)
+    assert retrain(tiny).outcome == "promote"
+    champions = [release.champion for release in releases.history(tiny)]
+    assert champions == [1, 2, 1, 1, 1, 4]
+
+
+def test_who_approves_a_version_ends_the_hold(tiny, orders):
+    two_releases(tiny, orders)
+    rollback(tiny, reason="Clicks fell.", who="an alert", automatic=True)
+    ingest(orders(60, 65, threshold=120), tiny)
+    better, _ = answer_as_ada(tiny, approve=True)
+    assert (better.outcome, better.version) == ("promote", 3)
+    log = releases.history(tiny)[-2:]
+    assert [(release.who, release.champion, release.hold) for release in log] == [
+        ("Ada", 1, ""),
+        ("Ada: the clicks are fine", 3, ""),
+    ]
+
+
+def answer_as_ada(model: str, approve: bool) -> tuple[Retraining, str]:
+    """What comes of a retraining whose form a person fills in, and what the form asked."""
+    with ThreadPoolExecutor(1) as pool, get_client(sync_client=True) as client:
+        done = pool.submit(retrain, model)
+        paused = FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
+        )
+        until(
+            lambda: done.done() or client.read_flow_runs(flow_run_filter=paused), "the run pauses"
+        )
+        assert not done.done(), done.result()
+        (run,) = client.read_flow_runs(flow_run_filter=paused)
+        keyset = keyset_from_paused_state(run.state)
+        question = str(read_flow_run_input(keyset["description"], flow_run_id=run.id))
+        resume_flow_run(
+            run.id, run_input={"approve": approve, "who": "Ada", "comment": "the clicks are fine"}
+        )
+        return done.result(timeout=60), question

@@ -46,3 +46,13 @@ def test_of_two_who_publish_at_once_one_wins_and_the_other_is_told():
         for r in results
         if isinstance(r, ReleaseConflict)
     )
+
+
+def test_a_hold_goes_on_until_it_is_lifted():
+    first = releases.append("m", 1, "first", "me", after=None)
+    second = releases.append("m", 2, "a rollback", "me", after=first, hold="Clicks fell.")
+    third = releases.append("m", 2, "a test", "me", after=second, challenger=3)
+    assert (first.hold, second.hold, third.hold) == ("", "Clicks fell.", "Clicks fell.")
+    assert releases.hold("m") == "Clicks fell."
+    releases.append("m", 2, "lifted", "me", after=third, challenger=3, hold="")
+    assert releases.hold("m") == releases.hold("n") == ""
