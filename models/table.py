@@ -76,6 +76,13 @@ class Table:
     """Column with the event time, Int64 milliseconds since 1970 UTC."""
     group: str
     """Column whose values are the independent units: sessions are split, and resampled, whole."""
+    lasting: bool = False
+    """Whether a group goes on for weeks, as a customer does, not for an hour, as a session does.
+
+    A lasting group is cut in time: a training has its rows before the hold-out, and its rows in the
+    hold-out are judged; a distrusted stretch costs it the rows of that stretch. What a request
+    needs to know of earlier rows has to stand in the row. Groups that do not last are whole: they
+    are judged if they began in the hold-out, and left out if they touch a distrusted stretch."""
 
     @cached_property
     def items(self) -> str | None:
@@ -89,6 +96,13 @@ class Table:
     def order(self) -> list[str]:
         """Columns by which rows are sorted wherever their order counts."""
         return list(dict.fromkeys((self.group, self.time, *self.key)))
+
+    def within(self, start: int) -> pl.Expr:
+        """Which rows are judged in a stretch from `start` (ms) to the newest row."""
+        time = pl.col(self.time)
+        if self.lasting:
+            return time >= start
+        return time.min().over(self.group) >= start
 
     @cached_property
     def dtypes(self) -> pl.Schema:

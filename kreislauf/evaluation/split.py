@@ -86,10 +86,10 @@ def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
 def started(rows: pl.DataFrame, table: Table, start: int, end: int) -> pl.DataFrame:
     """Rows up to `end` (inclusive) of the groups whose first row is not before `start`.
 
-    A group that began earlier is left out whole: a model may have learnt from its beginning.
+    A group that began earlier is left out whole: a model may have learnt from its beginning. Of
+    lasting groups these are the rows from `start` to `end`.
     """
-    time = pl.col(table.time)
-    return rows.filter((time.min().over(table.group) >= start) & (time <= end))
+    return rows.filter(table.within(start) & (pl.col(table.time) <= end))
 
 
 def some(rows: pl.DataFrame, table: Table, amount: int) -> pl.DataFrame:

@@ -32,17 +32,20 @@ def scan(
 
     The newest version is None. Groups with a row in one of the stretches `without` (both ends
     inclusive), as `exclusions.intervals` gives them, are left out whole, also when that row is
-    after `end`. Columns that the table did not have at that version are null. Raises LakeError if
-    there is no such version. Collect under `reading`, for what the storage and the values may
-    raise.
+    after `end`; lasting groups lose only those rows. Columns that the table did not have at that
+    version are null. Raises LakeError if there is no such version. Collect under `reading`, for
+    what the storage and the values may raise.
     """
     stored = pl.scan_delta(delta.at(table.name, version))
+    rows = as_rows(table, _between(stored, table, start, end))
+    if table.lasting:
+        times = [pl.col(table.time).is_between(first, last) for first, last in without]
+        return rows.filter(~pl.any_horizontal(pl.lit(False), *times))
     excluded = [
         _between(stored, table, first, last + 1).select(table.group)
         for first, last in without
         if start is None or last >= start
     ]
-    rows = as_rows(table, _between(stored, table, start, end))
     if not excluded:
         return rows
     return rows.join(pl.concat(excluded), on=table.group, how="anti")

@@ -67,8 +67,8 @@ class Window:
     groups: int
     """Number of groups, about."""
     sample: pl.DataFrame
-    """All rows of groups that began in the window, drawn by a hash of the group; sorted as the
-    table is."""
+    """All rows of groups that began in the window (of lasting ones, those of the window), drawn by
+    a hash of the group; sorted as the table is."""
 
 
 def read_window(
@@ -105,7 +105,7 @@ def read_window(
         ends = groups[table.time].to_numpy()
         times = sample[table.time].to_numpy()
         statistics |= _per_day(start, end, ends, counted_share, times, rows.excluded)
-    began = pl.col(table.time).min().over(table.group) >= start
+    began = table.within(start)
     sample = sample.filter(began)
     wanted = 2 * model_type.policy.min_groups  # about half of them may have begun before the window
     larger_share = max(1, counted_share * groups.height // wanted)

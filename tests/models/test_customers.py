@@ -1,0 +1,90 @@
+"""A model type whose groups last: customers are cut in time, and lose hours, not their history."""
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from benchmarks import row_reads
+from kreislauf import lake, registry
+from kreislauf.clock import DAY_MS, HOUR_MS
+from kreislauf.evaluation import gate, split
+from kreislauf.lake import exclusions
+from kreislauf.monitoring.window import TrustedRows, read_window
+from kreislauf.training import inputs
+from models import spec
+from tests.conftest import ROOT
+from tests.kreislauf.lake.test_lake import File
+
+T0 = 1_700_000_000_000
+CUSTOMERS = 400
+DAYS = 20
+PER_DAY = 200
+"""Purchases a day: each customer buys every other day."""
+
+
+@pytest.fixture
+def customers(other_models: Path, tiny: str, monkeypatch: pytest.MonkeyPatch) -> spec.ModelSpec:
+    """The model type, with its purchases in the lake."""
+    folder = other_models / "customers"
+    folder.mkdir()
+    shutil.copyfile(ROOT / "tests" / "models" / "customers.py", folder / "__init__.py")
+    model_type = spec.load("customers")
+    lines = [purchase(number) for number in range(DAYS * PER_DAY)]
+    lake.load_file(model_type.table, File("shop/purchases.jsonl", lines))
+    return model_type
+
+
+def purchase(number: int) -> bytes:
+    price = number * 37 % 199
+    values = {
+        "order": number,
+        "customer": number % CUSTOMERS,
+        "ts": T0 + number * DAY_MS // PER_DAY,
+        "price": float(price),
+        "returned": price > 50,
+    }
+    return json.dumps(values).encode()
+
+
+def test_customers_of_old_are_judged_in_the_hold_out_and_learnt_from_before_it(customers):
+    data = inputs.read_newest(customers)
+    needed = split.groups_needed(customers.policy)
+    assert needed <= data.cut.groups <= CUSTOMERS
+    judged = split.started(data.rows, customers.table, data.cut.holdout, data.cut.watermark)
+    learnt = data.rows.filter(pl.col("ts") < data.cut.holdout)
+    assert judged.height + learnt.height == data.rows.height, "no row is lost, none is in both"
+    assert set(judged["customer"]) <= set(learnt["customer"])
+    assert judged["customer"].n_unique() == data.cut.groups
+
+
+@pytest.mark.usefixtures("mlflow_store")
+def test_the_gate_judges_them(customers, monkeypatch):
+    monkeypatch.setattr(row_reads, "MODEL", "customers")
+    row_reads.retrain(customers)
+    version = registry.get("customers", 1)
+    decision = gate.Decision.model_validate_json(version.decision)
+    assert decision.outcome == "promote"
+    assert decision.groups == version.lineage.groups >= split.groups_needed(customers.policy)
+
+
+def test_the_monitor_asks_for_all_who_bought_in_the_window(customers):
+    rows = lake.read(customers.table)
+    profile = customers.training_profile(rows.lazy()).collect()
+    trusted = TrustedRows.of(customers.table, rows)
+    start = T0 + 15 * DAY_MS
+    window = read_window(customers, trusted, profile, start, T0 + DAYS * DAY_MS)
+    assert window.sample.equals(rows.filter(pl.col("ts") >= start))
+
+
+def test_a_distrusted_hour_costs_its_rows_and_no_customer(customers):
+    start = T0 + 10 * DAY_MS
+    end = start + HOUR_MS - 1
+    everything = lake.read(customers.table)
+    exclusions.exclude(customers.table.name, start, end, "noise")
+    data = inputs.read_newest(customers)
+    lost = everything.filter(pl.col("ts").is_between(start, end))
+    assert lost.height == 9
+    assert data.rows.equals(everything.join(lost, on="order", how="anti", maintain_order="left"))
