@@ -209,7 +209,7 @@ class Shop:
         """What a training at the end of week `number` makes, as `flows.train` does it, without a
         parent."""
         rows = self.until(number)
-        cut = split.cut(rows, self.model_type.table, 0, self.model_type.policy)
+        cut = split.cut(rows, self.model_type, 0)
         learnt = train_rows(rows, self.model_type.table, cut)
         key = [
             code_digest(self.model_type),

@@ -3,11 +3,12 @@
 import math
 from statistics import NormalDist
 
+import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from kreislauf.clock import DAY_MS
-from models.spec import Policy
+from kreislauf.clock import DAY_MS, when
+from models.spec import ModelSpec, Policy
 from models.table import Table
 
 
@@ -20,7 +21,7 @@ class Cut(BaseModel):
     start: int = Field(description="Oldest event.")
     holdout: int = Field(description="Training ends before this; the hold-out starts here.")
     watermark: int = Field(description="Newest event.")
-    groups: int = Field(0, description="Groups that started in the hold-out.")
+    groups: int = Field(0, description="Groups of the hold-out with a right answer.")
 
 
 class TooSmall(ValueError):
@@ -48,26 +49,29 @@ def _z(policy: Policy) -> float:
     return normal.inv_cdf((1 + policy.confidence) / 2) + normal.inv_cdf(policy.power)
 
 
-def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
+def cut(rows: pl.DataFrame, model_type: ModelSpec, version: int) -> Cut:
     """The shortest hold-out of whole days before the newest row that has the groups the policy
-    needs.
+    needs, each with a right answer.
 
     Raises TooSmall when that would leave less than half of the time to learn from.
     """
+    table = model_type.table
     if rows.is_empty():
         raise TooSmall(
             f"The table {table.name} has no rows: ingest files, or see in the table rejects what "
             "was refused."
         )
-    starts = _starts(rows, table)
-    first = int(starts.min())  # type: ignore[arg-type]
+    first = int(rows[table.time].min())  # type: ignore[arg-type]
     watermark = int(rows[table.time].max())  # type: ignore[arg-type]
-    needed = groups_needed(policy)
-    groups = 0
+    needed = groups_needed(model_type.policy)
     longest = int((watermark - first) / DAY_MS / 2)
     for days in range(1, longest + 1):
         holdout = watermark - days * DAY_MS + 1
-        groups = int((starts >= holdout).sum())
+        asked = started(rows, table, holdout, watermark)
+        # Counting right answers takes longer than counting groups.
+        if asked[table.group].n_unique() < needed and days < longest:
+            continue
+        groups = judged_groups(model_type, asked)
         if groups >= needed:
             return Cut(
                 table_version=version,
@@ -76,11 +80,30 @@ def cut(rows: pl.DataFrame, table: Table, version: int, policy: Policy) -> Cut:
                 watermark=watermark,
                 groups=groups,
             )
-    raise TooSmall(
+    raise TooSmall(_too_small(rows, model_type, longest, needed))
+
+
+def _too_small(rows: pl.DataFrame, model_type: ModelSpec, longest: int, needed: int) -> str:
+    """Why a hold-out of the `longest` whole days is no use, and when one will be."""
+    table = model_type.table
+    first = int(rows[table.time].min())  # type: ignore[arg-type]
+    watermark = int(rows[table.time].max())  # type: ignore[arg-type]
+    holdout = watermark - longest * DAY_MS + 1
+    groups = judged_groups(model_type, started(rows, table, holdout, watermark))
+    text = (
         f"The table {table.name} is too small to judge a model: a hold-out of {longest} days, half "
-        f"of what is there, has {groups} {table.group} values and the policy needs {needed}. "
-        "Ingest more history, or raise min_effect in the model's policy."
+        f"of what is there, has {groups} {table.group} values with a right answer and the policy "
+        f"needs {needed}. Ingest more history, or raise min_effect in the model's policy."
     )
+    if groups:
+        days = math.ceil(needed * longest / groups)
+        text += f" At this pace, enough will be there on {when(first + 2 * days * DAY_MS)} (UTC)."
+    return text
+
+
+def judged_groups(model_type: ModelSpec, rows: pl.DataFrame) -> int:
+    """Number of groups in `rows` with a right answer, which are those that the gate can use."""
+    return len(np.unique(model_type.examples(rows).groups))
 
 
 def started(rows: pl.DataFrame, table: Table, start: int, end: int) -> pl.DataFrame:
@@ -106,7 +129,3 @@ def halves(rows: pl.DataFrame, table: Table) -> tuple[pl.DataFrame, pl.DataFrame
     """Every other group: both halves have seen the same times."""
     odd = pl.col(table.group).rank("dense") % 2 == 1
     return rows.filter(odd), rows.filter(~odd)
-
-
-def _starts(rows: pl.DataFrame, table: Table) -> pl.Series:
-    return rows.group_by(table.group).agg(pl.col(table.time).min())[table.time]

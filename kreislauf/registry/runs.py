@@ -35,7 +35,7 @@ class Lineage(BaseModel):
     holdout: int = Field(description="Training ends before this, ms since 1970 UTC.")
     watermark: int = Field(description="End of the hold-out, ms since 1970 UTC.")
     groups: int = Field(
-        0, description="Groups that started in the hold-out; 0 if it was not counted."
+        0, description="Groups of the hold-out with a right answer; 0 if it was not counted."
     )
     digest: str = Field(
         description="SHA-256 of the rows up to the watermark, those of the hold-out too."

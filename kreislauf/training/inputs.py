@@ -46,7 +46,7 @@ def read_newest(model_type: spec.ModelSpec) -> TrainingData:
     without = exclusions.intervals(table.name)
     newest = watermarks.find(table, version) or lake.Watermark(time=0, newest=0)
     rows = lake.read(table, version, end=newest.time + 1, without=without)
-    cut = split.cut(rows, table, version, model_type.policy)
+    cut = split.cut(rows, model_type, version)
     digest = lake.digest(rows)
     snapshot = row_cache.Snapshot(table, version, cut.watermark, digest, without)
     return TrainingData(row_cache.store(snapshot, rows), cut, digest, without, newest)

@@ -3,10 +3,22 @@ import pytest
 
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import split
+from models import spec
+from models.session_recommender.model_type import SessionRecommender
 from models.session_recommender.schema import EVENTS
 from models.spec import Policy
 
 DAY = DAY_MS
+
+
+def recommender(**policy) -> SessionRecommender:
+    """The recommender with another policy."""
+
+    class WithPolicy(SessionRecommender):
+        pass
+
+    WithPolicy.policy = Policy(**policy)
+    return WithPolicy()
 
 
 def shop(days: int, per_day: int) -> pl.DataFrame:
@@ -31,9 +43,8 @@ def test_the_power_formula_gives_the_textbook_number():
 
 
 def test_the_hold_out_is_the_shortest_of_whole_days_that_has_the_groups():
-    policy = Policy(min_effect=0.1, group_sd=0.5, min_groups=2)
     rows = shop(days=10, per_day=100)
-    at = split.cut(rows, EVENTS, 7, policy)
+    at = split.cut(rows, recommender(min_effect=0.1, group_sd=0.5, min_groups=2), 7)
     assert at.watermark == rows["ts"].max()
     assert at.holdout == at.watermark - 2 * DAY + 1
     assert at.table_version == 7
@@ -41,7 +52,7 @@ def test_the_hold_out_is_the_shortest_of_whole_days_that_has_the_groups():
 
 def test_training_and_hold_out_share_no_session_and_no_event():
     rows = shop(days=10, per_day=100)
-    at = split.cut(rows, EVENTS, 0, Policy(min_effect=0.1, group_sd=0.5, min_groups=2))
+    at = split.cut(rows, recommender(min_effect=0.1, group_sd=0.5, min_groups=2), 0)
     train, holdout = (
         rows.filter(pl.col("ts") < at.holdout),
         split.started(rows, EVENTS, at.holdout, at.watermark),
@@ -60,7 +71,27 @@ def test_too_little_history_is_said_plainly():
     with pytest.raises(
         ValueError, match=r"events is too small to judge a model.*policy needs 2404"
     ):
-        split.cut(shop(days=4, per_day=100), EVENTS, 0, Policy())
+        split.cut(shop(days=4, per_day=100), recommender(), 0)
+
+
+def test_sessions_of_one_event_do_not_make_a_hold_out_that_can_judge():
+    """550 sessions a day, of which 65 % have one event: a day has 194 that the gate can use."""
+    rows = shop(days=10, per_day=550)
+    bounced = (pl.col("session") % 20 < 13) & (pl.col("aid") > 1)
+    rows = rows.filter(~bounced)
+    model_type = spec.load("session_recommender")
+    at = split.cut(rows, model_type, 0)
+    asked = model_type.examples(split.started(rows, EVENTS, at.holdout, at.watermark))
+    assert at.groups == len(set(asked.groups.tolist()))
+    needed = split.groups_needed(model_type.policy)
+    assert needed <= at.groups < needed + 200
+    assert split.detectable(at.groups, model_type.policy) <= model_type.policy.min_effect
+
+
+def test_too_little_is_said_with_the_day_on_which_it_is_enough():
+    rows = shop(days=8, per_day=100)
+    with pytest.raises(split.TooSmall, match="enough will be there on 2024-01-03"):
+        split.cut(rows, recommender(), 0)
 
 
 def test_halves_share_no_session_and_see_the_same_times():
