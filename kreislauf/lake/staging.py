@@ -23,6 +23,8 @@ BUCKET_ROWS = 1_000_000
 """Rows of a date, about, that are searched for duplicates in one go."""
 BATCH_BYTES = 32 << 20
 """Bytes of lines that are decoded and validated together."""
+BATCH_LINES = 200_000
+"""Lines with which a batch is full: a bad line takes a kilobyte, however short it is."""
 LOCK = "lock"
 """Name of the file in a load's folder that the load holds locked."""
 
@@ -52,11 +54,12 @@ def spool() -> Iterator[Path]:
 
 
 def batches(raws: Iterable[RawLines]) -> Iterator[list[RawLines]]:
-    """Raw lines in lists of about `BATCH_BYTES`."""
+    """Raw lines in lists of about `BATCH_BYTES` or `BATCH_LINES`."""
     batch: list[RawLines] = []
     for raw in raws:
         batch.append(raw)
-        if sum(len(member.data) for member in batch) >= BATCH_BYTES:
+        size = sum(len(member.data) for member in batch)
+        if size >= BATCH_BYTES or sum(map(len, batch)) >= BATCH_LINES:
             yield batch
             batch = []
     if batch:

@@ -667,6 +667,11 @@ def test_a_load_counts_few_rules_however_many_names_come_from_outside(tmp_path):
     assert lines.reasons.total() == 20_000
 
 
+def test_a_batch_has_few_lines_however_short_they_are():
+    raws = [RawLines.of("a.jsonl", [b"{}"] * 50_000, range(50_000)) for _ in range(10)]
+    assert [sum(map(len, batch)) for batch in staging.batches(raws)] == [200_000, 200_000, 100_000]
+
+
 def test_reasons_are_counted_without_positions():
     accounts = load(
         [
