@@ -74,7 +74,8 @@ def measure(model: str, version: int, window_days: float) -> Measurement:
         quality = probe.quality(window, before)
         reactions = feedback.reactions(model, start, end)
         signals = measurement.with_history(values, history)
-        signals |= inputs.rejected_share(champion, lake.rejected_shares(model_type.table))
+        shares = lake.rejected_shares(model_type.table, lineage.table_version)
+        signals |= inputs.rejected_share(champion, shares)
         signals |= feedback.clicks_per_answer(reactions, version, start)
         return head.model_copy(
             update={

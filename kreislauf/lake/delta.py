@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import deltalake
 import polars as pl
@@ -136,14 +136,18 @@ def commit(
         )
 
 
-def commit_metadata(name: str, version: int) -> dict[str, str]:
-    """Metadata of the commit that made a version: its operation, and `metadata` of `commit`."""
+def commits_metadata(name: str, versions: Iterable[int]) -> list[dict[str, str]]:
+    """Metadata of the commits that made some versions, one at least: the operation of each, and
+    `metadata` of `commit`."""
     # deltalake's history() labels commits wrongly from an earlier version on, and reads every later
     # one.
-    log = f"{storage.uri(name)}/_delta_log/{version:020}.json"
+    log = f"{storage.uri(name)}/_delta_log"
+    paths = [f"{log}/{version:020}.json" for version in versions]
     with storage.answering(name):
-        lines = pl.scan_lines(log, storage_options=storage.options(log)).collect().to_series()
-    return next(action["commitInfo"] for action in map(json.loads, lines) if "commitInfo" in action)
+        scanned = pl.scan_lines(paths, storage_options=storage.options(log))
+        lines = scanned.filter(pl.col("line").str.contains("commitInfo", literal=True)).collect()
+    actions = map(json.loads, lines.to_series())
+    return [action["commitInfo"] for action in actions if "commitInfo" in action]
 
 
 def files(delta: DeltaTable) -> pl.DataFrame:

@@ -157,7 +157,7 @@ class Landing:
             delta.commit(stored, files, progress, metadata)
         except CommitFailedError:
             # A lost answer of the storage looks like a lost race.
-            if delta.commit_metadata(table.name, version).get("load") != self._id:
+            if delta.commits_metadata(table.name, [version])[0].get("load") != self._id:
                 return None
         return accounts
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+import numpy as np
 import polars as pl
 
 from kreislauf.lake import decode, delta, quarantine, staging, storage, validate
@@ -14,6 +15,8 @@ from models.table import RawLines, Table
 
 REPLAY_LINES = 10_000
 """Rejected lines that are read together."""
+MAX_COMMITS = 100
+"""Most commits that are read to learn how many lines were rejected in a stretch of loads."""
 
 
 class RawFile(Protocol):
@@ -125,15 +128,32 @@ def progress(table: Table, ids: Sequence[str]) -> dict[str, int | None]:
     return {name: stored.transaction_version(name) for name in ids}
 
 
-def rejected_shares(table: Table) -> pl.DataFrame:
-    """The share of rejected lines of each load, oldest first.
+def rejected_shares(table: Table, version: int) -> pl.DataFrame:
+    """The share of rejected lines of loads, oldest first: columns version (of the table, which the
+    load made), share, lines.
 
-    Columns are version (of the table, which the load made), share, lines.
+    They are the loads up to `version`, and those since. Of more than `MAX_COMMITS` commits on
+    either side, as many are read, evenly over them: a stream makes a thousand a day.
     """
-    loads = [load for load in history(table) if load.kind != "replay" and load.lines_in]
-    rows = [(load.version, load.lines_rejected / load.lines_in, load.lines_in) for load in loads]
+    newest = delta.at(table.name, None).version()
+    sides = [(1, version), (version + 1, newest)]
+    versions = [int(v) for first, last in sides for v in _evenly(first, last)]
+    rows = []
+    if versions:
+        commits = delta.commits_metadata(table.name, versions)
+        loads = [Accounts.model_validate_json(c["accounts"]) for c in commits if "accounts" in c]
+        counted = [load for load in loads if load.kind != "replay" and load.lines_in]
+        rows = [
+            (load.version, load.lines_rejected / load.lines_in, load.lines_in) for load in counted
+        ]
     schema = {"version": pl.Int64, "share": pl.Float64, "lines": pl.Int64}
     return pl.DataFrame(rows, schema, orient="row")
+
+
+def _evenly(first: int, last: int) -> np.ndarray:
+    """At most `MAX_COMMITS` of the versions `first` to `last`, evenly over them, with both."""
+    count = max(0, min(MAX_COMMITS, last - first + 1))
+    return np.linspace(first, last, count).round().astype(int)
 
 
 def history(table: Table) -> list[Accounts]:
@@ -154,5 +174,7 @@ def _accounts_of(table: Table, transaction_id: str) -> Accounts | None:
     version = stored.transaction_version(transaction_id)
     if version is None:
         return None
-    accounts = Accounts.model_validate_json(delta.commit_metadata(table.name, version)["accounts"])
+    accounts = Accounts.model_validate_json(
+        delta.commits_metadata(table.name, [version])[0]["accounts"]
+    )
     return accounts.model_copy(update={"already_loaded": True})

@@ -75,10 +75,10 @@ def publish_rejects(table: Table) -> None:
                 if published >= newest:
                     return
                 version = newest
-                metadata = delta.commit_metadata(table.name, version)
+                metadata = delta.commits_metadata(table.name, [version])[0]
                 while (before := int(metadata["rejects_before"])) > published:
                     version = before
-                    metadata = delta.commit_metadata(table.name, version)
+                    metadata = delta.commits_metadata(table.name, [version])[0]
                 files = DATA_FILES.validate_json(metadata["rejects"])
                 if "replaces" in metadata:
                     _replace(rejects, table, version, files, metadata["replaces"])

@@ -5,7 +5,7 @@ from s3fs import S3FileSystem
 
 from deployments import processes
 from kreislauf import lake
-from kreislauf.lake import data_files, delta, quarantine
+from kreislauf.lake import data_files, delta, loading, quarantine
 from kreislauf.lake import storage as lake_storage
 from models.session_recommender.schema import EVENTS
 from tests.conftest import moto, shop_on
@@ -62,6 +62,31 @@ def test_readers_need_not_hold_a_whole_file(storage, monkeypatch):
     assert row_groups() == [[2, 2, 1], [2, 2, 1]]
     delta.compact("events")
     assert row_groups() == [[2] * 5]
+
+
+def test_of_many_loads_a_bounded_number_is_read_to_learn_what_was_rejected(storage, monkeypatch):
+    for n in range(12):
+        load(n)
+    every = lake.rejected_shares(EVENTS, 8)
+    assert every["version"].to_list() == list(range(1, 13))
+    assert every.select("share", "lines").unique().rows() == [(0.5, 2)]
+    monkeypatch.setattr(loading, "MAX_COMMITS", 3)
+    read = []
+    commits_metadata = delta.commits_metadata
+    monkeypatch.setattr(
+        delta,
+        "commits_metadata",
+        lambda *args: [read.extend(args[1]), *commits_metadata(*args)][1:],
+    )
+    for version, versions in {
+        8: [1, 4, 8, 9, 10, 12],
+        10: [1, 6, 10, 11, 12],
+        0: [1, 6, 12],
+        12: [1, 6, 12],
+    }.items():
+        read.clear()
+        assert lake.rejected_shares(EVENTS, version)["version"].to_list() == versions
+        assert read == versions, "and no other commit"
 
 
 def test_vacuum_keeps_the_versions_that_it_is_told_to_keep(storage):

@@ -456,7 +456,7 @@ def test_a_load_killed_before_its_commit_leaves_nothing_to_see(monkeypatch, wher
     "lines", [DIRTY, GOOD, [b"bad too"]], ids=["the same file", "a good file", "a bad file"]
 )
 def test_rejects_follow_after_a_kill_right_behind_the_commit(monkeypatch, lines):
-    killed_in(monkeypatch, "commit_metadata", DIRTY)
+    killed_in(monkeypatch, "commits_metadata", DIRTY)
     assert rows() == GOOD_ROWS
     assert lake.rejects(EVENTS).is_empty()
     assert load(lines).already_loaded == (lines is DIRTY)
@@ -835,7 +835,7 @@ def test_replayed_rows_that_came_by_another_way_are_duplicates():
     audit(WIDER)
 
 
-@pytest.mark.parametrize("where", ["commit", "commit_metadata"])
+@pytest.mark.parametrize("where", ["commit", "commits_metadata"])
 def test_replay_that_is_killed_goes_on(monkeypatch, where):
     old = load([line(7, (1, 0, "views")), b"oops"])
     with monkeypatch.context() as patch:
