@@ -75,16 +75,19 @@ class Shop:
         looked_at = np.searchsorted(liking, self.rng.random(length) * liking[-1])
         visited = [looked_at[0]]
         for draw, browsed in zip(self.rng.random(length - 1), looked_at[1:], strict=True):
-            if draw < 0.15:
-                following = visited[self.rng.integers(len(visited))]
-            elif draw < 0.45:
-                following = self.next[visited[-1]][min(self.rng.geometric(0.5) - 1, NEXT - 1)]
-            elif draw < 0.9:
-                following = browsed
-            else:
-                following = self.rng.integers(self.plan.articles)
-            visited.append(following)
+            visited.append(self.following(visited, draw, browsed))
         return self.ids[visited].tolist()
+
+    def following(self, visited: list[int], draw: float, browsed: int) -> int:
+        """Slot that a visitor goes to after those of `visited`, in a way that `draw`, 0 to 1,
+        chooses; `browsed` is what the own taste suggests."""
+        if draw < 0.15:
+            return visited[self.rng.integers(len(visited))]
+        if draw < 0.45:
+            return self.next[visited[-1]][min(self.rng.geometric(0.5) - 1, NEXT - 1)]
+        if draw < 0.9:
+            return browsed
+        return int(self.rng.integers(self.plan.articles))
 
     def styles(self, count: int) -> np.ndarray:
         """Styles of `count` articles, or tastes of `count` visitors: (count, STYLES)."""

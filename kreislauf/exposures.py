@@ -4,6 +4,7 @@ The gateway writes both as segments of JSON lines, which `flows/ingest.py` lands
 An exposure and its feedback are joined by `request_id`.
 """
 
+from hashlib import blake2b
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -21,6 +22,11 @@ EARLIEST = 946_684_800_000
 """Minimum `ts`, ms since 1970 UTC: the start of 2000."""
 LATEST = 4_102_444_800_000
 """Bound that a `ts` stays below, ms since 1970 UTC: the start of 2100."""
+
+
+def pseudonym(user: str) -> str:
+    """A user's name in the exposures: 16 hex digits, the same in every experiment."""
+    return blake2b(user.encode(), digest_size=8).hexdigest()
 
 
 class Exposure(msgspec.Struct, forbid_unknown_fields=True, gc=False):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kreislauf.exposures import KINDS, Exposure, Feedback, Variant
+from kreislauf.exposures import KINDS, Exposure, Feedback, Variant, pseudonym
 from kreislauf.settings import Settings
 from models import spec
 from models.spec import Tensors
@@ -117,7 +117,7 @@ class Gateway:
                 model=model,
                 version=answer.version,
                 variant=answer.variant,
-                user=split.pseudonym(user) if user else "",
+                user=pseudonym(user) if user else "",
                 items=json.dumps(items),
                 latency_ms=round(seconds * 1000, 3),
             ),

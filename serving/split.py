@@ -19,8 +19,3 @@ def assign(release: Release, user: str) -> tuple[int, Variant]:
     if release.challenger is not None and bucket(user, release.salt) < release.share:
         return release.challenger, "challenger"
     return release.champion, "champion"
-
-
-def pseudonym(user: str) -> str:
-    """A user's name in the exposures: 16 hex digits, the same in every experiment."""
-    return blake2b(user.encode(), digest_size=8).hexdigest()

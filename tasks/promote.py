@@ -10,7 +10,7 @@ from prefect import task
 from kreislauf import lake, registry
 from kreislauf.evaluation import gate, scoring, split
 from kreislauf.lake import journal
-from kreislauf.monitoring import drift
+from kreislauf.monitoring import drift, feedback
 from kreislauf.pages import markdown
 from kreislauf.pages import version as version_page
 from models import spec
@@ -45,7 +45,8 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
         column.name: column.cast(pl.String).to_numpy()
         for column in model_type.slices(rows, profile)
     }
-    holdout = gate.Holdout(examples.digest(), lineage.holdout, examples.groups, slices)
+    clicked = feedback.clicked(model, examples, lineage.holdout, lineage.watermark)
+    holdout = gate.Holdout(examples.digest(), lineage.holdout, examples.groups, slices, clicked)
 
     def score(onnx: Path, trained_until: int, number: int | None = None) -> gate.Scores:
         outputs = scoring.answer(onnx, examples.inputs)

@@ -48,6 +48,9 @@ class Decision(BaseModel):
         {}, description="What serving takes: of challenger, champion, and baseline."
     )
     groups: int = 0
+    clicked: float = Field(
+        0.0, description="Share of the right answers that were taken from an answer shown."
+    )
     needed: int | None = Field(
         None, description="Groups that would decide a gain like this, if it is inconclusive."
     )

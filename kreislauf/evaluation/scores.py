@@ -19,6 +19,9 @@ class Holdout:
     """Group of each example, shape (n,)."""
     slices: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Slice of each example, strings of shape (n,), by the property that tells slices apart."""
+    clicked: np.ndarray | None = None
+    """Whether each right answer was a click on an answer that was shown, (n,); None if nobody
+    knows."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What people did with the answers they were shown: clicks per answer, over time and by variant."""
 
+import json
+
 import numpy as np
 import polars as pl
 
@@ -8,6 +10,7 @@ from kreislauf.clock import DAY_MS
 from kreislauf.evaluation.intervals import Interval, interval
 from kreislauf.exposures import KINDS
 from kreislauf.monitoring.limits import Measured
+from models.spec import Examples
 
 MATURITY_MS = 3_600_000
 """Time after an answer in which people may still react to it; younger answers are not counted."""
@@ -89,3 +92,37 @@ def clicks_by_variant(reactions: pl.DataFrame, start: int) -> list[tuple[int, st
         clicks = answers["click"].cast(pl.Float64).to_numpy()
         rows.append((version, variant, answers.height, interval(clicks, users, 0.95)))
     return rows
+
+
+def clicked(model: str, examples: Examples, start: int, end: int) -> np.ndarray | None:
+    """Whether each right answer, from `start` to `end` (ms), was an item that its group took from
+    an answer that it was shown, bool (n,); None if no group is known to have taken any.
+
+    The gateway's user must be the group, as where requests have no field `user`.
+    """
+    if not lake.watermark(exposures.EXPOSURES) or not lake.watermark(exposures.FEEDBACK):
+        return None
+    of_model = pl.col("model") == model
+    with lake.reading(exposures.EXPOSURES):
+        shown = lake.scan(exposures.EXPOSURES, start=start, end=end + 1).filter(of_model)
+        taken = lake.scan(exposures.FEEDBACK, start=start, end=end + MATURITY_MS).filter(of_model)
+        joined = shown.select("request_id", "user").join(
+            taken.select("request_id", "item"), on="request_id"
+        )
+        pairs = joined.select("user", "item").unique().collect(engine="streaming")
+    return among(examples, set(pairs.rows()))
+
+
+def among(examples: Examples, taken: set[tuple[str, str]]) -> np.ndarray | None:
+    """Whether the group of each example, by its pseudonym, took its right answer, as JSON, bool
+    (n,); None if none did."""
+    if not taken:
+        return None
+    groups = examples.groups.tolist()
+    names = {group: exposures.pseudonym(str(group)) for group in set(groups)}
+    labels = map(json.dumps, examples.labels.tolist())
+    pairs = zip((names[group] for group in groups), labels, strict=True)
+    is_taken = np.fromiter((pair in taken for pair in pairs), bool, len(groups))
+    if not is_taken.any():
+        return None
+    return is_taken

@@ -5,6 +5,7 @@ import polars as pl
 from kreislauf import registry
 from kreislauf.clock import when
 from kreislauf.evaluation import gate
+from kreislauf.evaluation.comparison import CAUSED_CLICKS
 from kreislauf.monitoring import drift
 from kreislauf.pages import markdown
 
@@ -66,7 +67,13 @@ def _intervals(decision: gate.Decision) -> str:
     texts = [f"{name} {interval}" for name, interval in intervals.items() if interval]
     if not texts:
         return ""
-    return f"The challenger with its confidence intervals: {', '.join(texts)}."
+    text = f"The challenger with its confidence intervals: {', '.join(texts)}."
+    if decision.clicked and decision.gain:
+        text += (
+            f" {decision.clicked:.1%} of the right answers were taken from an answer that was "
+            f"shown; against the champion each of them counts {1 - CAUSED_CLICKS:g}."
+        )
+    return text
 
 
 def _quality(decision: gate.Decision) -> str:

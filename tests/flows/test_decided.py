@@ -1,8 +1,11 @@
 """What a person or an alert decided outlasts the next runs."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import polars as pl
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
@@ -16,11 +19,14 @@ from flows.experiment import experiment
 from flows.ingest import ingest
 from flows.lift import lift
 from flows.monitor import monitor
+from flows.promote import promote
 from flows.publish import publish
 from flows.retrain import Retraining, retrain
 from flows.rollback import rollback
 from flows.train import train
 from flows.trust import trust
+from kreislauf import lake
+from kreislauf.exposures import pseudonym
 from kreislauf.lake import exclusions, journal
 from kreislauf.release import releases
 from kreislauf.release.permission import PublishRefused
@@ -122,3 +128,37 @@ def answer_as_ada(model: str, approve: bool) -> tuple[Retraining, str]:
             run.id, run_input={"approve": approve, "who": "Ada", "comment": "the clicks are fine"}
         )
         return done.result(timeout=60), question
+
+
+def test_clicks_on_what_the_champion_showed_help_it_less(tiny, orders, tmp_path):
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    ingest(orders(20, 60, threshold=55), tiny)
+    version = train(tiny)
+    model_type = spec.load(tiny)
+    rows = lake.read(model_type.table, start=version.lineage.holdout)
+    right = rows.filter((pl.col("price") > 50) == pl.col("returned")).head(200)
+    land_clicks(tmp_path, tiny, right)
+    decision = promote(tiny, version.number)
+    assert decision.clicked == pytest.approx(200 / decision.groups)
+    counted = decision.challenger - decision.champion
+    assert decision.gain.mean != pytest.approx(counted, abs=1e-4)
+    assert decision.gain.mean == pytest.approx(counted / (1 - 0.25 * decision.clicked), rel=0.2)
+    page = newest_page("card-tiny")
+    assert f"{decision.clicked:.1%} of the right answers were taken from an answer" in page
+
+
+def land_clicks(folder: Path, model: str, rows: pl.DataFrame) -> None:
+    """Orders whose answer, by version 1, was shown and clicked."""
+    shown, clicked = [], []
+    for order, ts, returned in rows.select("order", "ts", "returned").iter_rows():
+        about = {"request_id": f"r{order}", "ts": ts, "model": model, "version": 1}
+        about |= {"variant": "champion"}
+        item = json.dumps(returned)
+        about_shown = {"user": pseudonym(str(order)), "items": f"[{item}]", "latency_ms": 1.0}
+        shown.append(about | about_shown)
+        clicked.append(about | {"kind": "click", "item": item})
+    for name, lines in (("exposures", shown), ("feedback", clicked)):
+        path = folder / f"{name}.jsonl"
+        path.write_text("\n".join(map(json.dumps, lines)))
+        ingest(str(path), table=name)

@@ -372,3 +372,21 @@ def test_equal_models_are_hardly_ever_promoted():
         for i in range(100)
     )
     assert promoted < 7
+
+
+def test_a_click_on_what_the_champion_showed_counts_less():
+    challenger, rival = better(), champion()
+    missed = (challenger.values == 0) & (rival.values == 0)
+    clicked = missed & (np.random.default_rng(3).random(len(missed)) < 0.1)
+    shown = replace(rival, values=np.where(clicked, 1.0, rival.values))
+    true = judged().gain.mean
+    counted = judged(champion_scores=shown)
+    asked = replace(holdout(), clicked=clicked)
+    named = [replace(each, holdout=asked) for each in (challenger, shown, baseline())]
+    weighed = judged(*named)
+    assert counted.clicked == 0
+    assert weighed.clicked == clicked.mean()
+    assert counted.gain.mean == pytest.approx(true - clicked.mean(), abs=0.001)
+    expected = (true - 0.75 * clicked.mean()) / (1 - 0.25 * clicked.mean())
+    assert weighed.gain.mean == pytest.approx(expected, abs=0.001)
+    assert weighed.over_baseline == counted.over_baseline
