@@ -3,14 +3,32 @@
 from prefect import flow, get_run_logger
 
 from kreislauf import exposures, registry
-from kreislauf.lake import delta, quarantine
+from kreislauf.lake import delta, exclusions, quarantine
+from kreislauf.monitoring import tables
 from models import spec
-from tasks.lake import TidyReport, tidy_table
+from tasks.lake import TidyReport, tidy_journal, tidy_table
+from tasks.monitor import forget_reports, forget_windows
+from tasks.promote import DECISIONS
+
+JOURNALS = (
+    tables.WINDOWS,
+    tables.SLICES,
+    tables.ALARMS,
+    exclusions.DISTRUSTED,
+    exclusions.VERDICTS,
+    DECISIONS,
+)
+"""Tables that are written a row at a time."""
 
 
 @flow
 def tidy(retention_hours: int = 168) -> list[TidyReport]:
-    """Compact and vacuum the tables of all model types and of the gateway, and the quarantine.
+    """Compact and vacuum the tables of all model types and of the gateway, the quarantine, and what
+    the monitor and the gate have noted.
+
+    What the monitor says of windows older than `KREISLAUF_HISTORY_DAYS` is deleted, and so are
+    Evidently's pages but the newest of each day, and of each alarm of it, of the last
+    `KREISLAUF_REPORT_DAYS`. Calibration windows, decisions and what is distrusted stay.
 
     It is safe beside loads, streams and trainings. Every version that a registered model was
     trained from stays readable, and so do others that are younger than the retention. Files that
@@ -26,11 +44,15 @@ def tidy(retention_hours: int = 168) -> list[TidyReport]:
         registry.RegistryError: MLflow does not answer; then nothing is swept.
     """
     needed = find_needed_versions()
-    tables = [spec.load(name).table for name in spec.names()]
-    for table in [*tables, *exposures.TABLES.values()]:
+    loaded = [spec.load(name).table for name in spec.names()]
+    for table in [*loaded, *exposures.TABLES.values()]:
         quarantine.publish_rejects(table)
     names = [name for name in [*needed, *exposures.TABLES, quarantine.REJECTS] if delta.find(name)]
     reports = [tidy_table(name, retention_hours, needed.get(name, [])) for name in names]
+    rows = forget_windows()
+    reports += [tidy_journal(name, retention_hours) for name in JOURNALS if delta.find(name)]
+    pages = sum(forget_reports(name) for name in spec.names())
+    get_run_logger().info(f"{rows} rows of the monitor and {pages} of its pages are forgotten")
     for report in reports:
         get_run_logger().info(
             f"{report.table}: {report.merged} files fewer, {report.swept} files swept"

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -47,6 +48,11 @@ class Settings(BaseSettings):
     gateway_token: str = ""
     """Token that requests to the gateway bring as `Authorization: Bearer ...`; without it, only
     loopback is served."""
+    history_days: int = Field(400, ge=30)
+    """Days for which the windows, slices and alarms of the monitor are kept, at least a month. What
+    calibrates a version, and what was decided, stays."""
+    report_days: int = Field(90, ge=1)
+    """Days for which Evidently's pages are kept: the newest of each day, and of its alarms."""
     deadline_ms: float = 200.0
     """Milliseconds after which the gateway answers without the model."""
     mlflow_url: str = ""

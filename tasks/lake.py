@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from kreislauf import lake, sources
-from kreislauf.lake import delta
+from kreislauf.lake import delta, journal
 from models import spec
 
 
@@ -76,4 +76,14 @@ def tidy_table(table: str, retention_hours: int, keep_versions: list[int]) -> Ti
     """Compact and vacuum one table; `keep_versions` stay readable."""
     merged = delta.compact(table)
     swept = delta.vacuum(table, retention_hours, keep_versions)
+    return TidyReport(table=table, merged=merged, swept=swept)
+
+
+@task(task_run_name="tidy {table}", cache_policy=NO_CACHE)
+def tidy_journal(table: str, retention_hours: int) -> TidyReport:
+    """Compact and vacuum a table of which only the newest version is read, and let its log be
+    cut."""
+    journal.cut_log(table)
+    merged = delta.compact(table)
+    swept = delta.vacuum(table, retention_hours, [])
     return TidyReport(table=table, merged=merged, swept=swept)

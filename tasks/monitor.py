@@ -19,6 +19,7 @@ from kreislauf.monitoring import (
     limits,
     measurement,
     recording,
+    retention,
     tables,
 )
 from kreislauf.monitoring.finding import Finding
@@ -27,7 +28,11 @@ from kreislauf.monitoring.policy import Action
 from kreislauf.monitoring.probe import Probe, gain_of_keeping
 from kreislauf.monitoring.window import Window, read_window
 from kreislauf.pages import monitor as pages
+from kreislauf.settings import settings
 from models import spec
+
+PLOTTED_DAYS = 91
+"""Days of windows that the page shows."""
 
 
 @task(task_run_name="measure-{model}-{version}")
@@ -108,12 +113,26 @@ def record(finding: Finding, measurement: Measurement, action: Action) -> None:
     """Store the window, show the page, write the status, and do what follows."""
     recording.record_window(finding, measurement)
     if finding.verdict != "not enough data":
-        windows = tables.read(tables.WINDOWS).filter(pl.col("model") == finding.model)
+        since = finding.end - PLOTTED_DAYS * DAY_MS
+        windows = tables.read(tables.WINDOWS, pl.col("end") > since, model=finding.model)
         text = pages.page(finding, measurement, action, windows)
         key = f"monitor-{finding.model.replace('_', '-')}"
         create_markdown_artifact(key=key, markdown=text)
     recording.write_status(finding)
     recording.carry_out(finding, action, spec.load(finding.model).table.name)
+
+
+@task(task_run_name="forget-{model}")
+def forget_reports(model: str) -> int:
+    """Delete Evidently's pages that are older than the setting, or not the last of their kind on
+    their day; their number."""
+    return retention.sweep_reports(model, settings().report_days)
+
+
+@task
+def forget_windows() -> int:
+    """Delete windows, slices and alarms that are older than the setting; the number of rows."""
+    return retention.forget_windows(settings().history_days)
 
 
 def _drift(probe: Probe, champion: registry.Version, window: Window) -> dict[str, float]:
@@ -122,6 +141,6 @@ def _drift(probe: Probe, champion: registry.Version, window: Window) -> dict[str
     now = monitored(window.sample.lazy(), probe.profile).collect()
     then = monitored(probe.holdout.lazy(), probe.profile).collect()
     with tempfile.TemporaryDirectory() as folder:
-        moved = drift.compare(now, then, Path(folder) / f"drift-{window.end}.html")
-        registry.attach(champion, "monitor", moved.report)
+        moved = drift.compare(now, then, Path(folder) / retention.report_name(window.end))
+        registry.attach(champion, retention.REPORTS, moved.report)
     return moved.values

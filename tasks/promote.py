@@ -136,7 +136,7 @@ def describe(model: str, number: int, decision: gate.Decision) -> str:
     smallest = split.detectable(decision.groups, model_type.policy)
     rows = lake.rebuild(model_type.table, *version.lineage.snapshot)
     drifts = measure_drift(model_type, rows, version.lineage)
-    decisions = journal.read(DECISIONS).filter(pl.col("model") == model)
+    decisions = journal.read(DECISIONS, model=model)
     text = version_page.page(version, decision, smallest, drifts, decisions)
     html = markdown.page(f"{model} version {number}", text, registry.curves(version))
     with tempfile.TemporaryDirectory() as folder:

@@ -21,10 +21,7 @@ def record(finding: Finding, action: Action) -> None:
 def resolve(model: str, until: int, action: str) -> None:
     """Record what became of each alarm of `model` that asked for a retraining and whose window
     ended until then (ms)."""
-    recorded = tables.read(tables.ALARMS)
-    if recorded.is_empty():
-        return
-    waiting = recorded.filter(pl.col("model") == model, pl.col("end") <= until, "asks")
+    waiting = tables.read(tables.ALARMS, pl.col("end") <= until, pl.col("asks"), model=model)
     for row in waiting.iter_rows(named=True):
         outcome = pl.DataFrame([row | {"action": action, "asks": False}])
         # The key is stored: what an earlier version resolved stays resolved once.

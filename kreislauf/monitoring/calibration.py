@@ -116,7 +116,7 @@ def reference_windows(
 def recorded_history(model: str, version: int, start: int, end: int) -> dict[str, list[float]]:
     """Each signal in the recorded windows whose history one from `start` to `end` (ms) joins, by
     name; empty if there are none."""
-    recorded = tables.read(tables.WINDOWS)
+    recorded = tables.read(tables.WINDOWS, pl.col("end") < start, model=model, version=version)
     reference = reference_windows(recorded, model, version, start, end)
     if reference.is_empty():
         return {}

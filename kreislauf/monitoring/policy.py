@@ -104,7 +104,8 @@ def standing(finding: Finding) -> Standing:
     if trained:
         since = trained.lineage.watermark
     newest = (finding.start, finding.end, finding.verdict, finding.regret)
-    recorded = tables.read(tables.WINDOWS)
+    mine = {"model": finding.model, "version": finding.version}
+    recorded = tables.read(tables.WINDOWS, pl.col("end") > since, **mine)
     windows = regret.non_overlapping(recorded, finding.model, finding.version, since, newest)
     return Standing(
         verdicts=windows["verdict"].to_list(),
@@ -132,11 +133,8 @@ def _fault(finding: Finding) -> Stretch:
 
 def _reported(finding: Finding) -> bool:
     """Whether somebody was asked to look at a window that overlaps with this one."""
-    recorded = tables.read(tables.ALARMS)
-    if recorded.is_empty():
-        return False
     asked = {"model": finding.model, "action": LOOK}
-    return recorded.filter(pl.col("end") >= finding.start, **asked).height > 0
+    return tables.read(tables.ALARMS, pl.col("end") >= finding.start, **asked).height > 0
 
 
 def decide(finding: Finding, standing: Standing, settings: Settings) -> Action:

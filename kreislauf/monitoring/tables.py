@@ -1,5 +1,7 @@
 """The monitor's tables in the lake, with today's names whatever wrote them."""
 
+from typing import Any
+
 import polars as pl
 
 from kreislauf.lake import journal
@@ -13,6 +15,7 @@ ALARMS = "alarms"
 """Name of the table with each verdict that asks for attention, and what became of it."""
 
 
-def read(name: str) -> pl.DataFrame:
-    """All rows of one of these tables; none if there is no such table yet."""
-    return renamed.table(journal.read(name))
+def read(name: str, *predicates: pl.Expr, **values: Any) -> pl.DataFrame:
+    """Rows of one of these tables, as `journal.read` chooses them; none if there is no such table
+    yet. What is chosen by must have had the same name always: model, version, start and end."""
+    return renamed.table(journal.read(name, *predicates, **values))

@@ -1,7 +1,15 @@
 """MLflow's registry: versions, their files, tags and aliases. The only folder that imports
 mlflow."""
 
-from kreislauf.registry.artifacts import artifact, attach, curves, onnx_file, sha256
+from kreislauf.registry.artifacts import (
+    artifact,
+    attach,
+    attached,
+    curves,
+    detach,
+    onnx_file,
+    sha256,
+)
 from kreislauf.registry.marks import call_challenger, close, mirror, record_decision
 from kreislauf.registry.registration import register
 from kreislauf.registry.runs import Lineage, RegistryError, digest_inputs
@@ -13,9 +21,11 @@ __all__ = [
     "Version",
     "artifact",
     "attach",
+    "attached",
     "call_challenger",
     "close",
     "curves",
+    "detach",
     "digest_inputs",
     "find",
     "finished",

@@ -4,6 +4,7 @@ read."""
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from kreislauf.registry import runs
@@ -41,6 +42,31 @@ def curves(version: Version) -> list[tuple[str, int, float]]:
 def attach(version: Version, name: str, path: Path) -> None:
     """Add a file to the run of a version, in the folder `name`."""
     runs.client().log_artifact(version.run_id, str(path), artifact_path=name)
+
+
+def attached(version: Version, name: str) -> list[str]:
+    """Names of the files in the folder `name` of the run of a version; none if somebody has deleted
+    the run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        files = runs.client().list_artifacts(version.run_id, name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return []
+    return [file.path.rsplit("/", 1)[1] for file in files]
+
+
+def detach(version: Version, name: str, files: Iterable[str]) -> None:
+    """Delete files from the folder `name` of the run of a version."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    run = runs.client().get_run(version.run_id)
+    # MLflow's client has no method for it.
+    repository = get_artifact_repository(run.info.artifact_uri, tracking_uri=runs.uri())
+    for file in files:
+        repository.delete_artifacts(f"{name}/{file}")
 
 
 def sha256(path: Path) -> str:

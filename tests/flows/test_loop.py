@@ -86,6 +86,12 @@ def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, ord
     assert (better.outcome, better.release) == ("promote", 2)
     became = journal.read("alarms").filter(~journal.read("alarms")["asks"])["action"].to_list()
     assert became == [f"Version {better.version} was trained: promote."]
+    tidied = {report.table: report.merged for report in tidy(retention_hours=0)}
+    assert tidied["windows"] > 0
+    assert {"slices", "alarms", "decisions"} & set(tidied) == {"alarms", "decisions"}
+    assert journal.read("alarms").height == alarms.height + 1, "merged, and none forgotten"
+    pages = registry.attached(registry.get(tiny, 1), "monitor")
+    assert pages == [f"drift-{end}.html" for end in (first_finding.end, finding.end)]
     assert answers(tiny, requests) == (better.version, [False, False, True])
     assert aliases(tiny) == {"champion": better.version, "previous": 1}
     assert [r.champion for r in releases.history(tiny)] == [1, better.version]

@@ -47,6 +47,20 @@ def register(
 
 
 @pytest.mark.usefixtures("mlflow_store")
+def test_files_are_attached_to_a_version_and_detached_again(tmp_path):
+    version = register(tmp_path / "a", "key a")
+    assert registry.attached(version, "monitor") == []
+    for name in ("one", "two", "three"):
+        (tmp_path / name).write_text("<html>")
+        registry.attach(version, "monitor", tmp_path / name)
+    registry.detach(version, "monitor", ["one", "three"])
+    assert registry.attached(version, "monitor") == ["two"]
+    assert registry.onnx_file(version).exists(), "and nothing else is touched"
+    without_run = version.model_copy(update={"run_id": "0" * 32})
+    assert registry.attached(without_run, "monitor") == []
+
+
+@pytest.mark.usefixtures("mlflow_store")
 def test_a_version_knows_where_it_comes_from_and_gives_back_the_very_file(tmp_path):
     first = register(tmp_path / "a", "key a")
     assert (first.number, first.lineage, first.parity) == (1, lineage("key a"), PARITY)
