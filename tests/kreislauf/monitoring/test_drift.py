@@ -241,7 +241,8 @@ def test_of_long_groups_as_many_are_sampled_as_the_policy_wants(monkeypatch):
     contents = window.read_window(SPEC, trusted, profile, START + DAY, START + 3 * DAY - 1)
     assert 100 <= contents.sample["session"].n_unique() < 300, "and no more than it takes"
     assert contents.sample.group_by("session").len()["len"].unique().to_list() == [40]
-    probe = SimpleNamespace(model_type=SPEC, reference=Interval(mean=0.5, low=0.4, high=0.6))
+    reference = Interval(mean=0.5, low=0.4, high=0.6)
+    probe = SimpleNamespace(model_type=SPEC, reference=reference, holdout=groups)
     assert not measurement.begin("recommender", 1, probe, trusted, contents).shortage
     calibrated = [
         (earlier.sample.height, amount)
