@@ -19,9 +19,11 @@ import polars as pl
 from pydantic import BaseModel, Field
 
 import models
+from models import text
 from models.table import Table
 
 Tensors = dict[str, np.ndarray]
+"""Arrays by name. `models/text.py` says which of them are text."""
 MAX_BATCH = 64
 """Maximum requests that a server hands to a file at a time; parity covers every size up to it."""
 
@@ -105,10 +107,8 @@ class Examples:
         """Hex SHA-256 of the examples: only scores of equal digests can be compared."""
         sha = hashlib.sha256()
         for name in sorted(self.inputs):
-            sha.update(name.encode())
-            sha.update(np.ascontiguousarray(self.inputs[name]).tobytes())
-        sha.update(np.ascontiguousarray(self.labels).tobytes())
-        sha.update(np.ascontiguousarray(self.groups).tobytes())
+            sha.update(name.encode() + text.to_bytes(self.inputs[name]))
+        sha.update(text.to_bytes(self.labels) + text.to_bytes(self.groups))
         return sha.hexdigest()
 
 

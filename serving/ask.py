@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from kreislauf.release import wire
 from models.spec import Tensors
 
 RECONNECT_MS = 500
@@ -48,26 +49,20 @@ class Triton:
 
         Raises NotResident, TooLate or NoAnswer; NaN and infinity are no answers.
         """
-        from tritonclient.grpc import InferInput
-        from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+        from tritonclient.utils import InferenceServerException
 
         if seconds <= 0:
             raise TooLate("no time is left to ask")
-        tensors = [
-            InferInput(name, array.shape, np_to_triton_dtype(array.dtype))
-            for name, array in inputs.items()
-        ]
-        for tensor, array in zip(tensors, inputs.values(), strict=True):
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+        tensors = wire.encode(inputs)
         try:
             result = await self._client.infer(model, tensors, str(version), client_timeout=seconds)
+            outputs = wire.decode(result)
         except InferenceServerException as error:
             raise _exception_class(error)(
                 f"Triton at {self.url}, {model} version {version}: {error.message()}"
             ) from error
-        outputs = {
-            output.name: result.as_numpy(output.name) for output in result.get_response().outputs
-        }
+        except ValueError as error:
+            raise NoAnswer(f"{model} version {version}: {error}") from error
         for name, values in outputs.items():
             if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
                 raise NoAnswer(f"{model} version {version}: output {name} holds NaN or infinity")

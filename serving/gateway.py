@@ -14,7 +14,7 @@ from typing import Any
 
 from kreislauf.exposures import KINDS, Exposure, Feedback, Variant, pseudonym
 from kreislauf.settings import Settings
-from models import spec
+from models import spec, text
 from models.spec import Tensors
 from serving import parsing, split
 from serving.ask import NoAnswer, NotResident, TooLate, Triton
@@ -213,7 +213,8 @@ class Gateway:
         if kind not in KINDS:
             raise Refusal(422, f"kind is {str(kind)[:100]!r}. Send one of {', '.join(KINDS)}.")
         item = json.dumps(content["item"])
-        if len(item) > USER_CHARACTERS:
+        # Counted as people do: JSON may spell an umlaut with six characters.
+        if len(json.dumps(content["item"], ensure_ascii=False)) > USER_CHARACTERS:
             raise Refusal(
                 422,
                 f"item is longer than {USER_CHARACTERS} characters. "
@@ -259,7 +260,7 @@ class Gateway:
         request = parsing.parse(body)
         user = parsing.pop_user(request)
         try:
-            return user, state.model_type.tensors([request])
+            return user, text.unify(state.model_type.tensors([request]))
         except ValueError as error:
             raise Refusal(422, str(error)[:1_000]) from error
 

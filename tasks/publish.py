@@ -18,7 +18,7 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
     )
     for number in resident:
         triton.add_version(model, number, registry.onnx_file(registry.get(model, number)))
-    triton.keep_warm_up(model, requests)
+    triton.keep_warm_up(model, version, requests)
     triton.serve(model, resident)
     differences = golden.compare(triton.ask(model, version, requests), expected)
     if differences:

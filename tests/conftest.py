@@ -106,16 +106,27 @@ def other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(folder.parent))
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(folder)])
     yield folder
-    for name in [n for n in sys.modules if n.startswith("models.tiny")]:
+    for name in [n for n in sys.modules if n.startswith(("models.tiny", "models.wordy"))]:
         del sys.modules[name]
 
 
 @pytest.fixture
 def tiny(other_models: Path) -> str:
     """The name of a model type that no flow has heard of."""
-    (other_models / "tiny").mkdir()
-    shutil.copyfile(ROOT / "tests" / "models" / "tiny.py", other_models / "tiny" / "__init__.py")
-    return "tiny"
+    return copied("tiny", other_models)
+
+
+@pytest.fixture
+def wordy(other_models: Path) -> str:
+    """The name of a model type with text inside and out."""
+    return copied("wordy", other_models)
+
+
+def copied(name: str, folder: Path) -> str:
+    """The name of a model type of `tests/models`, which is put into a folder `models`."""
+    (folder / name).mkdir()
+    shutil.copyfile(ROOT / "tests" / "models" / f"{name}.py", folder / name / "__init__.py")
+    return name
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +135,14 @@ def one_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
     home = tmp_path_factory.mktemp("triton")
     record = stack.up(home, ("triton",))["triton"]
     yield {**record, "repository": home / "triton"}
+    processes.stop(record)
+
+
+@pytest.fixture
+def own_triton(home: Path) -> Iterator[dict]:
+    """A Triton that a test may kill."""
+    record = stack.up(home, ("triton",))["triton"]
+    yield record
     processes.stop(record)
 
 

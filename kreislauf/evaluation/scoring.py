@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from models import text
 from models.spec import Examples, ModelSpec, Tensors
 
 BATCH = 256
@@ -34,6 +35,7 @@ def answer(onnx: Path, inputs: Tensors, batch: int = BATCH) -> Tensors:
     used = [tensor.name for tensor in session.get_inputs()]
     # An empty batch still has outputs, with no rows.
     rows = max(1, len(inputs[used[0]]))
+    inputs = text.unify({name: inputs[name] for name in used})
     batches = []
     for first in range(0, rows, batch):
         request = {name: inputs[name][first : first + batch] for name in used}
@@ -67,9 +69,10 @@ def latencies(onnx: Path, inputs: Tensors) -> np.ndarray:
     session = one_thread(onnx)
     used = [tensor.name for tensor in session.get_inputs()]
     positions = np.linspace(0, len(inputs[used[0]]) - 1, REQUESTS).astype(int)
+    drawn = text.unify({name: inputs[name][positions] for name in used})
     seconds = np.empty((REPEATS, REQUESTS))
-    for repeat, (column, i) in itertools.product(range(REPEATS), enumerate(positions)):
-        request = {name: inputs[name][i : i + 1] for name in used}
+    for repeat, column in itertools.product(range(REPEATS), range(REQUESTS)):
+        request = {name: array[column : column + 1] for name, array in drawn.items()}
         began = time.perf_counter()
         session.run(None, request)
         seconds[repeat, column] = time.perf_counter() - began

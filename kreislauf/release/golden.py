@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from kreislauf.evaluation import scoring
-from models import spec
+from models import spec, text
 from models.spec import Tensors
 
 SCORE_TOLERANCE = 1e-4
@@ -22,7 +22,9 @@ def write_golden(model_type: spec.ModelSpec, rows: pl.DataFrame, onnx: Path, pat
     must answer alike."""
     edges = model_type.tensors(model_type.golden())
     newest = model_type.examples(newest_groups(rows, model_type.table, GOLDEN_EXAMPLES)).inputs
-    inputs = {name: np.concatenate([edges[name], newest[name][:GOLDEN_EXAMPLES]]) for name in edges}
+    inputs = text.unify(
+        {name: np.concatenate([edges[name], newest[name][:GOLDEN_EXAMPLES]]) for name in edges}
+    )
     outputs = scoring.answer(onnx, inputs)
     path.write_text(json.dumps({"inputs": as_json(inputs), "outputs": as_json(outputs)}))
     return path
@@ -58,7 +60,8 @@ def newest_groups(rows: pl.DataFrame, table: spec.Table, count: int) -> pl.DataF
 def compare(actual: Tensors, expected: Tensors) -> str:
     """What differs, in words; empty when integers and text are equal and floats within
     SCORE_TOLERANCE."""
-    for name, right in expected.items():
+    actual = text.unify(actual)
+    for name, right in text.unify(expected).items():
         array = actual.get(name)
         if array is None:
             return f"output {name} has shape None, not {right.shape}"

@@ -6,22 +6,28 @@ loaded version.
 """
 
 import fcntl
+import json
 import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 
 from kreislauf import object_store
+from kreislauf.release import wire
 from kreislauf.settings import settings
+from models import text
 from models.spec import MAX_BATCH, Tensors
 
 DEADLINE_SECONDS = 60.0
 """Longest wait for an answer."""
 LOAD_SECONDS = 120.0
 """Longest wait for a load."""
+SHAPES = "shapes.json"
+"""File beside a kept request: the shape of each of its tensors, without the batch."""
 
 
 class TritonError(RuntimeError):
@@ -62,36 +68,38 @@ def add_version(model: str, version: int, onnx: Path) -> None:
         )
 
 
-def keep_warm_up(model: str, inputs: Tensors) -> None:
+def keep_warm_up(model: str, version: int, inputs: Tensors) -> None:
     """Store one request, the last of `inputs`, which Triton asks a version before it may serve.
 
     Without it the first people after a release would wait for what a runtime does only once.
     """
     fs, folder = _folder(model)
+    shapes = {name: array.shape[1:] for name, array in inputs.items()}
     for name, array in inputs.items():
-        object_store.replace(
-            fs, f"{folder}/warmup/{name}", np.ascontiguousarray(array[-1:]).tobytes()
-        )
+        object_store.replace(fs, f"{folder}/warmup/{version}/{name}", text.to_bytes(array[-1:]))
+    object_store.replace(fs, f"{folder}/warmup/{version}/{SHAPES}", json.dumps(shapes).encode())
 
 
 def remove_version(model: str, version: int) -> None:
-    """Delete the folder of a version that must not be served."""
+    """Delete the files of a version that must not be served."""
     fs, folder = _folder(model)
-    if fs.exists(f"{folder}/{version}"):
-        fs.rm(f"{folder}/{version}", recursive=True)
+    for path in (f"{folder}/{version}", f"{folder}/warmup/{version}"):
+        if fs.exists(path):
+            fs.rm(path, recursive=True)
 
 
 def serve(model: str, versions: list[int]) -> None:
-    """Make exactly `versions` resident, and delete the folders of all others, which the registry
-    has, too.
+    """Make exactly `versions` resident, and delete the files of all others, which the
+    registry has, too.
 
     Raises TritonError with Triton's words; what was resident then stays.
     """
+    from google.protobuf import text_format
+
     fs, folder = _folder(model)
-    newest = fs.cat_file(f"{folder}/{max(versions)}/model.onnx")
-    warm = {posixpath.basename(path) for path in fs.find(f"{folder}/warmup")}
+    message = configuration(model, versions)
     object_store.replace(
-        fs, f"{folder}/config.pbtxt", config(model, newest, versions, warm).encode()
+        fs, f"{folder}/config.pbtxt", text_format.MessageToString(message).encode()
     )
     with _client(f"load {model}, versions {versions}") as client:
         client.load_model(model, client_timeout=LOAD_SECONDS)
@@ -110,14 +118,17 @@ def unload(model: str) -> None:
         client.unload_model(model)
 
 
-def config(model: str, onnx: bytes, versions: list[int], warm: set[str]) -> str:
-    """Text of config.pbtxt: names, types and shapes read from the graph; `warm` are the inputs of
-    the kept request."""
-    import onnx as onnx_format
-    from google.protobuf import text_format
+def configuration(model: str, versions: list[int]) -> Any:
+    """Triton's ModelConfig for `versions`, whose files are in the repository.
+
+    The newest one's graph has names, types and shapes; its kept request warms all of them up.
+    """
+    import onnx
     from tritonclient.grpc import model_config_pb2
 
-    graph = onnx_format.load_from_string(onnx).graph
+    fs, folder = _folder(model)
+    newest = max(versions)
+    graph = onnx.load_from_string(fs.cat_file(f"{folder}/{newest}/model.onnx")).graph
     message = model_config_pb2.ModelConfig(
         name=model, backend="onnxruntime", max_batch_size=MAX_BATCH
     )
@@ -131,13 +142,15 @@ def config(model: str, onnx: bytes, versions: list[int], warm: set[str]) -> str:
         message.input.add(**_tensor_config(tensor))
     for tensor in graph.output:
         message.output.add(**_tensor_config(tensor))
-    if warm.issuperset(tensor.name for tensor in message.input):
+    shapes = f"{folder}/warmup/{newest}/{SHAPES}"
+    if fs.exists(shapes):
         sample = message.model_warmup.add(name="a real request", batch_size=1)
+        kept = json.loads(fs.cat_file(shapes))
         for tensor in message.input:
             sample.inputs[tensor.name].data_type = tensor.data_type
-            sample.inputs[tensor.name].dims.extend(tensor.dims)
-            sample.inputs[tensor.name].input_data_file = tensor.name
-    return text_format.MessageToString(message)
+            sample.inputs[tensor.name].dims.extend(kept[tensor.name])
+            sample.inputs[tensor.name].input_data_file = f"{newest}/{tensor.name}"
+    return message
 
 
 def _tensor_config(tensor) -> dict:
@@ -165,23 +178,14 @@ def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Te
     with _client(f"answer as {model} version {version}") as client:
         for first in range(0, rows, batch):
             request = {name: array[first : first + batch] for name, array in inputs.items()}
-            batches.append(_infer(client, model, version, request))
+            result = client.infer(
+                model,
+                wire.encode(request),
+                model_version=str(version),
+                client_timeout=DEADLINE_SECONDS,
+            )
+            batches.append(wire.decode(result))
     return {name: np.concatenate([answer[name] for answer in batches]) for name in batches[0]}
-
-
-def _infer(client, model: str, version: int, inputs: Tensors) -> Tensors:
-    from tritonclient.grpc import InferInput
-    from tritonclient.utils import np_to_triton_dtype
-
-    tensors = []
-    for name, array in inputs.items():
-        tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(np.ascontiguousarray(array))
-        tensors.append(tensor)
-    result = client.infer(
-        model, tensors, model_version=str(version), client_timeout=DEADLINE_SECONDS
-    )
-    return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
 
 @contextmanager

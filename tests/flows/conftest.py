@@ -1,4 +1,4 @@
-"""The tiny model type of another kind, with its data."""
+"""Data of the tiny model type and of the one with text."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from tests.models.wordy import ODD
+
 DAY = 86_400_000
+DEPARTMENTS = ["Rückgabe ↩", "Lieferung 🚚", "", "Zahlung"]
 
 
 @pytest.fixture
@@ -24,6 +27,28 @@ def orders(tmp_path: Path) -> Callable[[int, int, float], str]:
             returned = bool((price > threshold) ^ (rng.random() < 0.1))
             order = {"order": number, "ts": 1_700_000_000_000 + number * DAY // 200, "price": price}
             lines.append(msgspec.json.encode(order | {"returned": returned}))
+        path.write_bytes(b"\n".join(lines))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def messages(tmp_path: Path) -> Callable[..., str]:
+    """Writes days [first, last) of messages to a file; `shift` changes which department answers."""
+
+    def write(first: int, last: int, shift: int = 0) -> str:
+        path, rng = tmp_path / f"messages-{first}.jsonl", np.random.default_rng(first)
+        lines = []
+        for number in range(first * 200, last * 200):
+            which = int(rng.integers(len(ODD)))
+            message = {
+                "number": number,
+                "ts": 1_700_000_000_000 + number * DAY // 200,
+                "message": ODD[which],
+                "department": DEPARTMENTS[(which + shift) % len(DEPARTMENTS)],
+            }
+            lines.append(msgspec.json.encode(message))
         path.write_bytes(b"\n".join(lines))
         return str(path)
 

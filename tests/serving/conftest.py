@@ -10,19 +10,11 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 
-from deployments import processes, stack
+from deployments import processes
 from kreislauf.release import releases
 from kreislauf.release import triton as triton_task
 from kreislauf.settings import settings
 from serving.app import create, listen
-
-
-@pytest.fixture
-def own_triton(home: Path) -> Iterator[dict]:
-    """A Triton that a test may kill."""
-    record = stack.up(home, ("triton",))["triton"]
-    yield record
-    processes.stop(record)
 
 
 @pytest.fixture

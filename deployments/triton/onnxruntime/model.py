@@ -49,12 +49,23 @@ class TritonPythonModel:
         arrays: dict[str, list[np.ndarray]] = {name: [] for name in self.inputs}
         for request in requests:
             for name in self.inputs:
-                arrays[name].append(pb.get_input_tensor_by_name(request, name).as_numpy())
+                tensor = pb.get_input_tensor_by_name(request, name).as_numpy()
+                arrays[name].append(self.decode(tensor))
         feed = {name: np.concatenate(batches) for name, batches in arrays.items()}
         results = self.session.run(self.outputs, feed)
         ends = np.cumsum([len(batch) for batch in arrays[self.inputs[0]]])
         slices = [np.split(result, ends[:-1]) for result in results]
         return [self.respond(rows) for rows in zip(*slices, strict=True)]
+
+    def decode(self, tensor):
+        """Text as str: onnxruntime would take Triton's bytes for the text "b'...'".
+
+        What is not UTF-8 is replaced, so that it costs no other request of the batch its answer.
+        """
+        if tensor.dtype != object:
+            return tensor
+        words = [value.decode(errors="replace") for value in tensor.ravel()]
+        return np.array(words, object).reshape(tensor.shape)
 
     def respond(self, rows):
         """The response with the rows of each output."""

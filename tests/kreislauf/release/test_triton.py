@@ -11,7 +11,9 @@ from tests.models.tiny import write
 
 
 def test_the_configuration_is_read_from_the_graph(tmp_path):
-    text = triton.config("tiny", write(tmp_path / "m.onnx", 1.0).read_bytes(), [1, 3], set())
+    for version in (1, 3):
+        triton.add_version("tiny", version, write(tmp_path / "m.onnx", 1.0))
+    text = str(triton.configuration("tiny", [1, 3]))
     assert 'name: "tiny"' in text
     assert 'backend: "onnxruntime"' in text
     assert "versions: 1\n" in text
@@ -22,21 +24,20 @@ def test_the_configuration_is_read_from_the_graph(tmp_path):
 
 
 def test_instances_are_on_the_processor_or_on_gpus(tmp_path, monkeypatch):
-    onnx = write(tmp_path / "m.onnx", 1.0).read_bytes()
-    assert "kind: KIND_CPU" in triton.config("tiny", onnx, [1], set())
+    triton.add_version("tiny", 1, write(tmp_path / "m.onnx", 1.0))
+    assert "kind: KIND_CPU" in str(triton.configuration("tiny", [1]))
     monkeypatch.setenv("KREISLAUF_TRITON_GPU", "true")
-    assert "kind: KIND_GPU" in triton.config("tiny", onnx, [1], set())
+    assert "kind: KIND_GPU" in str(triton.configuration("tiny", [1]))
 
 
 def test_a_kept_request_warms_a_version_up(tmp_path, home):
-    onnx = write(tmp_path / "m.onnx", 1.0).read_bytes()
-    assert "model_warmup" not in triton.config("tiny", onnx, [1], {"size"})
-    assert (
-        'input_data_file: "price"'
-        in triton.config("tiny", onnx, [1], {"price"}).split("model_warmup")[1]
-    )
-    triton.keep_warm_up("tiny", {"price": np.array([[3.0], [5.0]], np.float32)})
-    assert (home / "triton" / "tiny" / "warmup" / "price").read_bytes() == np.float32(5).tobytes()
+    triton.add_version("tiny", 1, write(tmp_path / "m.onnx", 1.0))
+    assert "model_warmup" not in str(triton.configuration("tiny", [1]))
+    triton.keep_warm_up("tiny", 1, {"price": np.array([[3.0], [5.0]], np.float32)})
+    warm_up = str(triton.configuration("tiny", [1])).split("model_warmup")[1]
+    assert 'input_data_file: "1/price"' in warm_up
+    kept = home / "triton" / "tiny" / "warmup" / "1" / "price"
+    assert kept.read_bytes() == np.float32(5).tobytes()
 
 
 def test_a_version_is_never_overwritten(tmp_path, home):
@@ -73,8 +74,8 @@ def test_a_repository_on_s3_is_served_and_outlives_triton(
     record = stack.up(home, ("triton",))["triton"]
     try:
         with triton.exclusive("tiny"):
-            triton.keep_warm_up("tiny", asked)
             for version in (1, 2):
+                triton.keep_warm_up("tiny", version, asked)
                 triton.add_version(
                     "tiny", version, write(tmp_path / f"{version}.onnx", 100.0 * version)
                 )
