@@ -48,7 +48,7 @@ def retrain(model_type: spec.ModelSpec) -> None:
 
     params = model_type.Params()
     lineage = train.plan(model_type, params, inputs.read_newest(model_type))
-    with patch.object(progress.Progress, "of", return_value=spec.ignore_progress):
+    with patch.object(progress.Progress, "of", return_value=spec.ignore):
         version = train.fit.fn(MODEL, params.model_dump(mode="json"), lineage)
     decision = promote.judge.fn(MODEL, version.number, None)
     promote.note_decision(version, decision)

@@ -120,6 +120,7 @@ class Shelf:
         number."""
         from kreislauf import registry
         from kreislauf.evaluation import gate
+        from kreislauf.registry import claims
         from kreislauf.release import golden
 
         right = self.trained[which]
@@ -145,7 +146,8 @@ class Shelf:
             holdout=number,
             watermark=number,
         )
-        version = registry.register(MODEL, registered, self.params, lineage, files)
+        with claims.held(MODEL, lineage) as claim:
+            version = registry.register(claim, registered, self.params, files)
         decision = gate.Decision(
             outcome="promote", reasons=["A benchmark."], metric="", champion_version=champion
         )

@@ -65,7 +65,7 @@ OLD_WORDS = {
     "taught": "refit_helps",
     "told": "the noun",
     "told_before": "the question that it answers",
-    "unheard": "ignore_progress",
+    "unheard": "ignore",
     "usual": "mean, or the noun",
     "usual_windows": "calibration_windows",
     "vitals": "monitor_status",

@@ -17,6 +17,7 @@ from kreislauf.monitoring import alarms
 from kreislauf.people import Text
 from kreislauf.release import permission, releases
 from models import spec
+from tasks.train import unfinished_version
 
 PATIENCE_SECONDS = 3 * 86_400
 """Seconds without an answer after which the run fails; a person can still publish the version."""
@@ -56,7 +57,7 @@ def retrain(
     approval: Literal["automatic", "manual"] = "automatic",
 ) -> Retraining:
     """Train a challenger, judge it, and publish it if it is better. Safe to kill and to run again
-    at any point.
+    at any point: what was begun in the last three days of data is finished before anything new.
 
     Args:
         model: Name of the model type.
@@ -77,7 +78,7 @@ def retrain(
     if too_early:
         logger.info(too_early)
         return Retraining(outcome="cooling down", reason=too_early)
-    version = train(model, params)
+    version = unfinished_version(model, params or {}) or train(model, params)
     replaced = permission.was_replaced(version)
     if replaced:
         close(version, "refuse")
@@ -95,7 +96,7 @@ def retrain(
             lift(answer.who, f"version {version.number} was approved. {answer.comment}", model)
     release = None
     if decision.outcome == "promote":
-        release = publish(model, version.number, who=who).number
+        release = publish_or_close(version, who).number
     close(version, decision.outcome)
     return Retraining(
         outcome=decision.outcome,
@@ -103,6 +104,16 @@ def retrain(
         version=version.number,
         release=release,
     )
+
+
+def publish_or_close(version: registry.Version, who: str | None) -> releases.Release:
+    """Publish the version. Raises PublishRefused for one that cannot go live; it is not tried again
+    by the next retraining."""
+    try:
+        return publish(version.model, version.number, who=who)
+    except permission.PublishRefused:
+        registry.close(version)
+        raise
 
 
 def close(version: registry.Version, outcome: str) -> None:

@@ -6,9 +6,10 @@ from prefect import flow, get_run_logger
 
 from kreislauf import registry
 from kreislauf.evaluation import split
+from kreislauf.registry import claims
 from kreislauf.training import inputs
 from models import spec
-from tasks.train import fit, plan
+from tasks.train import fit, plan, unfinished_plan
 
 
 @flow
@@ -18,7 +19,8 @@ def train(
     """Train one challenger on everything before the hold-out, and register it.
 
     The same data, parameters, parent and code give the version that is there already: a rerun
-    continues, it does not repeat.
+    continues, it does not repeat. A training that was killed is continued on its own rows, though
+    others have arrived, unless they are of more than three days.
 
     Args:
         model: Name of the model type, a folder in `models/`.
@@ -30,17 +32,21 @@ def train(
     Raises:
         ValueError: unknown model type, wrong parameters, too little data.
         lake.LakeError, registry.RegistryError: a store is missing or does not answer.
+        claims.LostTraining: another run has taken this training over.
     """
     model_type = spec.load(model)
     hyperparameters = model_type.Params.model_validate(params or {})
-    data = inputs.read_newest(model_type)
-    if data.newest.ahead:
-        get_run_logger().warning(str(data.newest))
-    lineage = plan(model_type, hyperparameters, data)
+    lineage = unfinished_plan(model_type, hyperparameters)
+    if lineage is None:
+        data = inputs.read_newest(model_type)
+        if data.newest.ahead:
+            get_run_logger().warning(str(data.newest))
+        lineage = plan(model_type, hyperparameters, data)
     existing = registry.find(model, lineage.key)
     if existing:
         get_run_logger().info(f"Version {existing.number} was trained from exactly this before.")
         registry.call_challenger(existing)
+        claims.end(model, lineage.key, "done")
         return existing
     smallest = split.detectable(lineage.groups, model_type.policy)
     get_run_logger().info(

@@ -43,9 +43,7 @@ class Policy(BaseModel):
         200, ge=2, description="Minimum groups of the hold-out on which a decision is taken."
     )
     baseline_margin: float = Field(
-        0.005,
-        ge=0,
-        description="Loss against the trivial baseline that the interval must exclude.",
+        0.005, ge=0, description="Loss against the trivial baseline that the interval must exclude."
     )
     superiority_margin: float = Field(
         0.0,
@@ -126,8 +124,8 @@ class Parity(BaseModel):
     passed: bool
 
 
-def ignore_progress(share: float, metrics: dict[str, float]) -> None:
-    """Take a report on a training and do nothing with it."""
+def ignore(*_: Any) -> None:
+    """Take what a training calls back with, and do nothing."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +138,13 @@ class TrainingContext:
     """`weights` of an earlier version to start from."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer, such as accelerator, devices, strategy and precision."""
-    report: Callable[[float, dict[str, float]], None] = ignore_progress
+    report: Callable[[float, dict[str, float]], None] = ignore
     """Callback with the share that is done, 0 to 1, and the newest validation metrics, if any.
 
     A search prunes by the metric `validation`. What the callback raises ends the training.
     """
+    before_write: Callable[[], None] = ignore
+    """Callback before each write into `folder`; it raises if another process writes there now."""
 
 
 @dataclass(frozen=True)

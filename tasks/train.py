@@ -2,22 +2,28 @@
 
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from prefect import task
+from prefect import get_run_logger, task
 from pydantic import BaseModel
 
 from kreislauf import lake, progress, registry
+from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import split
-from kreislauf.release import golden, releases
+from kreislauf.lake import exclusions
+from kreislauf.registry import claims
+from kreislauf.release import golden, permission, releases
 from kreislauf.settings import settings
 from kreislauf.training import inputs
 from models import spec
 
 HOLDOUT_ROWS = 50_000
 """Maximum rows of the hold-out, in whole groups, that are kept with the version."""
+UNFINISHED_DAYS = 3
+"""Days of data that may have arrived since a training was planned, if it is to be continued."""
 ABANDONED_DAYS = 7
 """Days of the wall clock after which a training that nobody continues loses its folder."""
 
@@ -27,15 +33,75 @@ def plan(
 ) -> registry.Lineage:
     """What the next training learns from, and which version it starts from."""
     parent = choose_parent(model_type, data.cut.holdout)
-    key = registry.digest_inputs(
+    key = digest_plan(model_type, params, data.cut.holdout, data.digest, parent)
+    return data.lineage(model_type.table.name, key, parent)
+
+
+def digest_plan(
+    model_type: spec.ModelSpec, params: BaseModel, holdout: int, digest: str, parent: int | None
+) -> str:
+    """The key of a training: a digest of all that decides what comes out of it."""
+    return registry.digest_inputs(
         model_type.name,
         params.model_dump(mode="json"),
-        data.cut.holdout,
-        data.digest,
+        holdout,
+        digest,
         parent,
         spec.code_digest(model_type),
     )
-    return data.lineage(model_type.table.name, key, parent)
+
+
+def unfinished_plan(model_type: spec.ModelSpec, params: BaseModel) -> registry.Lineage | None:
+    """The newest training that was killed, if it is still worth its end.
+
+    One whose rows are gone is closed.
+    """
+    logger = get_run_logger()
+    for claim in claims.unfinished(model_type.name):
+        lineage = claim.lineage
+        if not is_current(model_type, params, lineage):
+            continue
+        try:
+            lake.rebuild(model_type.table, *lineage.snapshot)
+        except lake.LakeUnreachable:
+            raise
+        except lake.LakeError as error:
+            logger.warning(f"Training {lineage.key[:12]} cannot be continued. {error}")
+            claims.end(model_type.name, lineage.key, "abandoned")
+            continue
+        logger.info(f"Training {lineage.key[:12]} was killed and is continued, on its own rows.")
+        return lineage
+    return None
+
+
+def unfinished_version(model: str, params: dict[str, Any]) -> registry.Version | None:
+    """The newest version, if it was trained so, and neither refused nor live yet."""
+    model_type = spec.load(model)
+    versions = registry.versions(model)
+    if not versions or versions[0].closed:
+        return None
+    newest = versions[0]
+    if permission.was_replaced(newest):
+        return None
+    if not is_current(model_type, model_type.Params.model_validate(params), newest.lineage):
+        return None
+    get_run_logger().info(
+        f"Version {newest.number} was trained, but neither refused nor published: it is taken up."
+    )
+    return newest
+
+
+def is_current(model_type: spec.ModelSpec, params: BaseModel, lineage: registry.Lineage) -> bool:
+    """Whether a training of these parameters would still be the same, but for what has arrived in
+    `UNFINISHED_DAYS`: code, live version and distrusted stretches."""
+    watermark = lake.watermark(model_type.table)
+    if watermark is None or watermark - lineage.watermark > UNFINISHED_DAYS * DAY_MS:
+        return False
+    if lineage.without != exclusions.intervals(model_type.table.name):
+        return False
+    parent = choose_parent(model_type, lineage.holdout)
+    key = digest_plan(model_type, params, lineage.holdout, lineage.digest, parent)
+    return key == lineage.key
 
 
 def choose_parent(model_type: spec.ModelSpec, holdout: int) -> int | None:
@@ -54,31 +120,41 @@ def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> regist
     """Train, export, prove parity and register; nothing is visible before all of it is done.
 
     A run that was killed is continued by the next one with the same lineage, from its last
-    checkpoint.
+    checkpoint. Raises claims.LostTraining if another process does so meanwhile.
     """
     model_type = spec.load(model)
-    rows = lake.rebuild(model_type.table, *lineage.snapshot)
-    learnt = rows.filter(pl.col(model_type.table.time) < lineage.holdout)
-    holdout = split.started(rows, model_type.table, lineage.holdout, lineage.watermark)
     hyperparameters = model_type.Params.model_validate(params)
-    folder = Path(settings().training) / model / lineage.key
-    folder.mkdir(parents=True, exist_ok=True)
-    context = spec.TrainingContext(
-        folder,
-        parent_weights(model, lineage),
-        settings().trainer,
-        progress.Progress.of(f"Training {model}"),
-    )
-    trained = model_type.train(learnt, hyperparameters, context)
-    files = {
-        "weights": trained.weights,
-        "baseline": model_type.baseline(learnt, folder),
-        "training_profile": write_profile(model_type, learnt, folder),
-        "holdout": write_holdout(model_type, holdout, folder),
-        "golden": golden.write_golden(model_type, learnt, trained.onnx, folder / "golden.json"),
-    }
-    version = registry.register(model, trained, hyperparameters, lineage, files)
-    sweep(folder)
+    with claims.held(model, lineage) as claim:
+        check = partial(claims.check, claim)
+        rows = lake.rebuild(model_type.table, *lineage.snapshot)
+        learnt = rows.filter(pl.col(model_type.table.time) < lineage.holdout)
+        holdout = split.started(rows, model_type.table, lineage.holdout, lineage.watermark)
+        folder = Path(settings().training) / model / lineage.key
+        folder.mkdir(parents=True, exist_ok=True)
+        context = spec.TrainingContext(
+            folder,
+            parent_weights(model, lineage),
+            settings().trainer,
+            progress.Progress.of(f"Training {model}"),
+            check,
+        )
+        trained = model_type.train(learnt, hyperparameters, context)
+        files = {"weights": trained.weights}
+        check()
+        files["baseline"] = model_type.baseline(learnt, folder)
+        check()
+        files["training_profile"] = write_profile(model_type, learnt, folder)
+        check()
+        files["holdout"] = write_holdout(model_type, holdout, folder)
+        check()
+        path = folder / "golden.json"
+        files["golden"] = golden.write_golden(model_type, learnt, trained.onnx, path)
+        # Who held it before may have been about to register when it was lost.
+        version = registry.find(model, lineage.key)
+        if version is None:
+            version = registry.register(claim, trained, hyperparameters, files)
+        if claims.is_held(claim):
+            sweep(folder)
     return version
 
 
@@ -111,4 +187,5 @@ def sweep(folder: Path) -> None:
         paths = [abandoned, *abandoned.rglob("*")]
         newest = max((path.stat().st_mtime for path in paths), default=0)
         if time.time() - newest > ABANDONED_DAYS * 86_400:
+            claims.end(folder.parent.name, abandoned.name, "abandoned")
             shutil.rmtree(abandoned)

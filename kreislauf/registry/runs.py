@@ -86,19 +86,39 @@ def uri() -> str:
     return uri
 
 
-@contextmanager
-def run(model: str, name: str | None = None, **tags: str) -> Iterator:
-    """A run in the experiment of the model, which is made if need be."""
-    import mlflow
-
+def experiment(model: str) -> str:
+    """The id of the experiment of the model, which is made if need be."""
     location = None
     if uri().startswith("sqlite"):
         # Without a server MLflow would put artifacts into the working directory.
         location = str(settings().home / "mlflow" / "artifacts")
     create_once(client().create_experiment, model, artifact_location=location)
-    mlflow.set_experiment(model)
-    with mlflow.start_run(run_name=name, tags={"code": code_version(), **tags}) as started:
+    return client().get_experiment_by_name(model).experiment_id
+
+
+@contextmanager
+def run(model: str, name: str | None = None, run_id: str | None = None, **tags: str) -> Iterator:
+    """A run in the experiment of the model: a new one, or the one called `run_id`."""
+    import mlflow
+
+    mlflow.set_experiment(experiment_id=experiment(model))
+    with mlflow.start_run(run_id, run_name=name, tags={"code": code_version(), **tags}) as started:
         yield started
+
+
+def search(model: str, query: str) -> list:
+    """Runs in the experiment of the model, newest first."""
+    mlflow = client()
+    stored = mlflow.get_experiment_by_name(model)
+    if stored is None:
+        return []
+    experiments = [stored.experiment_id]
+    page = mlflow.search_runs(experiments, query, max_results=1000)
+    matches = list(page)
+    while page.token:
+        page = mlflow.search_runs(experiments, query, max_results=1000, page_token=page.token)
+        matches += page
+    return matches
 
 
 def create_once(create: Callable, name: str, **options) -> None:
@@ -110,17 +130,6 @@ def create_once(create: Callable, name: str, **options) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def close_orphans(model: str, key: str) -> None:
-    """End the runs of earlier attempts at the same training that were killed."""
-    mlflow = client()
-    experiment = mlflow.get_experiment_by_name(model)
-    if experiment is None:
-        return
-    query = f"tags.key = '{key}' and attributes.status = 'RUNNING'"
-    for orphan in mlflow.search_runs([experiment.experiment_id], query):
-        mlflow.set_terminated(orphan.info.run_id, "KILLED")
 
 
 def code_version() -> str:

@@ -98,7 +98,7 @@ def end(study: Study, metrics: dict[str, float], status: str = "FINISHED") -> No
 
 def trials(study: Study) -> list[Trial]:
     """All attempts, by number, each number's oldest first."""
-    attempts = _search(study.model, f"tags.mlflow.parentRunId = '{study.run_id}'")
+    attempts = runs.search(study.model, f"tags.mlflow.parentRunId = '{study.run_id}'")
     attempts.sort(key=lambda run: (int(run.data.tags["number"]), run.info.start_time))
     return [_trial(run) for run in attempts]
 
@@ -183,20 +183,5 @@ def _studies(model: str, query: str = "tags.study != ''") -> list[Study]:
             lineage=Lineage.model_validate_json(run.data.tags["lineage"]),
             fixed=json.loads(run.data.tags["fixed"]),
         )
-        for run in _search(model, query)
+        for run in runs.search(model, query)
     ]
-
-
-def _search(model: str, query: str) -> list:
-    """Runs in the experiment of the model, newest first."""
-    client = runs.client()
-    experiment = client.get_experiment_by_name(model)
-    if experiment is None:
-        return []
-    experiments = [experiment.experiment_id]
-    page = client.search_runs(experiments, query, max_results=1000)
-    matches = list(page)
-    while page.token:
-        page = client.search_runs(experiments, query, max_results=1000, page_token=page.token)
-        matches += page
-    return matches

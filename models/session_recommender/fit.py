@@ -57,11 +57,16 @@ class Progress(Callback):
     """Checkpoints and reports. Steps decide, not seconds, so that all processes agree."""
 
     def __init__(
-        self, folder: Path, batches: Batches, report: Callable[[float, dict[str, float]], None]
+        self,
+        folder: Path,
+        batches: Batches,
+        report: Callable[[float, dict[str, float]], None],
+        before_write: Callable[[], None],
     ):
         self.folder = folder
         self.batches = batches
         self.report = report
+        self.before_write = before_write
 
     def on_fit_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -84,6 +89,7 @@ class Progress(Callback):
         if trainer.global_step % objectives.LOG_EVERY == 0:
             self._report(trainer, pl_module)
         if trainer.global_step % CHECKPOINT_STEPS == 0 and not trainer.is_last_batch:
+            self._ask_to_write(trainer)
             self.batches.done = batch_idx + 1
             trainer.save_checkpoint(self.folder / "new.ckpt")
             self.batches.done = 0
@@ -95,6 +101,11 @@ class Progress(Callback):
     ) -> None:
         """Report the end of an epoch."""
         self._report(trainer, pl_module)
+
+    def _ask_to_write(self, trainer: lightning.Trainer) -> None:
+        """Raise, in the main process, if another training writes into the folder."""
+        if trainer.is_global_zero:
+            self.before_write()
 
     def _report(self, trainer: lightning.Trainer, task: Any) -> None:
         """Report the share of the steps and the newest validation, by the main process alone."""
@@ -108,6 +119,7 @@ class Progress(Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Leave what `fit` reads, which may be another process."""
+        self._ask_to_write(trainer)
         if trainer.is_global_zero:
             write_result(self.folder, pl_module, is_validated=bool(trainer.val_dataloaders))
 
@@ -146,7 +158,8 @@ def fit(stage: Stage, work: TrainingContext) -> None:
     if not (folder / "done.json").exists():
         task.steps = len(stage.batches) * stage.epochs
         report = ProgressSlice(work.report, *stage.progress)
-        trainer = make_trainer(stage, Progress(folder, stage.batches, report))
+        checkpoints = Progress(folder, stage.batches, report, work.before_write)
+        trainer = make_trainer(stage, checkpoints)
         loader: Any = None
         if stage.validation:
             loader = DataLoader(stage.validation, batch_size=None)  # type: ignore[arg-type]

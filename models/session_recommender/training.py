@@ -59,7 +59,9 @@ def train(rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingRes
             fit.fit(stage, work)
             training.record(stage)
         scorer = training.select()
+        work.before_write()
         onnx = export.export(scorer, catalogue, work.folder / "model.onnx")
+    work.before_write()
     weights = warm_start.save_weights(
         work.folder / "weights.safetensors",
         training.encoder,

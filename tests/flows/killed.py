@@ -3,7 +3,7 @@ before a given step.
 
 Forks, because a new process would need seconds for its imports. `{"model", "version", "step",
 "env"}` is answered with "killed" or, when the run had fewer steps that change something, with
-"done".
+"done". Without a version it retrains.
 """
 
 import json
@@ -22,11 +22,15 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 
 from flows.promote import promote
 from flows.publish import publish
+from flows.retrain import retrain
 from kreislauf import events, registry
 from kreislauf.lake import journal
-from kreislauf.release import releases, triton
+from kreislauf.release import golden, releases, triton
 
 CHANGES = [
+    (golden, "write_golden"),
+    (registry, "register"),
+    (MlflowClient, "create_model_version"),
     (journal, "append_once"),
     (registry, "attach"),
     (events, "emit_model_event"),
@@ -40,7 +44,8 @@ CHANGES = [
     (MlflowClient, "set_registered_model_alias"),
     (MlflowClient, "delete_registered_model_alias"),
 ]
-"""Whatever promote and publish change, and the question before they trust Triton."""
+"""Whatever promote and publish change, the end of a training, and the question before they trust
+Triton."""
 
 
 def doomed(step: int) -> None:
@@ -72,8 +77,11 @@ def run(order: dict) -> str:
     os.environ.update(order["env"])
     doomed(order["step"])
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        promote(order["model"], order["version"])
-        publish(order["model"], order["version"])
+        if "version" in order:
+            promote(order["model"], order["version"])
+            publish(order["model"], order["version"])
+        else:
+            retrain(order["model"])
     # Without the farewells of libraries that the parent has imported.
     os._exit(0)
 

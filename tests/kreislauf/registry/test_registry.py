@@ -8,6 +8,7 @@ from safetensors.numpy import save_file
 
 from kreislauf import registry
 from kreislauf.evaluation import scoring
+from kreislauf.registry import claims
 from models.spec import Parity, TrainingResult
 from tests.conftest import aliases
 from tests.models.tiny import Params, write
@@ -43,7 +44,8 @@ def register(
         curves,
     )
     files = {"weights": trained.weights} | (files or {})
-    return registry.register("m", trained, Params(), lineage(key), files)
+    with claims.held("m", lineage(key)) as claim:
+        return registry.register(claim, trained, Params(), files)
 
 
 @pytest.mark.usefixtures("mlflow_store")
