@@ -76,6 +76,7 @@ def tidy_table(table: str, retention_hours: int, keep_versions: list[int]) -> Ti
     """Compact and vacuum one table; `keep_versions` stay readable."""
     merged = delta.compact(table)
     swept = delta.vacuum(table, retention_hours, keep_versions)
+    delta.checkpoint(table)
     return TidyReport(table=table, merged=merged, swept=swept)
 
 
@@ -86,4 +87,5 @@ def tidy_journal(table: str, retention_hours: int) -> TidyReport:
     journal.cut_log(table)
     merged = delta.compact(table)
     swept = delta.vacuum(table, retention_hours, [])
+    delta.checkpoint(table)
     return TidyReport(table=table, merged=merged, swept=swept)

@@ -165,6 +165,11 @@ def compact(name: str) -> int:
     return metrics["numFilesRemoved"] - metrics["numFilesAdded"]
 
 
+def checkpoint(name: str) -> None:
+    """Sum the log of a table up, so that readers need none of the commits before."""
+    at(name, None).create_checkpoint()
+
+
 def vacuum(name: str, hours: int, keep_versions: Sequence[int]) -> int:
     """Delete files that neither the newest version nor one of `keep_versions` needs; their number.
 

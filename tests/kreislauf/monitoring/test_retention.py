@@ -1,10 +1,13 @@
 """What the monitor keeps, and that reading it does not take longer with every look."""
 
+import json
+
 import polars as pl
 import pytest
 
 from kreislauf.clock import DAY_MS, HOUR_MS
 from kreislauf.lake import delta, journal
+from kreislauf.lake import storage as lake_storage
 from kreislauf.monitoring import alarms, calibration, retention, tables
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.policy import LOOK, Action
@@ -71,6 +74,9 @@ def test_a_look_is_noted_in_few_files_and_reads_only_what_it_needs(storage, monk
     assert tables.read(tables.WINDOWS).sort(pl.all()).equals(before)
     look(3)
     assert files(tables.WINDOWS) == 1, "it is still noted only once"
+    fs, root = lake_storage.filesystem(tables.WINDOWS)
+    newest = json.loads(fs.cat_file(f"{root}/_delta_log/_last_checkpoint"))["version"]
+    assert newest == delta.find(tables.WINDOWS).version(), "no commit is read to open it"
 
     heights = []
     read = journal.read
