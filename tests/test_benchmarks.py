@@ -37,6 +37,7 @@ from benchmarks import (
     tron,
     weeks,
     worlds,
+    year,
 )
 from benchmarks.contenders import Measured
 from benchmarks.otto import EVENTS_PER_SESSION, FAULTS, generate
@@ -44,6 +45,7 @@ from benchmarks.race import Check, Job, Watch, seconds_to
 from kreislauf import lake, sources
 from kreislauf.evaluation import gate as gate_task
 from kreislauf.evaluation import scoring
+from kreislauf.monitoring import tables
 from kreislauf.monitoring.diagnosis import Verdict
 from models.session_recommender import SPEC
 from models.session_recommender.batches import Batches
@@ -723,3 +725,16 @@ def test_the_cost_of_the_monitor_is_a_slope_over_the_scan_s(
     ours = {size: {"cpu": 2 + 2 * size, "peak_mb": 200, "start": 6} for size in (1, 10)}
     summary = monitor_cost.summary({"scan": lines, "ours": ours, "evidently": {}}, (1, 10))
     assert (summary["cpu_over_scan"], summary["peak_memory_10x_over_1x"]) == (2, 1)
+
+
+@pytest.mark.usefixtures("mlflow_store")
+def test_a_year_goes_on_from_week_to_week(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(year, "FULL", 1)
+    summary = year.run(home, weeks=2, looks=3)
+    assert summary["looks"] == 6
+    assert set(summary["first"]) == set(summary["last"])
+    for cost in ("seconds", "bytes", "full_look_seconds"):
+        assert summary[cost] > 0
+    looks = tables.read(tables.WINDOWS, pl.col("verdict") != "calibration")
+    assert looks["end"].n_unique() == 6
+    assert len([*home.rglob("drift-*.html")]) >= 6
