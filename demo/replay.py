@@ -142,7 +142,7 @@ def wait_for_retraining(since: datetime, before: int) -> str:
     newest = registry.versions(MODEL)[0]
     current = releases.current(MODEL)
     if newest.number == before:
-        return "cooling down: too little new data since the last retraining."
+        return "cooling down or waiting: too little new data since the last retraining."
     decision = gate.Decision.model_validate_json(newest.decision or "")
     live_now = "nothing is live"
     if current:

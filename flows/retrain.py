@@ -16,6 +16,7 @@ from kreislauf.evaluation import gate
 from kreislauf.monitoring import alarms
 from kreislauf.people import Text
 from kreislauf.release import permission, releases
+from kreislauf.training import inputs
 from models import spec
 from tasks.train import unfinished_version
 
@@ -42,7 +43,7 @@ class Retraining(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     outcome: str
-    """promote, refuse, inconclusive, cooling down, or not approved."""
+    """promote, refuse, inconclusive, cooling down, waiting, or not approved."""
     reason: str
     version: int | None = None
     release: int | None = None
@@ -78,7 +79,12 @@ def retrain(
     if too_early:
         logger.info(too_early)
         return Retraining(outcome="cooling down", reason=too_early)
-    version = unfinished_version(model, params or {}) or train(model, params)
+    version = unfinished_version(model, params or {})
+    waiting = wait_for_holdout(model)
+    if version is None and waiting:
+        logger.info(waiting)
+        return Retraining(outcome="waiting", reason=waiting)
+    version = version or train(model, params)
     replaced = permission.was_replaced(version)
     if replaced:
         close(version, "refuse")
@@ -164,3 +170,12 @@ def cooldown(model: str, days: float) -> str:
         f"{passed:.2f} days of data have arrived since version {finished.number} was trained; "
         f"the next retraining waits for {days:g}."
     )
+
+
+def wait_for_holdout(model: str) -> str:
+    """Why a training now could not be judged against the live version, and until when; empty when
+    it could. Alarms and regret stay as they are."""
+    live = releases.current(model)
+    if live is None:
+        return ""
+    return inputs.reason_to_wait(spec.load(model), registry.get(model, live.champion).lineage)

@@ -1,0 +1,52 @@
+"""A retraining that could not be judged is not begun: it says until when, and loses nothing."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from flows.ingest import ingest
+from flows.retrain import retrain
+from kreislauf import registry
+from tests.flows.conftest import DAY
+
+pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
+
+
+def few_orders(folder: Path, first: int, count: int) -> str:
+    """A file with ten orders a day from day 20 on, `count` of them from number `first`."""
+    rng = np.random.default_rng(first)
+    lines = []
+    for number in range(first, first + count):
+        ts = 1_700_000_000_000 + 20 * DAY + number * DAY // 10
+        order = {"order": 10**6 + number, "ts": ts, "price": float(rng.integers(1, 200))}
+        lines.append(msgspec.json.encode(order | {"returned": order["price"] > 50}))
+    path = folder / f"few-{first}.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    return str(path)
+
+
+def test_after_traffic_has_fallen_a_retraining_waits_and_then_starts_warm(tiny, orders, tmp_path):
+    ingest(orders(0, 20, threshold=50), tiny)
+    first = retrain(tiny)
+    assert (first.outcome, first.release) == ("promote", 1)
+
+    ingest(few_orders(tmp_path, 0, 29), tiny)
+    waiting = retrain(tiny, reason="the shop changed")
+    assert waiting.outcome == "waiting"
+    assert waiting.reason == (
+        "The longest hold-out that can judge has 4 days, because the champion has learnt from what "
+        "was before, or because half of the time is learnt from. It has 268 order values with a "
+        "right answer, and the gate needs 283. At the pace since then, there will be enough by "
+        "2024-01-09 22:13 (UTC)."
+    )
+    assert (waiting.version, waiting.release) == (None, None)
+    assert [version.number for version in registry.versions(tiny)] == [1], "nothing was trained"
+    assert registry.finished(tiny).number == 1, "so the regret since its training is kept"
+
+    ingest(few_orders(tmp_path, 29, 370), tiny)
+    second = retrain(tiny)
+    assert second.version == 2
+    assert registry.get(tiny, 2).lineage.parent == 1, "it starts warm"
+    assert "was trained on part of the hold-out" not in second.reason
