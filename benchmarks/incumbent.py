@@ -9,8 +9,9 @@ Two models of equal quality are co-visitation tables of two halves of the same v
 once, and is judged against the second by the comparison of the gate. The true gain is that on as
 many visits without answers; what the live model is judged to gain beyond is its advantage. It is
 measured three times: `counted` with all clicks, `corrected` as the gate weighs them, and `left_out`
-without them. `inflation` is what the monitor measures too much of the live quality. The last line
-is JSON, by the share of the steps that answers cause; positive numbers favour the champion.
+without them. `inflation` is what the monitor measures too much of the live quality, and
+`inflation_corrected` the same if it weighed clicks as the gate does. The last line is JSON, by the
+share of the steps that answers cause; positive numbers favour the champion.
 """
 
 import argparse
@@ -159,6 +160,7 @@ def one_shop(seed: int, caused: float, folder: Path) -> list[dict]:
                 "clicked": holdout.clicked.mean(),
                 "caused_of_clicked": holdout.caused,
                 "inflation": live[0].mean() - true[0].mean(),
+                "inflation_corrected": (live * weights(holdout.clicked))[0].mean() - true[0].mean(),
                 **advantages,
             }
         )
