@@ -1,8 +1,17 @@
-"""The real Triton, out of its wheel, as a process on this machine."""
+"""The real Triton, out of its wheel, as a process on this machine that is watched over.
 
+`python -m deployments.triton_server HOME HTTP GRPC METRICS` runs Triton on these ports, and starts
+it anew when it ended by a signal, as a crash does. What it then loads is what the repository says.
+"""
+
+import ctypes
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import sysconfig
+import time
 from pathlib import Path
 
 import fsspec
@@ -11,17 +20,55 @@ from deployments import processes
 from kreislauf.settings import settings
 
 FOLDER = Path(__file__).resolve().parent
+PAUSES = (1.0, 60.0)
+"""Shortest and longest pause, in seconds, before Triton is started anew; each is twice the last."""
+END_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of prctl(2)."""
 
 
 def start(home: Path, _: dict) -> dict:
     """The real Triton, out of its wheel, in its own environment; loads what the repository holds.
 
-    The repository is in `home`, or where `KREISLAUF_TRITON_REPOSITORY` says, if that is on S3.
+    The repository is in `home`, or where `KREISLAUF_TRITON_REPOSITORY` says, if that is on S3. The
+    process is the one that watches over Triton; Triton ends with it.
     """
+    environment()
     before = processes.read(home).get("triton", {})
     http, grpc, metrics = (
         processes.free_port(before.get(name, "")) for name in ("url", "grpc", "metrics")
     )
+    command: list[str | Path] = [sys.executable, "-m", "deployments.triton_server"]
+    command += [home, str(http), str(grpc), str(metrics)]
+    path = os.pathsep.join([str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    url = f"http://127.0.0.1:{http}"
+    record = processes.spawn("triton", command, home, {**os.environ, "PYTHONPATH": path})
+    urls = {
+        "url": url,
+        "grpc": f"127.0.0.1:{grpc}",
+        "metrics": f"http://127.0.0.1:{metrics}/metrics",
+    }
+    return {**record, **urls, "probe": f"{url}/v2/health/live"}
+
+
+def watch(home: Path, http: str, grpc: str, metrics: str) -> int:
+    """Run Triton, and start it anew when it ended by a signal; returns the code of its exit."""
+    shortest, longest = PAUSES
+    pause = shortest
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    while True:
+        began = time.monotonic()
+        code = _run(home, http, grpc, metrics)
+        if code >= 0:
+            return code
+        if time.monotonic() - began > longest:
+            pause = shortest
+        print(f"Triton ended by signal {-code}; it starts anew in {pause:g} s.", flush=True)
+        time.sleep(pause)
+        pause = min(2 * pause, longest)
+
+
+def _run(home: Path, http: str, grpc: str, metrics: str) -> int:
+    """Run Triton until it ends; the code of its exit, below 0 for a signal."""
     repository, models = _open_repository(home)
     site = environment() / "lib/python3.11/site-packages"
     command: list[str | Path] = [
@@ -46,14 +93,16 @@ def start(home: Path, _: dict) -> dict:
         "PYTHONPATH": str(site),
         "PATH": f"{environment() / 'bin'}:{os.environ['PATH']}",
     }
-    url = f"http://127.0.0.1:{http}"
-    record = processes.spawn("triton", command, home, env)
-    urls = {
-        "url": url,
-        "grpc": f"127.0.0.1:{grpc}",
-        "metrics": f"http://127.0.0.1:{metrics}/metrics",
-    }
-    return {**record, **urls, "probe": f"{url}/v2/health/live"}
+    with subprocess.Popen(command, env=env, preexec_fn=_end_with_parent) as triton:
+        try:
+            return triton.wait()
+        finally:
+            triton.terminate()
+
+
+def _end_with_parent() -> None:
+    """Nobody is left to stop a Triton whose watcher was killed."""
+    ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
 
 
 def _open_repository(home: Path) -> tuple[str, list[str]]:
@@ -90,3 +139,8 @@ def _copy_backends(home: Path, site: Path) -> Path:
     shutil.copy2(triton / "python_backend_stubs/3.11/triton_python_backend_stub", folder / "python")
     shutil.copytree(FOLDER / "triton/onnxruntime", folder / "onnxruntime")
     return folder
+
+
+if __name__ == "__main__":
+    home, *ports = sys.argv[1:]
+    sys.exit(watch(Path(home), *ports))

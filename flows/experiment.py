@@ -36,7 +36,8 @@ def experiment(
     Raises:
         permission.ExperimentRefused: nothing is live, or the gate has refused this version or never
             saw it.
-        permission.PublishRefused: Triton does not answer the golden requests as registered.
+        permission.PublishRefused: Triton does not answer the golden requests as registered, or the
+            version ended it, now or earlier.
         ValueError: `share` is not between 0 and 1.
         releases.ReleaseConflict: somebody else published meanwhile.
     """

@@ -35,8 +35,8 @@ def publish(
         The entry of the release log that is now in force.
 
     Raises:
-        permission.PublishRefused: not promoted, no parity, on hold after a rollback, or Triton did
-            not answer the golden requests as registered.
+        permission.PublishRefused: not promoted, no parity, on hold after a rollback, Triton did not
+            answer the golden requests as registered, or the version ended Triton, now or earlier.
         releases.ReleaseConflict: somebody else published meanwhile.
     """
     candidate = permission.choose_candidate(model, version)
@@ -47,6 +47,7 @@ def publish(
                 f"Version {live.champion} is live since release {live.number}; verifying it again."
             )
             put_in_triton(model, live.versions, candidate.number)
+            triton.serve(model, live.versions)
         else:
             event = events.MODEL_PUBLISHED
             hold = None

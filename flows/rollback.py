@@ -45,8 +45,8 @@ def rollback(
     Raises:
         NothingToRollBackTo: nothing was live before, or that version never was, or it was rolled
             back already.
-        permission.PublishRefused: Triton did not answer the golden requests as registered; nothing
-            was changed.
+        permission.PublishRefused: Triton did not answer the golden requests as registered, or the
+            version ended it, now or earlier; nothing was changed.
         releases.ReleaseConflict: somebody else published meanwhile.
     """
     target = choose_target(model, version, automatic)

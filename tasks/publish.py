@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect import task
+from prefect.runtime import flow_run
 
 from kreislauf import registry
 from kreislauf.release import golden, permission, releases, triton
@@ -19,31 +20,62 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
     for number in resident:
         triton.add_version(model, number, registry.onnx_file(registry.get(model, number)))
     triton.keep_warm_up(model, version, requests)
-    triton.serve(model, resident)
+    triton.load(model, resident)
     differences = golden.compare(triton.ask(model, version, requests), expected)
     if differences:
         raise permission.PublishRefused(
             f"{model} version {version} in Triton answers otherwise than registered: {differences}"
         )
+    triton.keep(model, resident)
 
 
 @contextmanager
 def restored(candidate: registry.Version) -> Iterator[None]:
-    """Undo what was done in Triton for `candidate` when it fails."""
+    """Undo what was done in Triton for `candidate` when it fails.
+
+    Raises permission.PublishRefused for a version that ended Triton, now or earlier.
+    """
+    permission.check_never_crashed(candidate)
+    # A Triton that is gone before anything was loaded is no version's fault.
+    triton.wait_until_live(0)
     try:
         yield
     except Exception as error:
+        failure = error
+        if isinstance(error, triton.TritonError) and not triton.is_live():
+            failure = blame(candidate, error)
         try:
             undo(candidate)
         except triton.TritonError as second:
-            error.add_note(
+            failure.add_note(
                 f"What Triton served before could not be restored yet; publish again. {second}"
             )
-        raise
+        if failure is error:
+            raise
+        raise failure from error
+
+
+def blame(candidate: registry.Version, error: triton.TritonError) -> Exception:
+    """Note in the release log that `candidate` ended Triton, and close it.
+
+    A version that was live before is not blamed.
+    """
+    live = releases.current(candidate.model)
+    if live and candidate.number in live.versions:
+        return error
+    reason = (
+        f"{candidate.model} version {candidate.number} ended Triton while it was loaded. It is "
+        f"never loaded again: train another one. {error}"
+    )
+    who = flow_run.get_name() or "a person, from Python"
+    releases.record_crash(candidate.model, candidate.number, reason, who)
+    registry.close(candidate)
+    return permission.PublishRefused(reason)
 
 
 def undo(candidate: registry.Version) -> None:
     """Make Triton serve what the release log says, and forget the candidate."""
+    triton.wait_until_live(triton.RESTART_SECONDS)
     live = releases.current(candidate.model)
     if not live or candidate.number not in live.versions:
         triton.remove_version(candidate.model, candidate.number)

@@ -68,6 +68,13 @@ def was_replaced(candidate: registry.Version) -> str:
     )
 
 
+def check_never_crashed(version: registry.Version) -> None:
+    """Raises PublishRefused, with the release log's words, for a version that ended Triton."""
+    crash = releases.crash(version.model, version.number)
+    if crash:
+        raise PublishRefused(crash.reason)
+
+
 def check_challenger(challenger: registry.Version, live: releases.Release) -> None:
     """Raises ExperimentRefused for a version that people must not see."""
     if challenger.number == live.champion:

@@ -3,9 +3,12 @@
 Entry `n` is the object `<releases>/<model>/<n>.json`, created exclusively: an exclusive create on
 disk, a conditional put on S3. Two publishers that read the same newest entry cannot both write the
 next one.
+
+Beside the entries stands `crash-<version>.json` for each version that ended the server.
 """
 
 import re
+from contextlib import suppress
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,6 +44,17 @@ class Release(BaseModel):
     def versions(self) -> list[int]:
         """Every version that has to be resident in Triton."""
         return sorted({v for v in (self.champion, self.challenger, self.previous) if v is not None})
+
+
+class Crash(BaseModel):
+    """A version that ended Triton while it was loaded; it is never loaded again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    version: int
+    reason: str
+    who: str = Field(description="Flow run or person that tried.")
 
 
 def history(model: str) -> list[Release]:
@@ -126,6 +140,26 @@ def append(
             "again."
         ) from error
     return release
+
+
+def record_crash(model: str, version: int, reason: str, who: str) -> None:
+    """Note for good that a version ended Triton; a note that is there already stays."""
+    note = Crash(model=model, version=version, reason=reason, who=who)
+    fs, path = _crash_note(model, version)
+    with suppress(FileExistsError):
+        object_store.create(fs, path, note.model_dump_json(indent=1).encode())
+
+
+def crash(model: str, version: int) -> Crash | None:
+    """The note about a version that ended Triton; None if it never did."""
+    fs, path = _crash_note(model, version)
+    if not fs.exists(path):
+        return None
+    return Crash.model_validate_json(fs.cat_file(path))
+
+
+def _crash_note(model: str, version: int) -> tuple[fsspec.AbstractFileSystem, str]:
+    return object_store.locate(settings().releases, model, f"crash-{version}.json")
 
 
 def _entries(model: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:

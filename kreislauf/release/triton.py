@@ -8,6 +8,7 @@ loaded version.
 import fcntl
 import json
 import posixpath
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,10 @@ DEADLINE_SECONDS = 60.0
 """Longest wait for an answer."""
 LOAD_SECONDS = 120.0
 """Longest wait for a load."""
+PROBE_SECONDS = 5.0
+"""Longest wait for the word that Triton lives."""
+RESTART_SECONDS = 60.0
+"""Longest wait for a Triton that ended to be started anew."""
 SHAPES = "shapes.json"
 """File beside a kept request: the shape of each of its tensors, without the batch."""
 
@@ -88,12 +93,25 @@ def remove_version(model: str, version: int) -> None:
             fs.rm(path, recursive=True)
 
 
-def serve(model: str, versions: list[int]) -> None:
-    """Make exactly `versions` resident, and delete the files of all others, which the
-    registry has, too.
+def load(model: str, versions: list[int]) -> None:
+    """Make exactly `versions` resident, for as long as this Triton runs.
+
+    One that starts anew loads what `keep` wrote. So a version that ends the server is not loaded
+    again with the next one.
 
     Raises TritonError with Triton's words; what was resident then stays.
     """
+    from google.protobuf import json_format
+
+    text_of_config = json_format.MessageToJson(
+        configuration(model, versions), preserving_proto_field_name=True
+    )
+    with _client(f"load {model}, versions {versions}") as client:
+        client.load_model(model, config=text_of_config, client_timeout=LOAD_SECONDS)
+
+
+def keep(model: str, versions: list[int]) -> None:
+    """Write down that a Triton that starts anew loads exactly `versions`."""
     from google.protobuf import text_format
 
     fs, folder = _folder(model)
@@ -101,8 +119,18 @@ def serve(model: str, versions: list[int]) -> None:
     object_store.replace(
         fs, f"{folder}/config.pbtxt", text_format.MessageToString(message).encode()
     )
+
+
+def serve(model: str, versions: list[int]) -> None:
+    """Make exactly `versions` resident for good, and delete the files of all others, which the
+    registry has, too.
+
+    Raises TritonError with Triton's words; what was resident then stays.
+    """
+    keep(model, versions)
     with _client(f"load {model}, versions {versions}") as client:
         client.load_model(model, client_timeout=LOAD_SECONDS)
+    fs, folder = _folder(model)
     for name in map(posixpath.basename, fs.ls(folder, detail=False)):
         if name.isdigit() and int(name) not in versions:
             remove_version(model, int(name))
@@ -186,6 +214,29 @@ def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Te
             )
             batches.append(wire.decode(result))
     return {name: np.concatenate([answer[name] for answer in batches]) for name in batches[0]}
+
+
+def is_live() -> bool:
+    """Whether a Triton answers at the address that is set."""
+    try:
+        wait_until_live(0)
+    except TritonError:
+        return False
+    return True
+
+
+def wait_until_live(seconds: float) -> None:
+    """Return as soon as a Triton answers. Raises TritonError if none does for `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with _client("answer") as client:
+                client.is_server_live(client_timeout=PROBE_SECONDS)
+            return
+        except TritonError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.2)
 
 
 @contextmanager

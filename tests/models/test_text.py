@@ -104,7 +104,7 @@ def test_triton_is_warmed_up_with_text_and_answers_as_the_file_does(kind: str, t
     # The longest and the empty one: whatever is the last request, is the warm-up.
     for last in (inputs["message"][-1:], inputs["message"][:1]):
         triton_task.keep_warm_up("wordy", 1, {"message": last})
-        triton_task.serve("wordy", [1])
+        triton_task.load("wordy", [1])
     for batch in (1, 2, spec.MAX_BATCH):
         outputs = triton_task.ask("wordy", 1, inputs, batch)
         assert golden.compare(outputs, expected) == ""
@@ -114,7 +114,7 @@ def test_triton_is_warmed_up_with_text_and_answers_as_the_file_does(kind: str, t
 def test_zeros_at_the_end_of_text_reach_triton_and_come_back(triton, tmp_path):
     onnx = write(tmp_path / "model.onnx", {"a\0": "b\0"})
     triton_task.add_version("wordy", 1, onnx)
-    triton_task.serve("wordy", [1])
+    triton_task.load("wordy", [1])
     outputs = triton_task.ask("wordy", 1, {"message": np.array([["a\0"], ["a"]], object)})
     assert outputs["echo"].tolist() == [["a\0"], ["a"]]
     assert outputs["department"][0, 0] == "b\0"
@@ -134,5 +134,5 @@ def test_a_request_with_any_number_of_words_warms_up(triton, tmp_path):
     triton_task.add_version("wordy", 1, tmp_path / "model.onnx")
     asked = np.array([["Größe", "38", ""], ["👩", "paßt", "nicht"]])
     triton_task.keep_warm_up("wordy", 1, {"message": asked})
-    triton_task.serve("wordy", [1])
+    triton_task.load("wordy", [1])
     assert triton_task.ask("wordy", 1, {"message": asked})["echo"].tolist() == asked.tolist()
