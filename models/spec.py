@@ -49,9 +49,7 @@ class Policy(BaseModel):
         0.0,
         description="Gain that the whole interval must exceed; below 0 it tests non-inferiority.",
     )
-    slice_margin: float = Field(
-        0.01, ge=0, description="Maximum loss that a slice may be shown to have."
-    )
+    slice_margin: float = Field(0.01, ge=0, description="Maximum loss that a slice may show.")
     slice_groups: int = Field(200, ge=2, description="Minimum groups of a slice that is tested.")
     p95_ms: float = Field(
         25.0, gt=0, description="Maximum milliseconds of 95 % of the requests with one example."
@@ -66,6 +64,7 @@ class Policy(BaseModel):
         description="Minimum coverage of the catalogue, as a share of the champion's.",
     )
     calibration: float = Field(0.05, gt=0, description="Maximum error of the mean probability.")
+    day_sd: float = Field(0.0, ge=0, description="Assumed deviation of the metric between days.")
     decay: float = Field(0.01, gt=0, description="Loss against the reference that counts as decay.")
 
 

@@ -8,6 +8,7 @@ import polars as pl
 from prefect import task
 
 from kreislauf import lake, registry
+from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate, scoring, split
 from kreislauf.lake import journal
 from kreislauf.monitoring import drift, feedback
@@ -45,8 +46,14 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
         column.name: column.cast(pl.String).to_numpy()
         for column in model_type.slices(rows, profile)
     }
-    clicked = feedback.clicked(model, examples, lineage.holdout, lineage.watermark)
-    holdout = gate.Holdout(examples.digest(), lineage.holdout, examples.groups, slices, clicked)
+    holdout = gate.Holdout(
+        digest=examples.digest(),
+        start=lineage.holdout,
+        groups=examples.groups,
+        slices=slices,
+        clicked=feedback.clicked(model, examples, lineage.holdout, lineage.watermark),
+        days=(lineage.watermark + 1 - lineage.holdout) / DAY_MS,
+    )
 
     def score(onnx: Path, trained_until: int, number: int | None = None) -> gate.Scores:
         outputs = scoring.answer(onnx, examples.inputs)

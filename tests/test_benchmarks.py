@@ -20,6 +20,7 @@ from polars.testing import assert_frame_equal
 
 from benchmarks import (
     contenders,
+    days,
     frequency,
     gate,
     ingest,
@@ -45,6 +46,7 @@ from benchmarks.race import Check, Job, Watch, seconds_to
 from kreislauf import lake, sources
 from kreislauf.evaluation import gate as gate_task
 from kreislauf.evaluation import scoring
+from kreislauf.evaluation.intervals import Interval
 from kreislauf.monitoring import tables
 from kreislauf.monitoring.diagnosis import Verdict
 from models.session_recommender import SPEC
@@ -738,3 +740,26 @@ def test_a_year_goes_on_from_week_to_week(home: Path, monkeypatch: pytest.Monkey
     looks = tables.read(tables.WINDOWS, pl.col("verdict") != "calibration")
     assert looks["end"].n_unique() == 6
     assert len([*home.rglob("drift-*.html")]) >= 6
+
+
+@pytest.mark.parametrize("day_sd", [0.0, 0.01])
+def test_the_days_benchmark_tells_the_variance_between_days_from_that_of_sessions(day_sd: float):
+    rng = np.random.default_rng(0)
+    means = 0.5 + rng.normal(0, np.hypot(day_sd, 0.005), (300, days.DAYS))
+    half = 1.96 * 0.005
+    shown = [
+        days.Week([Interval(mean=m, low=m - half, high=m + half) for m in week]) for week in means
+    ]
+    between = days.between_days(shown)
+    assert between == pytest.approx(day_sd, abs=0.002)
+    assert days.coverage(shown, between) == pytest.approx(0.95, abs=0.01)
+    assert (days.coverage(shown, 0.0) < 0.7) == (day_sd > 0)
+    assert abs(days.first_day(shown).mean) < 0.002
+
+
+def test_the_days_benchmark_asks_old_and_new_tables(small_shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(days, "WEEKS", 1)
+    shown = days.shown_by(small_shop, tmp_path)
+    lengths = {name: len(each[0].days) for name, each in shown.items()}
+    assert lengths == {"level": 7, "gain": 7, "twins": 7}
+    assert shown["gain"][0].means.mean() > 0, "the season changed meanwhile"

@@ -39,7 +39,9 @@ class Decision(BaseModel):
     gain: Interval | None = Field(None, description="Challenger minus champion.")
     over_baseline: Interval | None = Field(None, description="Challenger minus trivial baseline.")
     reference: Interval | None = Field(
-        None, description="The challenger's own score: what decay is measured against."
+        None,
+        description="What the challenger will score, without a winner's luck and with the variance "
+        "between days: what decay is measured against.",
     )
     slices: list[Slice] = Field(
         [], description="Against the champion; the intervals hold for all of them at once."

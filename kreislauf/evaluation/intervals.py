@@ -28,6 +28,21 @@ def interval(values: np.ndarray, groups: np.ndarray, confidence: float) -> Inter
 
 def intervals(values: list[np.ndarray], groups: np.ndarray, confidence: float) -> list[Interval]:
     """Means of several `values`, each (n,), with intervals from the same bootstrap samples."""
+    return intervals_of(values, resample(values, groups), confidence)
+
+
+def intervals_of(values: list[np.ndarray], means: np.ndarray, confidence: float) -> list[Interval]:
+    """Means of several `values`, each (n,), with intervals from `means` of `resample`."""
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return [
+        Interval(mean=float(each.mean()), low=float(lower), high=float(upper))
+        for each, lower, upper in zip(values, low, high, strict=True)
+    ]
+
+
+def resample(values: list[np.ndarray], groups: np.ndarray) -> np.ndarray:
+    """Means of several `values`, each (n,), in bootstrap samples of whole `groups` (n,): float64
+    (RESAMPLES, values)."""
     _, index = np.unique(groups, return_inverse=True)
     sums = np.stack([np.bincount(index, each) for each in values])
     counts = np.bincount(index)
@@ -37,8 +52,4 @@ def intervals(values: list[np.ndarray], groups: np.ndarray, confidence: float) -
     for i in range(RESAMPLES):
         weights = np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
         means[i] = sums @ weights / (counts @ weights)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return [
-        Interval(mean=float(each.mean()), low=float(lower), high=float(upper))
-        for each, lower, upper in zip(values, low, high, strict=True)
-    ]
+    return means

@@ -22,6 +22,8 @@ class Holdout:
     clicked: np.ndarray | None = None
     """Whether each right answer was a click on an answer that was shown, (n,); None if nobody
     knows."""
+    days: float = 1.0
+    """Days that it is long."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ class SessionRecommender(ModelSpec):
     fallback: ClassVar[dict] = {"events": []}
     # Real pairs of models differ by .09 to .16 (benchmarks/gate.py), so a day of a middling shop is
     # enough to judge.
-    policy = Policy(group_sd=0.16)
+    # Days differ by more than their sessions show (benchmarks/days.py).
+    policy = Policy(group_sd=0.16, day_sd=0.013)
 
     def examples(self, rows: pl.DataFrame) -> Examples:
         """Every prefix of every session with the article that came next; groups are session ids."""

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from kreislauf.evaluation import guards, split
-from kreislauf.evaluation.comparison import compare_slices
+from kreislauf.evaluation.comparison import compare_slices, winners_luck
 from kreislauf.evaluation.gate import Cost, Decision, Holdout, Scores, decide
-from kreislauf.evaluation.intervals import interval
+from kreislauf.evaluation.intervals import Interval, interval
 from models.spec import Policy
 
 POLICY = Policy()
@@ -354,6 +354,48 @@ def test_the_smallest_effect_that_a_hold_out_finds_is_that_of_the_formula_backwa
     needed = split.groups_needed(POLICY)
     assert split.detectable(needed, POLICY) == pytest.approx(POLICY.min_effect, rel=0.01)
     assert split.detectable(4 * needed, POLICY) == pytest.approx(POLICY.min_effect / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("true_gain", [1.0, 2.0, 3.0])
+def test_the_reference_of_a_winner_is_without_its_luck(true_gain: float):
+    """In standard errors of the gain; the two models share half of their luck."""
+    rng = np.random.default_rng(0)
+    error = 0.005
+    noise = rng.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], 4_000) * error
+    cloud = rng.multivariate_normal([0, 0], [[1, 0.5], [0.5, 1]], 500) * error
+    raw, corrected = [], []
+    for challenger, rival in noise:
+        gain = true_gain * error + challenger - rival
+        shown = Interval(mean=gain, low=gain - 1.96 * error, high=gain + 1.96 * error)
+        if shown.low > 0:
+            luck = winners_luck(cloud[:, 0], cloud[:, 0] - cloud[:, 1], shown, POLICY)
+            raw.append(challenger / error)
+            corrected.append((challenger - luck) / error)
+    assert np.mean(raw) > 0.1
+    assert abs(np.mean(corrected)) < 0.5 * np.mean(raw)
+
+
+def test_only_a_winner_is_corrected_and_its_score_is_shown_as_it_was():
+    close = judged(scores(0.47, 1, version=8), superiority_margin=0.0)
+    assert close.outcome == "promote"
+    assert close.gain.low < close.gain.mean / 2, "it won by little"
+    assert close.reference.mean < close.challenger
+    inconclusive = judged(scores(0.452, 1, version=8))
+    assert inconclusive.outcome != "promote"
+    assert inconclusive.reference.mean == inconclusive.challenger
+    first = decide(better(), None, baseline(), POLICY)
+    assert first.reference.mean == first.challenger
+
+
+def test_the_reference_of_one_day_is_as_uncertain_as_days_differ():
+    narrow = judged().reference
+    wide = judged(day_sd=0.02).reference
+    assert wide.mean == narrow.mean
+    half = np.hypot(wide.mean - narrow.low, 1.96 * 0.02)
+    assert wide.mean - wide.low == pytest.approx(half, rel=0.001)
+    week = Holdout("same", START, GROUPS, days=7)
+    of_a_week = on(week, day_sd=0.02).reference
+    assert of_a_week.high - of_a_week.low < (wide.high - wide.low) / 2
 
 
 def test_equal_models_are_hardly_ever_promoted():
