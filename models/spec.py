@@ -46,8 +46,7 @@ class Policy(BaseModel):
         0.005, ge=0, description="Loss against the trivial baseline that the interval must exclude."
     )
     superiority_margin: float = Field(
-        0.0,
-        description="Gain that the whole interval must exceed; below 0 it tests non-inferiority.",
+        0.0, description="Gain that the whole interval must exceed; below 0: non-inferiority."
     )
     slice_margin: float = Field(0.01, ge=0, description="Maximum loss that a slice may show.")
     slice_groups: int = Field(200, ge=2, description="Minimum groups of a slice that is tested.")
@@ -58,10 +57,7 @@ class Policy(BaseModel):
         2_000.0, gt=0, description="Maximum size of the ONNX file, in 10^6 bytes."
     )
     coverage: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="Minimum coverage of the catalogue, as a share of the champion's.",
+        0.5, ge=0, le=1, description="Minimum share of the champion's coverage of the catalogue."
     )
     calibration: float = Field(0.05, gt=0, description="Maximum error of the mean probability.")
     day_sd: float = Field(0.0, ge=0, description="Assumed deviation of the metric between days.")
@@ -135,6 +131,8 @@ class TrainingContext:
     """Folder of its files; a killed training of the same inputs is continued from them."""
     parent: Path | None = None
     """`weights` of an earlier version to start from."""
+    new_groups: pl.Series | None = None
+    """Groups with rows that the parent has not learnt from, if that is known."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Arguments of lightning.Trainer, such as accelerator, devices, strategy and precision."""
     report: Callable[[float, dict[str, float]], None] = ignore
@@ -160,6 +158,8 @@ class TrainingResult:
     metrics: dict[str, float]
     curves: list[tuple[str, int, float]] = field(default_factory=list)
     """(name, step, value) in the order they were measured."""
+    is_warm: bool = False
+    """Whether it started from the parent's weights."""
 
 
 class ModelSpec(ABC):

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from kreislauf import lake, progress, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import split
-from kreislauf.lake import exclusions
+from kreislauf.lake import arrivals, exclusions
 from kreislauf.registry import claims
 from kreislauf.release import golden, permission, releases
 from kreislauf.settings import settings
@@ -134,6 +134,7 @@ def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> regist
         context = spec.TrainingContext(
             folder,
             parent_weights(model, lineage),
+            new_groups(model_type, learnt, lineage),
             settings().trainer,
             progress.Progress.of(f"Training {model}"),
             check,
@@ -163,6 +164,24 @@ def parent_weights(model: str, lineage: registry.Lineage) -> Path | None:
     if lineage.parent is None:
         return None
     return registry.artifact(registry.get(model, lineage.parent), "weights")
+
+
+def new_groups(
+    model_type: spec.ModelSpec, rows: pl.DataFrame, lineage: registry.Lineage
+) -> pl.Series | None:
+    """Groups with rows that the parent has not learnt from, because they are from its hold-out on,
+    arrived later whatever their time, or were left out; None for a cold start."""
+    if lineage.parent is None:
+        return None
+    table = model_type.table
+    parent = registry.get(model_type.name, lineage.parent).lineage
+    time = pl.col(table.time)
+    is_new = time >= parent.holdout
+    for first, last in parent.without:
+        is_new |= time.is_between(first, last)
+    later = rows.filter(is_new)[table.group]
+    late = arrivals.between(table, parent.table_version, lineage.table_version, parent.holdout)
+    return pl.concat([later, late[table.group]]).unique()
 
 
 def write_profile(model_type: spec.ModelSpec, rows: pl.DataFrame, folder: Path) -> Path:

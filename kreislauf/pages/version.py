@@ -33,7 +33,7 @@ def page(
         _slices(decision),
         _data(version.lineage),
         f"## Drift from training to hold-out\n\n{_drift(drifts)}",
-        "## Lineage\n\nThe version, and those whose weights it started from:",
+        f"## Lineage\n\n{_origin(version)}",
         ancestors(version, decisions),
         _run(version),
         "## Back\n\nIf it is live and does harm, this makes the version before it live again, or, "
@@ -127,6 +127,13 @@ def _drift(drifts: dict[str, float]) -> str:
         note = "drifted" if value >= drift.THRESHOLD else ""
         rows.append((column, f"{value:.3f}", note))
     return markdown.table(["column", "PSI", ""], rows)
+
+
+def _origin(version: registry.Version) -> str:
+    """What the table of ancestors shows."""
+    if version.lineage.parent is None:
+        return "The version, whose training started from no other one's weights:"
+    return "The version, and those whose weights it started from:"
 
 
 def ancestors(version: registry.Version, decisions: pl.DataFrame) -> str:

@@ -19,7 +19,8 @@ def register(
     """Log a training with its run, its ONNX file as the model, and make it a version with alias
     `challenger`.
 
-    `files` are further artifacts by name. The version is visible only when all of it is stored.
+    `files` are further artifacts by name. A parent is named only if the training has used its
+    weights. The version is visible only when all of it is stored.
     Raises LostTraining, with no version made, if another process holds the training.
     """
     import mlflow
@@ -28,6 +29,9 @@ def register(
     for name, path in files.items():
         digests[name] = artifacts.sha256(path)
     model = claim.model
+    lineage = claim.lineage
+    if not trained.is_warm:
+        lineage = lineage.model_copy(update={"parent": None})
     with runs.run(model, run_id=claim.run_id):
         mlflow.log_params(params.model_dump(mode="json"))
         runs.log_dataset(claim.lineage)
@@ -39,7 +43,7 @@ def register(
         info = runs.log_onnx(trained.onnx)
     tags = {
         "digests": json.dumps(digests),
-        "lineage": claim.lineage.model_dump_json(),
+        "lineage": lineage.model_dump_json(),
         "parity": trained.parity.model_dump_json(),
     }
     client = runs.client()

@@ -40,7 +40,9 @@ class Lineage(BaseModel):
     digest: str = Field(
         description="SHA-256 of the rows up to the watermark, those of the hold-out too."
     )
-    parent: int | None = Field(None, description="Version whose weights it started from.")
+    parent: int | None = Field(
+        None, description="Version whose weights it started from; None after a cold start."
+    )
     without: list[tuple[int, int]] = Field(
         [], description="Stretches of time that were distrusted and left out."
     )

@@ -98,18 +98,22 @@ def ranker_batches(blocks: list[Block], size: int, seed: int) -> Batches:
     return Batches(lengths, [len(block) for block in blocks], size, seed, take)
 
 
-def limits(e: Events, since: int | None, share: float, count: int) -> list[int]:
-    """Times (ms) between which the newest sessions lie in `count` blocks, by their start.
+def numbers(e: Events, is_new: np.ndarray | None, share: float, count: int) -> np.ndarray:
+    """Block of each event's session, int64 (events,): 1 to `count` by its start, 0 for older ones.
 
-    The last time lies after all sessions. New are the sessions that started after `since`, or,
-    without it, the newest `share` of all.
+    The blocks have the sessions that `is_new` marks, bool (events,), or, without it, the newest
+    `share` of all. Sessions of one event do not count, and of too few new ones the blocks have the
+    newest of all, too.
     """
-    starts = np.sort(e.started()[e.position == 1])
-    first = int(len(starts) * (1 - share))
-    if since is not None:
-        first = int(np.searchsorted(starts, since, "right"))
-    first = min(first, len(starts) - 1)
-    if len(starts) - first < count:
-        first = max(0, len(starts) - max(count, int(len(starts) * share)))
-    positions = np.linspace(first, len(starts), count + 1).astype(int)[:-1]
-    return [*sorted({int(starts[i]) for i in positions}), int(e.ts.max()) + 1]
+    starts = e.started()
+    is_counted = e.position == 1
+    counted = np.sort(starts[is_counted])
+    if is_new is None:
+        is_new = starts >= counted[min(int(len(counted) * (1 - share)), len(counted) - 1)]
+    if (is_new & is_counted).sum() < count:
+        newest = min(len(counted), max(count, int(len(counted) * share)))
+        is_new = is_new | (starts >= counted[-newest])
+    new = np.sort(starts[is_new & is_counted])
+    positions = np.linspace(0, len(new), count + 1).astype(int)[:-1]
+    limits = np.unique(new[positions])
+    return np.where(is_new, np.searchsorted(limits, starts, "right"), 0)

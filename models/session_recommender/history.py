@@ -56,17 +56,9 @@ class History:
         """Time (ms) at which each event's session started, int64 (events,)."""
         return self.events.started()
 
-    def before(self, end: int) -> np.ndarray:
-        """Whether each event's session started before `end` (ms): bool (events,)."""
-        return self.starts < end
-
-    def between(self, start: int, end: int) -> np.ndarray:
-        """Whether each event's session started from `start` to `end` (ms), exclusive."""
-        return (self.starts >= start) & (self.starts < end)
-
-    def index_before(self, end: int) -> CovisitationIndex:
-        """Co-visitation of the sessions that started before `end` (ms)."""
-        return CovisitationIndex(covisit(self.events.take(self.before(end)), self.catalogue))
+    def index(self, mask: np.ndarray) -> CovisitationIndex:
+        """Co-visitation of the sessions in `mask`, bool (events,)."""
+        return CovisitationIndex(covisit(self.events.take(mask), self.catalogue))
 
     def prefixes_of(self, mask: np.ndarray) -> Prefixes:
         """Every prefix of the sessions in `mask`, in the order of the events."""

@@ -27,22 +27,39 @@ def propagate(index: CovisitationIndex, drawn: Tensor) -> Tensor:
     return torch.where(vectors.any(1, keepdim=True), vectors, F.normalize(drawn, dim=1))
 
 
-def init_new_articles(encoder: Encoder, is_old: Tensor, index: CovisitationIndex) -> None:
-    """Set each new article of `index` to the mean of its old neighbours' vectors, in place.
+def init_new_articles(encoder: Encoder, has_vector: Tensor, index: CovisitationIndex) -> None:
+    """Set each article of `index` without a vector to the mean of its neighbours' ones, in place.
 
-    `is_old` is bool (size,): the articles that have a vector from a training.
+    An article whose neighbours are new, too, follows when they have got theirs. Where no neighbour
+    ever gets one, the articles start as in a cold training. `has_vector`, bool (size,), says which
+    articles have a vector from a training, and is brought up to date.
     """
-    every = torch.arange(len(is_old))
-    is_new = index.is_seen(every) & ~is_old
-    if not (is_new.any() and is_old.any()):
+    is_new = index.is_seen(torch.arange(len(has_vector))) & ~has_vector
+    if not (is_new.any() and has_vector.any()):
+        has_vector |= is_new
         return
-    neighbours = index.neighbours.long()
-    weights = index.weights * is_old[neighbours]
+    length = encoder.articles[has_vector].norm(dim=1).median()
     with torch.no_grad():
-        total = F.embedding_bag(
-            neighbours, encoder.vectors(every), mode="sum", per_sample_weights=weights
-        )
-        mean = total[is_new] / weights[is_new].sum(1, keepdim=True).clamp(min=1e-9)
-        drawn = F.normalize(encoder.articles[is_new], dim=1)
-        length = encoder.articles[is_old].norm(dim=1).median()
-        encoder.articles[is_new] = length * (mean + 0.1 * drawn)
+        while True:
+            neighbours = index.neighbours[is_new].long()
+            weights = index.weights[is_new] * has_vector[neighbours]
+            is_reached = weights.any(1)
+            if not is_reached.any():
+                break
+            rows = is_new.nonzero()[is_reached, 0]
+            neighbours = neighbours[is_reached]
+            weights = weights[is_reached]
+            total = F.embedding_bag(
+                neighbours,
+                F.normalize(encoder.articles, dim=1),
+                mode="sum",
+                per_sample_weights=weights,
+            )
+            mean = total / weights.sum(1, keepdim=True)
+            drawn = F.normalize(encoder.articles[rows], dim=1)
+            encoder.articles[rows] = length * (mean + 0.1 * drawn)
+            has_vector[rows] = True
+            is_new[rows] = False
+        if index.weights[is_new].any():
+            encoder.articles[is_new] = length * propagate(index, encoder.articles)[is_new]
+    has_vector |= is_new

@@ -3,7 +3,6 @@
 The older sessions come shuffled, the newest in the order of time; export and parity follow.
 """
 
-import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -73,7 +72,8 @@ def train(rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingRes
     parity = export.parity(scorer, catalogue, onnx, [values[newest] for values in inputs(e)])
     metrics = training.metrics() | {"seconds": time.perf_counter() - began}
     validation = training.validated[training.chosen]
-    return TrainingResult(onnx, weights, parity, validation, metrics, training.curves)
+    is_warm = training.parent_ranker is not None
+    return TrainingResult(onnx, weights, parity, validation, metrics, training.curves, is_warm)
 
 
 def inputs(e: Events) -> list[np.ndarray]:
@@ -85,10 +85,11 @@ class PrequentialTraining:
     """Stages of one training; each leaves its result in the work folder and is not repeated.
 
     The encoder first learns from the older sessions in random order. The newest are then gone
-    through in blocks, as they would have come in production: table and encoder answer a block
-    before they learn from it (Dawid, "Prequential analysis", 1984). So the ranker is trained on
-    answers to sessions that nothing had seen, and nothing is held back from what is served. The end
-    of the last block chooses the ranker's epoch, and the model: table, encoder or ranker.
+    through in blocks by their start; with a parent, those that are new to it. That is how they
+    would have come in production: table and encoder answer a block before they learn from it
+    (Dawid, "Prequential analysis", 1984). So the ranker is trained on answers to sessions that
+    nothing had seen, and nothing is held back from what is served. The end of the last block
+    chooses the ranker's epoch, and the model: table, encoder or ranker.
     """
 
     ranker: Ranker
@@ -104,7 +105,7 @@ class PrequentialTraining:
         self.work = work
         self.encoder = Encoder(history.catalogue.size, params.dim, params.dropout)
         self.parent_ranker: dict[str, Tensor] | None = None
-        self.is_inherited = torch.zeros(history.catalogue.size, dtype=torch.bool)
+        self.has_vector = torch.zeros(history.catalogue.size, dtype=torch.bool)
         self.curves: list[tuple[str, int, float]] = []
         self.steps = 0
         self.validated: dict[str, float] = {}
@@ -112,23 +113,24 @@ class PrequentialTraining:
 
     def stages(self) -> Iterator[Stage]:
         """Yield the next stage; it is made from what the stages before it have learnt."""
-        since = self.start_warm()
-        limits = blocks.limits(self.history.events, since, NEWEST, BLOCKS)
-        index = self.history.index_before(limits[0])
-        if since is None:
+        is_new = self.start_warm()
+        events = self.history.events
+        number = blocks.numbers(events, is_new, NEWEST, BLOCKS)
+        index = self.history.index(number == 0)
+        if is_new is None:
             with torch.no_grad():
                 vectors = initial_vectors.propagate(index, self.encoder.articles)
                 self.encoder.articles.copy_(vectors)
-            if (self.history.events.position[self.history.before(limits[0])] > 0).any():
-                yield self.older_stage(index, limits[0], limits[1])
+            self.has_vector = index.is_seen(torch.arange(len(self.has_vector)))
+            if (events.position[number == 0] > 0).any():
+                yield self.older_stage(index, number)
+        initial_vectors.init_new_articles(self.encoder, self.has_vector, index)
         answered = []
-        for number, (start, end) in enumerate(itertools.pairwise(limits)):
-            block = self.answer_block(index, start, end)
-            answered.append(block)
-            index = self.history.index_before(end)
-            is_old = block.index.is_seen(torch.arange(len(self.is_inherited))) | self.is_inherited
-            initial_vectors.init_new_articles(self.encoder, is_old, index)
-            yield self.block_stage(index, start, end, number / (len(limits) - 1))
+        for block in range(1, number.max() + 1):
+            answered.append(self.answer_block(index, number == block))
+            index = self.history.index(number <= block)
+            initial_vectors.init_new_articles(self.encoder, self.has_vector, index)
+            yield self.block_stage(index, number, block)
         self.index = index
         yield from self.ranker_stages(answered)
 
@@ -154,11 +156,11 @@ class PrequentialTraining:
         articles = len(self.history.catalogue.ids)
         return validated | {"steps": float(self.steps), "articles": float(articles)}
 
-    def start_warm(self) -> int | None:
+    def start_warm(self) -> np.ndarray | None:
         """Take over the weights of the parent.
 
-        Returns the time (ms) until which the parent has learnt; None, with nothing changed, if
-        there is no parent or its encoder has another shape.
+        Returns whether each event's session is new to the parent, bool (events,); None, with
+        nothing changed, if there is no parent or its encoder has another shape.
         """
         if self.work.parent is None:
             return None
@@ -166,42 +168,45 @@ class PrequentialTraining:
         is_inherited = warm_start.copy_encoder(parent, self.encoder, self.history.catalogue)
         if is_inherited is None:
             return None
-        self.is_inherited = is_inherited
+        self.has_vector = is_inherited
         self.parent_ranker = parent.ranker
-        return parent.trained_until
+        if self.work.new_groups is None:
+            return self.history.starts > parent.trained_until
+        return np.isin(self.history.events.session, self.work.new_groups.to_numpy())
 
-    def older_stage(self, index: CovisitationIndex, start: int, end: int) -> Stage:
+    def older_stage(self, index: CovisitationIndex, number: np.ndarray) -> Stage:
         """The encoder on the older sessions; the beginning of the first block chooses the epoch."""
         history = self.history
-        first_block = history.between(start, end)
-        starts = np.sort(history.starts[first_block & (history.events.position == 0)])
-        held_out = history.prefixes_of(first_block & (history.starts <= starts[:MAX_HELD_OUT][-1]))
+        starts = np.sort(history.starts[(number == 1) & (history.events.position == 0)])
+        is_held_out = (number == 1) & (history.starts <= starts[:MAX_HELD_OUT][-1])
+        held_out = history.prefixes_of(is_held_out)
         positions = torch.arange(len(held_out)).split(blocks.PIECE)
         pieces = [held_out.take(piece) for piece in positions]
         return Stage(
             "older",
             self._encoder_task(index, self.params.lr),
-            self.batches(history.before(start)),
+            self.batches(number == 0),
             [(piece.session, piece.labels) for piece in pieces],
             self.params.epochs,
             self.work.trainer,
             (0.0, 0.6),
         )
 
-    def answer_block(self, index: CovisitationIndex, start: int, end: int) -> Block:
-        """Candidates for each prefix of the sessions from `start` to `end` (ms)."""
-        asked = self.history.prefixes_of(self.history.between(start, end)).by_start()
+    def answer_block(self, index: CovisitationIndex, mask: np.ndarray) -> Block:
+        """Candidates for each prefix of the sessions in `mask`, bool (events,)."""
+        asked = self.history.prefixes_of(mask).by_start()
         return blocks.answer(Scorer(index, self.encoder.eval()), asked)
 
-    def block_stage(self, index: CovisitationIndex, start: int, end: int, share: float) -> Stage:
+    def block_stage(self, index: CovisitationIndex, number: np.ndarray, block: int) -> Stage:
         """The encoder on the block's sessions and as many older ones, against forgetting."""
         session = self.history.events.session
-        is_new = self.history.between(start, end)
-        older = np.unique(session[self.history.before(start)])
+        is_new = number == block
+        start = int(self.history.starts[is_new].min())
+        older = np.unique(session[number < block])
         count = min(len(older), max(len(np.unique(session[is_new])), MIN_REPEATED))
         draw = np.random.default_rng([self.params.seed, start])
         repeated = draw.choice(older, count, replace=False)
-        progress = 0.6 + 0.2 * share
+        progress = 0.6 + 0.2 * (block - 1) / number.max()
         return Stage(
             f"block-{start}",
             self._encoder_task(index, self.params.block_lr),

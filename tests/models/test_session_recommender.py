@@ -413,9 +413,76 @@ def test_warm_start_keeps_an_article_that_was_away_for_a_while(rows, trained, un
     )
 
 
+def backfill(rows: pl.DataFrame) -> pl.DataFrame:
+    """Sessions among the parent's, in time, whose articles it never had: one is seen with an old
+    article, a second with the first only, and a family only with each other."""
+    old = rows["aid"].mode()[0]
+    walks = [[old, 10**6], [10**6, 10**6 + 1], [10**6 + 2, 10**6 + 3], [10**6 + 3, 10**6 + 4]]
+    late = [
+        {"session": 5000 + number, "aid": aid, "ts": START + 10**6 + number + step}
+        for number, walk in enumerate(walks * 3)
+        for step, aid in enumerate(walk)
+    ]
+    return pl.DataFrame(late).with_columns(type=pl.lit("clicks")).cast(rows.schema)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_articles_of_late_sessions_start_near_those_they_were_seen_with(
+    is_told, rows, trained, untaught, tmp_path
+):
+    late = backfill(rows)
+    more = sessions(60, seed=2, first=600)
+    new = None
+    if is_told:
+        new = pl.concat([late["session"], more["session"]])
+    prequential, _ = run(
+        pl.concat([rows, late, more]), TrainingContext(tmp_path, trained.weights, new)
+    )
+    vectors = prequential.encoder.articles.detach().numpy()
+    names = np.array([rows["aid"].mode()[0], *range(10**6, 10**6 + 5)])
+    near = vectors[prequential.history.catalogue.rows(names)]
+    near = near / np.linalg.norm(near, axis=1, keepdims=True)
+    assert near[0] @ near[1] > 0.8, "an old neighbour"
+    assert near[1] @ near[2] > 0.8, "a neighbour that was new itself"
+    assert near[3] @ near[4] > 0.8, "among new ones"
+    assert near[4] @ near[5] > 0.8
+    assert abs(near[0] @ near[4]) < 0.6, "and not all at one place"
+
+
+def test_late_sessions_are_learnt_from(rows, trained, untaught, tmp_path, monkeypatch):
+    from models.session_recommender.training import PrequentialTraining
+
+    late = backfill(rows)
+    more = sessions(60, seed=2, first=600)
+    asked = []
+    answer_block = PrequentialTraining.answer_block
+
+    def watch(self, index, mask):
+        asked.append(set(self.history.events.session[mask]))
+        return answer_block(self, index, mask)
+
+    monkeypatch.setattr(PrequentialTraining, "answer_block", watch)
+    new = pl.concat([late["session"], more["session"]])
+    run(pl.concat([rows, late, more]), TrainingContext(tmp_path, trained.weights, new))
+    lengths = more.group_by("session").len().filter(pl.col("len") > 1)
+    expected = {*late["session"], *lengths["session"]}
+    assert expected <= set().union(*asked) <= {*late["session"], *more["session"]}
+    assert {*late["session"]} <= asked[0]
+
+
+def test_a_training_says_whether_it_was_warm(rows, trained, untaught, tmp_path):
+    for name, dim, is_warm in (("same", 16, True), ("narrow", 8, False)):
+        (tmp_path / name).mkdir()
+        params = Params.tiny().model_copy(update={"dim": dim})
+        prequential, _ = run(rows, TrainingContext(tmp_path / name, trained.weights), params)
+        assert (prequential.parent_ranker is not None) == is_warm
+    assert not trained.is_warm
+
+
 def test_a_warm_training_is_shorter(rows, trained, tmp_path):
     more = pl.concat([rows, sessions(60, articles=400, seed=2, first=600)])
     warm_result = SPEC.train(more, Params.tiny(), TrainingContext(tmp_path, trained.weights))
+    assert warm_result.is_warm
     assert warm_result.metrics["steps"] < trained.metrics["steps"]
     assert warm_result.parity.passed
 

@@ -477,8 +477,16 @@ def test_pauses_by_hand():
 
 @pytest.mark.parametrize("since", [None, 20, 49, 57, 58, 1000])
 def test_blocks_hold_exactly_the_newest_sessions(since, e):
-    starts = np.sort(e.started()[e.position == 1])
-    limits = blocks.limits(e, None if since is None else START + since * 60_000, NEWEST, BLOCKS)
+    """With a parent, those that are new to it."""
+    is_new = None
+    if since is not None:
+        is_new = e.started() > START + since * 60_000
+    number = blocks.numbers(e, is_new, NEWEST, BLOCKS)
+    is_counted = e.position == 1
+    starts = e.started()[is_counted]
+    order = np.argsort(starts, kind="stable")
+    starts = starts[order]
+    within = number[is_counted][order]
     new = (
         starts > START + since * 60_000
         if since is not None
@@ -486,15 +494,24 @@ def test_blocks_hold_exactly_the_newest_sessions(since, e):
     )
     if new.sum() < BLOCKS:
         new = np.arange(len(starts)) >= len(starts) - max(BLOCKS, int(NEWEST * len(starts)))
-    assert limits == sorted(set(limits))
-    assert starts[starts >= limits[0]].tolist() == starts[new].tolist()
-    within = [(starts >= a) & (starts < b) for a, b in itertools.pairwise(limits)]
-    assert np.sum(within, 0).tolist() == new.astype(int).tolist(), (
+    assert (within > 0).tolist() == new.tolist(), (
         "each new session is in one block, no old one in any"
     )
-    counts = [mask.sum() for mask in within]
-    assert len(counts) == BLOCKS
+    assert (np.diff(within) >= 0).all(), "in the order of time"
+    assert set(within[new]) == {*range(1, BLOCKS + 1)}
+    counts = np.bincount(within[new])[1:]
     assert max(counts) - min(counts) <= 1
+    for session in np.unique(e.session):
+        assert len(set(number[e.session == session])) == 1
+
+
+def test_late_sessions_are_in_blocks_though_old_ones_started_after_them(e):
+    late = np.unique(e.session)[[2, 5, 7]]
+    is_new = np.isin(e.session, late) | (e.started() > START + 40 * 60_000)
+    number = blocks.numbers(e, is_new, NEWEST, BLOCKS)
+    assert set(number[np.isin(e.session, late) & (e.position == 1)]) == {1}
+    assert set(number[~is_new]) == {0}
+    assert number.max() == BLOCKS
 
 
 @pytest.mark.parametrize(
@@ -507,12 +524,11 @@ def test_sessions_that_start_together_are_in_one_block(starts):
             {"session": np.repeat(range(len(starts)), 2), "aid": 1, "ts": times, "type": "clicks"}
         )
     )
-    limits = blocks.limits(e, None, NEWEST, BLOCKS)
-    within = [(e.started() >= a) & (e.started() < b) for a, b in itertools.pairwise(limits)]
-    assert all(mask.any() for mask in within)
-    assert np.sum(within, 0).tolist() == (e.started() >= limits[0]).astype(int).tolist()
-    assert limits[0] in times
-    assert limits[-1] > times.max()
+    number = blocks.numbers(e, None, NEWEST, BLOCKS)
+    for start in np.unique(e.started()):
+        assert len(set(number[e.started() == start])) == 1
+    assert set(number) - {0} == {*range(1, number.max() + 1)}, "no block is empty"
+    assert number[e.started() == e.started().max()].min() == number.max() > 0
 
 
 # --- Batches
@@ -720,11 +736,14 @@ def undisturbed(tmp_path_factory) -> Undisturbed:
     witness = Undisturbed(None, folder)  # type: ignore[arg-type]
 
     def answer_block(
-        prequential: PrequentialTraining, index: CovisitationIndex, start: int, end: int
+        prequential: PrequentialTraining, index: CovisitationIndex, mask: np.ndarray
     ) -> Block:
-        block = original(prequential, index, start, end)
+        block = original(prequential, index, mask)
+        starts = prequential.history.starts[mask]
         witness.answered.append(
-            SimpleNamespace(history=prequential.history, start=start, end=end, block=block)
+            SimpleNamespace(
+                history=prequential.history, start=starts.min(), end=starts.max() + 1, block=block
+            )
         )
         return block
 
@@ -918,6 +937,25 @@ def test_what_a_report_raises_ends_the_training_and_a_rerun_goes_on(
         torch.equal(value, weights[f"encoder.{name}"])
         for name, value in finished.encoder.state_dict().items()
     )
+
+
+def test_nothing_is_written_by_a_training_that_may_not_write_any_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(fit_module, "CHECKPOINT_STEPS", 1)
+    left = [5]
+
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+
+    def before_write() -> None:
+        left[0] -= 1
+        if not left[0]:
+            left.append(files())
+            raise Enough
+
+    with pytest.raises(Enough):
+        run_stages(TrainingContext(tmp_path, before_write=before_write))
+    assert len(left[1]) == 1, "a checkpoint"
+    assert files() == left[1]
 
 
 # --- Several processes

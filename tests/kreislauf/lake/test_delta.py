@@ -5,7 +5,7 @@ from s3fs import S3FileSystem
 
 from deployments import processes
 from kreislauf import lake
-from kreislauf.lake import data_files, delta, loading, quarantine
+from kreislauf.lake import arrivals, data_files, delta, loading, quarantine
 from kreislauf.lake import storage as lake_storage
 from models.session_recommender.schema import EVENTS
 from tests.conftest import moto, shop_on
@@ -39,6 +39,23 @@ def test_compaction_merges_files_and_changes_no_row(storage):
     assert lake.rejects(EVENTS).height == 6
     assert delta.compact("rejects") == 5
     assert lake.rejects(EVENTS).height == 6
+
+
+def test_rows_that_arrived_since_a_version_are_told_from_those_that_moved(storage):
+    for n in range(3):
+        load(n)
+    since = lake.version(EVENTS)
+    delta.compact("events")
+    assert arrivals.between(EVENTS, since, lake.version(EVENTS), T0 + 10**9).is_empty()
+    late = [line(8, (80, 1)), line(9, (90, 10**5)), line(10, (100, 2 * 10**6))]
+    lake.load_file(EVENTS, File("late.jsonl", late))
+    lake.load_file(EVENTS, File("more.jsonl", [line(1, (1, 1), (11, 2))]))
+    delta.compact("events")
+    arrived = arrivals.between(EVENTS, since, lake.version(EVENTS), T0 + 10**9)
+    assert sorted(arrived["session"]) == [1, 8, 9], "those before the given time"
+    assert arrived.columns == ["session", "aid", "ts", "type"]
+    with pytest.raises(lake.LakeError, match="has no version 99"):
+        arrivals.between(EVENTS, since, 99, T0)
 
 
 def test_readers_need_not_hold_a_whole_file(storage, monkeypatch):

@@ -56,3 +56,13 @@ def test_the_first_sentence_says_what_follows_and_the_reasons_come_after(
     assert heading == f"# m version 3: {outcome}"
     assert first == sentence
     assert reasons == "So it is."
+
+
+def test_a_parent_is_named_only_where_there_is_one():
+    def text_of(parent: int | None) -> str:
+        lineage = LINEAGE.model_copy(update={"parent": parent})
+        version = VERSION.model_copy(update={"lineage": lineage})
+        return version_page.page(version, decision("promote", 1), 0.02, {}, pl.DataFrame())
+
+    assert "those whose weights it started from" in text_of(1)
+    assert "started from no other one's weights" in text_of(None)
