@@ -7,7 +7,14 @@ from kreislauf.monitoring.diagnosis import diagnose
 from kreislauf.monitoring.finding import Finding
 from kreislauf.release import releases
 from models import spec
-from tasks.monitor import measure, measure_keeping, record
+from tasks.monitor import (
+    measure,
+    measure_agreement,
+    measure_keeping,
+    measure_reactions,
+    measure_tails,
+    record,
+)
 
 
 @flow
@@ -27,15 +34,13 @@ def monitor(
 
     Args:
         model: Name of the model type.
-        window_days: Length of the window before the data's watermark, at most back to the
-            champion's own hold-out.
+        window_days: Length of the window, at most back to the champion's own hold-out.
         confirmations: How many of the newest `out_of` windows that do not overlap must say concept
             drift before a retraining is asked for.
-        out_of: Windows of which `confirmations` must agree.
-        min_gain: Smallest gain of the metric that is worth a training; by default the policy's
-            `decay`.
-        retraining_cost: What a training costs, as the metric times days: 0.25 is 0.025
-            for ten days. The regret since the last training has to reach it.
+        out_of: See `confirmations`.
+        min_gain: Smallest gain that is worth a training; by default the policy's `decay`.
+        retraining_cost: What a training costs, as the metric times days: 0.25 is 0.025 for ten
+            days. The regret since the last training has to reach it.
         worth: Former name of `min_gain`, for deployments that still have it.
         cost: Former name of `retraining_cost`.
         needed: Former name of `confirmations`.
@@ -49,24 +54,26 @@ def monitor(
         ValueError: `confirmations` is not from 1 to `out_of`.
         registry.RegistryError: MLflow does not answer, or lacks a file of the champion.
     """
+    logger = get_run_logger()
     given: dict = {"confirmations": confirmations, "out_of": out_of}
     given |= {"min_gain": min_gain, "retraining_cost": retraining_cost}
     former = {"worth": worth, "cost": cost, "needed": needed, "of": of}
     for warning in renamed.warnings(former):
-        get_run_logger().warning(warning)
+        logger.warning(warning)
     settings = policy.Settings.of(spec.load(model).policy, renamed.parameters(given, former))
     live = releases.current(model)
     if live is None:
-        raise RuntimeError(
-            f"Nothing of {model} is live, so nothing can be watched: run retrain first."
-        )
-    measured = measure(model, live.champion, window_days)
+        raise RuntimeError(f"Nothing of {model} is live to be watched: run retrain first.")
+    measured = measure_tails(model, live.champion, window_days)
+    if not measured.newest_fault:  # The window is measured once the fault is left out of it.
+        measured = measure_reactions(measure(measured))
     signals = measurement.compare(measured)
     diagnosis = diagnose(measured, signals, settings.min_gain)
     if diagnosis.noise_only:
         diagnosis = diagnosis.keeping_window(measure_keeping(measured))
-    finding = Finding.of(measured, signals, diagnosis)
+    agreement = measure_agreement(measured, diagnosis.meaning_fault)
+    finding = Finding.of(measured, signals, diagnosis, agreement)
     action = policy.decide(finding, policy.standing(finding), settings)
     record(finding, measured, action)
-    get_run_logger().info(f"{finding.verdict.capitalize()}: {finding.reason} {action.sentence}")
+    logger.info(f"{finding.verdict.capitalize()}: {finding.reason} {action.sentence}")
     return finding.model_copy(update={"action": action.sentence})

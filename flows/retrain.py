@@ -13,7 +13,7 @@ from flows.train import train
 from kreislauf import lake, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate
-from kreislauf.monitoring import alarms
+from kreislauf.monitoring import alarms, status
 from kreislauf.people import Text
 from kreislauf.release import permission, releases
 from kreislauf.training import inputs
@@ -80,8 +80,8 @@ def retrain(
         logger.info(too_early)
         return Retraining(outcome="cooling down", reason=too_early)
     version = unfinished_version(model, params or {})
-    waiting = wait_for_holdout(model)
-    if version is None and waiting:
+    waiting = suspicious_data(model) or (version is None and wait_for_holdout(model))
+    if waiting:
         logger.info(waiting)
         return Retraining(outcome="waiting", reason=waiting)
     version = version or train(model, params)
@@ -179,3 +179,11 @@ def wait_for_holdout(model: str) -> str:
     if live is None:
         return ""
     return inputs.reason_to_wait(spec.load(model), registry.get(model, live.champion).lineage)
+
+
+def suspicious_data(model: str) -> str:
+    """Why the newest data should not be learnt from yet; empty if it may be."""
+    live = releases.current(model)
+    if live is None:
+        return ""
+    return status.wait(model, live.champion)

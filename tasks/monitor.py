@@ -11,7 +11,9 @@ from prefect.artifacts import create_markdown_artifact
 from kreislauf import lake, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation.intervals import Interval
+from kreislauf.lake import exclusions
 from kreislauf.monitoring import (
+    cadence,
     calibration,
     drift,
     feedback,
@@ -20,12 +22,16 @@ from kreislauf.monitoring import (
     measurement,
     recording,
     retention,
+    suspicion,
     tables,
 )
+from kreislauf.monitoring.agreement import Agreement, agreement, first_excluded
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.measurement import Measurement
 from kreislauf.monitoring.policy import Action
-from kreislauf.monitoring.probe import Probe, gain_of_keeping
+from kreislauf.monitoring.probe import Probe, gain_of_keeping, newest_gain
+from kreislauf.monitoring.tail_probe import TailProbe
+from kreislauf.monitoring.tails import FRACTIONS
 from kreislauf.monitoring.window import Window, read_window
 from kreislauf.pages import monitor as pages
 from kreislauf.settings import settings
@@ -35,62 +41,121 @@ PLOTTED_DAYS = 91
 """Days of windows that the page shows."""
 
 
-@task(task_run_name="measure-{model}-{version}")
-def measure(model: str, version: int, window_days: float) -> Measurement:
-    """Measure one version over the newest window, at most back to its own hold-out.
-
-    Its history is measured, too, in the first window after its hold-out.
+@task(task_run_name="measure-tails-{model}-{version}")
+def measure_tails(model: str, version: int, window_days: float) -> Measurement:
+    """Measure one version over the newest hours, and say which window has to be measured: at most
+    back to the version's own hold-out.
 
     Raises RuntimeError when no gate ever scored the version, LakeError, RegistryError.
     """
     model_type = spec.load(model)
     champion = registry.get(model, version)
-    lineage = champion.lineage
+    since = champion.lineage.watermark + 1
     # Before the rows are taken: there are none after it.
-    end = lake.watermark(model_type.table) or 0
-    start = max(end - int(window_days * DAY_MS), lineage.watermark) + 1
+    watermark = lake.watermark(model_type.table) or 0
+    length = int(window_days * DAY_MS)
     rows = inputs.trusted_rows(model_type)
-    with tempfile.TemporaryDirectory() as folder:
-        probe = inputs.probe_of(model_type, champion, rows, Path(folder))
-        with lake.reading(model_type.table):
-            window = read_window(model_type, rows, probe.profile, start, end)
-        head = measurement.begin(model, version, probe, rows, window)
+    probe = inputs.registered_probe(model_type, champion)
+    tail_probe = TailProbe(probe)
+    histories = calibration.recorded_tails(model, version, length)
+    with lake.reading(model_type.table):
+        if not histories:
+            histories = tail_probe.histories(rows, champion.lineage.holdout - 1, length)
+            calibration.record_tails(model, version, length, histories)
+        start = max(watermark + 1 - length // min(FRACTIONS), since)
+        newest = read_window(model_type, rows, probe.profile, start, watermark)
+        tails = tail_probe.tails(newest.sample, watermark, length, histories)
+    holdout = int(probe.holdout[model_type.table.time].min())  # type: ignore[arg-type]
+    stretches = exclusions.trusted(model_type.table.name, holdout)
+    trusted = any(first <= watermark <= last for first, last in stretches)
+    head = measurement.begin(model, version, probe, rows, tails, trusted)
+    if head.newest_fault:
+        return head
+    end = cadence.window_end(watermark, length)
+    start = max(end - length + 1, since)
+    return head.model_copy(update={"start": start, "end": end})
+
+
+@task(task_run_name="measure-{head.model}-{head.version}")
+def measure(head: Measurement) -> Measurement:
+    """Measure the window of `measure_tails`.
+
+    The version's history is measured, too, in the first window after its hold-out.
+    """
+    model_type = spec.load(head.model)
+    champion = registry.get(head.model, head.version)
+    lineage = champion.lineage
+    start = head.start
+    end = head.end
+    place = (head.model, head.version)
+    rows = inputs.trusted_rows(model_type, head.table_version, head.excluded)
+    registered = inputs.registered_probe(model_type, champion)
+    with tempfile.TemporaryDirectory() as folder, lake.reading(model_type.table):
+        probe = inputs.comparable(registered, champion, rows, Path(folder))
+        window = read_window(model_type, rows, probe.profile, start, end)
+        head = measurement.of_window(head, model_type, window)
         if head.shortage:
             return head
-        history = calibration.recorded_history(model, version, start, end)
-        if not history:
+        history = calibration.recorded_history(*place, start, end)
+        if calibration.SAMPLE_SIZE not in history:
             learnt = (lineage.start, lineage.holdout - 1)
             calibrated = []
-            with lake.reading(model_type.table):
-                for earlier, profile, usual_rows in calibration.calibration_windows(
-                    model_type, rows, *learnt, end - start + 1
-                ):
-                    numbers = probe.signals(earlier, profile, usual_rows)
-                    numbers[calibration.SAMPLE_SIZE] = float(earlier.sample.height)
-                    calibrated.append((earlier.start, earlier.end, numbers))
-            calibration.record(model, version, end - start + 1, calibrated)
-            history = calibration.recorded_history(model, version, start, end)
+            for earlier, profile, usual_rows in calibration.calibration_windows(
+                model_type, rows, *learnt, end - start + 1
+            ):
+                numbers = probe.signals(earlier, profile, usual_rows)
+                numbers[calibration.SAMPLE_SIZE] = float(earlier.sample.height)
+                calibrated.append((earlier.start, earlier.end, numbers))
+            calibration.record(*place, end - start + 1, calibrated)
+            history = calibration.recorded_history(*place, start, end)
         heights = history.get(calibration.SAMPLE_SIZE, [])
         if len(heights) < limits.MIN_WINDOWS:
-            return head.model_copy(update={"shortage": measurement.short_history(version)})
-        with lake.reading(model_type.table):
-            before = calibration.newest_rows(model_type, rows, lineage.start, start - 1)
-        values = probe.signals(window, probe.profile, float(np.median(heights)))
+            return head.model_copy(update={"shortage": measurement.short_history(head.version)})
+        before = calibration.newest_rows(model_type, rows, lineage.start, start - 1)
         quality = probe.quality(window, before)
-        reactions = feedback.reactions(model, start, end)
-        signals = measurement.with_history(values, history)
-        shares = lake.rejected_shares(model_type.table, lineage.table_version)
-        signals |= inputs.rejected_share(champion, shares)
-        signals |= feedback.clicks_per_answer(reactions, version, start)
-        return head.model_copy(
-            update={
-                "signals": signals,
-                "quality": measurement.window_quality(probe, window, quality),
-                "slices": probe.slices(window, quality),
-                "drift": _drift(probe, champion, window),
-                "clicks": feedback.clicks_by_variant(reactions, start),
-            }
-        )
+        values = probe.signals(window, probe.profile, float(np.median(heights)))
+        gain = None
+        if suspicion.lasting_loss(head.tails):
+            gain = newest_gain(probe, window, head.tails[-1].start, before)
+        measured = {
+            "signals": measurement.with_history(values, history),
+            "quality": measurement.window_quality(probe, window, quality),
+            "newest_gain": gain,
+            "slices": probe.slices(window, quality),
+            "drift": _drift(probe, champion, window),
+        }
+    return head.model_copy(update=measured)
+
+
+@task(task_run_name="measure-reactions-{head.model}-{head.version}")
+def measure_reactions(head: Measurement) -> Measurement:
+    """The measurement with what people did with the answers, and what was rejected."""
+    if head.quality is None:
+        return head
+    champion = registry.get(head.model, head.version)
+    table = spec.load(head.model).table
+    reactions = feedback.reactions(head.model, head.start, head.end)
+    shares = lake.rejected_shares(table, champion.lineage.table_version)
+    more = inputs.rejected_share(champion, shares)
+    more |= feedback.clicks_per_answer(reactions, head.version, head.start)
+    clicks = feedback.clicks_by_variant(reactions, head.start)
+    return head.model_copy(update={"signals": head.signals | more, "clicks": clicks})
+
+
+@task(task_run_name="measure-agreement-{measurement.model}-{measurement.version}")
+def measure_agreement(measurement: Measurement, fault: tuple[int, int] | None) -> Agreement | None:
+    """Whether the days since the `fault` (ms, inclusive) began agree with each other; None without
+    a fault."""
+    if fault is None:
+        return None
+    model_type = spec.load(measurement.model)
+    champion = registry.get(measurement.model, measurement.version)
+    since = first_excluded(measurement.excluded, fault)
+    everything = inputs.trusted_rows(model_type, measurement.table_version, [])
+    probe = inputs.registered_probe(model_type, champion)
+    with lake.reading(model_type.table):
+        window = read_window(model_type, everything, probe.profile, since, fault[1])
+    return agreement(TailProbe(probe), window.sample, since, fault[1])
 
 
 @task(task_run_name="measure-keeping-{measurement.model}-{measurement.version}")
@@ -118,7 +183,7 @@ def record(finding: Finding, measurement: Measurement, action: Action) -> None:
         text = pages.page(finding, measurement, action, windows)
         key = f"monitor-{finding.model.replace('_', '-')}"
         create_markdown_artifact(key=key, markdown=text)
-    recording.write_status(finding)
+    recording.write_status(finding, action.wait)
     recording.carry_out(finding, action, spec.load(finding.model).table.name)
 
 

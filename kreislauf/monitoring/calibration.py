@@ -4,7 +4,7 @@ Most are from before its hold-out, where nothing can be wrong, because the versi
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import polars as pl
 
@@ -13,6 +13,7 @@ from kreislauf.lake import journal
 from kreislauf.monitoring import tables
 from kreislauf.monitoring.limits import MIN_WINDOWS
 from kreislauf.monitoring.statistics import MIN_GROUPS
+from kreislauf.monitoring.tails import REFIT_FRACTIONS, TailHistory
 from kreislauf.monitoring.window import SAMPLE_ROWS, TrustedRows, Window, read_window
 from models.spec import ModelSpec
 
@@ -20,6 +21,10 @@ MAX_WINDOWS = 16
 """Most windows from which tolerances are learnt."""
 LEARN_ROWS = 1_000_000
 """Newest rows, about, from which a baseline is refitted."""
+TAIL_REFIT = "tail_refit"
+"""Name under which stands what a baseline learnt in a stretch as long as a tail."""
+TAIL_ROWS = "tail_rows"
+"""Name under which stands how many rows it learnt from."""
 SAMPLE_SIZE = "sample_rows"
 """Name under which the number of rows of a window's sample stands beside its signals."""
 
@@ -134,4 +139,37 @@ def record(
         frames.append(signal_rows(model, version, start, end, length, "calibration", signals))
     if frames:
         key = f"{model}/{version}/{length_bin(length)}"
+        journal.append_once(tables.WINDOWS, key, pl.concat(frames))
+
+
+def recorded_tails(model: str, version: int, length: int) -> dict[int, TailHistory]:
+    """What a baseline learns in tails of windows of `length` ms, by fraction, as recorded for a
+    version; empty if nothing was."""
+    recorded = tables.read(tables.WINDOWS, model=model, version=version)
+    if recorded.is_empty():
+        return {}
+    recorded = recorded.filter(verdict="calibration")
+    histories = {}
+    for fraction in REFIT_FRACTIONS:
+        rows = recorded.filter(pl.col("length_bin") == length_bin(length // fraction))
+        refits = rows.filter(signal=TAIL_REFIT)["value"].to_list()
+        amounts = rows.filter(signal=TAIL_ROWS)["value"].to_list()
+        if refits:
+            histories[fraction] = TailHistory(amount=int(amounts[0]), refits=refits)
+    return histories
+
+
+def record_tails(
+    model: str, version: int, length: int, histories: Mapping[int, TailHistory]
+) -> None:
+    """Put what a baseline learns in tails into the lake, once for each version and bin of `length`
+    (ms)."""
+    frames = []
+    for fraction, history in histories.items():
+        place = (model, version, 0, 0, length // fraction, "calibration")
+        amount = {TAIL_ROWS: float(history.amount)}
+        frames += [signal_rows(*place, amount)]
+        frames += [signal_rows(*place, {TAIL_REFIT: refit}) for refit in history.refits]
+    if frames:
+        key = f"{model}/{version}/tails/{length_bin(length)}"
         journal.append_once(tables.WINDOWS, key, pl.concat(frames))

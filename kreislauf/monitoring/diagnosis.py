@@ -3,17 +3,16 @@ functions."""
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.evaluation.intervals import Interval
+from kreislauf.monitoring import suspicion
 from kreislauf.monitoring.limits import Signal
 from kreislauf.monitoring.measurement import Measurement
-from kreislauf.monitoring.probe import LABEL_CORRELATION, REFIT, REFIT_TAIL, TOP_LABEL
+from kreislauf.monitoring.probe import CONFIDENCE, LABEL_CORRELATION, REFIT, REFIT_TAIL, TOP_LABEL
 from kreislauf.monitoring.statistics import fault_interval
-
-Verdict = Literal["stable", "concept drift", "data fault", "covariate shift", "not enough data"]
+from kreislauf.monitoring.window_quality import Verdict, WindowQuality
 
 PLACEHOLDER_RATIO = 5.0
 """Frequency of a placeholder, as a multiple of what the most frequent right answer usually has: so
@@ -36,50 +35,10 @@ CHANGED_CORRELATION = 0.5
 """Share of the usual label correlation below which other answers are right than before."""
 
 
-class WindowQuality(BaseModel):
-    """The signals of quality in a window, each at the mix of requests of the version's hold-out."""
-
-    model_config = ConfigDict(frozen=True)
-
-    live: Signal = Field(description="The version.")
-    refit: Signal = Field(
-        description="A trivial baseline that learnt from half of the window, on the other half."
-    )
-    refit_tail: Signal = Field(description="The same in the later half of the window.")
-    gain: Interval = Field(description="Gain of the trivial baseline by a refit.")
-    worst_stretch: float = Field(description="See `Quality`.")
-    new_label_shares: tuple[float, float] = Field(description="See `Quality`.")
-
-    @property
-    def loss(self) -> float:
-        """How far the version has fallen below its reference; negative if it has risen."""
-        return self.live.mean - self.live.value
-
-    @property
-    def refit_fell(self) -> bool:
-        """Whether there is less to learn from the window, to its end.
-
-        A change in the middle makes two worlds of a window, of which half of it teaches less than
-        of one. Its later half, which is half as much, then says that the change is over.
-        """
-        return self.refit.deviation < -1 and self.refit_tail.deviation < -0.5
-
-    def refit_helps(self, min_gain: float) -> bool:
-        """Whether a refit makes the trivial baseline surely better, and by at least `min_gain`."""
-        return self.gain.low > 0 and self.gain.mean >= min_gain
-
-    def only_live_fell(self, min_gain: float) -> bool:
-        """Whether the live model has fallen by at least `min_gain`, beyond its tolerance, and the
-        refitted baselines have not."""
-        return self.live.deviation < -1 and self.loss >= min_gain and not self.refit_fell
-
-    def regret(self, verdict: Verdict, min_gain: float) -> float:
-        """How much better a new version would have answered: the gain, or the loss of the live
-        model if that is the reason for concept drift."""
-        live_fell = self.only_live_fell(min_gain) or not self.refit_helps(min_gain)
-        if verdict == "concept drift" and live_fell:
-            return max(self.gain.mean, self.loss)
-        return self.gain.mean
+UNEXPLAINED = (
+    "The live model fell sharply, and nothing shows yet that learning from the newest data would "
+    "bring its quality back."
+)
 
 
 class Diagnosis(BaseModel):
@@ -92,10 +51,21 @@ class Diagnosis(BaseModel):
     noise_only: bool = Field(
         False, description="A data fault whose only sign is that there is less to learn."
     )
+    meaning: bool = Field(
+        False, description="A data fault in which ids seem to mean something else."
+    )
+    sharp: bool = Field(False, description="Whether the quality fell sharply, and stayed there.")
     fault: tuple[int, int] | None = Field(
         None, description="Stretch (ms, inclusive) that must not be learnt from."
     )
     regret: float = Field(0.0, description="Metric that a new version would have won.")
+
+    @property
+    def meaning_fault(self) -> tuple[int, int] | None:
+        """The fault in which ids seem to mean something else; None without."""
+        if not self.meaning:
+            return None
+        return self.fault
 
     def keeping_window(self, gain: Interval) -> "Diagnosis":
         """The same diagnosis, given the gain of a baseline by learning from the window all the
@@ -110,7 +80,32 @@ def diagnose(measurement: Measurement, signals: Mapping[str, Signal], min_gain: 
     """The verdict on a window, with its evidence.
 
     `signals` are from `compare`. A loss or gain of less than `min_gain` is not worth a training.
+    What the newest tails say about meaning comes first.
     """
+    newest_fault = measurement.newest_fault
+    if newest_fault:
+        return Diagnosis(
+            verdict="data fault",
+            evidence=[newest_fault.evidence],
+            noise_only=newest_fault.noise,
+            meaning=newest_fault.meaning,
+            fault=(newest_fault.start, newest_fault.end),
+        )
+    diagnosis = _of_window(measurement, signals, min_gain)
+    lasting = suspicion.lasting_loss(measurement.tails)
+    suspicious = suspicion.young_change(measurement.tails)
+    if lasting and diagnosis.verdict != "concept drift":
+        suspicious = UNEXPLAINED
+    if not suspicious or diagnosis.verdict == "data fault":
+        return diagnosis.model_copy(update={"sharp": lasting})
+    evidence = [suspicious, *diagnosis.evidence]
+    return diagnosis.model_copy(update={"verdict": "undecided", "evidence": evidence})
+
+
+def _of_window(
+    measurement: Measurement, signals: Mapping[str, Signal], min_gain: float
+) -> Diagnosis:
+    """The diagnosis of the whole window."""
     if not signals or measurement.quality is None:
         reason = measurement.shortage or "No baseline could be refitted in the window."
         return Diagnosis(verdict="not enough data", evidence=[reason])
@@ -120,12 +115,13 @@ def diagnose(measurement: Measurement, signals: Mapping[str, Signal], min_gain: 
         refit=refit,
         refit_tail=signals.get(REFIT_TAIL, refit),
         gain=measurement.quality.gain,
+        newest_gain=measurement.newest_gain,
         worst_stretch=measurement.quality.worst_stretch,
         new_label_shares=measurement.quality.new_label_shares,
     )
     of_quality = {measurement.metric, REFIT, REFIT_TAIL}
     data = {name: signal for name, signal in signals.items() if name not in of_quality}
-    diagnosis = judge(data, quality, min_gain)
+    diagnosis = judge(data, quality, min_gain, measurement.trusted)
     fault = None
     if diagnosis.verdict == "data fault":
         fault = fault_interval(
@@ -139,14 +135,18 @@ def diagnose(measurement: Measurement, signals: Mapping[str, Signal], min_gain: 
     return diagnosis.model_copy(update={"fault": fault, "regret": regret})
 
 
-def judge(data: Mapping[str, Signal], quality: WindowQuality, min_gain: float) -> Diagnosis:
+def judge(
+    data: Mapping[str, Signal], quality: WindowQuality, min_gain: float, trusted: bool = False
+) -> Diagnosis:
     """The verdict by the signals of the `data` itself and by the `quality`.
 
-    A data fault comes first, because to learn from it makes the model worse; then what a training
-    would mend.
+    If a person trusts the newest rows (`trusted`), ids may mean something else. A data fault comes
+    first, because to learn from it makes the model worse; then what a training would mend.
     """
     alarms = [f"{signal}." for signal in data.values() if signal.alarm]
-    semantic_change = semantic_change_evidence(data, quality)
+    semantic_change = []
+    if not trusted:
+        semantic_change = semantic_change_evidence(data, quality)
     noise = noise_evidence(quality)
     if semantic_change or noise:
         return Diagnosis(
@@ -187,9 +187,10 @@ def semantic_change_evidence(data: Mapping[str, Signal], quality: WindowQuality)
 def noise_evidence(quality: WindowQuality) -> list[str]:
     """Signs that there is less to learn from the window than from others."""
     loss = max(quality.loss, 0.0)
-    live_held = quality.live.deviation > -1
+    live_held = quality.live.deviation > -1 and not quality.unexplained
+    refit_fell = quality.refit_fell or (quality.unexplained and quality.refit.deviation < -1)
     recovered = quality.gain.mean >= loss * MIN_RECOVERY
-    if live_held or not quality.refit_fell or recovered:
+    if live_held or not refit_fell or recovered:
         return []
     return [
         f"The live model lost {loss:.4f}, and a baseline that is refitted on the window falls "
@@ -231,7 +232,12 @@ def staleness_evidence(
     if quality.refit_helps(min_gain):
         evidence.append(
             f"Retraining pays: the refitted baseline gains {quality.gain.mean:.4f} {metric} "
-            f"(99 % interval from {quality.gain.low:.4f})."
+            f"({CONFIDENCE:.1%} interval from {quality.gain.low:.4f})."
+        )
+    if quality.newest_refit_helps:
+        evidence.append(
+            "The live model fell sharply, and in the newest tail a refitted baseline gains "
+            f"{quality.newest_gain} {metric}."
         )
     if quality.only_live_fell(min_gain):
         best_refit = max(quality.refit, quality.refit_tail, key=lambda signal: signal.deviation)

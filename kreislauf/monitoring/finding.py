@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.evaluation.intervals import Interval
+from kreislauf.monitoring.agreement import Agreement
 from kreislauf.monitoring.diagnosis import Diagnosis, Verdict
 from kreislauf.monitoring.limits import Signal
 from kreislauf.monitoring.measurement import Measurement
@@ -28,20 +29,35 @@ class Finding(BaseModel):
     fault: tuple[int, int] | None = Field(
         None, description="Stretch (ms, inclusive) that must not be learnt from."
     )
+    ongoing: bool = Field(
+        False, description="Whether some of the fault, or what came directly before, is left out."
+    )
     metric: str = Field("", description="Name of the metric, which is also that of its signal.")
     signals: list[Signal] = []
     realised: Interval | None = Field(None, description="Metric of the version in the window.")
     reference: Interval | None = Field(None, description="Metric of the version on its hold-out.")
     gain: Interval | None = Field(None, description="Gain of a trivial baseline by a refit.")
+    sharp: bool = Field(False, description="Whether the quality fell sharply, and stayed there.")
+    agreement: Agreement | None = Field(
+        None, description="Whether what is left out as a fault has become the rule."
+    )
     regret: float = Field(0.0, description="Metric that a new version would have won.")
     action: str = Field("", description="What followed, in a sentence.")
 
     @classmethod
     def of(
-        cls, measurement: Measurement, signals: Mapping[str, Signal], diagnosis: Diagnosis
+        cls,
+        measurement: Measurement,
+        signals: Mapping[str, Signal],
+        diagnosis: Diagnosis,
+        agreement: Agreement | None = None,
     ) -> "Finding":
         """The finding of a measured and diagnosed window."""
         quality = measurement.quality
+        fault = diagnosis.fault
+        ongoing = fault is not None and any(
+            start <= fault[1] and fault[0] <= end + 1 for start, end in measurement.excluded
+        )
         return cls(
             model=measurement.model,
             version=measurement.version,
@@ -51,7 +67,10 @@ class Finding(BaseModel):
             holdout=measurement.holdout,
             verdict=diagnosis.verdict,
             reason=" ".join(diagnosis.evidence),
-            fault=diagnosis.fault,
+            fault=fault,
+            ongoing=ongoing,
+            sharp=diagnosis.sharp,
+            agreement=agreement,
             metric=measurement.metric,
             signals=list(signals.values()),
             realised=quality and quality.realised,

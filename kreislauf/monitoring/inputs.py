@@ -1,5 +1,6 @@
 """What a measurement reads: rows that can be trusted, a version with its files, rejected lines."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -43,10 +44,8 @@ def trusted_rows(
     return TrustedRows(between, count, excluded, version)
 
 
-def probe_of(
-    model_type: spec.ModelSpec, version: registry.Version, rows: TrustedRows, folder: Path
-) -> Probe:
-    """The version with what is kept beside it; a baseline that is fitted anew goes to `folder`.
+def registered_probe(model_type: spec.ModelSpec, version: registry.Version) -> Probe:
+    """The version with what is kept beside it.
 
     Raises RuntimeError when no gate ever scored the version.
     """
@@ -59,23 +58,27 @@ def probe_of(
             f"{name} is live, but no gate ever scored it, so there is no reference: "
             "run promote for it."
         )
-    baseline = registry.artifact(version, "baseline")
-    first = version.lineage.start
-    last = version.lineage.holdout - 1
-    if rows.count(first, last) > calibration.LEARN_ROWS:
-        # A baseline that learnt from all rows would look too good beside a refitted one, which
-        # learns from the newest rows only.
-        with lake.reading(model_type.table):
-            newest = calibration.newest_rows(model_type, rows, first, last)
-        baseline = model_type.baseline(newest, folder)
     return Probe(
         model_type=model_type,
         onnx=registry.onnx_file(version),
-        baseline=baseline,
+        baseline=registry.artifact(version, "baseline"),
         profile=pl.read_parquet(registry.artifact(version, "training_profile")),
         holdout=pl.read_parquet(registry.artifact(version, "holdout")),
         reference=decision.reference,
     )
+
+
+def comparable(probe: Probe, version: registry.Version, rows: TrustedRows, folder: Path) -> Probe:
+    """The probe with a baseline that can be compared with a refitted one: one that learnt from very
+    many rows is fitted anew, in `folder`."""
+    first = version.lineage.start
+    last = version.lineage.holdout - 1
+    if rows.count(first, last) <= calibration.LEARN_ROWS:
+        return probe
+    # It would look too good beside a refitted one, which learns from the newest rows only.
+    with lake.reading(probe.model_type.table):
+        newest = calibration.newest_rows(probe.model_type, rows, first, last)
+    return replace(probe, baseline=probe.model_type.baseline(newest, folder))
 
 
 def rejected_share(version: registry.Version, shares: pl.DataFrame) -> dict[str, Measured]:

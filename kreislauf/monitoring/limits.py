@@ -10,8 +10,24 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import t
 
-FALSE_ALARM_RATE = 0.005
-"""Share of windows without any change in which some signal may be beyond its tolerance."""
+FALSE_ALARM_RATE = 0.001
+"""Share of windows without any change in which some signal may be beyond its tolerance.
+
+`cadence.WINDOWS_PER_LENGTH` windows are judged in a window's length. They overlap, so all of them
+together alarm in less than 1 % of the weeks.
+"""
+DIRECTIONS = {
+    "refit_baseline": -1,
+    "refit_baseline_tail": -1,
+    "label_correlation": -1,
+    "coverage": -1,
+    "clicks": -1,
+    "top_label": 1,
+    "top_answer": 1,
+    "silence": 1,
+    "rejected": 1,
+}
+"""Signals of which only one direction is an alarm: nobody is worried by more clicks."""
 MIN_WINDOWS = 5
 """Fewest windows from which a tolerance can be learnt."""
 MIN_RELATIVE_MOVE = 0.01
@@ -42,15 +58,21 @@ class Signal(BaseModel):
         description="Distance from the mean that a window without any change may have."
     )
     windows: int = Field(description="Windows from which the tolerance was learnt.")
+    direction: int = Field(
+        0, description="-1: only a fall is an alarm; 1: only a rise; 0: both are."
+    )
 
     @property
     def deviation(self) -> float:
-        """Distance from the mean, in tolerances: beyond -1 or 1 it is an alarm."""
+        """Distance from the mean, in tolerances: beyond -1 or 1 it is an alarm, if that is its
+        direction."""
         return (self.value - self.mean) / self.tolerance
 
     @property
     def alarm(self) -> bool:
-        """Whether the value is beyond the tolerance."""
+        """Whether the value is beyond the tolerance, in its direction."""
+        if self.direction:
+            return self.direction * self.deviation > 1
         return abs(self.deviation) > 1
 
     def __str__(self) -> str:
@@ -94,4 +116,11 @@ def _signal(name: str, value: float, history: np.ndarray, signals: int) -> Signa
     mean = float(history.mean())
     spread = prediction_factor(len(history), signals) * float(history.std(ddof=1))
     tolerance = max(spread, MIN_RELATIVE_MOVE * abs(mean), MIN_TOLERANCE)
-    return Signal(name=name, value=value, mean=mean, tolerance=tolerance, windows=len(history))
+    return Signal(
+        name=name,
+        value=value,
+        mean=mean,
+        tolerance=tolerance,
+        windows=len(history),
+        direction=DIRECTIONS.get(name, 0),
+    )

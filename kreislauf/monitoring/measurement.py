@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.evaluation.intervals import Interval, interval
-from kreislauf.monitoring import limits, statistics
+from kreislauf.monitoring import limits, statistics, suspicion
 from kreislauf.monitoring.limits import Measured, Signal
 from kreislauf.monitoring.probe import (
     REFIT,
@@ -16,7 +16,9 @@ from kreislauf.monitoring.probe import (
     QualityMeasurement,
     SliceQuality,
 )
+from kreislauf.monitoring.tails import Tail
 from kreislauf.monitoring.window import TrustedRows, Window
+from models.spec import ModelSpec
 
 
 class Quality(BaseModel):
@@ -57,42 +59,66 @@ class Measurement(BaseModel):
     excluded: list[tuple[int, int]] = Field(
         [], description="Stretches (ms, inclusive) whose rows were left out."
     )
+    tails: list[Tail] = Field([], description="The newest tails, the shortest first.")
+    trusted: bool = Field(False, description="Whether a person trusts the newest rows.")
     shortage: str = Field("", description="Why more could not be measured; empty if it was.")
     reference: Interval | None = Field(None, description="Metric of the version on its hold-out.")
     confidence: float = Field(0.95, description="Confidence level of `reference`.")
     signals: dict[str, Measured] = {}
     quality: Quality | None = None
+    newest_gain: Interval | None = Field(
+        None,
+        description="Gain of a trivial baseline in the longest tail, where the quality fell "
+        "sharply in all of it.",
+    )
     slices: list[SliceQuality] = []
     drift: dict[str, float] = Field({}, description="Evidently's PSI of each monitored column.")
     clicks: list[tuple[int, str, int, Interval]] = Field(
         [], description="Version, variant, answers, and clicks per answer since the window began."
     )
 
+    @property
+    def newest_fault(self) -> suspicion.Fault | None:
+        """The fault that the newest tails show; None without."""
+        return suspicion.fault(self.tails, self.excluded, self.trusted)
 
-def begin(model: str, version: int, probe: Probe, rows: TrustedRows, window: Window) -> Measurement:
-    """A measurement of which only the window is there, with a shortage if it holds too little."""
-    model_type = probe.model_type
-    measurement = Measurement(
+
+def begin(
+    model: str, version: int, probe: Probe, rows: TrustedRows, tails: list[Tail], trusted: bool
+) -> Measurement:
+    """A measurement of which only the newest `tails` are there; `trusted` says whether a person
+    trusts the newest rows."""
+    return Measurement(
         model=model,
         version=version,
-        metric=model_type.metric,
-        start=window.start,
-        end=window.end,
-        groups=window.groups,
-        holdout=probe.holdout[model_type.table.time].min(),  # type: ignore[arg-type]
+        metric=probe.model_type.metric,
+        start=min((tail.start for tail in tails), default=0),
+        end=max((tail.end for tail in tails), default=0),
+        groups=max((tail.groups for tail in tails), default=0),
+        holdout=probe.holdout[probe.model_type.table.time].min(),  # type: ignore[arg-type]
         table_version=rows.table_version,
         excluded=list(rows.excluded),
-        confidence=model_type.policy.confidence,
+        tails=tails,
+        trusted=trusted,
+        reference=probe.reference,
+        confidence=probe.model_type.policy.confidence,
+    )
+
+
+def of_window(head: Measurement, model_type: ModelSpec, window: Window) -> Measurement:
+    """The measurement of a window, with a shortage if it holds too little."""
+    measurement = head.model_copy(
+        update={"start": window.start, "end": window.end, "groups": window.groups}
     )
     began = window.sample[model_type.table.group].n_unique()
     enough = began >= model_type.policy.min_groups and len(model_type.examples(window.sample))
-    if not enough:
-        shortage = (
-            f"{began} groups since version {version} was judged; the policy wants "
-            f"{model_type.policy.min_groups}, and some with a right answer."
-        )
-        return measurement.model_copy(update={"shortage": shortage})
-    return measurement.model_copy(update={"reference": probe.reference})
+    if enough:
+        return measurement
+    shortage = (
+        f"{began} groups since version {head.version} was judged; the policy wants "
+        f"{model_type.policy.min_groups}, and some with a right answer."
+    )
+    return measurement.model_copy(update={"shortage": shortage})
 
 
 def short_history(version: int) -> str:
@@ -166,4 +192,5 @@ def live_signal(
         mean=reference.mean,
         tolerance=tolerance,
         windows=refit.windows,
+        direction=-1,
     )

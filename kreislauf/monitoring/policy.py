@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kreislauf import registry
 from kreislauf.clock import when
 from kreislauf.lake import exclusions
-from kreislauf.lake.exclusions import Stretch
+from kreislauf.lake.exclusions import HumanVerdict, Stretch
 from kreislauf.monitoring import regret, tables
 from kreislauf.monitoring.finding import Finding
 from models import spec
@@ -18,7 +18,9 @@ RETRAINING_COST = 0.25
 """Default cost of a training, in the metric times days; benchmarks/frequency.py has what
 others come to."""
 ASKED = "A retraining is asked for."
+QUESTION = "A person is asked."
 LOOK = "Somebody should look at it; trainings still learn from it."
+WAIT = "Trainings wait until it is clear."
 WATCH = "Nothing to do but to watch."
 REPEATED = "An overlapping window has said so."
 MIN_TRUSTED = 0.5
@@ -72,8 +74,11 @@ class Standing(BaseModel):
     fault_reported: bool = Field(
         False, description="Whether somebody was asked to look at an overlapping window."
     )
+    question_asked: bool = Field(
+        False, description="Whether a person was asked whether the fault has become the rule."
+    )
     trusted: list[Stretch] = Field([], description="What people trust, in order and apart.")
-    trust: str = Field("", description="Who trusts part of the fault, which, and why.")
+    trust: str = Field("", description="Who trusts tail of the fault, which, and why.")
 
 
 class Action(BaseModel):
@@ -83,7 +88,8 @@ class Action(BaseModel):
 
     sentence: str = Field("", description="What follows, for people; empty if nothing does.")
     alarm: bool = Field(True, description="Whether the verdict belongs into the table of alarms.")
-    event: Literal["fault", "drift", "decay"] | None = None
+    event: Literal["fault", "question", "drift", "decay"] | None = None
+    wait: str = Field("", description="Why trainings wait; empty if they need not.")
     exclude: tuple[int, int] | None = Field(
         None, description="Stretch (ms, inclusive) that is left out of every later training."
     )
@@ -103,24 +109,41 @@ def standing(finding: Finding) -> Standing:
     since = 0
     if trained:
         since = trained.lineage.watermark
-    newest = (finding.start, finding.end, finding.verdict, finding.regret)
     mine = {"model": finding.model, "version": finding.version}
-    recorded = tables.read(tables.WINDOWS, pl.col("end") > since, **mine)
-    windows = regret.non_overlapping(recorded, finding.model, finding.version, since, newest)
+    windows = tables.read(tables.WINDOWS, pl.col("end") > since, **mine)
+    first = finding.start
+    if finding.agreement:
+        first = min(first, finding.agreement.since)
+    alarms = tables.read(tables.ALARMS, pl.col("end") >= first, model=finding.model)
+    verdicts = exclusions.verdicts(spec.load(finding.model).table.name)
+    return standing_of(finding, windows, alarms, verdicts, since)
+
+
+def standing_of(
+    finding: Finding,
+    windows: pl.DataFrame,
+    alarms: pl.DataFrame,
+    verdicts: list[HumanVerdict],
+    since: int,
+) -> Standing:
+    """What earlier `windows` and `alarms`, rows of the tables of these names, and people's
+    `verdicts` have said since the last training, whose data ended at `since` (ms)."""
+    newest = (finding.start, finding.end, finding.verdict, finding.regret)
+    side_by_side = regret.non_overlapping(windows, finding.model, finding.version, since, newest)
     return Standing(
-        verdicts=windows["verdict"].to_list(),
-        accumulated_regret=regret.accumulated_regret(windows, since),
-        fault_reported=_reported(finding),
-        **_trust(finding),
+        verdicts=side_by_side["verdict"].to_list(),
+        accumulated_regret=regret.accumulated_regret(side_by_side, since),
+        fault_reported=_reported(finding, alarms),
+        question_asked=_asked(finding, alarms),
+        **_trust(finding, verdicts),
     )
 
 
-def _trust(finding: Finding) -> dict[str, Any]:
+def _trust(finding: Finding, verdicts: list[HumanVerdict]) -> dict[str, Any]:
     """`trusted` and `trust` of `Standing`."""
     if finding.verdict != "data fault":
         return {}
     fault = _fault(finding)
-    verdicts = exclusions.verdicts(spec.load(finding.model).table.name)
     binding = [verdict for verdict in verdicts if verdict.binds(finding.holdout)]
     reasons = [v.sentence for v in binding if v.trusted and v.touches(fault)]
     return {"trusted": exclusions.combine(binding), "trust": "".join(reasons[-1:])}
@@ -131,10 +154,20 @@ def _fault(finding: Finding) -> Stretch:
     return finding.fault or (finding.start, finding.end)
 
 
-def _reported(finding: Finding) -> bool:
+def _reported(finding: Finding, alarms: pl.DataFrame) -> bool:
     """Whether somebody was asked to look at a window that overlaps with this one."""
+    if alarms.is_empty():
+        return False
     asked = {"model": finding.model, "action": LOOK}
-    return tables.read(tables.ALARMS, pl.col("end") >= finding.start, **asked).height > 0
+    return alarms.filter(pl.col("end") >= finding.start, **asked).height > 0
+
+
+def _asked(finding: Finding, alarms: pl.DataFrame) -> bool:
+    """Whether a person was asked about what is left out since the fault began."""
+    if alarms.is_empty() or finding.agreement is None:
+        return False
+    mine = alarms.filter(pl.col("end") >= finding.agreement.since, model=finding.model)
+    return mine.filter(pl.col("action").str.starts_with(QUESTION)).height > 0
 
 
 def decide(finding: Finding, standing: Standing, settings: Settings) -> Action:
@@ -142,10 +175,13 @@ def decide(finding: Finding, standing: Standing, settings: Settings) -> Action:
 
     A retraining is asked for when the accumulated regret has reached its cost: the ski-rental
     rule, which costs at most twice the best policy in hindsight (Karlin, Manasse, Rudolph and
-    Sleator, "Competitive snoopy caching", 1988).
+    Sleator, "Competitive snoopy caching", 1988). A quality that fell sharply and stayed there asks
+    at once: the rule is for losses of which nobody knows whether they go on.
     """
     if finding.verdict in ("stable", "not enough data"):
         return Action(alarm=False)
+    if finding.verdict == "undecided":
+        return Action(sentence=WAIT, alarm=False, wait=finding.reason)
     if finding.verdict == "data fault":
         return _after_fault(finding, standing)
     if finding.verdict == "covariate shift":
@@ -156,7 +192,7 @@ def decide(finding: Finding, standing: Standing, settings: Settings) -> Action:
             sentence=f"{confirmed} of the newest {settings.out_of} windows say so; "
             f"{settings.confirmations} are needed for a retraining."
         )
-    if standing.accumulated_regret < settings.retraining_cost:
+    if standing.accumulated_regret < settings.retraining_cost and not finding.sharp:
         return Action(
             sentence=f"The accumulated regret is {standing.accumulated_regret:.3f} (metric times "
             f"days), and a retraining costs {settings.retraining_cost:g}."
@@ -172,12 +208,21 @@ def _after_fault(finding: Finding, standing: Standing) -> Action:
     untrusted = sum(last - first + 1 for first, last in rest)
     if untrusted < (1 - MIN_TRUSTED) * (end - start + 1):
         return Action(sentence=f"{standing.trust} So nothing is left out.", alarm=False)
+    if finding.agreement and finding.agreement.reached:
+        question = f"{QUESTION} {finding.agreement.question}"
+        if standing.question_asked:
+            return Action(sentence=question, alarm=False, wait=question)
+        return Action(sentence=question, event="question", wait=question)
     if finding.fault:
         stretches = " and from ".join(f"{when(first)} to {when(last)}" for first, last in rest)
         sentence = f"No training will learn from {stretches}; the rows stay in the table."
         if standing.trust:
             sentence += f" {standing.trust}"
-        return Action(sentence=sentence, event="fault", exclude=(rest[0][0], rest[-1][1]))
+        exclude = (rest[0][0], rest[-1][1])
+        if finding.ongoing:
+            sentence = f"The fault goes on. {sentence}"
+            return Action(sentence=sentence, alarm=False, exclude=exclude)
+        return Action(sentence=sentence, event="fault", exclude=exclude)
     if standing.fault_reported:
         return Action(sentence=REPEATED)
     return Action(sentence=LOOK, event="fault")

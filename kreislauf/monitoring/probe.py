@@ -3,6 +3,7 @@
 Measures only; what a number means is said in `diagnosis.py`.
 """
 
+import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +23,9 @@ REFIT_SHARE = 0.4
 window, large ones too."""
 REFIT_TAIL_SHARE = 0.2
 """Rows that the baseline of a window's later half learns from, as a share of a usual window's."""
-CONFIDENCE = 0.99
-"""Confidence level of the intervals of gains."""
+CONFIDENCE = 0.998
+"""Confidence level of the intervals of gains: one in a thousand windows may say that nothing is
+something, and twelve are judged in a window's length (see `cadence.py`)."""
 SHOWN_ANSWERS = 1_000
 """Answers that are looked at as answers, evenly from the window; always as many, because coverage
 grows with their number."""
@@ -130,16 +132,23 @@ class Probe:
             REFIT_TAIL: (tail, int(REFIT_TAIL_SHARE * usual_rows)),
         }
         for name, (rows, amount) in stretches.items():
-            learnt, asked = split.halves(rows, table)
-            if learnt.is_empty() or asked.is_empty():
-                signals[name] = float("nan")
-                continue
-            learnt = split.some(learnt, table, amount)
-            examples = self.model_type.examples(asked)
-            scores = scoring.baseline_scores(self.model_type, learnt, examples)
-            categories = self.request_categories(asked, profile)
-            signals[name] = statistics.standardised_mean(scores, categories, self.request_mix)
+            signals[name] = self.refit(rows, profile, amount)
         return signals
+
+    def refit(self, rows: pl.DataFrame, profile: pl.DataFrame, amount: int) -> float:
+        """Quality of a baseline that learnt from every other group of `rows`, `amount` rows at
+        most, on the other groups, at the hold-out's mix of requests; NaN if there are none."""
+        table = self.model_type.table
+        learnt, asked = split.halves(rows, table)
+        examples = self.model_type.examples(asked)
+        learnt = split.some(learnt, table, amount)
+        if learnt.is_empty() or not len(examples):
+            return float("nan")
+        with tempfile.TemporaryDirectory() as folder:
+            onnx = self.model_type.baseline(learnt, Path(folder))
+            scores = self._scores(onnx, examples)
+        categories = self.request_categories(asked, profile)
+        return statistics.standardised_mean(scores, categories, self.request_mix)
 
     def label_signals(self, examples: Examples, tail: pl.DataFrame) -> dict[str, float]:
         """`top_label` of the window's examples, and `label_correlation` of the rows of its later
@@ -217,6 +226,27 @@ class Probe:
 
     def _scores(self, onnx: Path, examples: Examples) -> np.ndarray:
         return self.model_type.score(examples, scoring.answer(onnx, examples.inputs))
+
+
+def newest_gain(probe: Probe, window: Window, since: int, before: pl.DataFrame) -> Interval:
+    """Gain of a baseline that learns from `before` and half of the window over the version's own
+    baseline, in the groups that began `since` then (ms); each half is asked of what the other has
+    taught."""
+    model_type = probe.model_type
+    table = model_type.table
+    first_half, second_half = split.halves(window.sample, table)
+    began = pl.col(table.time).min().over(table.group)
+    gains = []
+    groups = []
+    for learnt, asked in ((first_half, second_half), (second_half, first_half)):
+        examples = model_type.examples(asked.filter(began >= since))
+        if not len(examples):
+            continue
+        refit = scoring.baseline_scores(model_type, pl.concat([before, learnt]), examples)
+        outputs = scoring.answer(probe.baseline, examples.inputs)
+        gains.append(refit - model_type.score(examples, outputs))
+        groups.append(examples.groups)
+    return interval(np.concatenate(gains), np.concatenate(groups), CONFIDENCE)
 
 
 def gain_of_keeping(model_type: ModelSpec, window: Window, before: pl.DataFrame) -> Interval:

@@ -53,8 +53,9 @@ SLICE_SCHEMA = {
 """Columns of the table `slices`, before those that say which window."""
 
 
-def write_status(finding: Finding) -> None:
-    """Leave the finding where the gateway shows it to Prometheus."""
+def write_status(finding: Finding, wait: str) -> None:
+    """Leave the finding where the gateway shows it to Prometheus, and why trainings `wait` where
+    they look for it."""
     signals = {
         signal.name: status.SignalStatus(
             value=signal.value, mean=signal.mean, tolerance=signal.tolerance
@@ -68,6 +69,7 @@ def write_status(finding: Finding) -> None:
             end=finding.end,
             at=int(time.time() * 1000),
             verdict=finding.verdict,
+            wait=wait,
             signals=signals,
         )
     )
@@ -87,6 +89,8 @@ def carry_out(finding: Finding, action: Action, table: str) -> None:
             end=end,
             left_out=bool(action.exclude),
         )
+    elif action.event == "question":
+        events.emit_table_event(events.DATA_QUESTIONED, table, action.sentence, model=finding.model)
     elif action.event:
         events.emit_model_event(
             EVENTS[action.event],

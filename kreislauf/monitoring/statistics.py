@@ -11,6 +11,8 @@ STRETCHES = 8
 """Stretches of a window, one after the other: a fault that began late is seen in the last ones."""
 MIN_GROUPS = 30
 """Fewest groups of a stretch or a slice whose mean is worth looking at."""
+MIN_VALUES = 20
+"""Fewest frequent values of which some can have vanished."""
 NEW = 0.005
 """Highest frequency in the hold-out, as a share of that in the window, of a label that is new."""
 
@@ -41,6 +43,23 @@ def standardised_mean(
     return sum(shares[category] * mean for category, mean in means.items()) / weight
 
 
+def standard_error(
+    scores: np.ndarray, categories: np.ndarray, groups: np.ndarray, shares: Mapping[str, float]
+) -> float:
+    """Standard error of `standardised_mean`, of whose examples those of one of the `groups` (n,)
+    depend on each other: by the sum of each group's deviations (Cochran, "Sampling Techniques",
+    1977, ch. 6)."""
+    deviations = np.zeros(len(scores))
+    weight = sum(share for name, share in shares.items() if (categories == name).any())
+    for category, share in shares.items():
+        inside = categories == category
+        if inside.any():
+            centred = scores[inside] - scores[inside].mean()
+            deviations[inside] = share / weight / inside.sum() * centred
+    _, index = np.unique(groups, return_inverse=True)
+    return float(np.sqrt((np.bincount(index, deviations) ** 2).sum()))
+
+
 def most_frequent(values: np.ndarray) -> np.ndarray:
     """The most frequent of `values` (n, ...)."""
     distinct, counts = np.unique(values, axis=0, return_counts=True)
@@ -51,7 +70,12 @@ def share_of(value: np.ndarray, values: np.ndarray) -> float:
     """Share of `values` (n, ...) that are equal to `value`; 0 without any."""
     if not len(values):
         return 0.0
-    return float((values == value).reshape(len(values), -1).all(1).mean())
+    return float(equal(value, values).mean())
+
+
+def equal(value: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Which of `values` (n, ...) are equal to `value`, (n,)."""
+    return (values == value).reshape(len(values), -1).all(1)
 
 
 def frequency_correlation(now: np.ndarray, before: np.ndarray, values: int) -> float:
@@ -84,6 +108,29 @@ def new_label_shares(now: np.ndarray, before: np.ndarray) -> tuple[float, float]
     shares_before = (counts - counts_now) / max(len(before), 1)
     new = shares_now[shares_before < NEW * shares_now]
     return float(new.max(initial=0)), float(new.sum())
+
+
+def vanished_share(
+    now: np.ndarray,
+    groups_now: np.ndarray,
+    before: np.ndarray,
+    groups_before: np.ndarray,
+    expected: float,
+) -> float:
+    """Share that values have that are not in `now` (n, ...) at all, among the values of `before`
+    (m, ...) that as many groups as now should have `expected` times; 0 if there are fewer than
+    `MIN_VALUES` of these. Groups are (n,) and (m,)."""
+    values, index = np.unique(np.concatenate([before, now]), axis=0, return_inverse=True)
+    index = index.ravel()
+    ids_before = np.unique(groups_before, return_inverse=True)[1]
+    pairs = np.unique(np.stack([index[: len(before)], ids_before]), axis=1)
+    counts = np.bincount(pairs[0], minlength=len(values))
+    ratio = len(np.unique(groups_now)) / max(len(np.unique(groups_before)), 1)
+    frequent = counts * ratio >= expected
+    if frequent.sum() < MIN_VALUES:
+        return 0.0
+    present = np.bincount(index[len(before) :], minlength=len(values)) > 0
+    return float(counts[frequent & ~present].sum() / counts[frequent].sum())
 
 
 def groups_by_start(rows: pl.DataFrame, table: Table) -> pl.DataFrame:

@@ -2,11 +2,13 @@
 gateway reads it."""
 
 import json
+import time
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf import object_store
+from kreislauf.clock import DAY_MS
 from kreislauf.monitoring import renamed
 from kreislauf.settings import settings
 
@@ -31,6 +33,7 @@ class MonitorStatus(BaseModel):
     end: int = Field(description="End of the window, ms since 1970 UTC.")
     at: int = Field(description="Time of the run, ms since 1970 UTC, on the wall clock.")
     verdict: str
+    wait: str = Field("", description="Why trainings wait; empty if they need not.")
     signals: dict[str, SignalStatus] = {}
 
 
@@ -47,6 +50,15 @@ def read(model: str) -> MonitorStatus | None:
         return None
     content = renamed.status(json.loads(fs.cat_file(path)))
     return MonitorStatus.model_validate(content)
+
+
+def wait(model: str, version: int) -> str:
+    """Why a training must wait, as the newest run of the monitor says of the live `version`; empty
+    if it need not, or if that run is more than a day ago."""
+    status = read(model)
+    if status is None or status.version != version or time.time() * 1000 - status.at > DAY_MS:
+        return ""
+    return status.wait
 
 
 def _locate(model: str) -> tuple[fsspec.AbstractFileSystem, str]:

@@ -3,7 +3,7 @@
 import polars as pl
 
 from kreislauf.clock import when
-from kreislauf.monitoring import plots
+from kreislauf.monitoring import plots, suspicion
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.measurement import Measurement
 from kreislauf.monitoring.policy import Action
@@ -14,6 +14,7 @@ SUMMARIES = {
     "concept drift": "Visitors want other things than the model has learnt",
     "data fault": "The shop's data looks wrong",
     "covariate shift": "Other visitors came than usual, and the model still suits them",
+    "undecided": "The answers have become worse, and it is too early to say why",
     "not enough data": "There is not enough new data yet to say anything",
 }
 """What each verdict means for the shop."""
@@ -21,6 +22,14 @@ SUMMARIES = {
 
 def page(finding: Finding, measurement: Measurement, action: Action, windows: pl.DataFrame) -> str:
     """The finding as Markdown; `windows` are the recorded windows of the model type."""
+    head = [
+        f"# {finding.model} version {finding.version}: {finding.verdict}",
+        summary(finding, action),
+        f"## Evidence\n\n{finding.reason} {action.sentence}",
+    ]
+    tails = _section("The newest hours", _tails(measurement))
+    if not finding.signals:  # A fault in the newest hours comes before the window is measured.
+        return "\n\n".join([*head, tails])
     metric = finding.metric
     evidence = (
         f"{metric}: {finding.realised} now, {finding.reference} when it was judged, "
@@ -28,9 +37,9 @@ def page(finding: Finding, measurement: Measurement, action: Action, windows: pl
     )
     report = f"Its report: MLflow, run of version {finding.version}, folder `monitor`."
     sections = [
-        f"# {finding.model} version {finding.version}: {finding.verdict}",
-        summary(finding, action),
-        f"## Evidence\n\n{finding.reason} {action.sentence}\n\n{evidence}",
+        *head,
+        evidence,
+        tails,
         f"![signals]({plots.signals(finding.signals)})",
         f"## Signals\n\n{_signals(finding)}",
         f"![history]({plots.history(windows, metric)})",
@@ -57,6 +66,12 @@ def consequence(finding: Finding, action: Action) -> str:
         return "so the model will not learn from these days' faulty part"
     if finding.verdict == "data fault" and not action.alarm:
         return "but a person trusts it, so nothing is left out"
+    if finding.verdict == "undecided":
+        return "so the model is not trained before that is clear"
+    if action.event == "question":
+        return "or its assortment is new, which somebody has to say"
+    if action.wait:
+        return "or its assortment is new, which somebody was asked"
     if finding.verdict == "data fault":
         return "and somebody should look at it"
     return "so nothing has to be done"
@@ -66,6 +81,25 @@ def _section(title: str, table: str) -> str:
     if not table:
         return ""
     return f"## {title}\n\n{table}"
+
+
+def _tails(measurement: Measurement) -> str:
+    head = ["newest", "groups", "quality", "reference", "standard error", "label correlation"]
+    head += ["repeating rows", "rows of long groups"]
+    rows = []
+    for tail in measurement.tails:
+        row = (
+            suspicion.hours(tail),
+            tail.groups,
+            f"{tail.live:.4f}",
+            f"{tail.reference:.4f}",
+            f"{tail.error:.4f}",
+            f"{tail.label_correlation:.2f} (expected {tail.expected_correlation:.2f})",
+            f"{tail.repeats:.1%} ({tail.repeats_reference:.1%})",
+            f"{tail.long_rows:.1%} ({tail.long_rows_reference:.1%})",
+        )
+        rows.append(row)
+    return markdown.table(head, rows)
 
 
 def _signals(finding: Finding) -> str:

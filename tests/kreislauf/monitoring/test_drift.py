@@ -8,7 +8,7 @@ import pytest
 
 from kreislauf.evaluation.intervals import Interval
 from kreislauf.monitoring import calibration, drift, limits, measurement, regret, window
-from kreislauf.monitoring.diagnosis import Diagnosis, WindowQuality, judge
+from kreislauf.monitoring.diagnosis import Diagnosis, judge
 from kreislauf.monitoring.limits import FALSE_ALARM_RATE, Measured, Signal
 from kreislauf.monitoring.statistics import (
     fault_interval,
@@ -17,6 +17,7 @@ from kreislauf.monitoring.statistics import (
     standardised_mean,
     stretch_means,
 )
+from kreislauf.monitoring.window_quality import WindowQuality
 from models.session_recommender import SPEC
 from models.session_recommender.schema import EVENT_TYPES
 from models.spec import Policy
@@ -243,7 +244,8 @@ def test_of_long_groups_as_many_are_sampled_as_the_policy_wants(monkeypatch):
     assert contents.sample.group_by("session").len()["len"].unique().to_list() == [40]
     reference = Interval(mean=0.5, low=0.4, high=0.6)
     probe = SimpleNamespace(model_type=SPEC, reference=reference, holdout=groups)
-    assert not measurement.begin("recommender", 1, probe, trusted, contents).shortage
+    head = measurement.begin("recommender", 1, probe, trusted, [], False)
+    assert not measurement.of_window(head, SPEC, contents).shortage
     calibrated = [
         (earlier.sample.height, amount)
         for earlier, _, amount in calibration.calibration_windows(

@@ -1,0 +1,210 @@
+"""A version asked about the newest tails of the data. Measures only; `suspicion.py` judges."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import NormalDist
+
+import numpy as np
+import polars as pl
+
+from kreislauf.evaluation import scoring
+from kreislauf.monitoring import statistics, suspicion
+from kreislauf.monitoring.probe import REFIT_SHARE, Probe
+from kreislauf.monitoring.tails import FRACTIONS, REFIT_FRACTIONS, Tail, TailHistory
+from kreislauf.monitoring.window import TrustedRows, read_window
+from models.spec import Examples
+from models.table import Table
+
+STRETCHES = 16
+"""Stretches as long as a tail, before the hold-out, from which a refit's quality is learnt."""
+DRAWS = 20
+"""Random tails of the hold-out from which an expected correlation is averaged."""
+FREQUENT = 8.0
+"""Groups of a tail that should have a right answer that is frequent."""
+LONG_QUANTILE = 0.999
+"""Groups with more rows than this share of the hold-out's groups are long."""
+
+
+@dataclass(frozen=True)
+class TailProbe:
+    """A version's probe with what its hold-out says about tails; made once for many looks."""
+
+    probe: Probe
+    expected_correlations: dict[int, float] = field(default_factory=dict)
+    """By number of groups; filled as they are asked for."""
+
+    @cached_property
+    def reference_error(self) -> float:
+        """Standard error of the version's reference."""
+        quantile = NormalDist().inv_cdf((1 + self.probe.model_type.policy.confidence) / 2)
+        return (self.probe.reference.high - self.probe.reference.low) / 2 / quantile
+
+    @cached_property
+    def label_groups(self) -> list[np.ndarray]:
+        """Right answers of each group of the hold-out, (labels of the group, ...)."""
+        examples = self.probe.holdout_examples
+        order = np.argsort(examples.groups, kind="stable")
+        borders = np.flatnonzero(np.diff(examples.groups[order])) + 1
+        return np.split(examples.labels[order], borders)
+
+    @cached_property
+    def top_label(self) -> float:
+        """Share of the most frequent right answer in the hold-out."""
+        labels = self.probe.holdout_examples.labels
+        return statistics.share_of(statistics.most_frequent(labels), labels)
+
+    @cached_property
+    def long_height(self) -> float:
+        """Rows above which a group is long."""
+        table = self.probe.model_type.table
+        heights = self.probe.holdout.group_by(table.group).len()["len"]
+        return float(heights.quantile(LONG_QUANTILE, "higher") or 0)
+
+    @cached_property
+    def holdout_repeats(self) -> float:
+        """`repeated_rows` of the hold-out."""
+        return repeated_rows(self.probe.holdout, self.probe.model_type.table)
+
+    @cached_property
+    def holdout_long_rows(self) -> float:
+        """Share of the hold-out's rows that are in long groups."""
+        return _share(self.long_rows(self.probe.holdout))
+
+    def expected_correlation(self, groups: int) -> float:
+        """Correlation of how often each right answer occurs in the hold-out and in so many groups
+        of it, about: the number is rounded down to a power of two."""
+        size = min(1 << max(groups, 1).bit_length() - 1, len(self.label_groups))
+        if size not in self.expected_correlations:
+            rng = np.random.default_rng(0)
+            labels = self.probe.holdout_examples.labels
+            correlations = []
+            for _ in range(DRAWS):
+                drawn = rng.integers(len(self.label_groups), size=size)
+                some = np.concatenate([self.label_groups[i] for i in drawn])
+                correlations.append(
+                    statistics.frequency_correlation(some, labels, self.probe.profile.height)
+                )
+            self.expected_correlations[size] = float(np.nanmean(correlations))
+        return self.expected_correlations[size]
+
+    def tails(
+        self, rows: pl.DataFrame, end: int, length: int, histories: Mapping[int, TailHistory]
+    ) -> list[Tail]:
+        """Parts until `end` (ms, inclusive) of a window of `length` ms, the shortest first.
+
+        `rows` are whole groups that began since the longest of them. Parts with fewer than
+        `statistics.MIN_GROUPS` groups are left out. A baseline is refitted where the quality fell
+        sharply and `histories`, by fraction, say how well it usually learns.
+        """
+        model_type = self.probe.model_type
+        table = model_type.table
+        examples = model_type.examples(rows)
+        if not len(examples):
+            return []
+        scores = model_type.score(examples, scoring.answer(self.probe.onnx, examples.inputs))
+        categories = self.probe.request_categories(rows, self.probe.profile)
+        began = pl.col(table.time).min().over(table.group)
+        tails: list[Tail] = []
+        for fraction in FRACTIONS:
+            start = end + 1 - length // fraction
+            chosen = rows.filter(began >= start)
+            inside = np.isin(examples.groups, chosen[table.group].unique().to_numpy())
+            if len(np.unique(examples.groups[inside])) < statistics.MIN_GROUPS:
+                continue
+            asked = examples.take(inside)
+            tail = self._tail(start, end, chosen, asked, scores[inside], categories[inside])
+            tails.append(tail)
+        for number, (tail, longer) in enumerate(itertools.pairwise(tails)):
+            history = histories.get(round(length / (end + 1 - tail.start)))
+            # A stretch of two worlds teaches less than one of one.
+            if history is None or not suspicion.fell_before(tail, longer):
+                continue
+            chosen = rows.filter(began >= tail.start)
+            refit = self.probe.refit(chosen, self.probe.profile, history.amount)
+            tails[number] = tail.model_copy(update={"refit": refit, "history": history.refits})
+        return tails
+
+    def _tail(
+        self,
+        start: int,
+        end: int,
+        rows: pl.DataFrame,
+        examples: Examples,
+        scores: np.ndarray,
+        categories: np.ndarray,
+    ) -> Tail:
+        """The tail with these `rows` and `examples`, of each of which `scores` and `categories`
+        (n,) say the metric and the category of the request."""
+        labels = examples.labels
+        before = self.probe.holdout_examples.labels
+        count = len(np.unique(examples.groups))
+        is_top = statistics.equal(statistics.most_frequent(labels), labels)
+        mix = self.probe.request_mix
+        error = statistics.standard_error(scores, categories, examples.groups, mix)
+        long = self.long_rows(rows)
+        group = self.probe.model_type.table.group
+        return Tail(
+            start=start,
+            end=end,
+            groups=count,
+            live=statistics.standardised_mean(scores, categories, mix),
+            reference=self.probe.reference.mean,
+            error=math.hypot(error, self.reference_error),
+            label_correlation=statistics.frequency_correlation(
+                labels, before, self.probe.profile.height
+            ),
+            expected_correlation=self.expected_correlation(count),
+            top_label=float(is_top.mean()),
+            top_label_reference=self.top_label,
+            top_label_groups=len(np.unique(examples.groups[is_top])),
+            new_label_shares=statistics.new_label_shares(labels, before),
+            vanished=statistics.vanished_share(
+                labels, examples.groups, before, self.probe.holdout_examples.groups, FREQUENT
+            ),
+            repeats=repeated_rows(rows, self.probe.model_type.table),
+            repeats_reference=self.holdout_repeats,
+            long_rows=_share(long),
+            long_groups=rows.filter(long)[group].n_unique(),
+            long_rows_reference=self.holdout_long_rows,
+        )
+
+    def long_rows(self, rows: pl.DataFrame) -> pl.Series:
+        """Whether each of the `rows` is in a long group."""
+        height = pl.len().over(self.probe.model_type.table.group)
+        return rows.select(height > self.long_height).to_series()
+
+    def histories(self, rows: TrustedRows, last: int, length: int) -> dict[int, TailHistory]:
+        """What a baseline learns in stretches until `last` (ms, inclusive) that are as long as the
+        tails of a window of `length` ms, by fraction."""
+        histories = {}
+        for fraction in REFIT_FRACTIONS:
+            step = length // fraction
+            samples = []
+            for number in range(STRETCHES):
+                end = last - number * step
+                stretch = (end - step + 1, end)
+                window = read_window(self.probe.model_type, rows, self.probe.profile, *stretch)
+                if len(window.sample):
+                    samples.append(window.sample)
+            if not samples:
+                continue
+            amount = int(REFIT_SHARE * np.median([sample.height for sample in samples]))
+            refits = [self.probe.refit(sample, self.probe.profile, amount) for sample in samples]
+            finite = [refit for refit in refits if np.isfinite(refit)]
+            histories[fraction] = TailHistory(amount=amount, refits=finite)
+        return histories
+
+
+def repeated_rows(rows: pl.DataFrame, table: Table) -> float:
+    """Share of the rows that repeat the row before them in their group in all but the time."""
+    columns = [pl.col(name) for name in rows.columns if name != table.time]
+    same = [column.eq_missing(column.shift()) for column in columns]
+    return _share(rows.sort(table.order).select(pl.all_horizontal(same)).to_series())
+
+
+def _share(flags: pl.Series) -> float:
+    """Share of the flags that are true; 0 without any."""
+    return float(flags.mean() or 0.0)  # type: ignore[arg-type]

@@ -1,0 +1,248 @@
+"""What the newest tails say, and what follows from it."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from kreislauf.clock import DAY_MS, HOUR_MS
+from kreislauf.evaluation.intervals import Interval
+from kreislauf.monitoring import cadence, limits, policy, suspicion
+from kreislauf.monitoring.agreement import Agreement, first_excluded
+from kreislauf.monitoring.diagnosis import UNEXPLAINED, diagnose, judge
+from kreislauf.monitoring.finding import Finding
+from kreislauf.monitoring.limits import Measured, Signal
+from kreislauf.monitoring.measurement import Measurement
+from kreislauf.monitoring.policy import QUESTION, Standing
+from kreislauf.monitoring.tails import FRACTIONS, Tail
+from kreislauf.monitoring.window_quality import WindowQuality
+
+NOW = 1_767_225_600_000
+WEEK_MS = 7 * DAY_MS
+
+
+def tail(fraction: int, **numbers) -> Tail:
+    """A tail of a week in which nothing is wrong, but for these numbers."""
+    calm: dict = {
+        "start": NOW - WEEK_MS // fraction,
+        "end": NOW - 1,
+        "groups": 4096 // fraction,
+        "live": 0.5,
+        "reference": 0.5,
+        "error": 0.01,
+        "label_correlation": 0.8,
+        "expected_correlation": 0.8,
+        "top_label": 0.02,
+        "top_label_reference": 0.02,
+        "top_label_groups": 50,
+        "new_label_shares": (0.001, 0.01),
+        "repeats": 0.1,
+        "repeats_reference": 0.1,
+        "long_rows": 0.01,
+        "long_groups": 1,
+        "long_rows_reference": 0.01,
+    }
+    return Tail(**(calm | numbers))
+
+
+def tails(count: int, **numbers) -> list[Tail]:
+    """All tails, of which the shortest `count` have these numbers."""
+    return [tail(f, **numbers) if i < count else tail(f) for i, f in enumerate(FRACTIONS)]
+
+
+def fallen(*live: float) -> list[Tail]:
+    """All tails, the shortest first, with these live qualities."""
+    return [tail(f, live=quality) for f, quality in zip(FRACTIONS, live, strict=True)]
+
+
+REMAPPED = {"live": 0.05, "label_correlation": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({}, ""),
+        (REMAPPED, "ids seem to mean something else"),
+        ({"live": 0.05}, ""),
+        ({"label_correlation": 0.05}, ""),
+        ({"top_label": 0.2}, "10 times as frequent"),
+        ({"top_label": 0.2, "top_label_groups": 3}, ""),
+        ({"top_label": 0.09, "new_label_shares": (0.09, 0.1)}, "one new answer is 9.0%"),
+        ({"top_label": 0.02, "new_label_shares": (0.02, 0.3)}, ""),
+        ({"repeats": 0.55}, "sent twice"),
+        ({"repeats": 0.2}, ""),
+        ({"vanished": 0.2}, "has a category been lost"),
+        ({"vanished": 0.2, "label_correlation": 0.3}, ""),
+        ({"vanished": 0.2, "new_label_shares": (0.01, 0.2)}, ""),
+        ({"long_rows": 0.3, "long_groups": 9}, "robots"),
+        ({"long_rows": 0.3, "long_groups": 1}, ""),
+    ],
+)
+def test_each_fault_of_a_tracker_is_named(numbers, words):
+    fault = suspicion.fault(tails(2, **numbers))
+    if not words:
+        assert fault is None
+        return
+    assert words in fault.evidence
+    assert fault.evidence.startswith("Since 3 h: ")
+    assert fault.start == NOW - WEEK_MS // 16, "where the shortest tail begins that is well"
+    assert fault.end == NOW - 1
+
+
+def test_a_fault_that_goes_on_begins_where_what_is_left_out_ends():
+    excluded = [(NOW - 20 * HOUR_MS, NOW - 6 * HOUR_MS)]
+    assert suspicion.fault(tails(2, **REMAPPED), excluded).start == NOW - 6 * HOUR_MS + 1
+
+
+def test_who_trusts_the_newest_rows_has_seen_that_ids_are_new_but_not_that_events_come_twice():
+    assert suspicion.fault(tails(2, **REMAPPED), trusted=True) is None
+    assert suspicion.fault(tails(2, repeats=0.6), trusted=True)
+
+
+def test_less_to_learn_is_a_fault_of_the_stretch_in_which_it_was_measured():
+    history = list(np.random.default_rng(0).normal(0.4, 0.01, 16))
+    well, broken = [
+        [*tails(2), tail(16, live=0.3, refit=refit, history=history), tail(8), tail(4)]
+        for refit in (0.39, 0.2)
+    ]
+    assert suspicion.fault(well) is None
+    fault = suspicion.fault(broken)
+    assert fault.noise
+    assert "there is less to learn" in fault.evidence
+
+
+def test_a_young_change_is_not_judged_and_an_old_one_is():
+    assert not suspicion.young_change(tails(0))
+    young = fallen(0.3, 0.3, 0.3, 0.36, 0.43)
+    assert "too new to tell" in suspicion.young_change(young)
+    assert not suspicion.lasting_loss(young)
+    old = fallen(0.3, 0.3, 0.3, 0.3, 0.3)
+    assert not suspicion.young_change(old)
+    assert suspicion.lasting_loss(old)
+    assert not suspicion.young_change(fallen(0.47, 0.47, 0.47, 0.47, 0.47)), "a small loss"
+
+
+def quality(newest_gain: float | None, **numbers: float) -> WindowQuality:
+    readings = {"live": 0.5, "refit": 0.4, "gain": 0.0} | numbers
+    gain = None
+    if newest_gain is not None:
+        gain = Interval(mean=newest_gain, low=newest_gain - 0.005, high=newest_gain + 0.005)
+    refit = Signal(
+        name="refit_baseline", value=readings["refit"], mean=0.4, tolerance=0.05, windows=16
+    )
+    return WindowQuality(
+        live=Signal(name="recall", value=readings["live"], mean=0.5, tolerance=0.05, windows=16),
+        refit=refit,
+        refit_tail=refit.model_copy(update={"value": 0.39}),
+        gain=Interval(mean=readings["gain"], low=readings["gain"] - 0.005, high=0.1),
+        newest_gain=gain,
+        worst_stretch=0.8,
+        new_label_shares=(0.0, 0.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict"),
+    [
+        (quality(0.02), "concept drift"),
+        (quality(0.001), "stable"),
+        (quality(None, live=0.42), "stable"),
+        (quality(None, live=0.42, gain=0.009), "concept drift"),
+        (quality(0.001, live=0.42, refit=0.33), "data fault"),
+        (quality(0.02, live=0.42, refit=0.33), "concept drift"),
+    ],
+)
+def test_a_training_is_asked_for_only_where_it_brings_something_back(measured, verdict):
+    assert judge({}, measured, min_gain=0.01).verdict == verdict
+
+
+def measurement(newest: list[Tail], **more) -> Measurement:
+    reference = Interval(mean=0.5, low=0.49, high=0.51)
+    return Measurement(
+        model="tiny", version=1, metric="recall", start=NOW - WEEK_MS, end=NOW - 1, groups=900,
+        reference=reference, tails=newest, shortage="Too little.", **more,
+    )  # fmt: skip
+
+
+def test_the_newest_part_is_judged_before_the_window_is():
+    fault = diagnose(measurement(tails(2, **REMAPPED)), {}, 0.01)
+    assert (fault.verdict, fault.meaning) == ("data fault", True)
+    assert fault.fault == (NOW - WEEK_MS // 16, NOW - 1)
+    assert diagnose(measurement(fallen(0.3, 0.3, 0.3, 0.36, 0.43)), {}, 0.01).verdict == "undecided"
+    unexplained = diagnose(measurement(fallen(0.3, 0.3, 0.3, 0.3, 0.3)), {}, 0.01)
+    assert (unexplained.verdict, unexplained.evidence[0]) == ("undecided", UNEXPLAINED)
+    trusted = measurement(tails(2, **REMAPPED), trusted=True)
+    assert diagnose(trusted, {}, 0.01).verdict == "undecided", "new, and too new to train"
+
+
+def finding(verdict: str, **more) -> Finding:
+    return Finding(
+        model="tiny", version=1, start=NOW - WEEK_MS, end=NOW - 1, groups=900,
+        verdict=verdict, reason="Because.", metric="recall", **more,
+    )  # fmt: skip
+
+
+SETTINGS = policy.Settings(min_gain=0.01)
+
+
+def test_trainings_wait_while_a_part_is_suspicious():
+    action = policy.decide(finding("undecided"), Standing(), SETTINGS)
+    assert (action.event, action.alarm, action.wait) == (None, False, "Because.")
+
+
+def test_a_sharp_loss_that_stays_does_not_wait_for_the_regret():
+    standing = Standing(verdicts=["concept drift"], accumulated_regret=0.1)
+    assert policy.decide(finding("concept drift"), standing, SETTINGS).event is None
+    assert policy.decide(finding("concept drift", sharp=True), standing, SETTINGS).event == "drift"
+
+
+FAULT = (NOW - 10 * HOUR_MS, NOW - 1)
+
+
+def test_a_fault_is_reported_once_and_left_out_as_long_as_it_goes_on():
+    first = policy.decide(finding("data fault", fault=FAULT), Standing(), SETTINGS)
+    assert (first.event, first.alarm, first.exclude) == ("fault", True, FAULT)
+    later = policy.decide(finding("data fault", fault=FAULT, ongoing=True), Standing(), SETTINGS)
+    assert (later.event, later.alarm, later.exclude) == (None, False, FAULT)
+
+
+def test_days_that_agree_are_not_thrown_away_for_ever_and_a_person_is_asked_once():
+    days = Agreement(since=NOW - 4 * DAY_MS, correlations=[0.9, 0.8])
+    asked = finding("data fault", fault=FAULT, ongoing=True, agreement=days)
+    action = policy.decide(asked, Standing(), SETTINGS)
+    assert (action.event, action.exclude) == ("question", None)
+    assert action.sentence.startswith(QUESTION)
+    assert "new assortment" in action.wait
+    assert "wrong ids" in action.wait
+    again = policy.decide(asked, Standing(question_asked=True), SETTINGS)
+    assert (again.event, again.alarm, again.exclude) == (None, False, None)
+    assert again.wait == action.wait
+    alarms = pl.DataFrame([{"model": "tiny", "end": NOW - 1, "action": action.sentence}])
+    assert policy.standing_of(asked, pl.DataFrame(), alarms, [], 0).question_asked
+    noise = days.model_copy(update={"correlations": [0.9, 0.1]})
+    unlike = finding("data fault", fault=FAULT, ongoing=True, agreement=noise)
+    assert policy.decide(unlike, Standing(), SETTINGS).exclude == FAULT
+
+
+def test_an_agreement_is_sought_since_the_first_row_that_was_left_out():
+    assert first_excluded([], FAULT) == FAULT[0]
+    before = (FAULT[0] - DAY_MS, FAULT[0] - 1)
+    assert first_excluded([(0, 5), before], FAULT) == before[0]
+    assert first_excluded([(0, FAULT[0] - 2)], FAULT) == FAULT[0], "something else"
+
+
+def test_a_signal_with_a_direction_alarms_in_it_only():
+    past = [0.6, 0.61, 0.59, 0.6, 0.62, 0.58]
+
+    def alarm(name: str, value: float) -> bool:
+        return limits.compare({name: Measured(value=value, history=past)})[name].alarm
+
+    assert [alarm("label_correlation", value) for value in (0.1, 0.99)] == [True, False]
+    assert [alarm("top_label", value) for value in (0.1, 0.99)] == [False, True]
+    assert [alarm("carts", value) for value in (0.1, 0.99)] == [True, True]
+
+
+def test_hourly_looks_judge_a_week_twelve_times():
+    ends = {cadence.window_end(NOW + hour * HOUR_MS, WEEK_MS) for hour in range(7 * 24)}
+    assert len(ends) in (12, 13)
+    assert all(NOW + HOUR_MS - end >= 0 for end in ends if end <= NOW)
+    assert max(ends) <= NOW + 7 * DAY_MS
