@@ -159,7 +159,8 @@ def diagnosed(
     reference = interval(scores, examples.groups, model_type.policy.confidence)
     profile = model_type.training_profile(learnt.lazy()).collect()
     probe = Probe(model_type, live.onnx, live.baseline, profile, holdout, reference)
-    history = calibrate(probe, learnt, cut.start, cut.holdout - 1, end - start + 1) + stable
+    calibrated = calibrate(probe, learnt, cut.start, cut.holdout - 1, end - start + 1)
+    history = calibrated.with_windows(stable)
     min_gain = model_type.policy.decay
     return diagnose_window(probe, shop.until(week), start, end, history, min_gain, cut.start)
 

@@ -82,7 +82,7 @@ def sampled() -> "tuple[Window, Probe]":
 
 def answers() -> Callable[[], object]:
     """Questions to the version and its baseline, three baselines fitted, quality by slice."""
-    from benchmarks.window_diagnosis import diagnose_sample
+    from benchmarks.window_diagnosis import History, diagnose_sample
     from kreislauf.monitoring import calibration
     from kreislauf.monitoring.probe import REFIT, REFIT_TAIL, TOP_LABEL
 
@@ -93,7 +93,7 @@ def answers() -> Callable[[], object]:
         signals = {name: value * scale for name, value in window.statistics.items()}
         signals |= {name: level for name in quality}
         history.append(signals | {calibration.SAMPLE_SIZE: window.sample.height})
-    return lambda: diagnose_sample(probe, window, window.sample, history, 0.01)
+    return lambda: diagnose_sample(probe, window, window.sample, History(history), 0.01)
 
 
 def report() -> Callable[[], object]:

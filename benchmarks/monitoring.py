@@ -27,7 +27,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks import worlds
-from benchmarks.window_diagnosis import calibrate, diagnose_window
+from benchmarks.window_diagnosis import History, calibrate, diagnose_window
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import scoring, split
 from kreislauf.evaluation.intervals import interval
@@ -60,7 +60,7 @@ class Watch:
     """A champion with the history of its signals."""
 
     probe: Probe
-    history: list[dict[str, float]]
+    history: History
     reference: pl.DataFrame
     """The hold-out as Evidently is given it."""
 

@@ -1,15 +1,39 @@
 """A window of rows in memory, diagnosed by the monitor's own steps: measure, compare, diagnose."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 
-from kreislauf.monitoring import calibration, measurement
+from kreislauf.monitoring import calibration, measurement, suspicion
 from kreislauf.monitoring.diagnosis import Diagnosis, diagnose
 from kreislauf.monitoring.measurement import Measurement
-from kreislauf.monitoring.probe import Probe, gain_of_keeping
+from kreislauf.monitoring.probe import Probe, gain_of_keeping, newest_gain
+from kreislauf.monitoring.tail_probe import TailProbe
+from kreislauf.monitoring.tails import FRACTIONS, Tail, TailHistory
 from kreislauf.monitoring.window import TrustedRows, Window, read_window
+
+
+@dataclass(frozen=True)
+class History:
+    """What windows and tails were like in which nothing was wrong."""
+
+    windows: list[dict[str, float]]
+    """The signals of each window."""
+    tails: dict[int, TailHistory] = field(default_factory=dict)
+    """What a baseline learns in tails, by fraction."""
+
+    def by_signal(self) -> dict[str, list[float]]:
+        """Each signal in all of the windows."""
+        return {
+            name: [signals[name] for signals in self.windows if name in signals]
+            for name in self.windows[0]
+        }
+
+    def with_windows(self, windows: list[dict[str, float]]) -> "History":
+        """The same with more windows."""
+        return replace(self, windows=self.windows + windows)
 
 
 @dataclass(frozen=True)
@@ -23,20 +47,56 @@ class DiagnosedWindow:
     diagnosis: Diagnosis
 
 
-def calibrate(
-    probe: Probe, learnt: pl.DataFrame, first: int, last: int, length: int
+def calibrate(probe: Probe, learnt: pl.DataFrame, first: int, last: int, length: int) -> History:
+    """The history of windows of `length` ms among the rows that a version learnt from, from `first`
+    to `last` (ms, inclusive)."""
+    rows = TrustedRows.of(probe.model_type.table, learnt)
+    signals = calibrated_signals(probe, rows, first, last, length)
+    return History(signals, TailProbe(probe).histories(rows, last, length))
+
+
+def calibrated_signals(
+    probe: Probe, rows: TrustedRows, first: int, last: int, length: int
 ) -> list[dict[str, float]]:
-    """The signals of calibration windows among the rows that a version learnt from, from `first` to
-    `last` (ms, inclusive), for windows of `length` ms."""
-    model_type = probe.model_type
-    rows = TrustedRows.of(model_type.table, learnt)
-    history = []
-    windows = calibration.calibration_windows(model_type, rows, first, last, length)
+    """The signals of each of `calibration.calibration_windows`."""
+    calibrated = []
+    windows = calibration.calibration_windows(probe.model_type, rows, first, last, length)
     for window, profile, usual_rows in windows:
         signals = probe.signals(window, profile, usual_rows)
         signals[calibration.SAMPLE_SIZE] = float(window.sample.height)
-        history.append(signals)
-    return history
+        calibrated.append(signals)
+    return calibrated
+
+
+def complete(
+    head: Measurement,
+    probe: Probe,
+    window: Window,
+    before: pl.DataFrame,
+    history: dict[str, list[float]],
+) -> Measurement:
+    """The measurement with the window's signals and quality, as the flow measures it."""
+    usual_rows = float(np.median(history[calibration.SAMPLE_SIZE]))
+    values = probe.signals(window, probe.profile, usual_rows)
+    quality = probe.quality(window, before)
+    gain = None
+    if suspicion.lasting_loss(head.tails):
+        gain = newest_gain(probe, window, head.tails[-1].start, before)
+    measured = {
+        "signals": measurement.with_history(values, history),
+        "quality": measurement.window_quality(probe, window, quality),
+        "newest_gain": gain,
+    }
+    return head.model_copy(update=measured)
+
+
+def newest_tails(
+    probe: TailProbe, rows: TrustedRows, end: int, length: int, since: int, history: History
+) -> list[Tail]:
+    """The newest tails until `end` of a window of `length`, not before `since`; all in ms."""
+    start = max(end + 1 - length // min(FRACTIONS), since)
+    newest = read_window(probe.probe.model_type, rows, probe.probe.profile, start, end)
+    return probe.tails(newest.sample, end, length, history.tails)
 
 
 def diagnose_window(
@@ -44,14 +104,14 @@ def diagnose_window(
     rows: pl.DataFrame,
     start: int,
     end: int,
-    history: list[dict[str, float]],
+    history: History,
     min_gain: float,
     first: int | None = None,
 ) -> DiagnosedWindow:
     """The window from `start` to `end` (ms, inclusive) of `rows`.
 
-    `history` are the signals of windows in which nothing was wrong. `first` (ms) is the oldest time
-    that a refitted baseline learns from; by default that of the oldest row.
+    `first` (ms) is the oldest time that a refitted baseline learns from; by default that of the
+    oldest row.
     """
     model_type = probe.model_type
     if first is None:
@@ -59,37 +119,29 @@ def diagnose_window(
     source = TrustedRows.of(model_type.table, rows)
     window = read_window(model_type, source, probe.profile, start, end)
     before = calibration.newest_rows(model_type, source, first, start - 1)
-    return diagnose_sample(probe, window, before, history, min_gain)
+    tails = newest_tails(TailProbe(probe), source, end, end + 1 - start, start, history)
+    return diagnose_sample(probe, window, before, history, min_gain, tails)
 
 
 def diagnose_sample(
     probe: Probe,
     window: Window,
     before: pl.DataFrame,
-    history: list[dict[str, float]],
+    history: History,
     min_gain: float,
+    tails: Sequence[Tail] = (),
 ) -> DiagnosedWindow:
-    """A window that has been read, given the rows `before` it from which a baseline learns."""
-    by_name = {
-        name: [signals[name] for signals in history if name in signals] for name in history[0]
-    }
-    usual_rows = float(np.median(by_name[calibration.SAMPLE_SIZE]))
-    values = probe.signals(window, probe.profile, usual_rows)
-    quality = probe.quality(window, before)
-    measured = Measurement(
-        model=probe.model_type.name,
-        version=1,
-        metric=probe.model_type.metric,
-        start=window.start,
-        end=window.end,
-        groups=window.groups,
-        reference=probe.reference,
-        confidence=probe.model_type.policy.confidence,
-        signals=measurement.with_history(values, by_name),
-        quality=measurement.window_quality(probe, window, quality),
-        slices=probe.slices(window, quality),
-    )
+    """A window that has been read, given the rows `before` it from which a baseline learns, and its
+    newest `tails`."""
+    model_type = probe.model_type
+    rows = TrustedRows.of(model_type.table, window.sample)
+    head = measurement.begin(model_type.name, 1, probe, rows, list(tails), False)
+    head = measurement.of_window(head, model_type, window)
+    measured = head
+    if not head.shortage:
+        measured = complete(head, probe, window, before, history.by_signal())
     diagnosis = diagnose(measured, measurement.compare(measured), min_gain)
     if diagnosis.noise_only:
-        diagnosis = diagnosis.keeping_window(gain_of_keeping(probe.model_type, window, before))
+        diagnosis = diagnosis.keeping_window(gain_of_keeping(model_type, window, before))
+    values = {name: signal.value for name, signal in measured.signals.items()}
     return DiagnosedWindow(window, values, measured, diagnosis)

@@ -19,6 +19,7 @@ from kreislauf.evaluation.intervals import interval
 from kreislauf.lake import delta, loading
 from kreislauf.monitoring import (
     alarms,
+    cadence,
     calibration,
     inputs,
     measurement,
@@ -31,13 +32,14 @@ from kreislauf.monitoring.diagnosis import diagnose
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.measurement import Measurement
 from kreislauf.pages import monitor as pages
+from kreislauf.registry import claims
 from kreislauf.release import releases
 from kreislauf.settings import settings
 from models.session_recommender import SPEC, Params
 from models.spec import MAX_BATCH, Parity, TrainingResult
 from models.table import RawLines
 from tasks.lake import tidy_journal, tidy_table
-from tasks.monitor import PLOTTED_DAYS, measure
+from tasks.monitor import PLOTTED_DAYS, measure, measure_tails
 from tasks.promote import DECISIONS, note_decision
 
 MODEL = SPEC.name
@@ -122,13 +124,10 @@ class ShopYear:
                 inputs=1, largest_batch=MAX_BATCH, min_overlap=1, max_difference=0, passed=True
             )
             files = {"baseline": onnx, "training_profile": folder / "profile"}
-            version = registry.register(
-                MODEL,
-                TrainingResult(onnx, onnx, parity, 0.5, {}),
-                Params(),
-                lineage,
-                files | {"holdout": folder / "holdout"},
-            )
+            files["holdout"] = folder / "holdout"
+            trained = TrainingResult(onnx, onnx, parity, 0.5, {})
+            with claims.held(MODEL, lineage) as claim:
+                version = registry.register(claim, trained, Params(), files)
             examples = SPEC.examples(held)
             scores = SPEC.score(examples, scoring.answer(onnx, examples.inputs))
         reference = interval(scores, examples.groups, SPEC.policy.confidence)
@@ -143,7 +142,7 @@ class ShopYear:
 
     def calibrate(self) -> None:
         """Measure for real, which calibrates the newest version."""
-        measured = measure.fn(MODEL, self.version.number, 7.0)
+        measured = measure.fn(measure_tails.fn(MODEL, self.version.number, 7.0))
         assert not measured.shortage, measured.shortage
         self.template = measured
         self.report = next(self.home.rglob("drift-*.html")).read_bytes()
@@ -163,7 +162,7 @@ class ShopYear:
         """Load the hour and leave what a look leaves; a `whole` one reads what it must, too."""
         self.load(number)
         assert self.template is not None
-        end = lake.watermark(SPEC.table) or 0
+        end = cadence.window_end(lake.watermark(SPEC.table) or 0, WEEK_MS)
         start = max(end - WEEK_MS, self.version.lineage.watermark) + 1
         place = {"start": start, "end": end, "version": self.version.number}
         measured = self.template.model_copy(update=place)
@@ -187,7 +186,7 @@ class ShopYear:
             windows = tables.read(tables.WINDOWS, pl.col("end") > since, model=MODEL)
             page = pages.page(finding, measured, action, windows)
             (self.home / "page.md").write_text(page, encoding="utf-8")
-            recording.write_status(finding)
+            recording.write_status(finding, action.wait)
         recording.carry_out(finding, action, SPEC.table.name)
 
     def read(self, measured: Measurement) -> Measurement:
