@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import t
+from scipy.stats import binom, t
 
 from kreislauf.clock import HOUR_MS
 from kreislauf.monitoring.limits import MIN_WINDOWS
@@ -28,8 +28,9 @@ REPEATED = 0.2
 """Rise of the share of repeating rows from which on events are sent twice."""
 LONG_ROWS = 0.1
 """Share of the rows in long groups from which on robots write them."""
-LONG_GROUPS = 3
-"""Fewest long groups: a visitor may be busy."""
+LONG_BY_CHANCE = 1e-6
+"""Chance of so many long groups below which they are none: visitors may be busy, and tails are many.
+"""
 LONG_ROWS_RATIO = 5.0
 """The same as a multiple of that share in the hold-out."""
 CERTAIN = 2.0
@@ -160,7 +161,8 @@ def doubled(tail: Tail) -> str:
 def robots(tail: Tail) -> str:
     """Whether robots seem to write rows; empty if not."""
     limit = max(LONG_ROWS, LONG_ROWS_RATIO * tail.long_rows_reference)
-    if tail.long_rows < limit or tail.long_groups < LONG_GROUPS:
+    chance = float(binom.sf(tail.long_groups - 1, tail.groups, tail.long_chance))
+    if tail.long_rows < limit or chance > LONG_BY_CHANCE:
         return ""
     return (
         f"{tail.long_rows:.0%} of the rows are in groups as long as hardly any before, usually "

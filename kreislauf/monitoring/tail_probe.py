@@ -73,6 +73,13 @@ class TailProbe:
         """Share of the hold-out's rows that are in long groups."""
         return _share(self.long_rows(self.probe.holdout))
 
+    @cached_property
+    def long_chance(self) -> float:
+        """Chance of a group to be long: the share of long groups in the hold-out and one more."""
+        group = self.probe.model_type.table.group
+        long = self.probe.holdout.filter(self.long_rows(self.probe.holdout))[group].n_unique()
+        return (long + 1) / (self.probe.holdout[group].n_unique() + 1)
+
     def expected_correlation(self, groups: int) -> float:
         """Correlation of how often each right answer occurs in the hold-out and in so many groups
         of it, about: the number is rounded down to a power of two."""
@@ -168,6 +175,7 @@ class TailProbe:
             repeats_reference=self.holdout_repeats,
             long_rows=_share(long),
             long_groups=rows.filter(long)[group].n_unique(),
+            long_chance=self.long_chance,
             long_rows_reference=self.holdout_long_rows,
         )
 

@@ -57,6 +57,9 @@ class Tail(BaseModel):
         description="Share of the rows in groups that have more rows than nearly all have."
     )
     long_groups: int = Field(description="Number of these groups.")
+    long_chance: float = Field(
+        description="Chance of a group to be one of them: their share in the hold-out, rounded up."
+    )
     long_rows_reference: float = Field(description="The same in the hold-out.")
     refit: float | None = Field(
         None, description="Quality of a baseline that learnt from half of the tail, on the other."

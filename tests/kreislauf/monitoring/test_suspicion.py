@@ -39,6 +39,7 @@ def tail(fraction: int, **numbers) -> Tail:
         "repeats_reference": 0.1,
         "long_rows": 0.01,
         "long_groups": 1,
+        "long_chance": 0.002,
         "long_rows_reference": 0.01,
     }
     return Tail(**(calm | numbers))
@@ -73,8 +74,8 @@ REMAPPED = {"live": 0.05, "label_correlation": 0.05}
         ({"vanished": 0.2}, "has a category been lost"),
         ({"vanished": 0.2, "label_correlation": 0.3}, ""),
         ({"vanished": 0.2, "new_label_shares": (0.01, 0.2)}, ""),
-        ({"long_rows": 0.3, "long_groups": 9}, "robots"),
-        ({"long_rows": 0.3, "long_groups": 1}, ""),
+        ({"long_rows": 0.3, "long_groups": 12}, "robots"),
+        ({"long_rows": 0.3, "long_groups": 3}, ""),
     ],
 )
 def test_each_fault_of_a_tracker_is_named(numbers, words):
