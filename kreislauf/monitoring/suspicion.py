@@ -29,8 +29,8 @@ REPEATED = 0.2
 LONG_ROWS = 0.1
 """Share of the rows in long groups from which on robots write them."""
 LONG_BY_CHANCE = 1e-6
-"""Chance of so many long groups below which they are none: visitors may be busy, and tails are many.
-"""
+"""Chance of so many long groups below which robots made them: visitors may be busy, and tails are
+many."""
 LONG_ROWS_RATIO = 5.0
 """The same as a multiple of that share in the hold-out."""
 CERTAIN = 2.0
