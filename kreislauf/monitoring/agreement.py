@@ -71,7 +71,7 @@ def agreement(probe: TailProbe, rows: pl.DataFrame, since: int, end: int) -> Agr
         by_day.append((examples.labels, groups))
     correlations = []
     for (labels, groups), (before, groups_before) in itertools.pairwise(by_day):
-        expected = probe.expected_correlation(min(groups, groups_before))
+        expected, _ = probe.expected_correlation(min(groups, groups_before))
         measured = frequency_correlation(labels, before, probe.probe.profile.height)
         correlations.append(measured / max(expected, 1e-9))
     return Agreement(since=since, correlations=correlations)

@@ -14,8 +14,9 @@ from kreislauf.monitoring.tails import Tail
 
 COLLAPSE = 0.5
 """Loss of the live quality, as a share of its reference, from which on the model has collapsed."""
-REMAPPED_CORRELATION = 0.25
-"""Share of the expected label correlation below which ids mean something else."""
+REMAPPED_CORRELATION = 0.1
+"""Share of the expected label correlation below which ids mean something else: a season that
+replaces a third of the assortment and all ways through it leaves more."""
 PLACEHOLDER_RATIO = 5.0
 """Frequency of a placeholder, as a multiple of that of the most frequent right answer."""
 NEW_PLACEHOLDER_RATIO = 1.5
@@ -34,7 +35,8 @@ many."""
 LONG_ROWS_RATIO = 5.0
 """The same as a multiple of that share in the hold-out."""
 CERTAIN = 2.0
-"""Standard errors by which a collapse must be beyond `COLLAPSE`."""
+"""Standard errors by which a collapse must be beyond `COLLAPSE`, and a label correlation below
+`REMAPPED_CORRELATION`."""
 SHARP_LOSS = 0.1
 """Loss of the live quality, as a share of its reference, that is worth a training at once."""
 SHARP_DEVIATION = 3.0
@@ -107,7 +109,8 @@ def fault(
 def remapped(tail: Tail) -> str:
     """Whether ids seem to mean something else; empty if not."""
     collapsed = tail.live + CERTAIN * tail.error < (1 - COLLAPSE) * tail.reference
-    unlike = tail.label_correlation < REMAPPED_CORRELATION * tail.expected_correlation
+    correlation = tail.label_correlation + CERTAIN * tail.correlation_error
+    unlike = correlation < REMAPPED_CORRELATION * tail.expected_correlation
     if not (collapsed and unlike):
         return ""
     return (

@@ -33,8 +33,8 @@ class TailProbe:
     """A version's probe with what its hold-out says about tails; made once for many looks."""
 
     probe: Probe
-    expected_correlations: dict[int, float] = field(default_factory=dict)
-    """By number of groups; filled as they are asked for."""
+    expected_correlations: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Mean and standard deviation by number of groups; filled as they are asked for."""
 
     @cached_property
     def reference_error(self) -> float:
@@ -80,21 +80,24 @@ class TailProbe:
         long = self.probe.holdout.filter(self.long_rows(self.probe.holdout))[group].n_unique()
         return (long + 1) / (self.probe.holdout[group].n_unique() + 1)
 
-    def expected_correlation(self, groups: int) -> float:
-        """Correlation of how often each right answer occurs in the hold-out and in so many groups
-        of it, about: the number is rounded down to a power of two."""
-        size = min(1 << max(groups, 1).bit_length() - 1, len(self.label_groups))
+    def expected_correlation(self, groups: int) -> tuple[float, float]:
+        """Correlation of how often each right answer occurs in so many groups of the hold-out,
+        about, and in its other groups: mean and standard deviation of draws. The number of groups
+        is rounded down to a power of two, at most half of them."""
+        half = max(1, len(self.label_groups) // 2)
+        size = min(1 << max(groups, 1).bit_length() - 1, half)
         if size not in self.expected_correlations:
             rng = np.random.default_rng(0)
-            labels = self.probe.holdout_examples.labels
             correlations = []
             for _ in range(DRAWS):
-                drawn = rng.integers(len(self.label_groups), size=size)
-                some = np.concatenate([self.label_groups[i] for i in drawn])
+                order = rng.permutation(len(self.label_groups))
+                some = np.concatenate([self.label_groups[i] for i in order[:size]])
+                others = np.concatenate([self.label_groups[i] for i in order[size:]])
                 correlations.append(
-                    statistics.frequency_correlation(some, labels, self.probe.profile.height)
+                    statistics.frequency_correlation(some, others, self.probe.profile.height)
                 )
-            self.expected_correlations[size] = float(np.nanmean(correlations))
+            spread = float(np.nanstd(correlations))
+            self.expected_correlations[size] = (float(np.nanmean(correlations)), spread)
         return self.expected_correlations[size]
 
     def tails(
@@ -148,6 +151,7 @@ class TailProbe:
         labels = examples.labels
         before = self.probe.holdout_examples.labels
         count = len(np.unique(examples.groups))
+        expected, correlation_error = self.expected_correlation(count)
         is_top = statistics.equal(statistics.most_frequent(labels), labels)
         mix = self.probe.request_mix
         error = statistics.standard_error(scores, categories, examples.groups, mix)
@@ -163,7 +167,8 @@ class TailProbe:
             label_correlation=statistics.frequency_correlation(
                 labels, before, self.probe.profile.height
             ),
-            expected_correlation=self.expected_correlation(count),
+            expected_correlation=expected,
+            correlation_error=correlation_error,
             top_label=float(is_top.mean()),
             top_label_reference=self.top_label,
             top_label_groups=len(np.unique(examples.groups[is_top])),

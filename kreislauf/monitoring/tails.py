@@ -38,6 +38,9 @@ class Tail(BaseModel):
     expected_correlation: float = Field(
         description="The same for as many groups drawn from the hold-out."
     )
+    correlation_error: float = Field(
+        description="Standard deviation of the same between draws: few groups say little."
+    )
     top_label: float = Field(description="Share of the most frequent right answer.")
     top_label_reference: float = Field(description="The same in the hold-out.")
     top_label_groups: int = Field(description="Groups with the most frequent right answer.")
