@@ -56,7 +56,7 @@ def fallen(*live: float) -> list[Tail]:
     return [tail(f, live=quality) for f, quality in zip(FRACTIONS, live, strict=True)]
 
 
-REMAPPED = {"live": 0.05, "label_correlation": 0.05}
+REMAPPED = {"live": 0.05, "label_correlation": -0.05}
 
 
 @pytest.mark.parametrize(
