@@ -252,6 +252,22 @@ def test_a_sharp_loss_asks_for_a_retraining_whatever_it_costs(tiny, orders):
     assert journal.read("alarms")["action"].to_list() == [ASKED]
 
 
+def test_trainings_wait_while_a_change_is_too_young_to_judge(tiny, orders):
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    ingest(orders(20, 22, threshold=50), tiny)
+    ingest(orders(22, 23, threshold=120), tiny)
+    finding = monitor(tiny)
+    assert finding.verdict == "undecided", finding.reason
+    waiting = retrain(tiny, cooldown_days=0)
+    assert (waiting.outcome, waiting.version) == ("waiting", None)
+    assert "too new to tell a change from a fault" in waiting.reason
+    assert "not trained before that is clear" in newest_page("monitor-tiny")
+    ingest(orders(23, 25, threshold=120), tiny)
+    assert monitor(tiny).verdict == "concept drift"
+    assert retrain(tiny).outcome != "waiting"
+
+
 def test_a_data_fault_that_is_not_excluded_is_reported_once_in_a_window(tiny, monkeypatch):
     ends = []
     monkeypatch.setattr(

@@ -1,9 +1,12 @@
 """What the monitor leaves for others, and what it learns from the gateway's tables."""
 
+import time
+
 import numpy as np
 import polars as pl
 import pytest
 
+from kreislauf.clock import DAY_MS
 from kreislauf.lake import journal
 from kreislauf.monitoring import alarms, feedback, status, tables
 from kreislauf.monitoring.finding import Finding
@@ -22,6 +25,17 @@ def test_the_newest_status_replaces_the_older_and_no_release_is_touched(home):
     status.write(newer)
     assert status.read("tiny") == newer
     assert [path.name for path in (home / "releases" / "tiny").iterdir()] == ["monitor.json"]
+
+
+def test_trainings_wait_for_what_the_newest_run_says_of_the_live_version_and_not_for_ever(home):
+    assert status.wait("tiny", 1) == ""
+    now = int(time.time() * 1000)
+    fields = {"model": "tiny", "end": START, "verdict": "undecided", "wait": "Too new."}
+    status.write(status.MonitorStatus(version=1, at=now, **fields))
+    assert status.wait("tiny", 1) == "Too new."
+    assert status.wait("tiny", 2) == "", "another version is live"
+    status.write(status.MonitorStatus(version=1, at=now - 2 * DAY_MS, **fields))
+    assert status.wait("tiny", 1) == "", "the monitor has not run for a day"
 
 
 def test_a_status_on_s3(s3, monkeypatch):
