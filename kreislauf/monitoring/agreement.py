@@ -8,6 +8,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.clock import DAY_MS, when
+from kreislauf.evaluation import split
 from kreislauf.lake.exclusions import Stretch
 from kreislauf.monitoring.statistics import MIN_GROUPS, frequency_correlation
 from kreislauf.monitoring.tail_probe import TailProbe
@@ -57,13 +58,11 @@ def agreement(probe: TailProbe, rows: pl.DataFrame, since: int, end: int) -> Agr
     """Compare the days from `since` until `end` (ms, inclusive), of which `rows` are all that came,
     faulty or not; the last `DAYS` of them."""
     model_type = probe.probe.model_type
-    table = model_type.table
-    began = pl.col(table.time).min().over(table.group)
     days = min(DAYS, (end + 1 - since) // DAY_MS)
     by_day = []
     for number in range(days):
         last = end - number * DAY_MS
-        day = rows.filter(began.is_between(last - DAY_MS + 1, last))
+        day = split.started(rows, model_type.table, last - DAY_MS + 1, last)
         examples = model_type.examples(day)
         groups = len(np.unique(examples.groups))
         if groups < MIN_GROUPS:

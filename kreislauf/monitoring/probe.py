@@ -121,8 +121,7 @@ class Probe:
         window has `usual_rows` rows.
         """
         table = self.model_type.table
-        began = pl.col(table.time).min().over(table.group)
-        tail = window.sample.filter(began >= (window.start + window.end) // 2)
+        tail = window.sample.filter(table.within((window.start + window.end) // 2))
         signals = dict(window.statistics)
         examples = self.model_type.examples(window.sample)
         signals |= self.label_signals(examples, tail)
@@ -235,11 +234,10 @@ def newest_gain(probe: Probe, window: Window, since: int, before: pl.DataFrame) 
     model_type = probe.model_type
     table = model_type.table
     first_half, second_half = split.halves(window.sample, table)
-    began = pl.col(table.time).min().over(table.group)
     gains = []
     groups = []
     for learnt, asked in ((first_half, second_half), (second_half, first_half)):
-        examples = model_type.examples(asked.filter(began >= since))
+        examples = model_type.examples(asked.filter(table.within(since)))
         if not len(examples):
             continue
         refit = scoring.baseline_scores(model_type, pl.concat([before, learnt]), examples)

@@ -103,9 +103,9 @@ class TailProbe:
     def tails(
         self, rows: pl.DataFrame, end: int, length: int, histories: Mapping[int, TailHistory]
     ) -> list[Tail]:
-        """Parts until `end` (ms, inclusive) of a window of `length` ms, the shortest first.
+        """Tails until `end` (ms, inclusive) of a window of `length` ms, the shortest first.
 
-        `rows` are whole groups that began since the longest of them. Parts with fewer than
+        `rows` are whole groups that began since the longest of them. Tails with fewer than
         `statistics.MIN_GROUPS` groups are left out. A baseline is refitted where the quality fell
         sharply and `histories`, by fraction, say how well it usually learns.
         """
@@ -116,11 +116,10 @@ class TailProbe:
             return []
         scores = model_type.score(examples, scoring.answer(self.probe.onnx, examples.inputs))
         categories = self.probe.request_categories(rows, self.probe.profile)
-        began = pl.col(table.time).min().over(table.group)
         tails: list[Tail] = []
         for fraction in FRACTIONS:
             start = end + 1 - length // fraction
-            chosen = rows.filter(began >= start)
+            chosen = rows.filter(table.within(start))
             inside = np.isin(examples.groups, chosen[table.group].unique().to_numpy())
             if len(np.unique(examples.groups[inside])) < statistics.MIN_GROUPS:
                 continue
@@ -132,7 +131,7 @@ class TailProbe:
             # A stretch of two worlds teaches less than one of one.
             if history is None or not suspicion.fell_before(tail, longer):
                 continue
-            chosen = rows.filter(began >= tail.start)
+            chosen = rows.filter(table.within(tail.start))
             refit = self.probe.refit(chosen, self.probe.profile, history.amount)
             tails[number] = tail.model_copy(update={"refit": refit, "history": history.refits})
         return tails

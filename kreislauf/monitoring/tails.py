@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 FRACTIONS = (64, 32, 16, 8, 4)
 """A tail is as long as a window divided by one of these; the shortest comes first."""
 REFIT_FRACTIONS = (16, 8)
-"""Parts in which a baseline may be refitted: shorter ones hold too little to learn, and of the
+"""Tails in which a baseline may be refitted: shorter ones hold too little to learn, and of the
 longest nothing says whether it is all of one kind."""
 
 
