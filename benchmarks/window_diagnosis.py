@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import polars as pl
 
-from kreislauf.monitoring import calibration, measurement, suspicion
+from kreislauf.monitoring import calibration, measurement
 from kreislauf.monitoring.diagnosis import Diagnosis, diagnose
 from kreislauf.monitoring.measurement import Measurement
-from kreislauf.monitoring.probe import Probe, gain_of_keeping, newest_gain
+from kreislauf.monitoring.probe import Probe, gain_of_keeping
 from kreislauf.monitoring.tail_probe import TailProbe
 from kreislauf.monitoring.tails import FRACTIONS, Tail, TailHistory
 from kreislauf.monitoring.window import TrustedRows, Window, read_window
@@ -79,13 +79,10 @@ def complete(
     usual_rows = float(np.median(history[calibration.SAMPLE_SIZE]))
     values = probe.signals(window, probe.profile, usual_rows)
     quality = probe.quality(window, before)
-    gain = None
-    if suspicion.lasting_loss(head.tails):
-        gain = newest_gain(probe, window, head.tails[-1].start, before)
     measured = {
         "signals": measurement.with_history(values, history),
         "quality": measurement.window_quality(probe, window, quality),
-        "newest_gain": gain,
+        "newest_gain": measurement.newest_gain(probe, window, head.tails, before),
     }
     return head.model_copy(update=measured)
 

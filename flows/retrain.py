@@ -80,7 +80,7 @@ def retrain(
         logger.info(too_early)
         return Retraining(outcome="cooling down", reason=too_early)
     version = unfinished_version(model, params or {})
-    waiting = suspicious_data(model) or (version is None and wait_for_holdout(model))
+    waiting = reason_to_wait(model, bool(version))
     if waiting:
         logger.info(waiting)
         return Retraining(outcome="waiting", reason=waiting)
@@ -172,18 +172,14 @@ def cooldown(model: str, days: float) -> str:
     )
 
 
-def wait_for_holdout(model: str) -> str:
-    """Why a training now could not be judged against the live version, and until when; empty when
-    it could. Alarms and regret stay as they are."""
+def reason_to_wait(model: str, trained: bool) -> str:
+    """Why the newest data should not be learnt from yet, or why a version could not be judged
+    against the live one, and until when, unless it is `trained` already; empty if neither holds.
+    Alarms and regret stay as they are."""
     live = releases.current(model)
     if live is None:
         return ""
+    suspicion = status.wait(model, live.champion)
+    if suspicion or trained:
+        return suspicion
     return inputs.reason_to_wait(spec.load(model), registry.get(model, live.champion).lineage)
-
-
-def suspicious_data(model: str) -> str:
-    """Why the newest data should not be learnt from yet; empty if it may be."""
-    live = releases.current(model)
-    if live is None:
-        return ""
-    return status.wait(model, live.champion)

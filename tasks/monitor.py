@@ -22,14 +22,13 @@ from kreislauf.monitoring import (
     measurement,
     recording,
     retention,
-    suspicion,
     tables,
 )
 from kreislauf.monitoring.agreement import Agreement, agreement, first_excluded
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.measurement import Measurement
 from kreislauf.monitoring.policy import Action
-from kreislauf.monitoring.probe import Probe, gain_of_keeping, newest_gain
+from kreislauf.monitoring.probe import Probe, gain_of_keeping
 from kreislauf.monitoring.tail_probe import TailProbe
 from kreislauf.monitoring.tails import FRACTIONS
 from kreislauf.monitoring.window import Window, read_window
@@ -114,13 +113,10 @@ def measure(head: Measurement) -> Measurement:
         before = calibration.newest_rows(model_type, rows, lineage.start, start - 1)
         quality = probe.quality(window, before)
         values = probe.signals(window, probe.profile, float(np.median(heights)))
-        gain = None
-        if suspicion.lasting_loss(head.tails):
-            gain = newest_gain(probe, window, head.tails[-1].start, before)
         measured = {
             "signals": measurement.with_history(values, history),
             "quality": measurement.window_quality(probe, window, quality),
-            "newest_gain": gain,
+            "newest_gain": measurement.newest_gain(probe, window, head.tails, before),
             "slices": probe.slices(window, quality),
             "drift": _drift(probe, champion, window),
         }

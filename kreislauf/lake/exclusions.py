@@ -151,6 +151,12 @@ def subtract(stretches: Iterable[Stretch], holes: Iterable[Stretch]) -> list[Str
     return sorted(set(rest))
 
 
+def touching(stretches: Iterable[Stretch], stretch: Stretch) -> list[Stretch]:
+    """Those of the stretches that share a moment with a stretch, or end directly before it."""
+    first, last = stretch
+    return [(start, end) for start, end in stretches if start <= last and first <= end + 1]
+
+
 def merge(stretches: Iterable[Stretch]) -> list[Stretch]:
     """The same moments as stretches in order, none of which touches the next."""
     merged: list[Stretch] = []

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.clock import DAY_MS, when
 from kreislauf.evaluation import split
-from kreislauf.lake.exclusions import Stretch
+from kreislauf.lake.exclusions import Stretch, touching
 from kreislauf.monitoring.statistics import MIN_GROUPS, frequency_correlation
 from kreislauf.monitoring.tail_probe import TailProbe
 
@@ -50,8 +50,7 @@ class Agreement(BaseModel):
 def first_excluded(excluded: list[Stretch], fault: Stretch) -> int:
     """Where what was left out directly before or in a `fault` began (ms); the fault's own
     beginning if nothing was."""
-    touching = [start for start, end in excluded if start <= fault[1] and end >= fault[0] - 1]
-    return min([fault[0], *touching])
+    return min([fault[0], *(start for start, _ in touching(excluded, fault))])
 
 
 def agreement(probe: TailProbe, rows: pl.DataFrame, since: int, end: int) -> Agreement:

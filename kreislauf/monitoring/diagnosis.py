@@ -14,15 +14,9 @@ from kreislauf.monitoring.probe import CONFIDENCE, LABEL_CORRELATION, REFIT, REF
 from kreislauf.monitoring.statistics import fault_interval
 from kreislauf.monitoring.window_quality import Verdict, WindowQuality
 
-PLACEHOLDER_RATIO = 5.0
-"""Frequency of a placeholder, as a multiple of what the most frequent right answer usually has: so
-frequent is no fashion."""
 NEW_PLACEHOLDER_RATIO = 0.5
 """Frequency of a new placeholder, as a multiple of what the most frequent right answer usually
 has."""
-NEW_PLACEHOLDER_SHARE = 0.5
-"""Share of all new right answers that a new placeholder has: assortments change in many
-articles."""
 MIN_RECOVERY = 0.25
 """Smallest share of the live model's loss that a refit brings back where there is enough to
 learn."""
@@ -208,14 +202,14 @@ def placeholder_evidence(top_label: Signal | None, new: float, all_new: float) -
     if top_label is None:
         return ""
     ratio = math.exp(top_label.value - top_label.mean)
-    if top_label.deviation > 1 and ratio > PLACEHOLDER_RATIO:
+    if top_label.deviation > 1 and ratio > suspicion.PLACEHOLDER_RATIO:
         return (
             f"One right answer is {ratio:.0f} times as frequent as the most frequent one usually "
             "is: a placeholder?"
         )
     usual_share = math.exp(top_label.mean)
     frequent = new > NEW_PLACEHOLDER_RATIO * usual_share
-    if frequent and new > NEW_PLACEHOLDER_SHARE * all_new:
+    if frequent and new > suspicion.NEW_PLACEHOLDER_SHARE * all_new:
         return (
             f"One new answer is {new:.1%} of all right answers, and most of what is new: a "
             "placeholder?"

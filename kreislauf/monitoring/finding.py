@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.evaluation.intervals import Interval
+from kreislauf.lake.exclusions import touching
 from kreislauf.monitoring.agreement import Agreement
 from kreislauf.monitoring.diagnosis import Diagnosis, Verdict
 from kreislauf.monitoring.limits import Signal
@@ -55,9 +56,7 @@ class Finding(BaseModel):
         """The finding of a measured and diagnosed window."""
         quality = measurement.quality
         fault = diagnosis.fault
-        ongoing = fault is not None and any(
-            start <= fault[1] and fault[0] <= end + 1 for start, end in measurement.excluded
-        )
+        ongoing = fault is not None and bool(touching(measurement.excluded, fault))
         return cls(
             model=measurement.model,
             version=measurement.version,

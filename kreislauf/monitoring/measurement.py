@@ -1,15 +1,18 @@
 """Everything that was measured about one version in one window, as one record."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from kreislauf.evaluation import scoring, split
 from kreislauf.evaluation.intervals import Interval, interval
 from kreislauf.monitoring import limits, statistics, suspicion
 from kreislauf.monitoring.limits import Measured, Signal
 from kreislauf.monitoring.probe import (
+    CONFIDENCE,
     REFIT,
     REFIT_TAIL,
     Probe,
@@ -119,6 +122,31 @@ def of_window(head: Measurement, model_type: ModelSpec, window: Window) -> Measu
         f"{model_type.policy.min_groups}, and some with a right answer."
     )
     return measurement.model_copy(update={"shortage": shortage})
+
+
+def newest_gain(
+    probe: Probe, window: Window, tails: Sequence[Tail], before: pl.DataFrame
+) -> Interval | None:
+    """Gain of a baseline that learns from `before` and half of the window over the version's own
+    baseline, in the longest of the `tails`; each half is asked of what the other has taught. None
+    if the quality did not fall sharply in all of that tail."""
+    if not suspicion.lasting_loss(tails):
+        return None
+    since = tails[-1].start
+    model_type = probe.model_type
+    table = model_type.table
+    first_half, second_half = split.halves(window.sample, table)
+    gains = []
+    groups = []
+    for learnt, asked in ((first_half, second_half), (second_half, first_half)):
+        examples = model_type.examples(asked.filter(table.within(since)))
+        if not len(examples):
+            continue
+        refit = scoring.baseline_scores(model_type, pl.concat([before, learnt]), examples)
+        outputs = scoring.answer(probe.baseline, examples.inputs)
+        gains.append(refit - model_type.score(examples, outputs))
+        groups.append(examples.groups)
+    return interval(np.concatenate(gains), np.concatenate(groups), CONFIDENCE)
 
 
 def short_history(version: int) -> str:

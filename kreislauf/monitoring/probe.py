@@ -227,26 +227,6 @@ class Probe:
         return self.model_type.score(examples, scoring.answer(onnx, examples.inputs))
 
 
-def newest_gain(probe: Probe, window: Window, since: int, before: pl.DataFrame) -> Interval:
-    """Gain of a baseline that learns from `before` and half of the window over the version's own
-    baseline, in the groups that began `since` then (ms); each half is asked of what the other has
-    taught."""
-    model_type = probe.model_type
-    table = model_type.table
-    first_half, second_half = split.halves(window.sample, table)
-    gains = []
-    groups = []
-    for learnt, asked in ((first_half, second_half), (second_half, first_half)):
-        examples = model_type.examples(asked.filter(table.within(since)))
-        if not len(examples):
-            continue
-        refit = scoring.baseline_scores(model_type, pl.concat([before, learnt]), examples)
-        outputs = scoring.answer(probe.baseline, examples.inputs)
-        gains.append(refit - model_type.score(examples, outputs))
-        groups.append(examples.groups)
-    return interval(np.concatenate(gains), np.concatenate(groups), CONFIDENCE)
-
-
 def gain_of_keeping(model_type: ModelSpec, window: Window, before: pl.DataFrame) -> Interval:
     """Gain of a baseline that learns from `before` and half of the window, on the other half.
 

@@ -18,22 +18,24 @@ REMAPPED_CORRELATION = 0.1
 """Share of the expected label correlation below which ids mean something else: a season that
 replaces a third of the assortment and all ways through it leaves more."""
 PLACEHOLDER_RATIO = 5.0
-"""Frequency of a placeholder, as a multiple of that of the most frequent right answer."""
+"""Frequency of a placeholder, as a multiple of what the most frequent right answer usually has: so
+frequent is no fashion."""
 NEW_PLACEHOLDER_RATIO = 1.5
 """The same of a new placeholder; more than is asked of a window, because fashions are short."""
 NEW_PLACEHOLDER_SHARE = 0.5
-"""Share of all new right answers that a new placeholder has."""
+"""Share of all new right answers that a new placeholder has: assortments change in many
+articles."""
 PLACEHOLDER_GROUPS = 10
 """Fewest groups with a placeholder: one visitor may look at one article again and again."""
 REPEATED = 0.2
 """Rise of the share of repeating rows from which on events are sent twice."""
 LONG_ROWS = 0.1
 """Share of the rows in long groups from which on robots write them."""
+LONG_ROWS_RATIO = 5.0
+"""The same as a multiple of that share in the hold-out."""
 LONG_BY_CHANCE = 1e-6
 """Chance of so many long groups below which robots made them: visitors may be busy, and tails are
 many."""
-LONG_ROWS_RATIO = 5.0
-"""The same as a multiple of that share in the hold-out."""
 CERTAIN = 2.0
 """Standard errors by which a collapse must be beyond `COLLAPSE`, and a label correlation below
 `REMAPPED_CORRELATION`."""

@@ -126,8 +126,9 @@ class TailProbe:
             asked = examples.take(inside)
             tail = self._tail(start, end, chosen, asked, scores[inside], categories[inside])
             tails.append(tail)
+        by_start = {end + 1 - length // fraction: each for fraction, each in histories.items()}
         for number, (tail, longer) in enumerate(itertools.pairwise(tails)):
-            history = histories.get(round(length / (end + 1 - tail.start)))
+            history = by_start.get(tail.start)
             # A stretch of two worlds teaches less than one of one.
             if history is None or not suspicion.fell_before(tail, longer):
                 continue
