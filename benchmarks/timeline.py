@@ -235,7 +235,8 @@ class Timeline:
             ):
                 self.windows = pl.concat([self.windows, rows])
         if action.alarm:
-            row = {"model": finding.model, "start": finding.start, "end": finding.end}
+            row: dict = {"model": finding.model, "version": finding.version}
+            row |= {"start": finding.start, "end": finding.end}
             self.alarm_rows = pl.concat(
                 [self.alarm_rows, pl.DataFrame([row | {"action": action.sentence}])]
             )

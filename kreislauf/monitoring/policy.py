@@ -74,8 +74,8 @@ class Standing(BaseModel):
     fault_reported: bool = Field(
         False, description="Whether somebody was asked to look at an overlapping window."
     )
-    question_asked: bool = Field(
-        False, description="Whether a person was asked whether the fault has become the rule."
+    question: str = Field(
+        "", description="What a person was asked about such a fault, and has not answered."
     )
     trusted: list[Stretch] = Field([], description="What people trust, in order and apart.")
     trust: str = Field("", description="Who trusts tail of the fault, which, and why.")
@@ -111,10 +111,7 @@ def standing(finding: Finding) -> Standing:
         since = trained.lineage.watermark
     mine = {"model": finding.model, "version": finding.version}
     windows = tables.read(tables.WINDOWS, pl.col("end") > since, **mine)
-    first = finding.start
-    if finding.agreement:
-        first = min(first, finding.agreement.since)
-    alarms = tables.read(tables.ALARMS, pl.col("end") >= first, model=finding.model)
+    alarms = tables.read(tables.ALARMS, model=finding.model)
     verdicts = exclusions.verdicts(spec.load(finding.model).table.name)
     return standing_of(finding, windows, alarms, verdicts, since)
 
@@ -134,7 +131,7 @@ def standing_of(
         verdicts=side_by_side["verdict"].to_list(),
         accumulated_regret=regret.accumulated_regret(side_by_side, since),
         fault_reported=_reported(finding, alarms),
-        question_asked=_asked(finding, alarms),
+        question=_open_question(finding, windows, alarms, verdicts),
         **_trust(finding, verdicts),
     )
 
@@ -162,12 +159,25 @@ def _reported(finding: Finding, alarms: pl.DataFrame) -> bool:
     return alarms.filter(pl.col("end") >= finding.start, **asked).height > 0
 
 
-def _asked(finding: Finding, alarms: pl.DataFrame) -> bool:
-    """Whether a person was asked about what is left out since the fault began."""
+def _open_question(
+    finding: Finding, windows: pl.DataFrame, alarms: pl.DataFrame, verdicts: list[HumanVerdict]
+) -> str:
+    """What a person was asked about ids that mean something else; empty if nothing was, or if a
+    verdict has answered it, or a stable window come after it.
+
+    It stays open however long nobody answers: what was left out before it is days ago then.
+    """
     if alarms.is_empty() or finding.agreement is None:
-        return False
-    mine = alarms.filter(pl.col("end") >= finding.agreement.since, model=finding.model)
-    return mine.filter(pl.col("action").str.starts_with(QUESTION)).height > 0
+        return ""
+    mine = {"model": finding.model, "version": finding.version}
+    asked = alarms.filter(pl.col("action").str.starts_with(QUESTION), **mine).sort("end")
+    calm = -1
+    if not windows.is_empty():
+        calm = max([calm, *windows.filter(verdict="stable", **mine)["end"]])
+    for start, end, action in asked.select("start", "end", "action").rows():
+        if end > calm and not any(verdict.touches((start, end)) for verdict in verdicts):
+            return action
+    return ""
 
 
 def decide(finding: Finding, standing: Standing, settings: Settings) -> Action:
@@ -208,10 +218,10 @@ def _after_fault(finding: Finding, standing: Standing) -> Action:
     untrusted = sum(last - first + 1 for first, last in rest)
     if untrusted < (1 - MIN_TRUSTED) * (end - start + 1):
         return Action(sentence=f"{standing.trust} So nothing is left out.", alarm=False)
+    if standing.question:
+        return Action(sentence=standing.question, alarm=False, wait=standing.question)
     if finding.agreement and finding.agreement.reached:
         question = f"{QUESTION} {finding.agreement.question}"
-        if standing.question_asked:
-            return Action(sentence=question, alarm=False, wait=question)
         return Action(sentence=question, event="question", wait=question)
     if finding.fault:
         stretches = " and from ".join(f"{when(first)} to {when(last)}" for first, last in rest)

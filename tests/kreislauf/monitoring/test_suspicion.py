@@ -6,6 +6,7 @@ import pytest
 
 from kreislauf.clock import DAY_MS, HOUR_MS
 from kreislauf.evaluation.intervals import Interval
+from kreislauf.lake.exclusions import HumanVerdict
 from kreislauf.monitoring import cadence, limits, policy, suspicion
 from kreislauf.monitoring.agreement import Agreement, first_excluded
 from kreislauf.monitoring.diagnosis import UNEXPLAINED, diagnose, judge
@@ -216,11 +217,28 @@ def test_days_that_agree_are_not_thrown_away_for_ever_and_a_person_is_asked_once
     assert action.sentence.startswith(QUESTION)
     assert "new assortment" in action.wait
     assert "wrong ids" in action.wait
-    again = policy.decide(asked, Standing(question_asked=True), SETTINGS)
+    again = policy.decide(asked, Standing(question=action.sentence), SETTINGS)
     assert (again.event, again.alarm, again.exclude) == (None, False, None)
     assert again.wait == action.wait
-    alarms = pl.DataFrame([{"model": "tiny", "end": NOW - 1, "action": action.sentence}])
-    assert policy.standing_of(asked, pl.DataFrame(), alarms, [], 0).question_asked
+    row = {"model": "tiny", "version": 1, "start": FAULT[0], "end": NOW - 1}
+    row |= {"action": action.sentence}
+    alarms = pl.DataFrame([row])
+    # A week later what was left out is no more beside the fault, and nobody has answered yet.
+    later = FAULT[0] + 7 * DAY_MS, NOW + 7 * DAY_MS
+    alone = Agreement(since=later[0], correlations=[])
+    unanswered = asked.model_copy(update={"fault": later, "ongoing": False, "agreement": alone})
+    for waiting in (asked, unanswered):
+        standing = policy.standing_of(waiting, pl.DataFrame(), alarms, [], 0)
+        assert policy.decide(waiting, standing, SETTINGS) == again
+    verdict = HumanVerdict(
+        table="tiny", start=FAULT[0], end=NOW, trusted=False, who="Ada", reason="A bug.", at=1
+    )
+    answered = policy.standing_of(unanswered, pl.DataFrame(), alarms, [verdict], 0)
+    assert policy.decide(unanswered, answered, SETTINGS).exclude == later, "another fault"
+    calm = {"model": "tiny", "version": 1, "start": NOW, "end": NOW + DAY_MS, "verdict": "stable"}
+    windows = pl.DataFrame([calm | {"signal": "regret", "value": 0.0}])
+    mended = policy.standing_of(unanswered, windows, alarms, [], 0)
+    assert policy.decide(unanswered, mended, SETTINGS).exclude == later, "it was over in between"
     noise = days.model_copy(update={"correlations": [0.9, 0.1]})
     unlike = finding("data fault", fault=FAULT, ongoing=True, agreement=noise)
     assert policy.decide(unlike, Standing(), SETTINGS).exclude == FAULT
