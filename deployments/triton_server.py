@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import fsspec
+import psutil
 
 from deployments import processes
 from kreislauf.settings import settings
@@ -24,6 +25,8 @@ PAUSES = (1.0, 60.0)
 """Shortest and longest pause, in seconds, before Triton is started anew; each is twice the last."""
 END_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
+ADOPT_ORPHANS = 36
+"""PR_SET_CHILD_SUBREAPER of prctl(2)."""
 
 
 def start(home: Path, _: dict) -> dict:
@@ -55,9 +58,11 @@ def watch(home: Path, http: str, grpc: str, metrics: str) -> int:
     shortest, longest = PAUSES
     pause = shortest
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    ctypes.CDLL(None).prctl(ADOPT_ORPHANS, 1)
     while True:
         began = time.monotonic()
         code = _run(home, http, grpc, metrics)
+        end_orphans()
         if code >= 0:
             return code
         if time.monotonic() - began > longest:
@@ -98,6 +103,17 @@ def _run(home: Path, http: str, grpc: str, metrics: str) -> int:
             return triton.wait()
         finally:
             triton.terminate()
+
+
+def end_orphans() -> None:
+    """End what a Triton that crashed has left running: a process for each model, with its memory.
+
+    This process has adopted them.
+    """
+    orphans = psutil.Process().children(recursive=True)
+    for orphan in orphans:
+        processes.kill(orphan.pid)
+    psutil.wait_procs(orphans, timeout=10)
 
 
 def _end_with_parent() -> None:

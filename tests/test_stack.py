@@ -69,3 +69,16 @@ def test_a_second_start_keeps_what_runs_and_replaces_what_does_not(home):
         stack.down(home)
     assert processes.read(home) == {}
     assert not processes.answers(f"{second['url']}/v2/health/live")
+
+
+def test_what_a_crashed_triton_leaves_running_is_ended():
+    crash = """
+import ctypes, subprocess, psutil
+from deployments import triton_server
+ctypes.CDLL(None).prctl(triton_server.ADOPT_ORPHANS, 1)
+subprocess.run(["sh", "-c", "sleep 1000 & kill -SEGV $$"])
+(orphan,) = psutil.Process().children()
+triton_server.end_orphans()
+assert not orphan.is_running()
+"""
+    subprocess.run([sys.executable, "-c", crash], check=True)

@@ -78,6 +78,10 @@ def test_a_version_that_ends_triton_is_never_loaded_twice(wordy, messages, own_t
     running.kill()
     triton.wait_until_live(30)
     assert live.answer(wordy, {"message": np.array([[""]])})[0] == second
+    stubs = [p for p in psutil.process_iter(["name"]) if p.info["name"].startswith("triton_python")]
+    mine = [p for p in stubs if str(settings().home) in " ".join(p.cmdline())]
+    assert mine, "each model has a process"
+    assert {p.ppid() for p in mine} == {server(own_triton).pid}, "a crash leaves none behind"
 
 
 def test_a_triton_that_was_gone_before_is_no_versions_fault(wordy, messages, own_triton):
