@@ -33,7 +33,7 @@ import numpy as np
 import polars as pl
 
 from benchmarks import oracle, trackers, worlds
-from benchmarks.timeline import SETTINGS, Timeline
+from benchmarks.timeline import SETTINGS, Timeline, remembered_answers
 from benchmarks.worlds import Kind
 from demo.shop import Shop
 from kreislauf.clock import DAY_MS, HOUR_MS
@@ -93,6 +93,7 @@ def kinds() -> dict[str, tuple[Kind, tuple[str, ...]]]:
     return former | trackers.KINDS
 
 
+@remembered_answers()
 def calm_weeks(seed: int, weeks: int) -> list[Outcome]:
     """A future of a shop in which nothing happens."""
     shop = worlds.shop(seed, ARTICLES, CALM_SESSIONS)
@@ -112,6 +113,7 @@ def calm_weeks(seed: int, weeks: int) -> list[Outcome]:
     return [outcome]
 
 
+@remembered_answers()
 def changes(seed: int) -> list[Outcome]:
     """A future of a shop for each kind."""
     shop = worlds.shop(seed, ARTICLES, SESSIONS)

@@ -1,6 +1,8 @@
 """A shop under the loop, hour by hour, in memory: the monitor's own steps, and what follows."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -39,16 +41,17 @@ class Answers:
         self.by_file: dict[Path, dict[bytes, tuple[np.ndarray, ...]]] = {}
         self.names: list[str] = []
 
-    def answer(self, onnx: Path, inputs: Tensors) -> Tensors:
+    def answer(self, onnx: Path, inputs: Tensors, batch: int = scoring.BATCH) -> Tensors:
         """As `scoring.answer`, for files that were registered; others are asked."""
         if onnx not in self.by_file:
-            return ANSWER(onnx, inputs)
+            return ANSWER(onnx, inputs, batch)
         answers = self.by_file[onnx]
         rows = np.ascontiguousarray(np.concatenate([inputs[name] for name in sorted(inputs)], 1))
         keys = rows.view(f"V{rows.dtype.itemsize * rows.shape[1]}").ravel().tolist()
         missing = np.array([i for i, key in enumerate(keys) if key not in answers], int)
         if len(missing):
-            outputs = ANSWER(onnx, {name: values[missing] for name, values in inputs.items()})
+            new = {name: values[missing] for name, values in inputs.items()}
+            outputs = ANSWER(onnx, new, batch)
             self.names = sorted(outputs)
             tails = zip(*(outputs[name] for name in self.names), strict=True)
             answers.update(zip([keys[i] for i in missing], tails, strict=True))
@@ -58,7 +61,17 @@ class Answers:
 
 ANSWER = scoring.answer
 ANSWERS = Answers()
-scoring.answer = ANSWERS.answer  # type: ignore[assignment]
+
+
+@contextmanager
+def remembered_answers() -> Iterator[None]:
+    """Let the monitor's own steps, too, take answers from those of earlier hours."""
+    scoring.answer = ANSWERS.answer  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        scoring.answer = ANSWER
+        ANSWERS.by_file.clear()
 
 
 @dataclass

@@ -5,8 +5,9 @@ import polars as pl
 import pytest
 
 from benchmarks import operation, oracle, trackers, worlds
-from benchmarks.timeline import Timeline
+from benchmarks.timeline import Timeline, remembered_answers
 from kreislauf.clock import HOUR_MS
+from kreislauf.evaluation import scoring
 
 SEED = 7
 
@@ -50,6 +51,7 @@ def test_each_fault_of_a_tracker_does_what_it_says(events):
     assert set(late["type"].unique()) <= {"carts", "orders"}
 
 
+@remembered_answers()
 def test_remapped_ids_are_named_left_out_and_never_trained_on_though_looks_come_every_hour():
     shop = worlds.shop(SEED, articles=200, sessions_per_day=300)
     history = worlds.days(shop, 0, 30, np.random.default_rng(SEED))
@@ -70,6 +72,14 @@ def test_remapped_ids_are_named_left_out_and_never_trained_on_though_looks_come_
     assert 0 < timeline.alarms[0][0] - change <= 12 * HOUR_MS
     assert timeline.excluded[0][0] <= change < timeline.excluded[0][1]
     assert timeline.trainings == []
+
+
+def test_only_the_benchmark_itself_takes_answers_from_its_memory():
+    answer = scoring.answer
+    with remembered_answers():
+        assert scoring.answer is not answer
+    assert scoring.answer is answer
+    assert answer.__module__ == scoring.__name__
 
 
 def outcome(kind: str, **more) -> operation.Outcome:
