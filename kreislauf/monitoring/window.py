@@ -58,7 +58,8 @@ class Window:
     end: int
     """End, ms since 1970 UTC, inclusive."""
     statistics: dict[str, float]
-    """Numbers over all rows: the mean of each monitored column, and `rows_per_group`.
+    """Numbers over all rows: the mean of each monitored column, `rows_per_group`, and `duration`,
+    the mean of the log of 1 + seconds from a group's first row in the window to its last one.
 
     Windows of a day or more have two others, because nights are quieter. `volume` is the log of
     groups a day, in as many whole days as the window has. `silence` is the longest stretch of whole
@@ -86,15 +87,16 @@ def read_window(
     counted_share = max(1, round(height / COUNTED_ROWS))
     sampled_share = max(1, round(height / SAMPLE_ROWS))
     hashed = pl.col(table.group).hash(0)
+    times = pl.col(table.time)
     stretch = rows.between(first, end)
-    inside = stretch.filter(pl.col(table.time) >= start)
+    inside = stretch.filter(times >= start)
     monitored_means = model_type.monitored(inside, profile).select(pl.all().cast(pl.Float64).mean())
     counted = inside.filter(hashed % counted_share == 0)
     count, monitored, groups, sample = pl.collect_all(
         [
             inside.select(pl.len()),
             monitored_means,
-            counted.group_by(table.group).agg(pl.col(table.time).max()),
+            counted.group_by(table.group).agg(first=times.min(), last=times.max()),
             stretch.filter(hashed % sampled_share == 0),
         ],
         engine="streaming",
@@ -102,9 +104,11 @@ def read_window(
     statistics = _numbers(monitored)
     if groups.height:
         statistics["rows_per_group"] = count.item() / (counted_share * groups.height)
-        ends = groups[table.time].to_numpy()
-        times = sample[table.time].to_numpy()
-        statistics |= _per_day(start, end, ends, counted_share, times, rows.excluded)
+        ends = groups["last"].to_numpy()
+        seconds = (ends - groups["first"].to_numpy()) / 1000
+        statistics["duration"] = float(np.log1p(seconds).mean())
+        sampled_times = sample[table.time].to_numpy()
+        statistics |= _per_day(start, end, ends, counted_share, sampled_times, rows.excluded)
     began = table.within(start)
     sample = sample.filter(began)
     wanted = 2 * model_type.policy.min_groups  # about half of them may have begun before the window

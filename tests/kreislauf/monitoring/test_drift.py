@@ -225,6 +225,7 @@ def test_a_window_is_counted_whole_and_sampled_in_whole_groups(monkeypatch):
     )
     assert contents.groups == 480
     assert contents.statistics["rows_per_group"] == 2
+    assert contents.statistics["duration"] == pytest.approx(np.log(2))
     assert contents.statistics["volume"] == pytest.approx(np.log(240))
     assert contents.statistics["unseen"] == pytest.approx(0.2, abs=0.01)
     assert 0 < contents.sample.height < 600
