@@ -10,8 +10,10 @@ decides. The champion is the co-visitation table, so that thousands of trainings
 - A false alarm is a verdict other than `stable`, `undecided` or `not enough data` in a week without
   change; hours in a row with one are one alarm. Because a shop learns more from more rows, `concept
   drift` is none if a table trained then answers the next two weeks better, by `min_gain` / 2.
-- The diagnosis of a kind is right if its first alarm has a right verdict. A person who is asked
-  whether an assortment is new answers truthfully after ANSWER_HOURS.
+- The diagnosis of a kind is right if the first verdict after which something is done, `data fault`
+  or `concept drift`, is right; where nothing is done, the first `covariate shift`. `first_right`
+  takes the first verdict of all. A person who is asked whether an assortment is new answers
+  truthfully after ANSWER_HOURS.
 - The oracle knows the kind, the hour's own shop before and after it, and sees every session at its
   end: CUSUM on the exact likelihood ratio of what a session is (`oracle.py`), with one false alarm
   in 100 weeks. No detector of the same sessions needs fewer hours on the whole (Moustakides,
@@ -62,6 +64,9 @@ PAYING_MS = 14 * DAY_MS
 PROCESSES = 2
 DRIFT = ("assortment", "popularity", "relations")
 ASKED = ("whole assortment",)
+ACTED = ("data fault", "concept drift")
+"""Verdicts after which something is done."""
+WATCHED = (*ACTED, "covariate shift")
 
 
 @dataclass
@@ -212,12 +217,14 @@ def line(outcomes: list[Outcome], weeks: int) -> dict:
     answered = []
     for name, (_, verdicts) in kinds().items():
         mine = [outcome for outcome in outcomes if outcome.kind == name]
-        first = [next((a for a in o.alarms if a[0] >= 0), (None, "stable")) for o in mine]
+        first = [diagnosis(o) for o in mine]
         right = [verdict in verdicts for _, verdict in first]
+        first_right = [diagnosis(o, WATCHED)[1] in verdicts for o in mine]
         detected = [hour for hour, _ in first if hour is not None]
         promoted = [any(hour > 0 for hour in o.promotions) for o in mine]
         entry: dict = {
             "right": round(float(np.mean(right)), 3),
+            "first_right": round(float(np.mean(first_right)), 3),
             "detected": round(len(detected) / len(mine), 3),
             "median_hours": median(detected),
             "median_oracle_hours": median([o.oracle_hours for o in mine if o.oracle_hours]),
@@ -254,6 +261,16 @@ def line(outcomes: list[Outcome], weeks: int) -> dict:
         "costly_drifts": len(answered),
         "by_kind": by_kind,
     }
+
+
+def diagnosis(outcome: Outcome, verdicts: tuple[str, ...] = ACTED) -> tuple[float | None, str]:
+    """Hours after the change, and verdict, of the first alarm with one of the `verdicts`; of the
+    first one without such a one, and `stable` without any."""
+    alarms = [alarm for alarm in outcome.alarms if alarm[0] >= 0]
+    first = [alarm for alarm in alarms if alarm[1] in verdicts] + alarms
+    if not first:
+        return None, "stable"
+    return first[0]
 
 
 def median(values: list) -> float | None:

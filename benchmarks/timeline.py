@@ -14,7 +14,7 @@ from kreislauf.clock import DAY_MS, HOUR_MS
 from kreislauf.evaluation import comparison, gate, scoring, split
 from kreislauf.evaluation.intervals import interval
 from kreislauf.lake.exclusions import HumanVerdict, combine, merge, subtract
-from kreislauf.monitoring import cadence, calibration, measurement, policy, suspicion
+from kreislauf.monitoring import cadence, calibration, doubts, measurement, policy, suspicion
 from kreislauf.monitoring.agreement import agreement, first_excluded
 from kreislauf.monitoring.diagnosis import diagnose
 from kreislauf.monitoring.finding import Finding
@@ -23,6 +23,7 @@ from kreislauf.monitoring.policy import Action
 from kreislauf.monitoring.probe import Probe, gain_of_keeping
 from kreislauf.monitoring.regret import REGRET
 from kreislauf.monitoring.tail_probe import TailProbe
+from kreislauf.monitoring.tails import FRACTIONS
 from kreislauf.monitoring.window import TrustedRows, read_window
 from models.session_recommender import SPEC
 from models.spec import Tensors
@@ -169,7 +170,8 @@ class Timeline:
         holdout = int(probe.holdout["ts"].min())  # type: ignore[arg-type]
         stretches = combine(v for v in self.verdicts if v.binds(holdout))
         trusted = any(start <= watermark <= end for start, end in stretches)
-        head = measurement.begin(SPEC.name, champion.number, probe, source, tails, trusted)
+        stretch = (max(watermark + 1 - WINDOW_MS // min(FRACTIONS), since), watermark)
+        head = measurement.begin(SPEC.name, champion.number, probe, source, tails, stretch, trusted)
         measured = head
         if not suspicion.fault(tails, excluded, trusted):
             measured = self.measure(head, source, watermark)
@@ -196,7 +198,7 @@ class Timeline:
         champion = self.champion
         end = cadence.window_end(watermark, WINDOW_MS)
         start = max(end - WINDOW_MS, champion.cut.watermark) + 1
-        lasting = suspicion.lasting_loss(head.tails)
+        lasting = doubts.lasting_loss(head.tails)
         key = (champion.number, start, end, tuple(source.excluded), lasting)
         newest = {"tails": head.tails, "trusted": head.trusted}
         if key in self.cache:

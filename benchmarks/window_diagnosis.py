@@ -132,7 +132,7 @@ def diagnose_sample(
     newest `tails`."""
     model_type = probe.model_type
     rows = TrustedRows.of(model_type.table, window.sample)
-    head = measurement.begin(model_type.name, 1, probe, rows, list(tails), False)
+    head = measurement.begin(model_type.name, 1, probe, rows, list(tails), (0, 0), False)
     head = measurement.of_window(head, model_type, window)
     measured = head
     if not head.shortage:

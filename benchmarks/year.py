@@ -5,16 +5,14 @@ a retraining at the end of each week, and `tidy`. The shop has eight weeks of se
 
 Real are: the load of each hour's sessions, exactly once, with its commit; the tables `windows`,
 `slices`, `alarms` and `decisions`, the release log, MLflow on SQLite with each version's files, and
-a page of Evidently that each look attaches; the steps of `tidy`. In the first and in the last week
-each look also does all that depends on what earlier looks have left: it takes the trusted rows,
-reads history, commits, alarms and windows, draws the page, and writes the status.
+a page of Evidently that each look attaches; the steps of `tidy`; and, in the first and in the last
+week, the whole look: tails, window, history, verdict, page and status.
 
-Simulated are: what a look measures, which is one real measurement, moved to the look's window, so
-that no look answers questions or refits a baseline (that does not depend on earlier looks; FULL
-real ones in either week are timed beside them); trainings, in whose place the co-visitation table
-of the first weeks is registered; alarms, one look of ALARMED; time, for which files are made older,
-but not those of the log of `events`, which is never cut; Prefect, so that pages are written and no
-events emitted. In the weeks between, looks only leave what they leave, and `tidy` runs once.
+Simulated are: what a look measures in the weeks between, which is one real measurement, moved to
+the look's window, and `tidy` runs once in each of them; trainings, in whose place the co-visitation
+table of the first weeks is registered; alarms, one look of ALARMED; time, for which files are made
+older, but not those of the log of `events`, which is never cut; Prefect, so that pages are written
+and no events emitted.
 
 The last line is JSON: CPU seconds, bytes (read and written by system calls) of a look in the last
 week over those in the first, medians, and files and bytes that a week leaves on the disk, each week
@@ -29,14 +27,11 @@ import time
 from pathlib import Path
 from statistics import median
 
-from benchmarks.year_shop import MODEL, ShopYear
-from tasks.monitor import measure, measure_tails
+from benchmarks.year_shop import ShopYear
 
 WEEKS = 52
 LOOKS = 168
 """Looks of a week."""
-FULL = 3
-"""Real looks in the first and in the last week."""
 
 
 def week(year: ShopYear, number: int, whole: bool) -> list[dict[str, float]]:
@@ -70,16 +65,6 @@ def on_disk(home: Path) -> dict[str, float]:
     return {"files": len(sizes), "bytes_left": sum(sizes)}
 
 
-def full_looks(year: ShopYear) -> float:
-    """CPU seconds of a real measurement, the median."""
-    seconds = []
-    for _ in range(FULL):
-        before = time.process_time()
-        measure.fn(measure_tails.fn(MODEL, year.version.number, 7.0))
-        seconds.append(time.process_time() - before)
-    return median(seconds)
-
-
 def run(home: Path, weeks: int = WEEKS, looks: int = LOOKS) -> dict:
     """Let the year pass; the dictionary of the JSON line."""
     year = ShopYear(home, looks, weeks)
@@ -96,7 +81,7 @@ def run(home: Path, weeks: int = WEEKS, looks: int = LOOKS) -> dict:
         print(f"week {number}: {left} a look", flush=True)
         if whole:
             middle = {name: median(look[name] for look in costs) for name in costs[0]}
-            measured.append(middle | left | {"full_look_seconds": full_looks(year)})
+            measured.append(middle | left)
             print(measured[-1], flush=True)
         year.version = year.train()
     first = measured[0]

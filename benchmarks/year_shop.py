@@ -142,7 +142,7 @@ class ShopYear:
 
     def calibrate(self) -> None:
         """Measure for real, which calibrates the newest version."""
-        measured = measure.fn(measure_tails.fn(MODEL, self.version.number, 7.0))
+        measured = self.measure()
         assert not measured.shortage, measured.shortage
         self.template = measured
         self.report = next(self.home.rglob("drift-*.html")).read_bytes()
@@ -161,20 +161,16 @@ class ShopYear:
     def look(self, number: int, whole: bool) -> None:
         """Load the hour and leave what a look leaves; a `whole` one reads what it must, too."""
         self.load(number)
-        assert self.template is not None
-        end = cadence.window_end(lake.watermark(SPEC.table) or 0, WEEK_MS)
-        start = max(end - WEEK_MS, self.version.lineage.watermark) + 1
-        place = {"start": start, "end": end, "version": self.version.number}
-        measured = self.template.model_copy(update=place)
+        step = self.measured_before
         if whole:
-            measured = self.read(measured)
+            step = self.measure
+        measured = step()
         signals = measurement.compare(measured)
         diagnosis = diagnose(measured, signals, SPEC.policy.decay)
         verdict = "stable"
         if number % ALARMED == 0:
             verdict = "covariate shift"
         finding = Finding.of(measured, signals, diagnosis).model_copy(update={"verdict": verdict})
-        self.attach(end)
         recording.record_window(finding, measured)
         standing = policy.Standing()
         if whole:
@@ -182,24 +178,25 @@ class ShopYear:
         options = policy.Settings(min_gain=SPEC.policy.decay)
         action = policy.decide(finding, standing, options)
         if whole:
-            since = end - PLOTTED_DAYS * DAY_MS
+            since = measured.end - PLOTTED_DAYS * DAY_MS
             windows = tables.read(tables.WINDOWS, pl.col("end") > since, model=MODEL)
             page = pages.page(finding, measured, action, windows)
             (self.home / "page.md").write_text(page, encoding="utf-8")
             recording.write_status(finding, action.wait)
         recording.carry_out(finding, action, SPEC.table.name)
 
-    def read(self, measured: Measurement) -> Measurement:
-        """The measurement with the history and the share of rejected lines of its own window."""
-        inputs.trusted_rows(SPEC)
-        champion = registry.get(MODEL, releases.champion(MODEL) or 0)
-        stretch = (measured.start, measured.end)
-        history = calibration.recorded_history(MODEL, champion.number, *stretch)
-        values = {name: signal.value for name, signal in measured.signals.items()}
-        shares = lake.rejected_shares(SPEC.table, champion.lineage.table_version)
-        signals = measurement.with_history(values, history)
-        signals |= inputs.rejected_share(champion, shares)
-        return measured.model_copy(update={"signals": signals})
+    def measure(self) -> Measurement:
+        """The measurement of the newest window, as the flow does it."""
+        return measure.fn(measure_tails.fn(MODEL, self.version.number, 7.0))
+
+    def measured_before(self) -> Measurement:
+        """The template, moved to the newest window, with its page of Evidently."""
+        assert self.template is not None
+        end = cadence.window_end(lake.watermark(SPEC.table) or 0, WEEK_MS)
+        start = max(end - WEEK_MS, self.version.lineage.watermark) + 1
+        self.attach(end)
+        place = {"start": start, "end": end, "version": self.version.number}
+        return self.template.model_copy(update=place)
 
     def attach(self, end: int) -> None:
         """Attach a page of Evidently about the window that ends at `end` (ms)."""

@@ -31,7 +31,8 @@ def trust(
         reason: Why, in a sentence.
         end: Last minute; default: the shop stays as it is since `start`. The monitor follows that
             until a version is live that was judged on such rows: what it distrusts then is
-            something new.
+            something new. Rows that are not trusted need an end: what comes later is the monitor's
+            to judge.
         trusted: Whether models learn from these rows.
         model: Name of the model type whose table it is about.
 
@@ -39,10 +40,15 @@ def trust(
         The verdict, as every run reads it.
 
     Raises:
-        ValueError: `end` is before `start`.
+        ValueError: `end` is before `start`, or rows without an end are not trusted.
     """
     table = spec.load(model).table.name
     last = None
+    if end is None and not trusted:
+        raise ValueError(
+            "Rows that are not trusted need an end, or nothing would ever be learnt again: give "
+            "the present time. The monitor leaves out what follows as long as the fault goes on."
+        )
     if end is not None:
         if in_utc(end) < in_utc(start):
             raise ValueError(f"end, {end}, is before start, {start}: give the earlier one first.")

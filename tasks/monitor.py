@@ -36,7 +36,7 @@ from kreislauf.pages import monitor as pages
 from kreislauf.settings import settings
 from models import spec
 
-PLOTTED_DAYS = 91
+PLOTTED_DAYS = 28
 """Days of windows that the page shows."""
 
 
@@ -67,7 +67,7 @@ def measure_tails(model: str, version: int, window_days: float) -> Measurement:
     holdout = int(probe.holdout[model_type.table.time].min())  # type: ignore[arg-type]
     stretches = exclusions.trusted(model_type.table.name, holdout)
     trusted = any(first <= watermark <= last for first, last in stretches)
-    head = measurement.begin(model, version, probe, rows, tails, trusted)
+    head = measurement.begin(model, version, probe, rows, tails, (start, watermark), trusted)
     if head.newest_fault:
         return head
     end = cadence.window_end(watermark, length)

@@ -87,6 +87,15 @@ def outcome(kind: str, **more) -> operation.Outcome:
     return operation.Outcome(**(base | more))
 
 
+def test_the_diagnosis_is_the_first_verdict_after_which_something_is_done():
+    alarms = [(-3.0, "data fault"), (5.0, "covariate shift"), (30.0, "concept drift")]
+    drift = outcome("popularity", alarms=alarms)
+    assert operation.diagnosis(drift) == (30.0, "concept drift")
+    assert operation.diagnosis(drift, operation.WATCHED) == (5.0, "covariate shift")
+    assert operation.diagnosis(outcome("season", alarms=alarms[:2])) == (5.0, "covariate shift")
+    assert operation.diagnosis(outcome("season")) == (None, "stable")
+
+
 def test_the_line_counts_what_each_name_says():
     right = {"concept drift": "concept drift", "data fault": "data fault"}
     outcomes = []

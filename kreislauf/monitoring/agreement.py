@@ -42,8 +42,9 @@ class Agreement(BaseModel):
             f"Since {when(self.since)} all days agree with each other, and none with the time "
             "before. Is it a new assortment? Then say so in the deployment `trust`, without an "
             "end: models learn from it, and a training begins. Or does the tracker send wrong ids? "
-            "Then say in `trust` that you do not trust the rows: they stay left out, and the "
-            "tracker has to be mended. Until then nothing more is left out, and trainings wait."
+            "Then say in `trust` that you do not trust the rows until now: they stay left out, as "
+            "will what follows until the tracker is mended. Until somebody has said so, nothing "
+            "more is left out, and trainings wait."
         )
 
 

@@ -15,7 +15,9 @@ def record(finding: Finding, action: Action) -> None:
     """Record an alarm once; one that asks for a retraining is resolved by it."""
     row = finding.model_dump(include=COLUMNS)
     row |= {"action": action.sentence, "asks": action.asks_for_retraining}
-    journal.append_once(tables.ALARMS, _key(row), pl.DataFrame([row]))
+    # A window is judged by several looks, each with newer tails beside it.
+    key = f"{_key(row)}/{finding.verdict}/{action.asks_for_retraining}"
+    journal.append_once(tables.ALARMS, key, pl.DataFrame([row]))
 
 
 def resolve(model: str, until: int, action: str) -> None:

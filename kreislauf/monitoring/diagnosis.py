@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.evaluation.intervals import Interval
-from kreislauf.monitoring import suspicion
+from kreislauf.monitoring import doubts, suspicion
 from kreislauf.monitoring.limits import Signal
 from kreislauf.monitoring.measurement import Measurement
 from kreislauf.monitoring.probe import CONFIDENCE, LABEL_CORRELATION, REFIT, REFIT_TAIL, TOP_LABEL
@@ -86,14 +86,29 @@ def diagnose(measurement: Measurement, signals: Mapping[str, Signal], min_gain: 
             fault=(newest_fault.start, newest_fault.end),
         )
     diagnosis = _of_window(measurement, signals, min_gain)
-    lasting = suspicion.lasting_loss(measurement.tails)
-    suspicious = suspicion.young_change(measurement.tails)
-    if lasting and diagnosis.verdict != "concept drift":
-        suspicious = UNEXPLAINED
-    if not suspicious or diagnosis.verdict == "data fault":
-        return diagnosis.model_copy(update={"sharp": lasting})
-    evidence = [suspicious, *diagnosis.evidence]
+    doubt = _doubt(measurement, signals, diagnosis)
+    if not doubt or diagnosis.verdict == "data fault":
+        return diagnosis.model_copy(update={"sharp": doubts.lasting_loss(measurement.tails)})
+    evidence = [doubt, *diagnosis.evidence]
     return diagnosis.model_copy(update={"verdict": "undecided", "evidence": evidence})
+
+
+def _doubt(measurement: Measurement, signals: Mapping[str, Signal], diagnosis: Diagnosis) -> str:
+    """Why the newest tails leave the `diagnosis` of the window undecided; empty if they do not."""
+    tails = measurement.tails
+    unjudged = doubts.unjudged(tails, measurement.excluded, *measurement.tail_stretch)
+    if unjudged:
+        return unjudged
+    live = signals.get(measurement.metric)
+    length = measurement.end + 1 - measurement.start
+    if live and doubts.fills_window(tails, 1 - live.value / max(live.mean, 1e-9), length):
+        return ""
+    stale = diagnosis.verdict == "concept drift"
+    if stale and not measurement.trusted and doubts.unlike(tails):
+        return doubts.unlike(tails)
+    if doubts.lasting_loss(tails) and not stale:
+        return UNEXPLAINED
+    return doubts.young_change(tails)
 
 
 def _of_window(
@@ -138,15 +153,19 @@ def judge(
     first, because to learn from it makes the model worse; then what a training would mend.
     """
     alarms = [f"{signal}." for signal in data.values() if signal.alarm]
-    semantic_change = []
+    placeholder = ""
+    remapped = ""
     if not trusted:
-        semantic_change = semantic_change_evidence(data, quality)
+        placeholder = placeholder_evidence(data.get(TOP_LABEL), *quality.new_label_shares)
+        remapped = remapped_evidence(data.get(LABEL_CORRELATION), quality)
+    semantic_change = [sign for sign in (placeholder, remapped) if sign]
     noise = noise_evidence(quality)
     if semantic_change or noise:
         return Diagnosis(
             verdict="data fault",
             evidence=[*semantic_change, *noise, *alarms],
             noise_only=not semantic_change,
+            meaning=bool(remapped),
         )
     staleness = staleness_evidence(data.get(LABEL_CORRELATION), quality, min_gain)
     if staleness:
@@ -160,22 +179,16 @@ def judge(
     return Diagnosis(verdict="stable", evidence=[calm])
 
 
-def semantic_change_evidence(data: Mapping[str, Signal], quality: WindowQuality) -> list[str]:
-    """Signs that what was recorded means something else than before: placeholder or remapped
-    ids."""
-    evidence = []
-    placeholder = placeholder_evidence(data.get(TOP_LABEL), *quality.new_label_shares)
-    if placeholder:
-        evidence.append(placeholder)
-    correlation = data.get(LABEL_CORRELATION)
+def remapped_evidence(correlation: Signal | None, quality: WindowQuality) -> str:
+    """Whether ids seem to mean something else than before; empty if not."""
     collapsed = quality.worst_stretch < COLLAPSE
-    if collapsed and correlation and _below(correlation, REMAPPED_CORRELATION):
-        evidence.append(
-            f"In a stretch of the window the live model reaches {quality.worst_stretch:.0%} of its "
-            f"usual quality, and other answers are frequent than before ({_pair(correlation)}): "
-            "ids seem to mean something else."
-        )
-    return evidence
+    if not (collapsed and correlation and _below(correlation, REMAPPED_CORRELATION)):
+        return ""
+    return (
+        f"In a stretch of the window the live model reaches {quality.worst_stretch:.0%} of its "
+        f"usual quality, and other answers are frequent than before ({_pair(correlation)}): "
+        "ids seem to mean something else."
+    )
 
 
 def noise_evidence(quality: WindowQuality) -> list[str]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.evaluation import scoring, split
 from kreislauf.evaluation.intervals import Interval, interval
-from kreislauf.monitoring import limits, statistics, suspicion
+from kreislauf.monitoring import doubts, limits, statistics, suspicion
 from kreislauf.monitoring.limits import Measured, Signal
 from kreislauf.monitoring.probe import (
     CONFIDENCE,
@@ -63,6 +63,9 @@ class Measurement(BaseModel):
         [], description="Stretches (ms, inclusive) whose rows were left out."
     )
     tails: list[Tail] = Field([], description="The newest tails, the shortest first.")
+    tail_stretch: tuple[int, int] = Field(
+        (0, 0), description="Beginning of the longest tail, and the newest row, ms, inclusive."
+    )
     trusted: bool = Field(False, description="Whether a person trusts the newest rows.")
     shortage: str = Field("", description="Why more could not be measured; empty if it was.")
     reference: Interval | None = Field(None, description="Metric of the version on its hold-out.")
@@ -87,10 +90,16 @@ class Measurement(BaseModel):
 
 
 def begin(
-    model: str, version: int, probe: Probe, rows: TrustedRows, tails: list[Tail], trusted: bool
+    model: str,
+    version: int,
+    probe: Probe,
+    rows: TrustedRows,
+    tails: list[Tail],
+    stretch: tuple[int, int],
+    trusted: bool,
 ) -> Measurement:
-    """A measurement of which only the newest `tails` are there; `trusted` says whether a person
-    trusts the newest rows."""
+    """A measurement of which only the newest `tails` are there, the longest of which is the
+    `stretch` (ms, inclusive); `trusted` says whether a person trusts the newest rows."""
     return Measurement(
         model=model,
         version=version,
@@ -102,6 +111,7 @@ def begin(
         table_version=rows.table_version,
         excluded=list(rows.excluded),
         tails=tails,
+        tail_stretch=stretch,
         trusted=trusted,
         reference=probe.reference,
         confidence=probe.model_type.policy.confidence,
@@ -130,7 +140,7 @@ def newest_gain(
     """Gain of a baseline that learns from `before` and half of the window over the version's own
     baseline, in the longest of the `tails`; each half is asked of what the other has taught. None
     if the quality did not fall sharply in all of that tail."""
-    if not suspicion.lasting_loss(tails):
+    if not doubts.lasting_loss(tails):
         return None
     since = tails[-1].start
     model_type = probe.model_type

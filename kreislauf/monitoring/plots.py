@@ -40,15 +40,15 @@ def history(windows: pl.DataFrame, metric: str) -> str:
     quality = quality.unique(["version", "start", "end"]).sort("end")
     for (version,), points in sorted(quality.group_by("version")):
         days = pl.from_epoch(points["end"], "ms").to_numpy()
-        values = points["value"].to_numpy()
-        axes.plot(days, values, marker="o", label=f"version {version}")
-        alarms = ~points["verdict"].is_in(["stable", "not enough data"]).to_numpy()
-        axes.scatter(days[alarms], values[alarms], color=ALARM_COLOUR, zorder=3)
+        axes.plot(days, points["value"].to_numpy(), marker="o", label=f"version {version}")
+    alarms = quality.filter(~pl.col("verdict").is_in(["stable", "not enough data"]))
+    days = pl.from_epoch(alarms["end"], "ms").to_numpy()
+    axes.scatter(days, alarms["value"].to_numpy(), color=ALARM_COLOUR, zorder=3)
     axes.set(ylabel=metric, title="live quality by window (red: not stable)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.autofmt_xdate()
     if quality.height:
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower left")
     return data_address(figure)
 
 

@@ -77,6 +77,9 @@ class Standing(BaseModel):
     question: str = Field(
         "", description="What a person was asked about such a fault, and has not answered."
     )
+    rejected: bool = Field(
+        False, description="Whether the answer was that the rows are wrong, and it is not over."
+    )
     trusted: list[Stretch] = Field([], description="What people trust, in order and apart.")
     trust: str = Field("", description="Who trusts tail of the fault, which, and why.")
 
@@ -103,7 +106,7 @@ class Action(BaseModel):
 def standing(finding: Finding) -> Standing:
     """Look up what earlier windows have said, for a verdict that depends on it. Raises LakeError,
     RegistryError."""
-    if finding.verdict not in ("concept drift", "data fault"):
+    if finding.verdict == "stable":
         return Standing()
     trained = registry.finished(finding.model)
     since = 0
@@ -131,7 +134,7 @@ def standing_of(
         verdicts=side_by_side["verdict"].to_list(),
         accumulated_regret=regret.accumulated_regret(side_by_side, since),
         fault_reported=_reported(finding, alarms),
-        question=_open_question(finding, windows, alarms, verdicts),
+        **_question(finding, windows, alarms, verdicts),
         **_trust(finding, verdicts),
     )
 
@@ -159,25 +162,28 @@ def _reported(finding: Finding, alarms: pl.DataFrame) -> bool:
     return alarms.filter(pl.col("end") >= finding.start, **asked).height > 0
 
 
-def _open_question(
+def _question(
     finding: Finding, windows: pl.DataFrame, alarms: pl.DataFrame, verdicts: list[HumanVerdict]
-) -> str:
-    """What a person was asked about ids that mean something else; empty if nothing was, or if a
-    verdict has answered it, or a stable window come after it.
+) -> dict[str, Any]:
+    """`question` and `rejected` of `Standing`: of the newest question about ids that mean
+    something else, unless a stable window came after it.
 
-    It stays open however long nobody answers: what was left out before it is days ago then.
+    A verdict answers it that reaches to its end. It stays open however long nobody answers: what
+    was left out before it is days ago then.
     """
-    if alarms.is_empty() or finding.agreement is None:
-        return ""
+    if alarms.is_empty():
+        return {}
     mine = {"model": finding.model, "version": finding.version}
     asked = alarms.filter(pl.col("action").str.starts_with(QUESTION), **mine).sort("end")
-    calm = -1
-    if not windows.is_empty():
-        calm = max([calm, *windows.filter(verdict="stable", **mine)["end"]])
-    for start, end, action in asked.select("start", "end", "action").rows():
-        if end > calm and not any(verdict.touches((start, end)) for verdict in verdicts):
-            return action
-    return ""
+    if asked.is_empty():
+        return {}
+    end, action = asked.select("end", "action").row(-1)
+    if not windows.is_empty() and windows.filter(pl.col("end") >= end, verdict="stable").height:
+        return {}
+    answers = [v for v in verdicts if v.stretch[1] >= end and v.binds(finding.holdout)]
+    if not answers:
+        return {"question": action}
+    return {"rejected": not answers[-1].trusted}
 
 
 def decide(finding: Finding, standing: Standing, settings: Settings) -> Action:
@@ -187,7 +193,19 @@ def decide(finding: Finding, standing: Standing, settings: Settings) -> Action:
     rule, which costs at most twice the best policy in hindsight (Karlin, Manasse, Rudolph and
     Sleator, "Competitive snoopy caching", 1988). A quality that fell sharply and stayed there asks
     at once: the rule is for losses of which nobody knows whether they go on.
+
+    Trainings wait for the answer to an open question, whatever the newest window says.
     """
+    action = _of_verdict(finding, standing, settings)
+    if not standing.question or finding.verdict == "stable":
+        return action
+    waiting = action.model_copy(update={"wait": standing.question})
+    if action.asks_for_retraining:
+        return waiting.model_copy(update={"event": None, "sentence": standing.question})
+    return waiting
+
+
+def _of_verdict(finding: Finding, standing: Standing, settings: Settings) -> Action:
     if finding.verdict in ("stable", "not enough data"):
         return Action(alarm=False)
     if finding.verdict == "undecided":
@@ -218,9 +236,9 @@ def _after_fault(finding: Finding, standing: Standing) -> Action:
     untrusted = sum(last - first + 1 for first, last in rest)
     if untrusted < (1 - MIN_TRUSTED) * (end - start + 1):
         return Action(sentence=f"{standing.trust} So nothing is left out.", alarm=False)
-    if standing.question:
-        return Action(sentence=standing.question, alarm=False, wait=standing.question)
-    if finding.agreement and finding.agreement.reached:
+    if standing.question and finding.agreement:
+        return Action(sentence=standing.question, alarm=False)
+    if finding.agreement and finding.agreement.reached and not standing.rejected:
         question = f"{QUESTION} {finding.agreement.question}"
         return Action(sentence=question, event="question", wait=question)
     if finding.fault:

@@ -69,12 +69,13 @@ def sweep_reports(model: str, days: int) -> int:
     versions = registry.versions(model)
     ends = [[report_end(name) for name in registry.attached(v, REPORTS)] for v in versions]
     newest = max((end for of_version in ends for end in of_version), default=0)
+    recorded = tables.read(tables.ALARMS, model=model)
     deleted = 0
     for version, of_version in zip(versions, ends, strict=True):
-        recorded = tables.read(tables.ALARMS, model=model, version=version.number)
         alarms = []
         if not recorded.is_empty():
-            alarms = recorded.select("end", "verdict").rows()
+            mine = recorded.filter(version=version.number)
+            alarms = mine.select("end", "verdict").rows()
         old = old_reports(of_version, alarms, newest, days)
         if old:
             registry.detach(version, REPORTS, map(report_name, old))

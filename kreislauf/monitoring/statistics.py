@@ -86,14 +86,14 @@ def frequency_correlation(now: np.ndarray, before: np.ndarray, values: int) -> f
     """
     if not len(now) or not len(before):
         return float("nan")
-    _, index = np.unique(np.concatenate([now, before]), axis=0, return_inverse=True)
-    index = index.ravel()
-    size = max(index.max() + 1, values)
-    counts_now = np.bincount(index[: len(now)], minlength=size).astype(float)
-    counts_before = np.bincount(index[len(now) :], minlength=size).astype(float)
-    if not np.ptp(counts_now) or not np.ptp(counts_before):
-        return float("nan")
-    return float(np.corrcoef(counts_now, counts_before)[0, 1])
+    return _correlation(*_counts(now, before), values)
+
+
+def rest_correlation(now: np.ndarray, before: np.ndarray, values: int) -> float:
+    """As `frequency_correlation`, of the values that are not new."""
+    counts_now, counts_before = _counts(now, before)
+    old = ~_new(counts_now, counts_before)
+    return _correlation(counts_now[old], counts_before[old], values)
 
 
 def new_label_shares(now: np.ndarray, before: np.ndarray) -> tuple[float, float]:
@@ -101,13 +101,35 @@ def new_label_shares(now: np.ndarray, before: np.ndarray) -> tuple[float, float]
 
     New is what `before` (m, ...) has less than `NEW` times as often.
     """
-    both = np.concatenate([now, before])
-    values, index, counts = np.unique(both, axis=0, return_inverse=True, return_counts=True)
-    counts_now = np.bincount(index.ravel()[: len(now)], minlength=len(values))
-    shares_now = counts_now / len(now)
-    shares_before = (counts - counts_now) / max(len(before), 1)
-    new = shares_now[shares_before < NEW * shares_now]
+    counts_now, counts_before = _counts(now, before)
+    new = counts_now[_new(counts_now, counts_before)] / len(now)
     return float(new.max(initial=0)), float(new.sum())
+
+
+def _counts(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How often each distinct value occurs in `now` (n, ...) and `before` (m, ...), (k,)."""
+    values, index = np.unique(np.concatenate([now, before]), axis=0, return_inverse=True)
+    index = index.ravel()
+    counts_now = np.bincount(index[: len(now)], minlength=len(values))
+    return counts_now, np.bincount(index[len(now) :], minlength=len(values))
+
+
+def _new(counts_now: np.ndarray, counts_before: np.ndarray) -> np.ndarray:
+    """Which values are new, (k,)."""
+    shares_now = counts_now / max(counts_now.sum(), 1)
+    return counts_before / max(counts_before.sum(), 1) < NEW * shares_now
+
+
+def _correlation(counts_now: np.ndarray, counts_before: np.ndarray, values: int) -> float:
+    """Correlation of counts (k,); there are so many `values`, and those missing have no count. NaN
+    if either is constant."""
+    size = max(len(counts_now), values)
+    missing = np.zeros(size - len(counts_now))
+    all_now = np.concatenate([counts_now, missing])
+    all_before = np.concatenate([counts_before, missing])
+    if not np.ptp(all_now) or not np.ptp(all_before):
+        return float("nan")
+    return float(np.corrcoef(all_now, all_before)[0, 1])
 
 
 def vanished_share(

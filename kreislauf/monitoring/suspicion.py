@@ -1,5 +1,4 @@
-"""What the newest tails say: is it a fault, is it suspicious, or is it a change that lasts? Pure
-functions."""
+"""Which fault of the data the newest tails show. Pure functions."""
 
 import math
 from collections.abc import Sequence
@@ -12,8 +11,9 @@ from kreislauf.clock import HOUR_MS
 from kreislauf.monitoring.limits import MIN_WINDOWS
 from kreislauf.monitoring.tails import Tail
 
-COLLAPSE = 0.5
-"""Loss of the live quality, as a share of its reference, from which on the model has collapsed."""
+COLLAPSE = 0.4
+"""Loss of the live quality, as a share of its reference, from which on the model has collapsed:
+what visitors come back to is found even if ids mean something else."""
 REMAPPED_CORRELATION = 0.1
 """Share of the expected label correlation below which ids mean something else: a season that
 replaces a third of the assortment and all ways through it leaves more."""
@@ -25,6 +25,9 @@ NEW_PLACEHOLDER_RATIO = 1.5
 NEW_PLACEHOLDER_SHARE = 0.5
 """Share of all new right answers that a new placeholder has: assortments change in many
 articles."""
+NEW_PLACEHOLDER_REST = 0.4
+"""Share of the expected correlation of the answers that are not new, below which it is no
+placeholder: where others are popular, one of them may be new."""
 PLACEHOLDER_GROUPS = 10
 """Fewest groups with a placeholder: one visitor may look at one article again and again."""
 REPEATED = 0.2
@@ -39,18 +42,9 @@ many."""
 CERTAIN = 2.0
 """Standard errors by which a collapse must be beyond `COLLAPSE`, and a label correlation below
 `REMAPPED_CORRELATION`."""
-SHARP_LOSS = 0.1
-"""Loss of the live quality, as a share of its reference, that is worth a training at once."""
-SHARP_DEVIATION = 3.0
-"""Standard errors by which such a loss must differ from none."""
-SETTLED = 0.5
-"""Loss of a tail's older half, as a share of the whole tail's, from which on the change is older
-than two thirds of the tail."""
-FELL_BEFORE = 0.6
-"""Loss of a tail that is twice as long, as a share of the loss of a tail, from which on the change
-is older than the tail."""
-VANISHED = 0.05
-"""Share of the frequent right answers from which on a category has vanished."""
+VANISHED = 0.1
+"""Share of the frequent right answers from which on a category has vanished: in a season a few are
+not wanted."""
 LIKE_BEFORE = 0.75
 """Share of the expected label correlation above which the other answers are as frequent as before.
 """
@@ -82,8 +76,9 @@ def fault(
 
     If a person trusts the newest rows, ids may mean something else, and answers may be new.
 
-    It began in the shortest tail that does not show it. Stretches that are `excluded` (ms,
-    inclusive) are not there to show anything: what began before the end of one began after it.
+    It began in the shortest tail that does not show it, or, if all do, at most as long again before
+    the longest one. Stretches that are `excluded` (ms, inclusive) are not there to show anything:
+    what began before the end of one began after it.
     """
     rules = [remapped, placeholder, vanished, doubled, robots, less_to_learn]
     if trusted:
@@ -94,7 +89,7 @@ def fault(
             continue
         shortest = showing[0]
         longer = [tail for tail in tails if tail.start < showing[-1].start]
-        start = showing[-1].start
+        start = 2 * showing[-1].start - showing[-1].end - 1
         if longer:
             start = longer[0].start
         ends = [last + 1 for _, last in excluded if start <= last < shortest.end]
@@ -128,13 +123,14 @@ def placeholder(tail: Tail) -> str:
         return ""
     ratio = tail.top_label / max(tail.top_label_reference, 1e-9)
     new, all_new = tail.new_label_shares
-    frequent = new > NEW_PLACEHOLDER_RATIO * tail.top_label_reference
+    frequent = new == tail.top_label and new > NEW_PLACEHOLDER_RATIO * tail.top_label_reference
+    others_changed = tail.rest_correlation < NEW_PLACEHOLDER_REST * tail.expected_correlation
     if ratio > PLACEHOLDER_RATIO:
         return (
             f"one right answer is {ratio:.0f} times as frequent as the most frequent one usually "
             "is: a placeholder?"
         )
-    if frequent and new == tail.top_label and new > NEW_PLACEHOLDER_SHARE * all_new:
+    if frequent and new > NEW_PLACEHOLDER_SHARE * all_new and not others_changed:
         return f"one new answer is {new:.1%} of all right answers: a placeholder?"
     return ""
 
@@ -188,46 +184,6 @@ def less_to_learn(tail: Tail) -> str:
         f"the live model lost {tail.loss:.0%} of its quality, and a baseline that learns from this "
         f"tail alone falls with it ({tail.refit:.4f}, usually {mean:.4f}): there is less to learn."
     )
-
-
-def young_change(tails: Sequence[Tail]) -> str:
-    """Why a training waits: the quality fell so lately that nothing can say yet whether a training
-    would learn from a fault. Empty if it did not."""
-    sharp = [tail for tail in tails if sharp_loss(tail)]
-    if not sharp or lasting_loss(tails):
-        return ""
-    return (
-        f"In the newest {hours(sharp[0])} the live model lost {sharp[0].loss:.0%} of its quality, "
-        "and that is too new to tell a change from a fault."
-    )
-
-
-def lasting_loss(tails: Sequence[Tail]) -> bool:
-    """Whether the quality fell sharply in all of the longest of the `tails`."""
-    return bool(tails) and lasting(tails[-1], tails[-2:-1])
-
-
-def lasting(tail: Tail, half: Sequence[Tail]) -> bool:
-    """Whether the quality fell sharply in all of a tail, of which `half` is the newer half."""
-    if not half or not sharp_loss(tail):
-        return False
-    newer = half[0]
-    older_groups = tail.groups - newer.groups
-    if not older_groups:
-        return False
-    older_loss = (tail.loss * tail.groups - newer.loss * newer.groups) / older_groups
-    return older_loss >= SETTLED * tail.loss
-
-
-def fell_before(tail: Tail, longer: Tail) -> bool:
-    """Whether the quality fell sharply in a tail, and a while before it began: `longer`, which is
-    twice as long, then has more than half of the loss."""
-    return sharp_loss(tail) and longer.loss >= FELL_BEFORE * tail.loss
-
-
-def sharp_loss(tail: Tail) -> bool:
-    """Whether the live model has surely lost a large share of its quality."""
-    return tail.loss >= SHARP_LOSS and tail.deviation < -SHARP_DEVIATION
 
 
 def hours(tail: Tail) -> str:

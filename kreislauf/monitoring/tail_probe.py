@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from kreislauf.evaluation import scoring
-from kreislauf.monitoring import statistics, suspicion
+from kreislauf.monitoring import doubts, statistics
 from kreislauf.monitoring.probe import REFIT_SHARE, Probe
 from kreislauf.monitoring.tails import FRACTIONS, REFIT_FRACTIONS, Tail, TailHistory
 from kreislauf.monitoring.window import TrustedRows, read_window
@@ -24,6 +24,9 @@ DRAWS = 20
 """Random tails of the hold-out from which an expected correlation is averaged."""
 FREQUENT = 8.0
 """Groups of a tail that should have a right answer that is frequent."""
+FULL = 0.75
+"""Share of a tail's time that must have rows before a baseline is refitted on them: after a stretch
+that is left out, few do."""
 LONG_QUANTILE = 0.999
 """Groups with more rows than this share of the hold-out's groups are long."""
 
@@ -130,12 +133,19 @@ class TailProbe:
         for number, (tail, longer) in enumerate(itertools.pairwise(tails)):
             history = by_start.get(tail.start)
             # A stretch of two worlds teaches less than one of one.
-            if history is None or not suspicion.fell_before(tail, longer):
+            if history is None or not doubts.fell_before(tail, longer):
                 continue
             chosen = rows.filter(table.within(tail.start))
+            if not self._full(tail, chosen):
+                continue
             refit = self.probe.refit(chosen, self.probe.profile, history.amount)
             tails[number] = tail.model_copy(update={"refit": refit, "history": history.refits})
         return tails
+
+    def _full(self, tail: Tail, rows: pl.DataFrame) -> bool:
+        """Whether the `rows` of a tail began early enough to be compared with whole stretches."""
+        first = int(rows[self.probe.model_type.table.time].min())  # type: ignore[arg-type]
+        return tail.end + 1 - first >= FULL * (tail.end + 1 - tail.start)
 
     def _tail(
         self,
@@ -169,6 +179,7 @@ class TailProbe:
             ),
             expected_correlation=expected,
             correlation_error=correlation_error,
+            rest_correlation=statistics.rest_correlation(labels, before, self.probe.profile.height),
             top_label=float(is_top.mean()),
             top_label_reference=self.top_label,
             top_label_groups=len(np.unique(examples.groups[is_top])),

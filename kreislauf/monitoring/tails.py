@@ -41,6 +41,9 @@ class Tail(BaseModel):
     correlation_error: float = Field(
         description="Standard deviation of the same between draws: few groups say little."
     )
+    rest_correlation: float = Field(
+        description="`label_correlation` of the right answers that are not new."
+    )
     top_label: float = Field(description="Share of the most frequent right answer.")
     top_label_reference: float = Field(description="The same in the hold-out.")
     top_label_groups: int = Field(description="Groups with the most frequent right answer.")

@@ -60,18 +60,18 @@ def consequence(finding: Finding, action: Action) -> str:
     """What follows, as the end of a sentence."""
     if action.asks_for_retraining:
         return "so the model is trained again"
-    if finding.verdict == "concept drift":
+    if finding.verdict == "concept drift" and not action.wait:
         return "but it is too early to train the model again"
     if action.exclude:
         return "so the model will not learn from these days' faulty part"
-    if finding.verdict == "data fault" and not action.alarm:
-        return "but a person trusts it, so nothing is left out"
     if finding.verdict == "undecided":
         return "so the model is not trained before that is clear"
     if action.event == "question":
         return "or its assortment is new, which somebody has to say"
     if action.wait:
-        return "or its assortment is new, which somebody was asked"
+        return "and somebody was asked whether its assortment is new"
+    if finding.verdict == "data fault" and not action.alarm:
+        return "but a person trusts it, so nothing is left out"
     if finding.verdict == "data fault":
         return "and somebody should look at it"
     return "so nothing has to be done"

@@ -245,7 +245,7 @@ def test_of_long_groups_as_many_are_sampled_as_the_policy_wants(monkeypatch):
     assert contents.sample.group_by("session").len()["len"].unique().to_list() == [40]
     reference = Interval(mean=0.5, low=0.4, high=0.6)
     probe = SimpleNamespace(model_type=SPEC, reference=reference, holdout=groups)
-    head = measurement.begin("recommender", 1, probe, trusted, [], False)
+    head = measurement.begin("recommender", 1, probe, trusted, [], (0, 0), False)
     assert not measurement.of_window(head, SPEC, contents).shortage
     calibrated = [
         (earlier.sample.height, amount)

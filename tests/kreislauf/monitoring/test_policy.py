@@ -41,6 +41,12 @@ def test_a_fault_that_a_person_trusts_is_neither_excluded_nor_reported():
         assert page == "but a person trusts it, so nothing is left out"
 
 
+def test_a_page_says_that_somebody_was_asked_while_the_question_is_open():
+    asked = policy.Action(sentence="Is it new?", alarm=False, wait="Is it new?")
+    page = pages.consequence(finding((HOURS[4], HOURS[12] - 1)), asked)
+    assert page == "and somebody was asked whether its assortment is new"
+
+
 def test_of_a_fault_that_is_trusted_in_part_the_rest_is_excluded_and_named():
     action = decide((HOURS[4], HOURS[12] - 1), (HOURS[5], HOURS[8] - 1))
     assert action.event == "fault"

@@ -7,12 +7,12 @@ import pytest
 from kreislauf.clock import DAY_MS, HOUR_MS
 from kreislauf.evaluation.intervals import Interval
 from kreislauf.lake.exclusions import HumanVerdict
-from kreislauf.monitoring import cadence, limits, policy, suspicion
+from kreislauf.monitoring import cadence, doubts, limits, policy, suspicion
 from kreislauf.monitoring.agreement import Agreement, first_excluded
 from kreislauf.monitoring.diagnosis import UNEXPLAINED, diagnose, judge
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.limits import Measured, Signal
-from kreislauf.monitoring.measurement import Measurement
+from kreislauf.monitoring.measurement import Measurement, Quality
 from kreislauf.monitoring.policy import QUESTION, Standing
 from kreislauf.monitoring.tails import FRACTIONS, Tail
 from kreislauf.monitoring.window_quality import WindowQuality
@@ -33,6 +33,7 @@ def tail(fraction: int, **numbers) -> Tail:
         "label_correlation": 0.8,
         "expected_correlation": 0.8,
         "correlation_error": 0.02,
+        "rest_correlation": 0.8,
         "top_label": 0.02,
         "top_label_reference": 0.02,
         "top_label_groups": 50,
@@ -66,12 +67,14 @@ REMAPPED = {"live": 0.05, "label_correlation": -0.05}
         ({}, ""),
         (REMAPPED, "ids seem to mean something else"),
         ({"live": 0.05}, ""),
-        ({"label_correlation": 0.05}, ""),
+        ({"label_correlation": -0.05}, ""),
         (REMAPPED | {"correlation_error": 0.1}, ""),
         ({"top_label": 0.2}, "10 times as frequent"),
         ({"top_label": 0.2, "top_label_groups": 3}, ""),
         ({"top_label": 0.09, "new_label_shares": (0.09, 0.1)}, "one new answer is 9.0%"),
-        ({"top_label": 0.02, "new_label_shares": (0.02, 0.3)}, ""),
+        ({"top_label": 0.09, "new_label_shares": (0.09, 0.3)}, ""),
+        ({"top_label": 0.09, "new_label_shares": (0.09, 0.1), "rest_correlation": 0.1}, ""),
+        ({"top_label": 0.02, "new_label_shares": (0.02, 0.02)}, ""),
         ({"repeats": 0.55}, "sent twice"),
         ({"repeats": 0.2}, ""),
         ({"vanished": 0.2}, "has a category been lost"),
@@ -79,6 +82,7 @@ REMAPPED = {"live": 0.05, "label_correlation": -0.05}
         ({"vanished": 0.2, "new_label_shares": (0.01, 0.2)}, ""),
         ({"long_rows": 0.3, "long_groups": 12}, "robots"),
         ({"long_rows": 0.3, "long_groups": 3}, ""),
+        ({"long_rows": 0.3, "long_groups": 12, "long_rows_reference": 0.1}, ""),
     ],
 )
 def test_each_fault_of_a_tracker_is_named(numbers, words):
@@ -95,6 +99,11 @@ def test_each_fault_of_a_tracker_is_named(numbers, words):
 def test_a_fault_that_goes_on_begins_where_what_is_left_out_ends():
     excluded = [(NOW - 20 * HOUR_MS, NOW - 6 * HOUR_MS)]
     assert suspicion.fault(tails(2, **REMAPPED), excluded).start == NOW - 6 * HOUR_MS + 1
+
+
+def test_a_fault_that_all_tails_show_may_be_older_than_the_longest():
+    longest = WEEK_MS // FRACTIONS[-1]
+    assert suspicion.fault(tails(len(FRACTIONS), **REMAPPED)).start == NOW - 2 * longest
 
 
 def test_who_trusts_the_newest_rows_has_seen_that_ids_are_new_but_not_that_events_come_twice():
@@ -115,14 +124,70 @@ def test_less_to_learn_is_a_fault_of_the_stretch_in_which_it_was_measured():
 
 
 def test_a_young_change_is_not_judged_and_an_old_one_is():
-    assert not suspicion.young_change(tails(0))
+    assert not doubts.young_change(tails(0))
     young = fallen(0.3, 0.3, 0.3, 0.36, 0.43)
-    assert "too new to tell" in suspicion.young_change(young)
-    assert not suspicion.lasting_loss(young)
+    assert "too new to tell" in doubts.young_change(young)
+    assert not doubts.lasting_loss(young)
     old = fallen(0.3, 0.3, 0.3, 0.3, 0.3)
-    assert not suspicion.young_change(old)
-    assert suspicion.lasting_loss(old)
-    assert not suspicion.young_change(fallen(0.47, 0.47, 0.47, 0.47, 0.47)), "a small loss"
+    assert not doubts.young_change(old)
+    assert doubts.lasting_loss(old)
+    assert not doubts.young_change(fallen(0.47, 0.47, 0.47, 0.47, 0.47)), "a small loss"
+
+
+def test_a_loss_in_half_of_a_window_is_not_young_even_if_there_is_one_tail_only():
+    only_tail = [tail(4, live=0.2)]
+    assert "too new to tell" in doubts.young_change(only_tail)
+    assert doubts.fills_window(only_tail, 0.4, WEEK_MS)
+    assert not doubts.fills_window(only_tail, 0.2, WEEK_MS)
+    assert not doubts.fills_window(only_tail, 0.4, WEEK_MS // 4), "a window that is a tail itself"
+    assert not doubts.fills_window(only_tail, float("nan"), WEEK_MS)
+    assert not doubts.fills_window([], 0.4, WEEK_MS)
+
+
+def test_what_comes_after_a_stretch_that_is_left_out_is_judged_before_it_is_learnt_from():
+    longest = NOW - WEEK_MS // FRACTIONS[-1]
+    mended = (NOW - 30 * HOUR_MS, NOW - 6 * HOUR_MS)
+    assert doubts.unjudged([], [], longest, NOW) == ""
+    assert "too little" in doubts.unjudged([], [mended], longest, NOW)
+    assert "too little" in doubts.unjudged([tail(4)], [mended], longest, NOW), "rows of before"
+    assert doubts.unjudged([tail(32), tail(4)], [mended], longest, NOW) == ""
+    assert doubts.unjudged([], [(0, longest - 1)], longest, NOW) == "", "long ago"
+    assert doubts.unjudged([], [(0, NOW + DAY_MS)], longest, NOW) == "", "a person says so"
+    waiting = diagnose(measurement([], excluded=[mended], tail_stretch=(longest, NOW)), {}, 0.01)
+    assert waiting.verdict == "undecided"
+
+
+def test_a_large_loss_with_other_answers_than_before_may_be_of_other_ids():
+    other_answers = {"live": 0.3, "label_correlation": 0.1}
+    assert "do ids mean something else" in doubts.unlike([tail(8, **other_answers), tail(4)])
+    assert doubts.unlike([tail(8, live=0.3)]) == "", "the same answers"
+    assert doubts.unlike([tail(8, live=0.4, label_correlation=0.1)]) == "", "a small loss"
+    assert doubts.unlike([]) == ""
+
+
+def test_no_training_is_asked_for_while_ids_may_mean_something_else():
+    lasting = fallen(0.32, 0.32, 0.32, 0.32, 0.32)
+    unlike = [each.model_copy(update={"label_correlation": 0.1}) for each in lasting]
+    numbers = {"recall": (0.45, 0.5, 0.05), "refit_baseline": (0.4, 0.4, 0.05)}
+    signals = {
+        name: Signal(name=name, value=value, mean=mean, tolerance=tolerance, windows=16)
+        for name, (value, mean, tolerance) in numbers.items()
+    }
+    gain = Interval(mean=0.1, low=0.09, high=0.11)
+    pays = Quality(
+        live=0.45, realised=gain, gain=gain, stretches=[], worst_stretch=0.8,
+        new_label_shares=(0.0, 0.0),
+    )  # fmt: skip
+
+    def verdict(newest: list[Tail], **more) -> str:
+        measured = measurement(newest, quality=pays, **more)
+        return diagnose(measured, signals, 0.01).verdict
+
+    assert verdict(lasting) == "concept drift"
+    assert verdict(unlike) == "undecided"
+    assert verdict(unlike, trusted=True) == "concept drift"
+    hour = [(NOW - 2 * HOUR_MS, NOW - HOUR_MS)]
+    assert verdict(lasting, excluded=hour, tail_stretch=(0, NOW - 1)) == "undecided"
 
 
 def quality(newest_gain: float | None, **numbers: float) -> WindowQuality:
@@ -157,6 +222,19 @@ def quality(newest_gain: float | None, **numbers: float) -> WindowQuality:
 )
 def test_a_training_is_asked_for_only_where_it_brings_something_back(measured, verdict):
     assert judge({}, measured, min_gain=0.01).verdict == verdict
+
+
+def test_ids_that_mean_something_else_in_a_window_may_be_a_new_assortment_too():
+    correlation = Signal(
+        name="label_correlation", value=0.1, mean=0.8, tolerance=0.05, windows=16, direction=-1
+    )
+    collapsed = quality(0.02).model_copy(update={"worst_stretch": 0.2})
+    remapped = judge({"label_correlation": correlation}, collapsed, 0.01)
+    assert (remapped.verdict, remapped.meaning) == ("data fault", True)
+    placeholder = quality(0.02).model_copy(update={"new_label_shares": (0.3, 0.31)})
+    top = correlation.model_copy(update={"name": "top_label", "value": -3.0, "mean": -3.0})
+    ids_replaced = judge({"top_label": top}, placeholder, 0.01)
+    assert (ids_replaced.verdict, ids_replaced.meaning) == ("data fault", False)
 
 
 def measurement(newest: list[Tail], **more) -> Measurement:
@@ -239,9 +317,46 @@ def test_days_that_agree_are_not_thrown_away_for_ever_and_a_person_is_asked_once
     windows = pl.DataFrame([calm | {"signal": "regret", "value": 0.0}])
     mended = policy.standing_of(unanswered, windows, alarms, [], 0)
     assert policy.decide(unanswered, mended, SETTINGS).exclude == later, "it was over in between"
+    agreed = unanswered.model_copy(update={"agreement": days})
+    answered = policy.standing_of(agreed, pl.DataFrame(), alarms, [verdict], 0)
+    assert policy.decide(agreed, answered, SETTINGS).exclude == later, (
+        "who has answered is not asked"
+    )
     noise = days.model_copy(update={"correlations": [0.9, 0.1]})
     unlike = finding("data fault", fault=FAULT, ongoing=True, agreement=noise)
     assert policy.decide(unlike, Standing(), SETTINGS).exclude == FAULT
+
+
+@pytest.mark.parametrize(
+    "verdict", ["covariate shift", "concept drift", "undecided", "not enough data", "data fault"]
+)
+def test_trainings_wait_for_an_answer_whatever_the_newest_window_says(verdict):
+    question = f"{QUESTION} Is it a new assortment?"
+    fault = None
+    if verdict == "data fault":
+        fault = FAULT
+    newest = finding(verdict, fault=fault, sharp=True)
+    action = policy.decide(newest, Standing(question=question, verdicts=[verdict]), SETTINGS)
+    assert action.wait == question
+    assert not action.asks_for_retraining
+    assert action.exclude == fault, "another fault is left out all the same"
+    assert policy.decide(finding("stable"), Standing(), SETTINGS).wait == ""
+
+
+def test_only_an_answer_that_reaches_to_the_question_and_binds_the_version_answers_it():
+    asked = finding("data fault", fault=FAULT, holdout=NOW - 20 * DAY_MS)
+    row = {"model": "tiny", "version": 1, "start": FAULT[0], "end": NOW - 1}
+    alarms = pl.DataFrame([row | {"action": f"{QUESTION} Is it new?"}])
+
+    def question(start: int, end: int | None, trusted: bool = True) -> str:
+        author = {"table": "tiny", "who": "Ada", "reason": "So.", "at": 1}
+        verdict = HumanVerdict(start=start, end=end, trusted=trusted, **author)
+        return policy.standing_of(asked, pl.DataFrame(), alarms, [verdict], 0).question
+
+    assert question(NOW - 30 * DAY_MS, None), "an answer about the time before this version"
+    assert question(NOW - 3 * DAY_MS, NOW - 2 * DAY_MS), "a sale that is over"
+    assert not question(NOW - 4 * DAY_MS, None)
+    assert not question(NOW - 4 * DAY_MS, NOW, trusted=False)
 
 
 def test_an_agreement_is_sought_since_the_first_row_that_was_left_out():
@@ -263,7 +378,8 @@ def test_a_signal_with_a_direction_alarms_in_it_only():
 
 
 def test_hourly_looks_judge_a_week_twelve_times():
-    ends = {cadence.window_end(NOW + hour * HOUR_MS, WEEK_MS) for hour in range(7 * 24)}
-    assert len(ends) in (12, 13)
-    assert all(NOW + HOUR_MS - end >= 0 for end in ends if end <= NOW)
-    assert max(ends) <= NOW + 7 * DAY_MS
+    step = WEEK_MS // cadence.WINDOWS_PER_LENGTH
+    looks = [NOW + hour * HOUR_MS for hour in range(7 * 24)]
+    ends = [cadence.window_end(look, WEEK_MS) for look in looks]
+    assert len(set(ends)) in (12, 13)
+    assert all(0 <= look - end <= step for look, end in zip(looks, ends, strict=True))
