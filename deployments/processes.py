@@ -5,7 +5,6 @@ They are recorded by process id and start time, so that no stranger is ever kill
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -23,17 +22,26 @@ class StartError(RuntimeError):
     """A server did not come up; the message ends with the last lines of its log."""
 
 
-def free_port(preferred: str = "") -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on: the address `preferred`'s, if it is free."""
-    ports = [0]  # The operating system chooses.
-    if preferred:
-        ports = [int(re.findall(r":(\d+)", preferred)[-1]), 0]
-    for port in ports:
+def free_port(preferred: int = 0) -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on: the `preferred` one, if it is free."""
+    for port in (preferred, 0):  # 0: the operating system chooses.
         with socket.socket() as s, suppress(OSError):
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind(("127.0.0.1", port))
             return s.getsockname()[1]
     raise OSError("127.0.0.1 has no free port")
+
+
+def lasting_port(home: Path, name: str) -> int:
+    """The port of a server of this home, chosen once: who wrote its address down still finds it
+    after `make down` and `make up`. Another one if a stranger listens there by now."""
+    path = home / "ports.json"
+    ports = {}
+    if path.exists():
+        ports = json.loads(path.read_text())
+    ports[name] = free_port(ports.get(name, 0))
+    _replace(path, ports)
+    return ports[name]
 
 
 def spawn(name: str, command: Sequence[str | Path], home: Path, env: Mapping[str, str]) -> dict:
@@ -124,10 +132,14 @@ def read(home: Path) -> dict[str, dict]:
 
 def write(home: Path, running: Mapping[str, Mapping]) -> None:
     """Replace `run.json` at once, so that no reader sees half of it."""
-    home.mkdir(parents=True, exist_ok=True)
-    draft = home / "run.json.tmp"
-    draft.write_text(json.dumps(running, indent=1))
-    draft.replace(home / "run.json")
+    _replace(home / "run.json", running)
+
+
+def _replace(path: Path, content: Mapping) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.write_text(json.dumps(content, indent=1))
+    draft.replace(path)
 
 
 def _log_end(record: Mapping) -> str:

@@ -1,8 +1,8 @@
 """The whole loop on one machine's loopback: Postgres, Prefect, MLflow, Triton, gateway, worker.
 
 `python -m deployments.stack up|down|status`. State and `run.json` live under `KREISLAUF_HOME`
-(default .kreislauf). Ports are free ones. A second `up` keeps the servers that still run and
-replaces the others.
+(default .kreislauf). Ports are free ones that the home keeps. A second `up` keeps the servers that
+still run and replaces the others.
 """
 
 import argparse
@@ -18,6 +18,17 @@ from kreislauf.settings import settings
 ROOT = Path(__file__).resolve().parent.parent
 WORK_POOL = "local"
 STARTUP_SECONDS = 180
+SERVER_SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_API_URL": "/api",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
+    # In memory, a restart would forget who holds a deployment's slot: it would end runs that are
+    # well, and never free the slot of one that has not begun.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    ),
+}
+"""Environment of Prefect's server; one of your own needs them, too."""
 
 
 def up(home: Path, services: tuple[str, ...] = ()) -> dict[str, dict]:
@@ -36,7 +47,6 @@ def up(home: Path, services: tuple[str, ...] = ()) -> dict[str, dict]:
     for name in missing:
         if name != "worker":
             running[name] = SERVICES[name](home, running)
-            # The servers still to start find their old ports there: clients keep the address.
             processes.write(home, recorded | running)
     for name in missing:
         if "probe" in running.get(name, {}):
@@ -118,14 +128,8 @@ def start_postgres(home: Path, _: dict) -> dict:
 
 def start_prefect(home: Path, running: dict) -> dict:
     """The Prefect server with its UI."""
-    port = processes.free_port()
-    env = {
-        **environment_without_prefect(),
-        "PREFECT_HOME": str(home / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_UI_API_URL": "/api",
-        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
-    }
+    port = processes.lasting_port(home, "prefect")
+    env = environment_without_prefect() | SERVER_SETTINGS | {"PREFECT_HOME": str(home / "prefect")}
     if "postgres" in running:
         env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = running["postgres"]["url"]
     server: list[str | Path] = [_bin("prefect"), "--no-prompt", "server", "start"]
@@ -138,7 +142,7 @@ def start_prefect(home: Path, running: dict) -> dict:
 
 def start_mlflow(home: Path, _: dict) -> dict:
     """The MLflow tracking server and registry; its job queue, ten more processes, stays off."""
-    port = processes.free_port()
+    port = processes.lasting_port(home, "mlflow")
     folder = home / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
     command: list[str | Path] = [_bin("mlflow"), "server"]
@@ -152,7 +156,7 @@ def start_mlflow(home: Path, _: dict) -> dict:
 
 def start_gateway(home: Path, running: dict) -> dict:
     """The gateway, which may start before anything is live."""
-    port = processes.free_port(processes.read(home).get("gateway", {}).get("url", ""))
+    port = processes.lasting_port(home, "gateway")
     command: list[str | Path] = [sys.executable, "-m", "serving.app", "--port", str(port)]
     env = {
         **os.environ,

@@ -36,10 +36,8 @@ def start(home: Path, _: dict) -> dict:
     process is the one that watches over Triton; Triton ends with it.
     """
     environment()
-    before = processes.read(home).get("triton", {})
-    http, grpc, metrics = (
-        processes.free_port(before.get(name, "")) for name in ("url", "grpc", "metrics")
-    )
+    names = ("triton", "triton_grpc", "triton_metrics")
+    http, grpc, metrics = (processes.lasting_port(home, name) for name in names)
     command: list[str | Path] = [sys.executable, "-m", "deployments.triton_server"]
     command += [home, str(http), str(grpc), str(metrics)]
     path = os.pathsep.join([str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])

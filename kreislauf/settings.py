@@ -1,12 +1,35 @@
-"""Locations, from environment variables. The only module that reads the environment."""
+"""Locations, from environment variables. The only module that reads the environment.
+
+Whoever imports it asks this machine's own servers without a proxy, and so do its children.
+"""
 
 import json
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+NO_PROXY = ("no_proxy", "NO_PROXY", "no_grpc_proxy")
+"""Variables with hosts that are asked without a proxy; some clients read one, some another."""
+
+
+def exempt_loopback_from_proxies() -> None:
+    """Add this machine to the hosts that are asked without a proxy.
+
+    A proxy in the environment is meant for hosts outside. It would be asked for the stack's own
+    servers, too, and knows none of them.
+    """
+    listed = [host.strip() for name in NO_PROXY for host in os.environ.get(name, "").split(",")]
+    hosts = ",".join(dict.fromkeys([*filter(None, listed), *LOOPBACK]))
+    for name in NO_PROXY:
+        os.environ[name] = hosts
+
+
+exempt_loopback_from_proxies()
 
 
 class Settings(BaseSettings):
@@ -55,6 +78,10 @@ class Settings(BaseSettings):
     """Days for which Evidently's pages are kept: the newest of each day, and of its alarms."""
     deadline_ms: float = 200.0
     """Milliseconds after which the gateway answers without the model."""
+    keep_alive_s: int = Field(620, ge=1)
+    """Seconds for which the gateway keeps an idle connection: longer than load balancers do, which
+    would send a request into a connection that is just being closed. Google's keep theirs for 600,
+    the others for about 60."""
     mlflow_url: str = ""
     """MLflow tracking server; default: the one that `make up` recorded, else a SQLite file under
     `home`."""

@@ -211,6 +211,7 @@ def listen(settings: Settings, host: str, port: int) -> uvicorn.Config:
         port=port,
         access_log=False,
         timeout_graceful_shutdown=10,
+        timeout_keep_alive=settings.keep_alive_s,
         server_header=False,
         http=Connection,
         h11_max_incomplete_event_size=HEAD_BYTES,
