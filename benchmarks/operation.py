@@ -40,7 +40,7 @@ from benchmarks.worlds import Kind
 from demo.shop import Shop
 from kreislauf.clock import DAY_MS, HOUR_MS
 
-FIRST_SEED = 6_000
+FIRST_SEED = 7_000
 SEEDS = 20
 WEEKS = 12
 ARTICLES = 500

@@ -56,7 +56,7 @@ OLD_WORDS = {
     "octave": "length_bin",
     "one": "the noun",
     "other": "the noun",
-    "poverty": "noise_evidence",
+    "poverty": "noise",
     "quiet": "reference_windows, or is_stable",
     "said": "the noun",
     "settle": "publish_rejects, finish_trial or resolve_alarms",

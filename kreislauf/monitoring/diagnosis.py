@@ -1,33 +1,17 @@
 """What an alarm means: has the shop changed, is its data faulty, or is it the season? Pure
 functions."""
 
-import math
 from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.evaluation.intervals import Interval
-from kreislauf.monitoring import doubts, suspicion
+from kreislauf.monitoring import doubts, evidence
 from kreislauf.monitoring.limits import Signal
 from kreislauf.monitoring.measurement import Measurement
-from kreislauf.monitoring.probe import CONFIDENCE, LABEL_CORRELATION, REFIT, REFIT_TAIL, TOP_LABEL
+from kreislauf.monitoring.probe import LABEL_CORRELATION, REFIT, REFIT_TAIL, TOP_LABEL
 from kreislauf.monitoring.statistics import fault_interval
 from kreislauf.monitoring.window_quality import Verdict, WindowQuality
-
-NEW_PLACEHOLDER_RATIO = 0.5
-"""Frequency of a new placeholder, as a multiple of what the most frequent right answer usually
-has."""
-MIN_RECOVERY = 0.25
-"""Smallest share of the live model's loss that a refit brings back where there is enough to
-learn."""
-COLLAPSE = 0.5
-"""Share of its usual quality below which the model has collapsed in a stretch of the window."""
-REMAPPED_CORRELATION = 0.25
-"""Share of the usual label correlation below which ids mean something else. What visitors come back
-to is found even then."""
-CHANGED_CORRELATION = 0.5
-"""Share of the usual label correlation below which other answers are right than before."""
-
 
 UNEXPLAINED = (
     "The live model fell sharply, and nothing shows yet that learning from the newest data would "
@@ -89,8 +73,8 @@ def diagnose(measurement: Measurement, signals: Mapping[str, Signal], min_gain: 
     doubt = _doubt(measurement, signals, diagnosis)
     if not doubt or diagnosis.verdict == "data fault":
         return diagnosis.model_copy(update={"sharp": doubts.lasting_loss(measurement.tails)})
-    evidence = [doubt, *diagnosis.evidence]
-    return diagnosis.model_copy(update={"verdict": "undecided", "evidence": evidence})
+    sentences = [doubt, *diagnosis.evidence]
+    return diagnosis.model_copy(update={"verdict": "undecided", "evidence": sentences})
 
 
 def _doubt(measurement: Measurement, signals: Mapping[str, Signal], diagnosis: Diagnosis) -> str:
@@ -99,9 +83,7 @@ def _doubt(measurement: Measurement, signals: Mapping[str, Signal], diagnosis: D
     unjudged = doubts.unjudged(tails, measurement.excluded, *measurement.tail_stretch)
     if unjudged:
         return unjudged
-    live = signals.get(measurement.metric)
-    length = measurement.end + 1 - measurement.start
-    if live and doubts.fills_window(tails, 1 - live.value / max(live.mean, 1e-9), length):
+    if _is_old(measurement, signals):
         return ""
     stale = diagnosis.verdict == "concept drift"
     if stale and not measurement.trusted and doubts.unlike(tails):
@@ -109,6 +91,16 @@ def _doubt(measurement: Measurement, signals: Mapping[str, Signal], diagnosis: D
     if doubts.lasting_loss(tails) and not stale:
         return UNEXPLAINED
     return doubts.young_change(tails)
+
+
+def _is_old(measurement: Measurement, signals: Mapping[str, Signal]) -> bool:
+    """Whether what the tails show fills half of the window."""
+    live = signals.get(measurement.metric)
+    if live is None:
+        return False
+    loss = 1 - live.value / max(live.mean, 1e-9)
+    length = measurement.end + 1 - measurement.start
+    return doubts.fills_window(measurement.tails, loss, length)
 
 
 def _of_window(
@@ -125,6 +117,8 @@ def _of_window(
         refit_tail=signals.get(REFIT_TAIL, refit),
         gain=measurement.quality.gain,
         newest_gain=measurement.newest_gain,
+        is_old=_is_old(measurement, signals),
+        learnable=doubts.learnable(measurement.tails),
         worst_stretch=measurement.quality.worst_stretch,
         new_label_shares=measurement.quality.new_label_shares,
     )
@@ -156,10 +150,10 @@ def judge(
     placeholder = ""
     remapped = ""
     if not trusted:
-        placeholder = placeholder_evidence(data.get(TOP_LABEL), *quality.new_label_shares)
-        remapped = remapped_evidence(data.get(LABEL_CORRELATION), quality)
+        placeholder = evidence.placeholder(data.get(TOP_LABEL), *quality.new_label_shares)
+        remapped = evidence.remapped(data.get(LABEL_CORRELATION), quality)
     semantic_change = [sign for sign in (placeholder, remapped) if sign]
-    noise = noise_evidence(quality)
+    noise = evidence.noise(quality)
     if semantic_change or noise:
         return Diagnosis(
             verdict="data fault",
@@ -167,7 +161,7 @@ def judge(
             noise_only=not semantic_change,
             meaning=bool(remapped),
         )
-    staleness = staleness_evidence(data.get(LABEL_CORRELATION), quality, min_gain)
+    staleness = evidence.staleness(data.get(LABEL_CORRELATION), quality, min_gain)
     if staleness:
         return Diagnosis(verdict="concept drift", evidence=[*staleness, *alarms])
     if alarms:
@@ -177,99 +171,3 @@ def judge(
         return Diagnosis(verdict="covariate shift", evidence=[*alarms, reason])
     calm = "No signal of the data is beyond its tolerance, and a training would not pay."
     return Diagnosis(verdict="stable", evidence=[calm])
-
-
-def remapped_evidence(correlation: Signal | None, quality: WindowQuality) -> str:
-    """Whether ids seem to mean something else than before; empty if not."""
-    collapsed = quality.worst_stretch < COLLAPSE
-    if not (collapsed and correlation and _below(correlation, REMAPPED_CORRELATION)):
-        return ""
-    return (
-        f"In a stretch of the window the live model reaches {quality.worst_stretch:.0%} of its "
-        f"usual quality, and other answers are frequent than before ({_pair(correlation)}): "
-        "ids seem to mean something else."
-    )
-
-
-def noise_evidence(quality: WindowQuality) -> list[str]:
-    """Signs that there is less to learn from the window than from others."""
-    loss = max(quality.loss, 0.0)
-    live_held = quality.live.deviation > -1 and not quality.unexplained
-    refit_fell = quality.refit_fell or (quality.unexplained and quality.refit.deviation < -1)
-    recovered = quality.gain.mean >= loss * MIN_RECOVERY
-    if live_held or not refit_fell or recovered:
-        return []
-    return [
-        f"The live model lost {loss:.4f}, and a baseline that is refitted on the window falls "
-        f"with it ({_limits(quality.refit)}; in the later half {_limits(quality.refit_tail)}): "
-        f"there is less to learn. A refit would gain {quality.gain.mean:+.4f}."
-    ]
-
-
-def placeholder_evidence(top_label: Signal | None, new: float, all_new: float) -> str:
-    """Whether one right answer is so frequent that it stands for something else; empty if none is.
-
-    `top_label` is the log of the share of the most frequent right answer, `new` the share of the
-    most frequent new one, `all_new` that of all new ones.
-    """
-    if top_label is None:
-        return ""
-    ratio = math.exp(top_label.value - top_label.mean)
-    if top_label.deviation > 1 and ratio > suspicion.PLACEHOLDER_RATIO:
-        return (
-            f"One right answer is {ratio:.0f} times as frequent as the most frequent one usually "
-            "is: a placeholder?"
-        )
-    usual_share = math.exp(top_label.mean)
-    frequent = new > NEW_PLACEHOLDER_RATIO * usual_share
-    if frequent and new > suspicion.NEW_PLACEHOLDER_SHARE * all_new:
-        return (
-            f"One new answer is {new:.1%} of all right answers, and most of what is new: a "
-            "placeholder?"
-        )
-    return ""
-
-
-def staleness_evidence(
-    correlation: Signal | None, quality: WindowQuality, min_gain: float
-) -> list[str]:
-    """Signs that a training would make the answers better."""
-    evidence = []
-    metric = quality.live.name
-    if quality.refit_helps(min_gain):
-        evidence.append(
-            f"Retraining pays: the refitted baseline gains {quality.gain.mean:.4f} {metric} "
-            f"({CONFIDENCE:.1%} interval from {quality.gain.low:.4f})."
-        )
-    if quality.newest_refit_helps:
-        evidence.append(
-            "The live model fell sharply, and in the newest tail a refitted baseline gains "
-            f"{quality.newest_gain} {metric}."
-        )
-    if quality.only_live_fell(min_gain):
-        best_refit = max(quality.refit, quality.refit_tail, key=lambda signal: signal.deviation)
-        evidence.append(
-            f"Only the live model fell: it reaches {_limits(quality.live)}; a baseline that is "
-            f"refitted on the window is as good as ever ({best_refit.value:.4f}, usually "
-            f"{best_refit.mean:.4f})."
-        )
-    lost_enough = quality.loss >= min_gain
-    changed = correlation and correlation.deviation < -1
-    if correlation and changed and lost_enough and _below(correlation, CHANGED_CORRELATION):
-        evidence.append(
-            f"Other answers are right than before ({_pair(correlation)}), and the live model has "
-            f"lost {quality.loss:.4f} {metric}."
-        )
-    return evidence
-
-
-def _below(correlation: Signal, share: float) -> bool:
-    return correlation.value < share * correlation.mean
-
-
-def _pair(correlation: Signal) -> str:
-    return f"correlation {correlation.value:.2f}, usually {correlation.mean:.2f}"
-
-
-def _limits(signal: Signal) -> str:
-    return f"{signal.value:.4f}, usually {signal.mean:.4f} ± {signal.tolerance:.4f}"

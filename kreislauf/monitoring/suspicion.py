@@ -1,9 +1,7 @@
 """Which fault of the data the newest tails show. Pure functions."""
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import binom, t
 
@@ -175,8 +173,7 @@ def less_to_learn(tail: Tail) -> str:
     """Whether a baseline that is refitted on the tail falls with the live model; empty if not."""
     if tail.refit is None or len(tail.history) < MIN_WINDOWS:
         return ""
-    mean = float(np.mean(tail.history))
-    spread = float(np.std(tail.history, ddof=1)) * math.sqrt(1 + 1 / len(tail.history))
+    mean, spread = tail.usual_refit
     quantile = float(t.ppf(1 - LESS_TO_LEARN, len(tail.history) - 1))
     if tail.refit >= min(mean - quantile * spread, (1 - REFIT_LOSS) * mean):
         return ""

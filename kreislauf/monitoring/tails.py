@@ -3,6 +3,9 @@
 A window is long, so that small changes can be seen in it. A fault is seen in its newest hours.
 """
 
+import math
+
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 FRACTIONS = (64, 32, 16, 8, 4)
@@ -81,3 +84,9 @@ class Tail(BaseModel):
     def deviation(self) -> float:
         """Distance of the live quality from its reference, in standard errors."""
         return (self.live - self.reference) / max(self.error, 1e-9)
+
+    @property
+    def usual_refit(self) -> tuple[float, float]:
+        """Mean of `history`, and the standard deviation of a new value from it."""
+        spread = float(np.std(self.history, ddof=1)) * math.sqrt(1 + 1 / len(self.history))
+        return float(np.mean(self.history)), spread

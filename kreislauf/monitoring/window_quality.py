@@ -26,6 +26,8 @@ class WindowQuality(BaseModel):
     newest_gain: Interval | None = Field(
         None, description="See `Measurement`: there if the quality fell sharply and lately."
     )
+    is_old: bool = Field(False, description="See `doubts.fills_window`.")
+    learnable: str = Field("", description="See `doubts.learnable`.")
     worst_stretch: float = Field(description="See `Quality`.")
     new_label_shares: tuple[float, float] = Field(description="See `Quality`.")
 
@@ -62,9 +64,14 @@ class WindowQuality(BaseModel):
         return self.newest_gain is not None and self.newest_gain.low > 0
 
     @property
+    def newest_rows_teach(self) -> bool:
+        """Whether the quality fell sharply of late, and what is new can be learnt."""
+        return self.newest_refit_helps or (self.newest_gain is not None and bool(self.learnable))
+
+    @property
     def unexplained(self) -> bool:
         """Whether the quality fell sharply of late, and nothing shows that a refit would help."""
-        return self.newest_gain is not None and not self.newest_gain.low > 0
+        return self.newest_gain is not None and not self.newest_rows_teach
 
     def regret(self, verdict: Verdict, min_gain: float) -> float:
         """How much better a new version would have answered: the gain, or the loss of the live

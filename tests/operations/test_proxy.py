@@ -83,9 +83,9 @@ def test_a_home_keeps_its_ports_and_takes_another_one_from_a_stranger(home: Path
             f"http://127.0.0.1:{port}",
             20,
         )
-        other = processes.lasting_port(home, "gateway")
-        assert other != port
+        replacement = processes.lasting_port(home, "gateway")
+        assert replacement != port
     finally:
         server.kill()
         server.wait()
-    assert processes.lasting_port(home, "gateway") == other, "clients have its address by now"
+    assert processes.lasting_port(home, "gateway") == replacement, "clients have its address by now"

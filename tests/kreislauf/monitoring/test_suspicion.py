@@ -145,16 +145,32 @@ def test_a_loss_in_half_of_a_window_is_not_young_even_if_there_is_one_tail_only(
 
 
 def test_what_comes_after_a_stretch_that_is_left_out_is_judged_before_it_is_learnt_from():
-    longest = NOW - WEEK_MS // FRACTIONS[-1]
-    mended = (NOW - 30 * HOUR_MS, NOW - 6 * HOUR_MS)
-    assert doubts.unjudged([], [], longest, NOW) == ""
-    assert "too little" in doubts.unjudged([], [mended], longest, NOW)
-    assert "too little" in doubts.unjudged([tail(4)], [mended], longest, NOW), "rows of before"
-    assert doubts.unjudged([tail(32), tail(4)], [mended], longest, NOW) == ""
-    assert doubts.unjudged([], [(0, longest - 1)], longest, NOW) == "", "long ago"
-    assert doubts.unjudged([], [(0, NOW + DAY_MS)], longest, NOW) == "", "a person says so"
-    waiting = diagnose(measurement([], excluded=[mended], tail_stretch=(longest, NOW)), {}, 0.01)
+    start = NOW - WEEK_MS // FRACTIONS[-1]
+    mended = (NOW - 16 * HOUR_MS, NOW - 6 * HOUR_MS)
+    assert doubts.unjudged([], [], start, NOW) == ""
+    assert "too little" in doubts.unjudged([], [mended], start, NOW)
+    assert "too little" in doubts.unjudged([tail(4)], [mended], start, NOW), "rows of before"
+    assert doubts.unjudged([tail(32), tail(4)], [mended], start, NOW) == ""
+    longer = (NOW - 30 * HOUR_MS, NOW - 6 * HOUR_MS)
+    assert "too little" in doubts.unjudged([tail(32)], [longer], start, NOW), "seen in 12 hours"
+    assert doubts.unjudged([], [(0, start - 1)], start, NOW) == "", "long ago"
+    assert doubts.unjudged([], [(0, NOW + DAY_MS)], start, NOW) == "", "a person says so"
+    waiting = diagnose(measurement([], excluded=[mended], tail_stretch=(start, NOW)), {}, 0.01)
     assert waiting.verdict == "undecided"
+
+
+def test_a_baseline_that_falls_less_than_the_live_model_says_that_a_training_helps():
+    history = [0.4, 0.41, 0.39, 0.4, 0.4, 0.4]
+
+    def learnable(live: float, refit: float, longest: float) -> str:
+        refitted = tail(8, live=live, refit=refit, history=history)
+        return doubts.learnable([refitted, tail(4, live=longest)])
+
+    assert "as good as ever (0.3900, usually 0.4000)" in learnable(0.35, 0.39, 0.35)
+    assert learnable(0.35, 0.34, 0.35) == "", "noise takes from both"
+    assert learnable(0.42, 0.4, 0.42) == "", "so small a loss may be noise"
+    assert learnable(0.35, 0.39, 0.4) == "", "the hold-out would have all of it"
+    assert doubts.learnable([tail(8, live=0.35), tail(4, live=0.35)]) == ""
 
 
 def test_a_large_loss_with_other_answers_than_before_may_be_of_other_ids():
@@ -218,6 +234,11 @@ def quality(newest_gain: float | None, **numbers: float) -> WindowQuality:
         (quality(None, live=0.42, gain=0.009), "concept drift"),
         (quality(0.001, live=0.42, refit=0.33), "data fault"),
         (quality(0.02, live=0.42, refit=0.33), "concept drift"),
+        (quality(0.001).model_copy(update={"learnable": "As good as ever."}), "concept drift"),
+        (quality(None).model_copy(update={"learnable": "As good as ever."}), "stable"),
+        (quality(0.001).model_copy(update={"is_old": True}), "data fault"),
+        (quality(0.02).model_copy(update={"is_old": True}), "concept drift"),
+        (quality(None).model_copy(update={"is_old": True}), "stable"),
     ],
 )
 def test_a_training_is_asked_for_only_where_it_brings_something_back(measured, verdict):
