@@ -1,7 +1,7 @@
 """What trackers do wrong, and an assortment that is replaced as a whole; for benchmarks.operation.
 
-Random order, truncation and the lost field chose no rule of the monitor. The
-others had one built for them, on other seeds than those of the benchmark.
+Truncation and the lost field chose no rule of the monitor. The others had one built for them, on
+other seeds than those of the benchmark.
 """
 
 import numpy as np
