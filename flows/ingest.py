@@ -3,6 +3,7 @@
 from prefect import flow
 
 from kreislauf import events, exposures, lake, sources
+from kreislauf.people import Share
 from models import spec
 from tasks import lake as lake_tasks
 
@@ -24,7 +25,7 @@ class IngestReport(lake.Counts):
 def ingest(
     source: str,
     model: str = "session_recommender",
-    max_reject_share: float = 0.1,
+    max_reject_share: Share = 0.1,
     table: str | None = None,
 ) -> IngestReport:
     """Load raw files, or the segments of the gateway.

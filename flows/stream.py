@@ -4,6 +4,7 @@ from functools import partial
 
 from prefect import flow
 
+from kreislauf.people import Share
 from models import spec
 from tasks.stream import StreamReport, land_topic, retry_while_unreachable, stream_run
 
@@ -14,7 +15,7 @@ def stream(
     model: str = "session_recommender",
     batch_seconds: float = 30,
     batch_messages: int = 100_000,
-    max_reject_share: float = 0.1,
+    max_reject_share: Share = 0.1,
     until_end: bool = False,
     skip_lost: bool = False,
 ) -> StreamReport:

@@ -1,7 +1,6 @@
 """Small files below a folder or an s3:// prefix, each written whole and at once."""
 
 import os
-import tempfile
 import time
 import uuid
 from contextlib import suppress
@@ -36,19 +35,31 @@ def replace(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
     if not is_local(fs):
         fs.pipe_file(path, content)
         return
-    target = Path(path)
+    draft = _draft(Path(path), content)
+    draft.replace(path)
+
+
+def _draft(target: Path, content: bytes) -> Path:
+    """A file beside `target` with its content, which is on the disk; what killed processes left is
+    swept. Who may read it is said by the umask."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    for draft in target.parent.glob(f"{target.name}.*.tmp"):
+    for left in target.parent.glob(f"{target.name}.*.tmp"):
         with suppress(FileNotFoundError):  # Its writer may be done meanwhile.
-            if time.time() - draft.stat().st_mtime > DRAFT_SECONDS:
-                draft.unlink()
+            if time.time() - left.stat().st_mtime > DRAFT_SECONDS:
+                left.unlink()
     draft = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
-    draft.write_bytes(content)
-    draft.replace(target)
+    with draft.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return draft
 
 
 def create(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
-    """Write the file, or raise FileExistsError: of several who try at once, one succeeds."""
+    """Write the file, or raise FileExistsError: of several who try at once, one succeeds.
+
+    Who asks S3 again because an answer was lost finds the own file there: that is a success.
+    """
     if is_local(fs):
         _link(Path(path), content)
         return
@@ -58,16 +69,16 @@ def create(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
         # The exception differs by server; the status of the conditional put does not.
         response = getattr(error.__cause__, "response", {})
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        if isinstance(error, FileExistsError) or status == PRECONDITION_FAILED:
+        if not isinstance(error, FileExistsError) and status != PRECONDITION_FAILED:
+            raise
+        if fs.cat_file(path) != content:
             raise FileExistsError(path) from error
-        raise
 
 
 def _link(path: Path, content: bytes) -> None:
     """A hard link appears at once and fails if the name is taken; a crash leaves only the draft."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp") as draft:
-        draft.write(content)
-        draft.flush()
-        os.fsync(draft.fileno())
-        os.link(draft.name, path)
+    draft = _draft(path, content)
+    try:
+        os.link(draft, path)
+    finally:
+        draft.unlink()

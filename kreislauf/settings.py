@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     backend then."""
     kafka: str = ""
     """Bootstrap servers of Kafka, host:port, separated by commas."""
-    kafka_options: dict[str, str] = {}
+    kafka_options: dict[str, str | bool | int | float] = {}
     """JSON object of further librdkafka properties, such as TLS and SASL ones."""
     spool: str = ""
     """Folder into which the gateway writes exposures and feedback until they are loaded."""

@@ -15,6 +15,7 @@ import yaml
 from benchmarks import call_depth, rooms, sources, style
 from benchmarks.sources import Offender
 from kreislauf import events
+from kreislauf.settings import Settings
 from tests.conftest import ROOT
 
 OURS = (*sources.PRODUCT, "notebooks", "benchmarks", "tests")
@@ -170,6 +171,11 @@ def listed(folder: Path) -> set[str]:
 
 
 FOLDERS = [top for top in (*OURS, "docs")]
+
+
+def test_the_readme_names_every_setting():
+    names = {f"`KREISLAUF_{name.upper()}`" for name in Settings.model_fields}
+    assert {name for name in names if name not in README} == set()
 
 
 @pytest.mark.parametrize("top", FOLDERS)

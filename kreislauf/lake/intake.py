@@ -92,11 +92,14 @@ class Intake:
         share = rejected / max(self.lines["in"], 1)
         if rejected < MIN_REJECTS or share <= max_reject_share:
             return
+        cure = "Mend the source or the rules, or raise max_reject_share."
+        if rejected == self.lines["in"]:
+            cure = "Not a single line is what the rules want: it may be another kind of file."
         counts = Counts(**self.counts(self.rows["in"] - self.rows["rejected"]))
         reasons = "; ".join(f"{r.lines} lines: {r.reason}, {r.rule}" for r in counts.reasons[:3])
         raise TooManyRejects(
             f"{rejected} of {self.lines['in']} lines ({share:.1%}) would be rejected, "
             f"more than the limit of {max_reject_share:.1%} ({reasons}). "
-            "Nothing was loaded. Mend the source or the rules, or raise max_reject_share.",
+            f"Nothing was loaded. {cure}",
             counts,
         )

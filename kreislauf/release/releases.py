@@ -8,6 +8,7 @@ Beside the entries stands `crash-<version>.json` for each version that ended the
 """
 
 import re
+import uuid
 from contextlib import suppress
 
 import fsspec
@@ -39,6 +40,7 @@ class Release(BaseModel):
     hold: str = Field("", description="Why nothing is published without a person; empty if it is.")
     reason: str
     who: str = Field(description="Flow run or person.")
+    token: str = Field("", description="Tells entries apart that say the same.")
 
     @property
     def versions(self) -> list[int]:
@@ -129,6 +131,7 @@ def append(
         hold=hold or "",
         reason=reason,
         who=who,
+        token=uuid.uuid4().hex,
     )
     fs, path = object_store.locate(settings().releases, model, f"{number}.json")
     try:
@@ -163,12 +166,14 @@ def _crash_note(model: str, version: int) -> tuple[fsspec.AbstractFileSystem, st
 
 
 def _entries(model: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
-    """Paths of the entries, oldest first."""
+    """Paths of the entries, oldest first. Raises PermissionError: a log that this process must not
+    read is not an empty one."""
     fs, folder = object_store.locate(settings().releases, model)
-    if not fs.exists(folder):
-        return fs, []
     numbered = {}
-    for path in fs.ls(folder, detail=False):
+    paths = []
+    with suppress(FileNotFoundError):
+        paths = fs.ls(folder, detail=False)
+    for path in paths:
         match = re.search(r"/(\d+)\.json$", path)
         if match:
             numbered[int(match[1])] = path

@@ -87,7 +87,10 @@ def _options() -> dict:
         raise TopicError(
             "No Kafka: set KREISLAUF_KAFKA to the addresses of its brokers, host:port,host:port."
         )
-    return {**current.kafka_options, "bootstrap.servers": current.kafka}
+    # librdkafka wants text: true, not True.
+    given = {name: str(value) for name, value in current.kafka_options.items()}
+    booleans = {n: str(v).lower() for n, v in current.kafka_options.items() if isinstance(v, bool)}
+    return given | booleans | {"bootstrap.servers": current.kafka}
 
 
 def _wrong_options(error: Exception) -> TopicError:

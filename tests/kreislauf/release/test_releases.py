@@ -1,4 +1,6 @@
+import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +48,31 @@ def test_of_two_who_publish_at_once_one_wins_and_the_other_is_told():
         for r in results
         if isinstance(r, ReleaseConflict)
     )
+
+
+@pytest.mark.usefixtures("log")
+def test_two_who_say_the_same_at_once_are_told_apart():
+    first = releases.append("m", 1, "weekly", "cron", after=None)
+    releases.append("m", 2, "weekly", "cron", after=first)
+    with pytest.raises(ReleaseConflict):
+        releases.append("m", 2, "weekly", "cron", after=first)
+
+
+def test_a_log_that_must_not_be_read_is_not_an_empty_one(home: Path):
+    releases.append("m", 1, "first", "me", after=None)
+    folder = home / "releases" / "m"
+    folder.chmod(0o000)
+    user = os.geteuid()
+    if user == 0:  # The superuser may read everything.
+        for parent in folder.parents[:3]:
+            parent.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError):
+            releases.current("m")
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
 
 
 def test_a_hold_goes_on_until_it_is_lifted():

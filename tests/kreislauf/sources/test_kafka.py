@@ -184,6 +184,16 @@ def test_unknown_topic_no_kafka_and_wrong_options_say_so(kafka, monkeypatch):
         Table().reader("t")
 
 
+def test_options_may_be_numbers_and_booleans_as_json_has_them(kafka, monkeypatch):
+    options = {"socket.keepalive.enable": True, "socket.timeout.ms": 6000}
+    monkeypatch.setenv("KREISLAUF_KAFKA_OPTIONS", json.dumps(options))
+    topic, table = kafka.topic(1), Table()
+    kafka.send(topic, [b"x"])
+    with table.reader(topic) as reader:
+        table.land(reader, reader.read_batch(1, 10))
+    assert len(table.messages) == 1
+
+
 def test_options_reach_kafka_and_the_error_says_what_the_network_said(kafka, monkeypatch):
     monkeypatch.setattr(kafka_topic, "ANSWER_SECONDS", 3)
     topic = kafka.topic(1)
