@@ -8,6 +8,7 @@ import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -84,7 +85,7 @@ class Settings(BaseSettings):
     the others for about 60."""
     mlflow_url: str = ""
     """MLflow tracking server; default: the one that `make up` recorded, else a SQLite file under
-    `home`."""
+    `home`. A user and password in it become MLflow's own variables, so that no message has them."""
 
     def model_post_init(self, _: object) -> None:
         self.home = self.home.absolute()
@@ -99,6 +100,7 @@ class Settings(BaseSettings):
             or self.running.get("mlflow", {}).get("url", "")
             or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
         )
+        self.mlflow_url = without_login(self.mlflow_url)
 
     @property
     def spools(self) -> tuple[Path, Path]:
@@ -112,6 +114,16 @@ class Settings(BaseSettings):
         if not path.exists():
             return {}
         return json.loads(path.read_text())
+
+
+def without_login(url: str) -> str:
+    """The address without the user and password in it, which MLflow's client gets instead."""
+    parts = urlsplit(url)
+    if not parts.scheme.startswith("http") or parts.username is None:
+        return url
+    os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
+    os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
+    return urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]))
 
 
 def settings() -> Settings:

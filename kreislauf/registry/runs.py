@@ -3,10 +3,9 @@ file."""
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import distributions
@@ -17,6 +16,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.settings import settings
+
+PROBE = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+"""What every MLflow answers in some way, also behind a login or below a path."""
+PROBE_SECONDS = 5
+LOGIN = (401, 403)
+OK = 200
 
 
 class RegistryError(RuntimeError):
@@ -78,24 +83,72 @@ def uri() -> str:
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     if uri.startswith("http"):
-        try:
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=5).close()
-        except (urllib.error.URLError, OSError) as error:
+        status, _ = ask(uri, PROBE)
+        if status in LOGIN:
             raise RegistryError(
-                f"MLflow at {uri} does not answer ({error}). Start it (`make up`), or set "
-                "KREISLAUF_MLFLOW_URL."
-            ) from error
+                f"MLflow at {uri} wants another login (it answers {status}). Set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+            )
     return uri
 
 
+def ask(uri: str, path: str) -> tuple[int, str]:
+    """Status and text of MLflow's answer, asked as its own client would, but once. Raises
+    RegistryError if there is none."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    try:
+        answer = http_request(
+            get_default_host_creds(uri),
+            path,
+            "GET",
+            max_retries=0,
+            timeout=PROBE_SECONDS,
+            raise_on_status=False,
+        )
+    except (MlflowException, OSError) as error:
+        raise RegistryError(
+            f"MLflow at {uri} does not answer ({error}). Start it (`make up`), or set "
+            "KREISLAUF_MLFLOW_URL."
+        ) from error
+    return answer.status_code, answer.text
+
+
 def experiment(model: str) -> str:
-    """The id of the experiment of the model, which is made if need be."""
+    """The id of the experiment of the model, which is made if need be.
+
+    Raises RegistryError if somebody has deleted it, or if the server is of another major version.
+    """
+    check_version()
     location = None
     if uri().startswith("sqlite"):
         # Without a server MLflow would put artifacts into the working directory.
         location = str(settings().home / "mlflow" / "artifacts")
     create_once(client().create_experiment, model, artifact_location=location)
-    return client().get_experiment_by_name(model).experiment_id
+    stored = client().get_experiment_by_name(model)
+    if stored.lifecycle_stage != "active":
+        raise RegistryError(
+            f"MLflow's experiment {model} (id {stored.experiment_id}) was deleted. Restore it: "
+            f"`.venv/bin/mlflow experiments restore --experiment-id {stored.experiment_id}`."
+        )
+    return stored.experiment_id
+
+
+def check_version() -> None:
+    """Raises RegistryError if MLflow's server is of another major version than the client, before
+    something is stored that it does not understand. A server that does not say is believed."""
+    uri = settings().mlflow_url
+    if not uri.startswith("http"):
+        return
+    status, text = ask(uri, "/version")
+    major = re.fullmatch(r"(\d+)\.\d+.*", text.strip())
+    if status == OK and major and major[1] != installed("mlflow").split(".")[0]:
+        raise RegistryError(
+            f"MLflow at {uri} is version {text.strip()}, and this client is "
+            f"{installed('mlflow')}: install a server of the same major version."
+        )
 
 
 @contextmanager
