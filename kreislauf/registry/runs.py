@@ -21,7 +21,7 @@ PROBE = "/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
 """What every MLflow answers in some way, also behind a login or below a path."""
 PROBE_SECONDS = 5
 LOGIN = (401, 403)
-OK = 200
+"""HTTP status of an answer to who has no login, or another one's."""
 
 
 class RegistryError(RuntimeError):
@@ -68,87 +68,75 @@ def digest_inputs(*inputs: Any) -> str:
 
 
 def client():
-    """A client of the MLflow that answers at `uri()`; MLflow's module functions use the same."""
+    """A client of the MLflow at `uri()`, which answers; MLflow's module functions use the same.
+
+    It is asked once, as MLflow's own client asks, whose retries take minutes before they say that
+    it does not answer. Raises RegistryError.
+    """
     import mlflow
     from mlflow import MlflowClient
-
-    mlflow.set_tracking_uri(uri())
-    return MlflowClient(uri())
-
-
-def uri() -> str:
-    """Address of MLflow, known to answer: MLflow's own retries take minutes before they say that it
-    does not."""
-    uri = settings().mlflow_url
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    if uri.startswith("http"):
-        status, _ = ask(uri, PROBE)
-        if status in LOGIN:
-            raise RegistryError(
-                f"MLflow at {uri} wants another login (it answers {status}). Set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
-            )
-    return uri
-
-
-def ask(uri: str, path: str) -> tuple[int, str]:
-    """Status and text of MLflow's answer, asked as its own client would, but once. Raises
-    RegistryError if there is none."""
     from mlflow.exceptions import MlflowException
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
+    address = uri()
+    mlflow.set_tracking_uri(address)
+    if not address.startswith("http"):
+        return MlflowClient(address)
+    once = {"max_retries": 0, "timeout": PROBE_SECONDS, "raise_on_status": False}
     try:
-        answer = http_request(
-            get_default_host_creds(uri),
-            path,
-            "GET",
-            max_retries=0,
-            timeout=PROBE_SECONDS,
-            raise_on_status=False,
-        )
+        answer = http_request(get_default_host_creds(address), PROBE, "GET", **once)
     except (MlflowException, OSError) as error:
         raise RegistryError(
-            f"MLflow at {uri} does not answer ({error}). Start it (`make up`), or set "
+            f"MLflow at {address} does not answer ({error}). Start it (`make up`), or set "
             "KREISLAUF_MLFLOW_URL."
         ) from error
-    return answer.status_code, answer.text
+    if answer.status_code in LOGIN:
+        raise RegistryError(
+            f"MLflow at {address} wants another login (it answers {answer.status_code}). Set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+        )
+    return MlflowClient(address)
+
+
+def uri() -> str:
+    """Address of MLflow."""
+    address = settings().mlflow_url
+    if address.startswith("sqlite:///"):
+        Path(address.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return address
 
 
 def experiment(model: str) -> str:
     """The id of the experiment of the model, which is made if need be.
 
-    Raises RegistryError if somebody has deleted it, or if the server is of another major version.
+    Raises RegistryError if somebody has deleted it, or if the server is of another major version: a
+    server that does not say its version is believed.
     """
-    check_version()
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    mlflow = client()
     location = None
     if uri().startswith("sqlite"):
         # Without a server MLflow would put artifacts into the working directory.
         location = str(settings().home / "mlflow" / "artifacts")
-    create_once(client().create_experiment, model, artifact_location=location)
-    stored = client().get_experiment_by_name(model)
+    if uri().startswith("http"):
+        text = http_request(get_default_host_creds(uri()), "/version", "GET").text.strip()
+        major = re.fullmatch(r"(\d+)\.\d+\S*", text)
+        if major and major[1] != installed("mlflow").split(".")[0]:
+            raise RegistryError(
+                f"MLflow at {uri()} is version {text}, and this client is {installed('mlflow')}: "
+                "install a server of the same major version."
+            )
+    create_once(mlflow.create_experiment, model, artifact_location=location)
+    stored = mlflow.get_experiment_by_name(model)
     if stored.lifecycle_stage != "active":
         raise RegistryError(
             f"MLflow's experiment {model} (id {stored.experiment_id}) was deleted. Restore it: "
             f"`.venv/bin/mlflow experiments restore --experiment-id {stored.experiment_id}`."
         )
     return stored.experiment_id
-
-
-def check_version() -> None:
-    """Raises RegistryError if MLflow's server is of another major version than the client, before
-    something is stored that it does not understand. A server that does not say is believed."""
-    uri = settings().mlflow_url
-    if not uri.startswith("http"):
-        return
-    status, text = ask(uri, "/version")
-    major = re.fullmatch(r"(\d+)\.\d+.*", text.strip())
-    if status == OK and major and major[1] != installed("mlflow").split(".")[0]:
-        raise RegistryError(
-            f"MLflow at {uri} is version {text.strip()}, and this client is "
-            f"{installed('mlflow')}: install a server of the same major version."
-        )
 
 
 @contextmanager

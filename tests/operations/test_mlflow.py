@@ -91,10 +91,10 @@ def test_an_mlflow_behind_a_login_and_a_path_is_used_and_no_message_has_the_pass
         monkeypatch.setenv("KREISLAUF_MLFLOW_URL", f"http://ada:{quoted}x@{address}")
         with pytest.raises(registry.RegistryError, match="wants another login") as refused:
             registry.versions("m")
-    with pytest.raises(registry.RegistryError, match="does not answer") as gone:
+    with pytest.raises(registry.RegistryError, match="does not answer") as silence:
         registry.versions("m")
     texts = [*caplog.messages]
-    for error in (missing, refused, gone):
+    for error in (missing, refused, silence):
         texts += traceback.format_exception(error.value)
     everything = "\n".join(texts)
     assert f"MLflow at http://{address}" in everything
