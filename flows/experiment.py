@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 from kreislauf import registry
 from kreislauf.pages import release as release_page
 from kreislauf.release import permission, releases, triton
-from tasks.publish import put_in_triton, restored
+from tasks.publish import missing, put_in_triton, restored
 
 
 @flow
@@ -52,12 +52,19 @@ def experiment(
                 f"Nothing of {model} is live: a challenger needs a champion. Run retrain first."
             )
         who = who or flow_run.get_name() or "a person, from Python"
+        absent = missing(model, live.versions)
         if challenger is None:
             release = releases.append(
-                model, live.champion, reason(None, 0), who, live, watermark=live.watermark
+                model,
+                live.champion,
+                reason(None, 0),
+                who,
+                live,
+                watermark=live.watermark,
+                missing=absent,
             )
         else:
-            release = begin(registry.get(model, challenger), live, share, who)
+            release = begin(registry.get(model, challenger), live, share, who, absent)
         triton.serve(model, release.versions)
         registry.mirror(model, release.champion, release.challenger, release.previous)
     create_markdown_artifact(
@@ -67,14 +74,19 @@ def experiment(
 
 
 def begin(
-    challenger: registry.Version, live: releases.Release, share: float, who: str
+    challenger: registry.Version,
+    live: releases.Release,
+    share: float,
+    who: str,
+    absent: list[int],
 ) -> releases.Release:
     """Verify the challenger in Triton, then write the release; on failure Triton serves what it
-    served before."""
+    served before. Versions that are `absent` are left out."""
     permission.check_challenger(challenger, live)
     number = challenger.number
     with restored(challenger):
-        put_in_triton(challenger.model, sorted({*live.versions, number}), number)
+        resident = {*live.versions, number}.difference(absent)
+        put_in_triton(challenger.model, sorted(resident), number)
         return releases.append(
             challenger.model,
             live.champion,
@@ -84,6 +96,7 @@ def begin(
             challenger=number,
             share=share,
             watermark=live.watermark,
+            missing=absent,
         )
 
 

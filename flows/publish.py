@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 from kreislauf import events, registry
 from kreislauf.pages import release as release_page
 from kreislauf.release import permission, releases, triton
-from tasks.publish import put_in_triton, restored
+from tasks.publish import missing, put_in_triton, restored
 
 
 @flow
@@ -46,8 +46,10 @@ def publish(
             get_run_logger().info(
                 f"Version {live.champion} is live since release {live.number}; verifying it again."
             )
-            put_in_triton(model, live.versions, candidate.number)
-            triton.serve(model, live.versions)
+            absent = missing(model, live.versions)
+            resident = [number for number in live.versions if number not in absent]
+            put_in_triton(model, resident, candidate.number)
+            triton.serve(model, resident)
         else:
             event = events.MODEL_PUBLISHED
             hold = None
@@ -72,8 +74,10 @@ def go_live(
     """Verify `candidate` in Triton, then write the release; on failure Triton serves what it served
     before."""
     resident = {candidate.number}
+    absent: list[int] = []
     if live:
-        resident.update(live.versions)
+        absent = missing(candidate.model, live.versions)
+        resident.update(number for number in live.versions if number not in absent)
     if live and live.challenger:
         reason += (
             f" The A/B test of version {live.challenger} against version {live.champion} ends."
@@ -88,6 +92,7 @@ def go_live(
             after=live,
             watermark=candidate.lineage.watermark,
             hold=hold,
+            missing=absent,
         )
     triton.serve(candidate.model, release.versions)
     return release

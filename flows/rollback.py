@@ -7,6 +7,7 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from flows.publish import publish
+from kreislauf import registry
 from kreislauf.release import releases
 
 
@@ -33,7 +34,8 @@ def rollback(
 
     Args:
         model: Name of the model type.
-        version: An earlier champion; default: the release log's `previous`.
+        version: An earlier champion; default: the release log's `previous`, or an older one if that
+            was deleted in MLflow.
         reason: Why, in a sentence, for the release log.
         who: Name for the release log; default: the name of this run.
         automatic: An alert asks, no person: a version that itself came back by a rollback stays, so
@@ -55,6 +57,26 @@ def rollback(
     return publish(model, target, rollback=reason, who=who)
 
 
+def newest_before(history: list[releases.Release]) -> int | None:
+    """The release log's `previous`; if somebody has deleted that version, the newest champion
+    before it that was not rolled back itself. None without."""
+    rolled_back = {
+        earlier.champion
+        for number, (earlier, later) in enumerate(itertools.pairwise(history))
+        if later.champion in {release.champion for release in history[:number]}
+        and later.champion != earlier.champion
+    }
+    earlier = [release.champion for release in reversed(history)]
+    candidates = [history[-1].previous, *(n for n in earlier if n not in rolled_back)]
+    for number in candidates:
+        if number in (None, history[-1].champion):
+            continue
+        if registry.has(history[-1].model, number):
+            return number
+        get_run_logger().warning(f"Version {number} was deleted in MLflow: an older one is sought.")
+    return None
+
+
 def choose_target(model: str, version: int | None, automatic: bool = False) -> int:
     """The version to go back to. Raises NothingToRollBackTo."""
     history = releases.history(model)
@@ -70,11 +92,12 @@ def choose_target(model: str, version: int | None, automatic: bool = False) -> i
         raise NothingToRollBackTo(
             f"{model} version {live} was brought back already: an alert alone does not undo that."
         )
-    target = version or history[-1].previous
+    target = version or newest_before(history)
     champions = sorted({release.champion for release in history})
     if target is None:
         raise NothingToRollBackTo(
-            f"{model} version {champions[0]} is the first that was live: there is none before."
+            f"{model} version {live} is the first that was live, or those before were deleted: "
+            "there is none to go back to."
         )
     if target not in champions:
         raise NothingToRollBackTo(

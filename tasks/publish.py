@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.runtime import flow_run
 
 from kreislauf import registry
@@ -18,6 +18,8 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
         registry.artifact(registry.get(model, version), "golden")
     )
     for number in resident:
+        if number != version and not registry.has(model, number):
+            continue  # Its file is in the repository, see `missing`.
         triton.add_version(model, number, registry.onnx_file(registry.get(model, number)))
     triton.keep_warm_up(model, version, requests)
     triton.load(model, resident)
@@ -27,6 +29,17 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
             f"{model} version {version} in Triton answers otherwise than registered: {differences}"
         )
     triton.keep(model, resident)
+
+
+def missing(model: str, versions: list[int]) -> list[int]:
+    """Those of the versions that nobody has any more, neither MLflow nor Triton's repository."""
+    absent = [n for n in versions if not registry.has(model, n) and not triton.holds(model, n)]
+    for number in absent:
+        get_run_logger().warning(
+            f"{model} version {number} was deleted in MLflow, and Triton's repository lacks it, "
+            "too: it is served no more."
+        )
+    return absent
 
 
 @contextmanager
@@ -80,6 +93,7 @@ def undo(candidate: registry.Version) -> None:
     if not live or candidate.number not in live.versions:
         triton.remove_version(candidate.model, candidate.number)
     if live:
-        triton.serve(candidate.model, live.versions)
+        resident = [n for n in live.versions if triton.holds(candidate.model, n)]
+        triton.serve(candidate.model, resident)
     else:
         triton.unload(candidate.model)

@@ -12,11 +12,12 @@ from kreislauf.registry.artifacts import (
 )
 from kreislauf.registry.marks import call_challenger, close, mirror, record_decision
 from kreislauf.registry.registration import register
-from kreislauf.registry.runs import Lineage, RegistryError, digest_inputs
-from kreislauf.registry.versions import Version, find, finished, get, lineages, versions
+from kreislauf.registry.runs import Lineage, NoSuchVersion, RegistryError, digest_inputs
+from kreislauf.registry.versions import Version, find, finished, get, has, lineages, versions
 
 __all__ = [
     "Lineage",
+    "NoSuchVersion",
     "RegistryError",
     "Version",
     "artifact",
@@ -30,6 +31,7 @@ __all__ = [
     "find",
     "finished",
     "get",
+    "has",
     "lineages",
     "mirror",
     "onnx_file",

@@ -3,7 +3,7 @@
 from pydantic import BaseModel
 
 from kreislauf.registry import runs
-from kreislauf.registry.versions import Version, get
+from kreislauf.registry.versions import Version, get, has
 
 ALIASES = ("champion", "challenger", "previous")
 
@@ -29,11 +29,14 @@ def close(version: Version) -> None:
 
 
 def mirror(model: str, champion: int, challenger: int | None, previous: int | None) -> None:
-    """Make the aliases say what the release log says; idempotent, so that every run repairs it."""
+    """Make the aliases say what the release log says; idempotent, so that every run repairs it. A
+    version that was deleted has none."""
     client = runs.client()
     current = client.get_registered_model(model).aliases
     for alias, number in zip(ALIASES, (champion, challenger, previous), strict=True):
-        if number is None and alias in current:
-            client.delete_registered_model_alias(model, alias)
-        elif number is not None and current.get(alias) != str(number):
+        if current.get(alias) == str(number):
+            continue
+        if number is not None and has(model, number):
             client.set_registered_model_alias(model, alias, str(number))
+        elif alias in current:
+            client.delete_registered_model_alias(model, alias)

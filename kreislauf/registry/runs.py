@@ -28,6 +28,10 @@ class RegistryError(RuntimeError):
     """MLflow cannot be reached, or what it holds is not what was registered."""
 
 
+class NoSuchVersion(RegistryError):
+    """MLflow has no version of this number that Kreislauf registered."""
+
+
 class Lineage(BaseModel):
     """Where a version comes from: everything needed to train it again."""
 

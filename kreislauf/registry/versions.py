@@ -8,7 +8,7 @@ import json
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.registry import runs
-from kreislauf.registry.runs import Lineage, RegistryError
+from kreislauf.registry.runs import Lineage, NoSuchVersion, RegistryError
 from kreislauf.settings import settings
 from models.spec import MAX_BATCH, Parity
 
@@ -77,7 +77,7 @@ def lineages() -> list[Lineage]:
 
 
 def get(model: str, number: int) -> Version:
-    """One version. Raises RegistryError when there is none."""
+    """One version. Raises NoSuchVersion when there is none, RegistryError."""
     from mlflow.exceptions import MlflowException
 
     client = runs.client()
@@ -85,14 +85,26 @@ def get(model: str, number: int) -> Version:
         stored = client.get_model_version(model, str(number))
     except MlflowException as error:
         where = f"MLflow at {settings().mlflow_url}"
-        raise RegistryError(
+        failure = RegistryError
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            failure = NoSuchVersion
+        raise failure(
             f"{where} has no {model} version {number} to give: {error.message}"
         ) from error
     if "lineage" not in stored.tags:
-        raise RegistryError(
+        raise NoSuchVersion(
             f"{model} version {number} was not registered by Kreislauf: it has no lineage."
         )
     return _version(stored)
+
+
+def has(model: str, number: int) -> bool:
+    """Whether there is a version of this number; people delete old ones."""
+    try:
+        get(model, number)
+    except NoSuchVersion:
+        return False
+    return True
 
 
 def _version(entity) -> Version:

@@ -9,6 +9,7 @@ Beside the entries stands `crash-<version>.json` for each version that ended the
 
 import re
 import uuid
+from collections.abc import Collection
 from contextlib import suppress
 
 import fsspec
@@ -99,11 +100,13 @@ def append(
     share: float = 0.0,
     watermark: int | None = None,
     hold: str | None = None,
+    missing: Collection[int] = (),
 ) -> Release:
     """Put these versions in force, on the condition that `after` is still the newest entry.
 
     A test that goes on keeps its salt, so that a changed share moves only the users it must;
-    another one gets another. Without `hold`, a hold goes on; an empty one lifts it.
+    another one gets another. Without `hold`, a hold goes on; an empty one lifts it. A version that
+    is `missing` is nobody's `previous`.
 
     Raises ReleaseConflict when someone else wrote meanwhile.
     """
@@ -115,6 +118,8 @@ def append(
     if after:
         number = after.number + 1
         previous = after.previous if after.champion == champion else after.champion
+    if previous in missing:
+        previous = None
     if after and (after.champion, after.challenger) == (champion, challenger):
         salt = after.salt
     elif challenger:

@@ -73,6 +73,12 @@ def add_version(model: str, version: int, onnx: Path) -> None:
         )
 
 
+def holds(model: str, version: int) -> bool:
+    """Whether the repository has the file of a version."""
+    fs, folder = _folder(model)
+    return fs.exists(f"{folder}/{version}/model.onnx")
+
+
 def keep_warm_up(model: str, version: int, inputs: Tensors) -> None:
     """Store one request, the last of `inputs`, which Triton asks a version before it may serve.
 

@@ -1,0 +1,57 @@
+"""Registries fill up, and people delete old versions: the loop goes on without them."""
+
+import shutil
+
+import pytest
+from mlflow import MlflowClient
+
+from flows.experiment import experiment
+from flows.ingest import ingest
+from flows.publish import publish
+from flows.retrain import retrain
+from flows.rollback import NothingToRollBackTo, rollback
+from kreislauf.release import releases
+from kreislauf.settings import settings
+from tests.conftest import aliases
+from tests.flows.test_loop import two_releases
+
+pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
+
+
+def delete(model: str, number: int) -> None:
+    """What a person does who tidies MLflow up."""
+    MlflowClient(settings().mlflow_url).delete_model_version(model, str(number))
+
+
+def test_the_loop_goes_on_when_the_previous_version_was_deleted(tiny, orders, triton):
+    two_releases(tiny, orders)
+    assert releases.current(tiny).previous == 1
+    delete(tiny, 1)
+    assert publish(tiny, 2).champion == 2, "it is verified again"
+    assert experiment(tiny).previous == 1, "Triton still has its file"
+    with pytest.raises(NothingToRollBackTo, match="or those before were deleted"):
+        rollback(tiny)
+    assert aliases(tiny)["champion"] == 2
+
+    # The disk of Triton is lost, too.
+    shutil.rmtree(triton["repository"] / tiny / "1")
+    ended = experiment(tiny)
+    assert (ended.champion, ended.previous) == (2, None)
+    ingest(orders(60, 140, threshold=20), tiny)
+    third = retrain(tiny, cooldown_days=0)
+    assert third.outcome == "promote"
+    live = releases.current(tiny)
+    assert (live.champion, live.previous) == (third.version, 2)
+    assert aliases(tiny) == {"champion": third.version, "previous": 2}
+    assert rollback(tiny).champion == 2
+
+
+def test_a_rollback_goes_to_an_older_version_if_the_previous_one_was_deleted(tiny, orders):
+    two_releases(tiny, orders)
+    ingest(orders(60, 140, threshold=20), tiny)
+    third = retrain(tiny, cooldown_days=0)
+    assert third.outcome == "promote"
+    delete(tiny, 2)
+    back = rollback(tiny, reason="Clicks fell.")
+    assert back.champion == 1
+    assert rollback(tiny).champion == third.version, "a second one undoes the first"
