@@ -2,16 +2,22 @@
 
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from flows.ingest import IngestReport, ingest
-from kreislauf import exposures
+from flows.publish import publish
+from kreislauf import exposures, registry
+from kreislauf.release import permission, releases, triton
 from kreislauf.settings import settings
+from models import spec
 
 
 @flow
 def collect() -> dict[str, IngestReport]:
     """Load the gateway's closed segments into `exposures` and `feedback`, and delete them.
+
+    Before that, a release that Triton has lost is put back: somebody restarted it elsewhere, or
+    with an empty disk.
 
     It is safe to kill at any point: a segment that is loaded already is only deleted. The worker
     has to see the gateway's folder, `KREISLAUF_SPOOL`. No share of bad lines stops a segment,
@@ -23,6 +29,8 @@ def collect() -> dict[str, IngestReport]:
     Raises:
         flows.ingest.IngestError: Segments could not be loaded; none is deleted.
     """
+    for model in spec.names():
+        put_back(model)
     reports = {}
     for table, folder in zip(exposures.TABLES, settings().spools, strict=True):
         delete_empty_segments(folder)
@@ -31,6 +39,22 @@ def collect() -> dict[str, IngestReport]:
             for file in reports[table].files:
                 Path(file.source).unlink()
     return reports
+
+
+def put_back(model: str) -> None:
+    """Publish what is live again if Triton answers and does not serve it; a failure stops no
+    load."""
+    live = releases.current(model)
+    logger = get_run_logger()
+    if live is None or not settings().triton_url:
+        return
+    try:
+        if triton.is_resident(model, live.champion):
+            return
+        logger.warning(f"Triton does not serve {model} version {live.champion}: it is put back.")
+        publish(model, live.champion)
+    except (triton.TritonError, permission.PublishRefused, registry.RegistryError) as error:
+        logger.error(f"{model} version {live.champion} is not served. {error}")
 
 
 def delete_empty_segments(folder: Path) -> None:

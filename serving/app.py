@@ -157,10 +157,17 @@ async def health() -> dict[str, str]:
 
 
 async def ready(request: Request) -> Response:
-    """Whether it can answer for every model type that is live."""
-    problems = request.app.state.gateway.ready()
+    """Whether it can answer for every model type that is live.
+
+    One that lost its champion later still answers, with fallbacks, and says so.
+    """
+    gateway = request.app.state.gateway
+    problems = gateway.ready()
     if problems:
         return problem(503, "; ".join(f"{model}: {why}" for model, why in problems.items()))
+    fallbacks = gateway.fallbacks()
+    if fallbacks:
+        return JSONResponse({"status": "fallbacks only", "models": fallbacks})
     return JSONResponse({"status": "ready"})
 
 

@@ -14,6 +14,12 @@ gRPC's own pause grows to two minutes.
 """
 
 
+PROBE_SECONDS = 5.0
+"""Longest wait for the word whether a version is resident."""
+LOAD_SECONDS = 120.0
+"""Longest wait for a load."""
+
+
 class NotResident(RuntimeError):
     """Triton answers, but not as this version: another release may be in force."""
 
@@ -67,6 +73,26 @@ class Triton:
             if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
                 raise NoAnswer(f"{model} version {version}: output {name} holds NaN or infinity")
         return outputs
+
+    async def has(self, model: str, version: int) -> bool:
+        """Whether exactly this version is resident. Raises NoAnswer."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            return await self._client.is_model_ready(
+                model, str(version), client_timeout=PROBE_SECONDS
+            )
+        except InferenceServerException as error:
+            raise NoAnswer(f"Triton at {self.url}: {error.message()}") from error
+
+    async def load(self, model: str) -> None:
+        """Let Triton load what its repository says. Raises NoAnswer with Triton's words."""
+        from tritonclient.utils import InferenceServerException
+
+        try:
+            await self._client.load_model(model, client_timeout=LOAD_SECONDS)
+        except InferenceServerException as error:
+            raise NoAnswer(f"Triton at {self.url}: {error.message()}") from error
 
     async def close(self) -> None:
         """End the channel."""

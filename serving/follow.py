@@ -11,13 +11,15 @@ from pathlib import Path
 from kreislauf.monitoring import status
 from kreislauf.release import releases
 from models.spec import ModelSpec
-from serving.ask import Triton
+from serving.ask import NoAnswer, Triton
 from serving.metrics import Metrics
 
 POLL_SECONDS = 0.5
 """Seconds between two reads of the release log."""
 POLLS_PER_STATUS = 20
 """Reads of the release log between two reads of the monitor's status."""
+POLLS_PER_LOOK = 4
+"""Reads of the release log in whose time Triton is asked once what is resident."""
 FALLBACK_SECONDS = 5.0
 """Deadline of the question whose answer is kept as the fallback."""
 log = logging.getLogger("kreislauf.gateway")
@@ -39,6 +41,10 @@ class ModelState:
     """All versions that ever were in force."""
     log_was_read: bool = False
     """Whether the release log could be read at all."""
+    absence: str = ""
+    """Why no version answers, though Triton does; empty if one does."""
+    was_resident: bool = False
+    """Whether a champion was ever seen in Triton."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -107,6 +113,39 @@ class ReleaseFollower:
         except Exception as error:
             # Whatever Triton says or the disk refuses, the log must still be followed.
             log.warning("No new fallback answer for %s is kept: %s", name, error)
+
+    async def keep_resident(self, state: ModelState) -> None:
+        """Let Triton load the champion again from its repository, if somebody has restarted it
+        without.
+
+        A repository that lacks the file is filled by the flow collect, or publish.
+        """
+        name = state.model_type.name
+        release = state.release
+        if release is None:
+            return
+        try:
+            if not await self.triton.has(name, release.champion):
+                state.absence = f"Triton does not serve version {release.champion}"
+                log.warning("%s of %s: it is asked to load it again.", state.absence, name)
+                await self.triton.load(name)
+                if not await self.triton.has(name, release.champion):
+                    raise NoAnswer("its repository does not have it")
+            state.absence = ""
+            state.was_resident = True
+        except NoAnswer as error:
+            if state.absence:
+                state.absence = (
+                    f"Triton does not serve version {release.champion}, and cannot load it "
+                    f"({error}). The flow collect puts it back within ten minutes, publish at once."
+                )
+
+    async def look_after_triton(self) -> None:
+        """Look until cancelled whether Triton serves what is in force."""
+        while True:
+            await asyncio.sleep(POLLS_PER_LOOK * POLL_SECONDS)
+            for state in self.models.values():
+                await self.keep_resident(state)
 
     async def show_monitor(self, state: ModelState) -> None:
         """Show Prometheus the newest status of the monitor."""

@@ -61,9 +61,11 @@ class Gateway:
         """Learn what is live before the first request."""
         for state in self.follower.models.values():
             await self.follower.refresh(state)
+            await self.follower.keep_resident(state)
             await self.follower.keep_fallback(state)
         self.background = [
             asyncio.create_task(self.follower.follow()),
+            asyncio.create_task(self.follower.look_after_triton()),
             asyncio.create_task(self.close_old_segments()),
         ]
 
@@ -95,7 +97,14 @@ class Gateway:
                 problems[name] = "its release log could not be read yet"
             elif state.release and state.fallback is None:
                 problems[name] = "Triton has not answered yet, and no fallback answer is kept"
+            elif state.absence and not state.was_resident:
+                problems[name] = state.absence
         return problems
+
+    def fallbacks(self) -> dict[str, str]:
+        """Why the model types that are answered for by fallbacks alone are; empty when none is."""
+        states = self.follower.models.items()
+        return {name: state.absence for name, state in states if state.absence}
 
     async def predict(self, model: str, body: bytes) -> dict:
         """One answer. Raises Refusal."""

@@ -222,6 +222,12 @@ def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Te
     return {name: np.concatenate([answer[name] for answer in batches]) for name in batches[0]}
 
 
+def is_resident(model: str, version: int) -> bool:
+    """Whether Triton serves exactly this version. Raises TritonError."""
+    with _client(f"say whether it serves {model} version {version}") as client:
+        return client.is_model_ready(model, str(version), client_timeout=PROBE_SECONDS)
+
+
 def is_live() -> bool:
     """Whether a Triton answers at the address that is set."""
     try:
