@@ -161,11 +161,11 @@ async def ready(request: Request) -> Response:
 
     One that lost its champion later still answers, with fallbacks, and says so.
     """
-    gateway = request.app.state.gateway
-    problems = gateway.ready()
+    follower = request.app.state.gateway.follower
+    problems = follower.ready()
     if problems:
         return problem(503, "; ".join(f"{model}: {why}" for model, why in problems.items()))
-    fallbacks = gateway.fallbacks()
+    fallbacks = follower.fallbacks()
     if fallbacks:
         return JSONResponse({"status": "fallbacks only", "models": fallbacks})
     return JSONResponse({"status": "ready"})

@@ -147,6 +147,23 @@ class ReleaseFollower:
             for state in self.models.values():
                 await self.keep_resident(state)
 
+    def ready(self) -> dict[str, str]:
+        """Problems of the model types that cannot be answered for; empty when all can."""
+        problems = {}
+        for name, state in self.models.items():
+            if not state.log_was_read:
+                problems[name] = "its release log could not be read yet"
+            elif state.release and state.fallback is None:
+                problems[name] = "Triton has not answered yet, and no fallback answer is kept"
+            elif state.absence and not state.was_resident:
+                problems[name] = state.absence
+        return problems
+
+    def fallbacks(self) -> dict[str, str]:
+        """Why the model types that are answered for by fallbacks alone are; empty when none is."""
+        states = self.models.items()
+        return {name: state.absence for name, state in states if state.absence}
+
     async def show_monitor(self, state: ModelState) -> None:
         """Show Prometheus the newest status of the monitor."""
         name = state.model_type.name

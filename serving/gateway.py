@@ -89,23 +89,6 @@ class Gateway:
                 except OSError as error:
                     log.error("A segment cannot be closed, the next start does: %s", error)
 
-    def ready(self) -> dict[str, str]:
-        """Problems of the model types that cannot be answered for; empty when all can."""
-        problems = {}
-        for name, state in self.follower.models.items():
-            if not state.log_was_read:
-                problems[name] = "its release log could not be read yet"
-            elif state.release and state.fallback is None:
-                problems[name] = "Triton has not answered yet, and no fallback answer is kept"
-            elif state.absence and not state.was_resident:
-                problems[name] = state.absence
-        return problems
-
-    def fallbacks(self) -> dict[str, str]:
-        """Why the model types that are answered for by fallbacks alone are; empty when none is."""
-        states = self.follower.models.items()
-        return {name: state.absence for name, state in states if state.absence}
-
     async def predict(self, model: str, body: bytes) -> dict:
         """One answer. Raises Refusal."""
         began = time.perf_counter()

@@ -49,8 +49,8 @@ def test_an_empty_disk_is_told_and_filled_by_the_next_run_of_collect(gateway, ti
         client.unload_model(tiny)
         until(lambda: gateway.get("/ready").json()["status"] == "fallbacks only")
     assert variant(gateway, tiny) == "fallback"
-    told = gateway.get("/ready").json()["models"][tiny]
-    assert "Triton does not serve version 1, and cannot load it" in told
+    message = gateway.get("/ready").json()["models"][tiny]
+    assert "Triton does not serve version 1, and cannot load it" in message
     with TestClient(create(settings())) as another:
         assert another.get("/ready").status_code == 503, "it never saw its champion"
     collect()
