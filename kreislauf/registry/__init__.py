@@ -11,13 +11,12 @@ from kreislauf.registry.artifacts import (
     sha256,
 )
 from kreislauf.registry.marks import call_challenger, close, mirror, record_decision
-from kreislauf.registry.registration import register
-from kreislauf.registry.runs import Lineage, NoSuchVersion, RegistryError, digest_inputs
+from kreislauf.registry.registration import delete, register
+from kreislauf.registry.runs import Lineage, RegistryError, digest_inputs
 from kreislauf.registry.versions import Version, find, finished, get, has, lineages, versions
 
 __all__ = [
     "Lineage",
-    "NoSuchVersion",
     "RegistryError",
     "Version",
     "artifact",
@@ -26,6 +25,7 @@ __all__ = [
     "call_challenger",
     "close",
     "curves",
+    "delete",
     "detach",
     "digest_inputs",
     "find",

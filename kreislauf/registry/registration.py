@@ -56,3 +56,23 @@ def register(
     artifacts.onnx_file(version)
     marks.call_challenger(version)
     return version
+
+
+def delete(version: Version) -> None:
+    """Delete a version, and the files of its run, for good."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    client = runs.client()
+    stored = client.get_model_version(version.model, str(version.number))
+    # MLflow keeps the ONNX file beside the run, as a logged model.
+    logged_model = stored.source.removeprefix("models:/")
+    places = [
+        client.get_run(version.run_id).info.artifact_uri,
+        client.get_logged_model(logged_model).artifact_location,
+    ]
+    # First, so that a run that is killed here leaves no files that nothing names.
+    for place in places:
+        get_artifact_repository(place, tracking_uri=runs.uri()).delete_artifacts()
+    client.delete_logged_model(logged_model)
+    client.delete_model_version(version.model, str(version.number))
+    client.delete_run(version.run_id)

@@ -7,9 +7,11 @@ from mlflow import MlflowClient
 
 from flows.experiment import experiment
 from flows.ingest import ingest
+from flows.prune import prune
 from flows.publish import publish
 from flows.retrain import retrain
 from flows.rollback import NothingToRollBackTo, rollback
+from kreislauf import registry
 from kreislauf.release import releases
 from kreislauf.settings import settings
 from tests.conftest import aliases
@@ -55,3 +57,22 @@ def test_a_rollback_goes_to_an_older_version_if_the_previous_one_was_deleted(tin
     back = rollback(tiny, reason="Clicks fell.")
     assert back.champion == 1
     assert rollback(tiny).champion == third.version, "a second one undoes the first"
+
+
+def test_old_versions_are_pruned_with_their_files_and_what_is_needed_stays(tiny, orders, home):
+    two_releases(tiny, orders)
+    with pytest.raises(ValueError, match="at least one version"):
+        prune(tiny, keep=0)
+    assert prune(tiny, keep=1) == [], "the previous version can be brought back"
+    ingest(orders(60, 140, threshold=20), tiny)
+    third = retrain(tiny, cooldown_days=0)
+    assert third.outcome == "promote"
+    files = {path for path in (home / "mlflow").rglob("*") if path.is_file()}
+    assert prune(tiny, keep=5) == []
+    assert prune(tiny, keep=1) == [1]
+    left = {path for path in files if path.exists()}
+    assert sum(path.name == "model.onnx" for path in files - left) == 1
+    assert [version.number for version in registry.versions(tiny)] == [3, 2]
+    assert prune(tiny, keep=1) == []
+    assert rollback(tiny).champion == 2
+    assert retrain(tiny, cooldown_days=0).outcome in ("waiting", "refuse", "cooling down")

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from urllib.request import Request, urlopen
 
@@ -15,6 +16,7 @@ import pytest
 from deployments import stack
 from kreislauf import registry
 from kreislauf.registry import runs
+from tests.kreislauf.registry.test_registry import register
 
 SECRET = "s3cr+t/word"
 
@@ -64,10 +66,16 @@ def in_front_of(mlflow: str, prefix: str = "", login: str = "", version: str = "
 
 
 @pytest.fixture(scope="module")
-def mlflow(tmp_path_factory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("home")
-    yield stack.up(home, ("mlflow",))["mlflow"]["url"]
-    stack.down(home)
+def mlflow_home(tmp_path_factory) -> Path:
+    """What the server keeps."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def mlflow(mlflow_home) -> Iterator[str]:
+    """Address of a server."""
+    yield stack.up(mlflow_home, ("mlflow",))["mlflow"]["url"]
+    stack.down(mlflow_home)
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +160,15 @@ def test_a_server_that_is_slow_is_named_within_seconds(monkeypatch):
     assert time.monotonic() - began < 3
     server.shutdown()
     server.server_close()
+
+
+def test_a_version_is_deleted_with_its_files_on_a_server_too(
+    mlflow, mlflow_home, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("KREISLAUF_MLFLOW_URL", mlflow)
+    first = register(tmp_path / "a", "key a")
+    second = register(tmp_path / "b", "key b", threshold=7.0)
+    registry.delete(first)
+    assert [version.number for version in registry.versions("m")] == [second.number]
+    stored = [path.name for path in (mlflow_home / "mlflow").rglob("*") if path.is_file()]
+    assert (stored.count("model.onnx"), stored.count("weights.safetensors")) == (1, 1)

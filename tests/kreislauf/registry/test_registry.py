@@ -49,6 +49,18 @@ def register(
 
 
 @pytest.mark.usefixtures("mlflow_store")
+def test_a_deleted_version_leaves_no_file_and_the_others_stay(home, tmp_path):
+    first = register(tmp_path / "a", "key a")
+    register(tmp_path / "b", "key b", threshold=7.0)
+    registry.delete(first)
+    assert [version.number for version in registry.versions("m")] == [2]
+    assert not registry.has("m", 1)
+    left = [path.name for path in (home / "mlflow").rglob("*") if path.is_file()]
+    assert (left.count("model.onnx"), left.count("weights.safetensors")) == (1, 1)
+    assert registry.onnx_file(registry.get("m", 2)).exists()
+
+
+@pytest.mark.usefixtures("mlflow_store")
 def test_files_are_attached_to_a_version_and_detached_again(tmp_path):
     version = register(tmp_path / "a", "key a")
     assert registry.attached(version, "monitor") == []
