@@ -202,11 +202,21 @@ NEEDS = {"prefect": "postgres", "worker": "prefect", "gateway": "triton"}
 
 
 def show(running: dict[str, dict]) -> str:
-    """One line per service: where it answers, and whether it runs."""
+    """One line per service: whether it runs, and where it answers. The last line, copied into a
+    shell, sets what the examples of the documentation need."""
     lines = []
     for name, record in running.items():
         state = "runs" if processes.find(record) else "gone"
-        lines.append(f"{name:9} {state}  {record.get('url', '')}")
+        addresses = [record[key] for key in ("url", "grpc", "metrics") if key in record]
+        lines.append(f"{name:9} {state}  {'  '.join(addresses)}".rstrip())
+    examples = {
+        "PREFECT_API_URL": running.get("prefect", {}).get("api"),
+        "GATEWAY": running.get("gateway", {}).get("url"),
+        "TRITON": running.get("triton", {}).get("grpc"),
+    }
+    words = [f"{name}={address}" for name, address in examples.items() if address]
+    if words:
+        lines.append(f'export {" ".join(words)} PATH="{Path(sys.executable).parent}:$PATH"')
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -69,6 +70,29 @@ def test_a_second_start_keeps_what_runs_and_replaces_what_does_not(home):
         stack.down(home)
     assert processes.read(home) == {}
     assert not processes.answers(f"{second['url']}/v2/health/live")
+
+
+def test_the_status_names_every_address_as_the_examples_need_it(tmp_path):
+    running = {
+        "prefect": {"pid": 1, "started": 0, "url": "http://p:1", "api": "http://p:1/api"},
+        "triton": {
+            "pid": 1,
+            "started": 0,
+            "url": "http://t:2",
+            "grpc": "t:3",
+            "metrics": "http://t:4/metrics",
+        },
+        "gateway": {"pid": 1, "started": 0, "url": "http://g:5"},
+        "worker": {"pid": 1, "started": 0},
+    }
+    *_, triton, gateway, worker, export = stack.show(running).splitlines()
+    assert triton == "triton    gone  http://t:2  t:3  http://t:4/metrics"
+    assert (gateway, worker) == ("gateway   gone  http://g:5", "worker    gone")
+    shell = f'{export}; echo "$GATEWAY $TRITON $PREFECT_API_URL"; command -v prefect'
+    done = subprocess.run(["sh", "-ec", shell], capture_output=True, text=True)
+    assert done.stdout.splitlines()[0] == "http://g:5 t:3 http://p:1/api"
+    assert done.stdout.splitlines()[1] == str(Path(sys.executable).parent / "prefect")
+    assert stack.show({}) == ""
 
 
 def test_what_a_crashed_triton_leaves_running_is_ended():

@@ -27,7 +27,7 @@ def addresses(triton: dict, small_shop, tmp_path: Path) -> Iterator[dict[str, st
     triton_task.serve(MODEL, [1])
     releases.append(MODEL, 1, "a test", "a test", after=None)
     with running() as gateway:
-        yield {"GATEWAY": gateway, "TRITON": triton["grpc"], "VERSION": "1"}
+        yield {"GATEWAY": f"http://{gateway}", "TRITON": triton["grpc"], "VERSION": "1"}
 
 
 @pytest.mark.parametrize("language", ["sh", "python"])
