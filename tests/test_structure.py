@@ -207,6 +207,7 @@ def test_prefect_yaml_matches_the_flows(deployment: dict):
     given = [
         deployment.get("parameters", {}),
         *(t.get("parameters", {}) for t in deployment.get("triggers", [])),
+        *(s.get("parameters", {}) for s in deployment.get("schedules", [])),
     ]
     assert all(set(p) <= set(parameters) for p in given)
     assert flow.name == deployment["name"] == module.split(".")[1]

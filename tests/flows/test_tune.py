@@ -247,14 +247,16 @@ def test_the_best_parameters_are_adopted_by_hand_and_prefect_yaml_keeps_its_comm
         )
     diff = adopt("session_recommender", "abc", file)
 
-    assert [line for line in diff.splitlines() if line[0] == "-"][1:] == [
-        "-    parameters: {reason: weekly schedule}"
-    ]
+    assert [line for line in diff.splitlines() if line[0] == "-"][1:] == []
     assert adopt("session_recommender", "abc", file) == ""
     deployments = {d["name"]: d for d in yaml.safe_load(file.read_text())["deployments"]}
     params = {"epochs": 6, "lr": 1e-05, "dim": 48}
     assert deployments["train"]["parameters"] == {"params": params}
-    assert deployments["retrain"]["parameters"] == {"reason": "weekly schedule", "params": params}
+    assert deployments["retrain"]["parameters"] == {"params": params}
+    (weekly,) = deployments["retrain"]["schedules"]
+    assert weekly["parameters"] == {"reason": "weekly schedule"}, (
+        "a person's run has another reason"
+    )
     assert [name for name, d in deployments.items() if "params" in d.get("parameters", {})] == [
         "train",
         "retrain",
