@@ -164,6 +164,9 @@ def judge(
     staleness = evidence.staleness(data.get(LABEL_CORRELATION), quality, min_gain)
     if staleness:
         return Diagnosis(verdict="concept drift", evidence=[*staleness, *alarms])
+    unlearnable = evidence.unlearnable(quality)
+    if unlearnable:
+        return Diagnosis(verdict="data fault", evidence=[unlearnable, *alarms], noise_only=True)
     if alarms:
         reason = (
             f"A refit would gain {quality.gain.mean:+.4f}, so this is no reason for a training."

@@ -37,12 +37,6 @@ def remapped(correlation: Signal | None, quality: WindowQuality) -> str:
 def noise(quality: WindowQuality) -> list[str]:
     """Signs that there is less to learn from the window than from others."""
     loss = max(quality.loss, 0.0)
-    if quality.unexplained and quality.is_old:
-        return [
-            f"The live model fell sharply, by {loss:.4f} in the window. That is as old as half of "
-            "the window, and nothing that learns from it brings the quality back: there is less "
-            "to learn."
-        ]
     live_held = quality.live.deviation > -1 and not quality.unexplained
     refit_fell = quality.refit_fell or (quality.unexplained and quality.refit.deviation < -1)
     recovered = quality.gain.mean >= loss * MIN_RECOVERY
@@ -77,6 +71,18 @@ def placeholder(top_label: Signal | None, new: float, all_new: float) -> str:
             "placeholder?"
         )
     return ""
+
+
+def unlearnable(quality: WindowQuality) -> str:
+    """That the quality fell sharply so long ago that a training would help by now, if it could;
+    empty if it did not. Only where nothing says that one helps."""
+    if not (quality.unexplained and quality.is_old):
+        return ""
+    return (
+        f"The live model fell sharply, by {max(quality.loss, 0.0):.4f} in the window. That is as "
+        "old as half of the window, and nothing that learns from it brings the quality back: there "
+        "is less to learn."
+    )
 
 
 def staleness(correlation: Signal | None, quality: WindowQuality, min_gain: float) -> list[str]:

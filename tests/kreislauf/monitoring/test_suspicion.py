@@ -238,6 +238,7 @@ def quality(newest_gain: float | None, **numbers: float) -> WindowQuality:
         (quality(None).model_copy(update={"learnable": "As good as ever."}), "stable"),
         (quality(0.001).model_copy(update={"is_old": True}), "data fault"),
         (quality(0.02).model_copy(update={"is_old": True}), "concept drift"),
+        (quality(0.001, gain=0.02).model_copy(update={"is_old": True}), "concept drift"),
         (quality(None).model_copy(update={"is_old": True}), "stable"),
     ],
 )
