@@ -7,7 +7,7 @@ from prefect.runtime import flow_run
 
 from kreislauf import registry
 from kreislauf.pages import release as release_page
-from kreislauf.release import permission, releases, triton
+from kreislauf.release import permission, publisher_lock, releases, triton
 from tasks.publish import missing, put_in_triton, restored
 
 
@@ -45,7 +45,7 @@ def experiment(
         raise ValueError(
             f"share is {share}: give the share of the users that get the challenger, 0 to 1."
         )
-    with triton.exclusive(model):
+    with publisher_lock.exclusive(model):
         live = releases.current(model)
         if live is None:
             raise permission.ExperimentRefused(

@@ -7,7 +7,7 @@ from prefect.runtime import flow_run
 
 from kreislauf import events, registry
 from kreislauf.pages import release as release_page
-from kreislauf.release import permission, releases, triton
+from kreislauf.release import permission, publisher_lock, releases, triton
 from tasks.publish import missing, put_in_triton, restored
 
 
@@ -40,7 +40,7 @@ def publish(
         releases.ReleaseConflict: somebody else published meanwhile.
     """
     candidate = permission.choose_candidate(model, version)
-    with triton.exclusive(model):
+    with publisher_lock.exclusive(model):
         live = releases.current(model)
         if live and live.champion == candidate.number:
             get_run_logger().info(

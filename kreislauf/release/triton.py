@@ -5,7 +5,6 @@ A load status is never trusted (Triton has answered 200 for a failed load): who 
 loaded version.
 """
 
-import fcntl
 import json
 import posixpath
 import time
@@ -37,23 +36,6 @@ SHAPES = "shapes.json"
 
 class TritonError(RuntimeError):
     """Triton cannot be reached, refused a load, or did not answer."""
-
-
-@contextmanager
-def exclusive(model: str) -> Iterator[None]:
-    """Hold off every other publisher of this model repository; the lock ends with the process.
-
-    A repository on S3 holds off those on this machine; between machines the release log decides
-    alone.
-    """
-    fs, path = _folder(model)
-    folder = settings().home / "locks" / model
-    if object_store.is_local(fs):
-        folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def add_version(model: str, version: int, onnx: Path) -> None:

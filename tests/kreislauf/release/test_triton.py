@@ -1,12 +1,14 @@
 """The repository on disk and on S3; tests/flows/test_loop.py publishes to a real Triton."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deployments import processes, stack
-from kreislauf.release import triton
+from kreislauf.release import publisher_lock, triton
 from tests.models.tiny import write
 
 
@@ -28,6 +30,32 @@ def test_instances_are_on_the_processor_or_on_gpus(tmp_path, monkeypatch):
     assert "kind: KIND_CPU" in str(triton.configuration("tiny", [1]))
     monkeypatch.setenv("KREISLAUF_TRITON_GPU", "true")
     assert "kind: KIND_GPU" in str(triton.configuration("tiny", [1]))
+
+
+def test_a_publisher_that_hangs_is_named_and_does_not_hold_others_off_for_ever(monkeypatch):
+    monkeypatch.setattr(publisher_lock, "LOCK_SECONDS", 0.5)
+    hang = """
+import time
+from kreislauf.release import publisher_lock
+with publisher_lock.exclusive("tiny"):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+    command = [sys.executable, "-c", hang]
+    with subprocess.Popen(command, cwd=stack.ROOT, stdout=subprocess.PIPE, text=True) as hanging:
+        try:
+            assert hanging.stdout.readline() == "locked\n"
+            with (
+                pytest.raises(triton.TritonError, match=f"process {hanging.pid} on .*end it"),
+                publisher_lock.exclusive("tiny"),
+            ):
+                pass
+            with publisher_lock.exclusive("another"):
+                pass
+        finally:
+            hanging.kill()
+    with publisher_lock.exclusive("tiny"):
+        pass
 
 
 def test_a_kept_request_warms_a_version_up(tmp_path, home):
@@ -73,7 +101,7 @@ def test_a_repository_on_s3_is_served_and_outlives_triton(
 
     record = stack.up(home, ("triton",))["triton"]
     try:
-        with triton.exclusive("tiny"):
+        with publisher_lock.exclusive("tiny"):
             for version in (1, 2):
                 triton.keep_warm_up("tiny", version, asked)
                 triton.add_version(
