@@ -112,7 +112,8 @@ class Timeline:
     questions: list[tuple[int, int]] = field(default_factory=list)
     """When a person was asked, and since when the data in question came."""
     waits: int = 0
-    alarming: bool = False
+    alarming: str = ""
+    """Verdict of the alarm that goes on; empty if none does."""
     cache: dict[tuple, Measurement] = field(default_factory=dict)
     """Windows that were measured before: the same rows give the same numbers."""
 
@@ -257,9 +258,11 @@ class Timeline:
             )
         if finding.verdict == "undecided":
             return
-        alarming = finding.verdict not in ("stable", "not enough data")
-        if alarming and not self.alarming:
-            self.alarms.append((now, finding.verdict))
+        alarming = ""
+        if finding.verdict not in ("stable", "not enough data"):
+            alarming = finding.verdict
+        if alarming and alarming != self.alarming:
+            self.alarms.append((now, alarming))
         self.alarming = alarming
         if action.exclude:
             self.excluded = merge([*self.excluded, action.exclude])
@@ -280,7 +283,7 @@ class Timeline:
             challenger.tails = TailProbe(probe)
             self.promotions.append(now)
             self.champion = with_history(challenger)
-            self.alarming = False
+            self.alarming = ""
 
     def true_gain(self, now: int, until: int) -> float:
         """How much better a table that is trained at `now` (ms) answers what comes until then than
