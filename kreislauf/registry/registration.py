@@ -70,9 +70,10 @@ def delete(version: Version) -> None:
         client.get_run(version.run_id).info.artifact_uri,
         client.get_logged_model(logged_model).artifact_location,
     ]
-    # First, so that a run that is killed here leaves no files that nothing names.
+    # Files first: a run that is killed here leaves none that nothing names. Then the version: what
+    # is still there is deleted again by the next run, and what follows it holds no file.
     for place in places:
         get_artifact_repository(place, tracking_uri=runs.uri()).delete_artifacts()
-    client.delete_logged_model(logged_model)
     client.delete_model_version(version.model, str(version.number))
+    client.delete_logged_model(logged_model)
     client.delete_run(version.run_id)
