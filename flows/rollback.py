@@ -71,7 +71,7 @@ def newest_before(history: list[releases.Release]) -> int | None:
     for number in candidates:
         if number in (None, history[-1].champion):
             continue
-        if registry.has(history[-1].model, number):
+        if registry.lookup(history[-1].model, number):
             return number
         get_run_logger().warning(f"Version {number} was deleted in MLflow: an older one is sought.")
     return None

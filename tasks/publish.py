@@ -18,9 +18,9 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
         registry.artifact(registry.get(model, version), "golden")
     )
     for number in resident:
-        if number != version and not registry.has(model, number):
-            continue  # Its file is in the repository, see `missing`.
-        triton.add_version(model, number, registry.onnx_file(registry.get(model, number)))
+        registered = registry.lookup(model, number)
+        if registered:  # Of one that was deleted, the repository has the file, see `missing`.
+            triton.add_version(model, number, registry.onnx_file(registered))
     triton.keep_warm_up(model, version, requests)
     triton.load(model, resident)
     differences = golden.compare(triton.ask(model, version, requests), expected)
@@ -33,7 +33,8 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
 
 def missing(model: str, versions: list[int]) -> list[int]:
     """Those of the versions that nobody has any more, neither MLflow nor Triton's repository."""
-    absent = [n for n in versions if not registry.has(model, n) and not triton.holds(model, n)]
+    not_held = [number for number in versions if not triton.holds(model, number)]
+    absent = [number for number in not_held if registry.lookup(model, number) is None]
     for number in absent:
         get_run_logger().warning(
             f"{model} version {number} was deleted in MLflow, and Triton's repository lacks it, "

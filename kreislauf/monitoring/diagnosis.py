@@ -86,8 +86,9 @@ def _doubt(measurement: Measurement, signals: Mapping[str, Signal], diagnosis: D
     if _is_old(measurement, signals):
         return ""
     stale = diagnosis.verdict == "concept drift"
-    if stale and not measurement.trusted and doubts.unlike(tails):
-        return doubts.unlike(tails)
+    unlike = doubts.unlike(tails)
+    if unlike and stale and not measurement.trusted:
+        return unlike
     if doubts.lasting_loss(tails) and not stale:
         return UNEXPLAINED
     return doubts.young_change(tails)

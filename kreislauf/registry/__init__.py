@@ -13,7 +13,7 @@ from kreislauf.registry.artifacts import (
 from kreislauf.registry.marks import call_challenger, close, mirror, record_decision
 from kreislauf.registry.registration import delete, register
 from kreislauf.registry.runs import Lineage, RegistryError, digest_inputs
-from kreislauf.registry.versions import Version, find, finished, get, has, lineages, versions
+from kreislauf.registry.versions import Version, find, finished, get, lineages, lookup, versions
 
 __all__ = [
     "Lineage",
@@ -31,8 +31,8 @@ __all__ = [
     "find",
     "finished",
     "get",
-    "has",
     "lineages",
+    "lookup",
     "mirror",
     "onnx_file",
     "record_decision",

@@ -3,7 +3,7 @@
 from pydantic import BaseModel
 
 from kreislauf.registry import runs
-from kreislauf.registry.versions import Version, get, has
+from kreislauf.registry.versions import Version, get, lookup
 
 ALIASES = ("champion", "challenger", "previous")
 
@@ -36,7 +36,7 @@ def mirror(model: str, champion: int, challenger: int | None, previous: int | No
     for alias, number in zip(ALIASES, (champion, challenger, previous), strict=True):
         if current.get(alias) == str(number):
             continue
-        if number is not None and has(model, number):
+        if number is not None and lookup(model, number):
             client.set_registered_model_alias(model, alias, str(number))
         elif alias in current:
             client.delete_registered_model_alias(model, alias)

@@ -98,13 +98,12 @@ def get(model: str, number: int) -> Version:
     return _version(stored)
 
 
-def has(model: str, number: int) -> bool:
-    """Whether there is a version of this number; people delete old ones."""
+def lookup(model: str, number: int) -> Version | None:
+    """The version of this number; None if there is none, because people delete old ones."""
     try:
-        get(model, number)
+        return get(model, number)
     except NoSuchVersion:
-        return False
-    return True
+        return None
 
 
 def _version(entity) -> Version:

@@ -54,7 +54,7 @@ def test_a_deleted_version_leaves_no_file_and_the_others_stay(home, tmp_path):
     register(tmp_path / "b", "key b", threshold=7.0)
     registry.delete(first)
     assert [version.number for version in registry.versions("m")] == [2]
-    assert not registry.has("m", 1)
+    assert registry.lookup("m", 1) is None
     left = [path.name for path in (home / "mlflow").rglob("*") if path.is_file()]
     assert (left.count("model.onnx"), left.count("weights.safetensors")) == (1, 1)
     assert registry.onnx_file(registry.get("m", 2)).exists()
