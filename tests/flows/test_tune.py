@@ -61,6 +61,10 @@ def states(study: studies.Study) -> list[tuple[int, str]]:
 def test_a_search_prunes_retries_fails_and_is_added_to_and_changes_nothing(fussy, marks):
     from mlflow import MlflowClient
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        ArtifactCollectionFilter,
+        ArtifactCollectionFilterKey,
+    )
 
     for mark in ("bad-7", "fail-3", "die-2"):
         (marks / mark).touch()
@@ -96,9 +100,11 @@ def test_a_search_prunes_retries_fails_and_is_added_to_and_changes_nothing(fussy
     assert "the mark says so" in runs["failed"].data.tags["why"]
     assert runs["finished"].data.metrics["validation"] > 0
 
+    key = ArtifactCollectionFilterKey(any_=["search-fussy"])
+    search_report = ArtifactCollectionFilter(key=key)
     with get_client(sync_client=True) as client:
-        newest = next(a for a in client.read_artifacts() if a.key == "search-fussy")
-    assert tuned.adopt in newest.data
+        (report,) = client.read_latest_artifacts(artifact_filter=search_report)
+    assert tuned.adopt in report.data
     assert f"make adopt MODEL=fussy STUDY={tuned.study}" == tuned.adopt
     assert (ROOT / "prefect.yaml").read_bytes() == deployments
     assert registry.versions(fussy) == []
