@@ -13,8 +13,9 @@ def prune(model: str = "session_recommender", keep: int = 20) -> list[int]:
 
     Never deleted are: what the release log has in force (champion, challenger, previous), what
     nobody has judged or published yet, the newest version that was, and the parents of trainings
-    that go on. Decisions and cards of deleted versions go, too, but for their rows in the table
-    `decisions`. To run it again, or after a kill, is harmless.
+    that go on. Nor is a version about which a person is asked. Decisions and cards of deleted
+    versions go, too, but for their rows in the table `decisions`. To run it again, or after a kill,
+    is harmless.
 
     Args:
         model: Name of the model type.
@@ -48,6 +49,6 @@ def prunable(
     needed = {version.number for version in versions[:keep]} | parents
     if release:
         needed.update(release.versions)
-    closed = [version for version in versions if version.closed]
+    closed = [version for version in versions if version.closed and not version.question]
     old = [version for version in closed[1:] if version.number not in needed]
     return old[::-1]

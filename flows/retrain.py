@@ -2,39 +2,25 @@
 
 from typing import Any, Literal
 
-from prefect import flow, get_run_logger, pause_flow_run
-from prefect.input import RunInput
-from pydantic import BaseModel, ConfigDict, Field
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from pydantic import BaseModel, ConfigDict
 
-from flows.lift import lift
 from flows.promote import promote
 from flows.publish import publish
 from flows.train import train
-from kreislauf import lake, registry
+from kreislauf import events, lake, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate
 from kreislauf.monitoring import alarms, status
-from kreislauf.people import Text
+from kreislauf.pages import release as release_page
+from kreislauf.registry import questions
 from kreislauf.release import permission, releases
 from kreislauf.training import inputs
 from models import spec
 from tasks.train import unfinished_version
 
-PATIENCE_SECONDS = 3 * 86_400
-"""Seconds without an answer after which the run fails; a person can still publish the version."""
-
-
-class Approval(RunInput):
-    """The form that a person fills in before a version goes live."""
-
-    approve: bool = Field(True, description="Make this version live?")
-    who: Text = Field(description="Your name, for the release log.")
-    comment: str = Field("", description="Why, for the release log.")
-
-    def __str__(self) -> str:
-        if not self.comment:
-            return self.who
-        return f"{self.who}: {self.comment}"
+WAITING = "waiting for approval"
 
 
 class Retraining(BaseModel):
@@ -43,7 +29,7 @@ class Retraining(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     outcome: str
-    """promote, refuse, inconclusive, cooling down, waiting, or not approved."""
+    """promote, refuse, inconclusive, cooling down, waiting, or waiting for approval."""
     reason: str
     version: int | None = None
     release: int | None = None
@@ -66,8 +52,8 @@ def retrain(
         params: Training parameters that differ from the defaults.
         cooldown_days: Days of data that must have arrived since the last retraining; a burst of
             events trains once.
-        approval: With "manual" the run pauses before it publishes, until a person has filled in its
-            form in Prefect. After a rollback it does so anyway, until the hold is lifted.
+        approval: With "manual" a version that may go live waits for a person, who answers with the
+            flow approve. After a rollback it does so anyway, until the hold is lifted.
 
     Returns:
         Outcome, version and release.
@@ -90,19 +76,15 @@ def retrain(
         close(version, "refuse")
         return Retraining(outcome="refuse", reason=replaced, version=version.number)
     decision = promote(model, version.number)
-    who = None
-    hold = releases.hold(model)
-    if decision.outcome == "promote" and (hold or approval == "manual"):
-        answer = ask_a_person(version, decision, hold)
-        who = str(answer)
-        if not answer.approve:
-            close(version, "not approved")
-            return Retraining(outcome="not approved", reason=who, version=version.number)
-        if hold:
-            lift(answer.who, f"version {version.number} was approved. {answer.comment}", model)
     release = None
     if decision.outcome == "promote":
-        release = publish_or_close(version, who).number
+        withdraw_questions(version)
+        hold = releases.hold(model)
+        if hold or approval == "manual":
+            question = ask_a_person(version, decision, hold)
+            close(version, WAITING)
+            return Retraining(outcome=WAITING, reason=question, version=version.number)
+        release = publish_or_close(version).number
     close(version, decision.outcome)
     return Retraining(
         outcome=decision.outcome,
@@ -112,11 +94,11 @@ def retrain(
     )
 
 
-def publish_or_close(version: registry.Version, who: str | None) -> releases.Release:
+def publish_or_close(version: registry.Version) -> releases.Release:
     """Publish the version. Raises PublishRefused for one that cannot go live; it is not tried again
     by the next retraining."""
     try:
-        return publish(version.model, version.number, who=who)
+        return publish(version.model, version.number)
     except permission.PublishRefused:
         registry.close(version)
         raise
@@ -132,13 +114,31 @@ def close(version: registry.Version, outcome: str) -> None:
     )
 
 
-def ask_a_person(version: registry.Version, decision: gate.Decision, hold: str) -> Approval:
-    """Pause this run until its form is filled in. Raises prefect.exceptions.FlowPauseTimeout."""
-    about = f"{version.model} version {version.number} may go live. {' '.join(decision.reasons)}"
+def withdraw_questions(version: registry.Version) -> None:
+    """Nobody is asked about an older version any more, because this one was promoted."""
+    for older in registry.versions(version.model):
+        if older.question and older.number != version.number:
+            questions.answer(older, f"withdrawn, because version {version.number} was promoted")
+            get_run_logger().info(
+                f"The question about version {older.number} is withdrawn: version "
+                f"{version.number} was promoted."
+            )
+
+
+def ask_a_person(version: registry.Version, decision: gate.Decision, hold: str) -> str:
+    """Ask whether the version goes live; the flow approve takes the answer, days later if need be.
+    Returns the question."""
+    name = f"{version.model} version {version.number}"
+    question = f"{name} may go live. {' '.join(decision.reasons)}"
     if hold:
-        about += f" The model is on hold: {hold} To approve ends the hold."
-    form = Approval.with_initial_data(description=about)
-    return pause_flow_run(wait_for_input=form, timeout=PATIENCE_SECONDS, poll_interval=2)
+        question += f" The model is on hold: {hold} To approve ends the hold."
+    questions.ask(version, question)
+    page = release_page.question_page(version, question)
+    create_markdown_artifact(key=f"question-{version.model.replace('_', '-')}", markdown=page)
+    events.emit_model_event(
+        events.MODEL_QUESTIONED, version.model, question, version=version.number
+    )
+    return question
 
 
 def finish_what_a_crash_left(model: str) -> None:

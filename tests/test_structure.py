@@ -38,7 +38,7 @@ ORGANS = {
     "pages": "monitoring release registry search lake sources evaluation",
 }
 """Organs of the library, and the other organs that each may import."""
-COMPOSERS = ("retrain", "rollback", "experiment", "collect", "backfill")
+COMPOSERS = ("approve", "retrain", "rollback", "experiment", "collect", "backfill")
 """Flows that call other flows."""
 
 

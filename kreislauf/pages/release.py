@@ -1,5 +1,6 @@
 """The page about a release, and the one about an A/B test."""
 
+from kreislauf import registry
 from kreislauf.release import releases
 
 
@@ -16,6 +17,21 @@ def page(release: releases.Release) -> str:
             "until somebody ends the hold with the flow `lift`."
         )
     return text
+
+
+def question_page(version: registry.Version, question: str) -> str:
+    """What a person is asked, and how to answer, as Markdown."""
+    command = (
+        f"prefect deployment run approve/approve --param model={version.model} \\\n"
+        f'    --param version={version.number} --param who="Your name"'
+    )
+    return (
+        f"# May {version.model} version {version.number} go live?\n\n{question}\n\n"
+        "Answer with *Custom run* of the deployment `approve`, or with the command\n\n"
+        f"```\n{command}\n```\n\n"
+        "To say no, add `--param go_live=false`. Nothing waits for the answer: the live version "
+        "goes on serving, and a newer version that is promoted withdraws the question."
+    )
 
 
 def experiment_page(release: releases.Release) -> str:

@@ -30,6 +30,10 @@ class Version(BaseModel):
     closed: bool = Field(
         False, description="Judged, and live if promoted: nothing is left to do with it."
     )
+    question: str | None = Field(
+        None, description="What a person is asked before the version may go live."
+    )
+    answer: str | None = Field(None, description="What came of the question.")
 
     @property
     def proven(self) -> bool:
@@ -120,4 +124,6 @@ def _version(entity) -> Version:
         parity=parity,
         decision=tags.get("decision"),
         closed=tags.get("closed") == "true",
+        question=tags.get("question"),
+        answer=tags.get("answer"),
     )

@@ -27,6 +27,24 @@ def choose_candidate(model: str, version: int | None) -> registry.Version:
     raise PublishRefused(f"No version of {model} was promoted: train and promote one first.")
 
 
+def choose_question(model: str, version: int | None) -> registry.Version:
+    """The version about which a person is asked, or was and that is live. Raises PublishRefused
+    when there is none."""
+    waiting = [candidate for candidate in registry.versions(model) if candidate.question]
+    if version is None:
+        if not waiting:
+            raise PublishRefused(
+                f"No version of {model} waits for an answer: retrain asks about one that may go "
+                "live."
+            )
+        return waiting[0]
+    candidate = registry.get(model, version)
+    if not candidate.question and releases.champion(model) != version:
+        came = candidate.answer or "nobody was asked about it"
+        raise PublishRefused(f"{_name(candidate)} does not wait for an answer: {came}.")
+    return candidate
+
+
 def reason_to_publish(candidate: registry.Version, live: releases.Release | None) -> str:
     """Why `candidate` may replace what is live, in the gate's words. Raises PublishRefused."""
     replaced = was_replaced(candidate)

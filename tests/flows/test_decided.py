@@ -1,27 +1,21 @@
 """What a person or an alert decided outlasts the next runs."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.exceptions import ParameterTypeError
-from prefect.flow_runs import resume_flow_run
-from prefect.input.actions import read_flow_run_input
-from prefect.input.run_input import keyset_from_paused_state
-from prefect.states import StateType
 
+from flows.approve import approve
 from flows.experiment import experiment
 from flows.ingest import ingest
 from flows.lift import lift
 from flows.monitor import monitor
 from flows.promote import promote
 from flows.publish import publish
-from flows.retrain import Retraining, retrain
+from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.train import train
 from flows.trust import trust
@@ -32,7 +26,7 @@ from kreislauf.lake import exclusions, journal
 from kreislauf.release import releases
 from kreislauf.release.permission import PublishRefused
 from models import spec
-from tests.flows.test_loop import newest_page, two_releases, until
+from tests.flows.test_loop import newest_page, two_releases
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
@@ -81,10 +75,10 @@ def test_after_a_rollback_a_person_is_asked_until_the_hold_is_lifted(tiny, order
     assert "version 2 was live before and was replaced" in same.reason
 
     ingest(orders(60, 65, threshold=120), tiny)
-    refusal, question = answer_as_ada(tiny, approve=False)
-    assert refusal.outcome == "not approved"
-    assert "The model is on hold: version 2 was rolled back: Clicks fell." in question
-    assert refusal.version == 3
+    asked = retrain(tiny)
+    assert (asked.outcome, asked.version) == ("waiting for approval", 3)
+    assert "The model is on hold: version 2 was rolled back: Clicks fell." in asked.reason
+    assert approve("Ada", go_live=False, model=tiny) is None
     with pytest.raises(PublishRefused, match="tiny is on hold: version 2 was rolled back"):
         publish(tiny, 3)
     assert experiment(tiny, 3).hold == back.hold, "a test is the way to see its clicks"
@@ -103,33 +97,13 @@ def test_who_approves_a_version_ends_the_hold(tiny, orders):
     two_releases(tiny, orders)
     rollback(tiny, reason="Clicks fell.", who="an alert", automatic=True)
     ingest(orders(60, 65, threshold=120), tiny)
-    better, _ = answer_as_ada(tiny, approve=True)
-    assert (better.outcome, better.version) == ("promote", 3)
+    assert retrain(tiny).version == 3
+    assert approve("Ada", comment="the clicks are fine", model=tiny).champion == 3
     log = releases.history(tiny)[-2:]
     assert [(release.who, release.champion, release.hold) for release in log] == [
         ("Ada", 1, ""),
         ("Ada: the clicks are fine", 3, ""),
     ]
-
-
-def answer_as_ada(model: str, approve: bool) -> tuple[Retraining, str]:
-    """What comes of a retraining whose form a person fills in, and what the form asked."""
-    with ThreadPoolExecutor(1) as pool, get_client(sync_client=True) as client:
-        done = pool.submit(retrain, model)
-        paused = FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
-        )
-        until(
-            lambda: done.done() or client.read_flow_runs(flow_run_filter=paused), "the run pauses"
-        )
-        assert not done.done(), done.result()
-        (run,) = client.read_flow_runs(flow_run_filter=paused)
-        keyset = keyset_from_paused_state(run.state)
-        question = str(read_flow_run_input(keyset["description"], flow_run_id=run.id))
-        resume_flow_run(
-            run.id, run_input={"approve": approve, "who": "Ada", "comment": "the clicks are fine"}
-        )
-        return done.result(timeout=60), question
 
 
 def test_clicks_on_what_the_champion_showed_help_it_less(tiny, orders, tmp_path):

@@ -6,24 +6,21 @@ import json
 import pickle
 import shutil
 import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import polars as pl
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.flow_runs import resume_flow_run
-from prefect.states import StateType
+from prefect.exceptions import ParameterTypeError
 
 from benchmarks import rollback as rollback_benchmark
 from demo.shop import Plan
+from flows.approve import approve
 from flows.ingest import ingest
 from flows.monitor import monitor
 from flows.promote import promote
+from flows.prune import prune
 from flows.publish import publish
 from flows.retrain import retrain
 from flows.rollback import NothingToRollBackTo, rollback
@@ -510,36 +507,48 @@ def test_a_rollback_that_dies_after_its_release_is_finished_by_the_next_run(
     assert len(releases.history(tiny)) == 3
 
 
-@pytest.mark.parametrize("approve", [True, False])
-def test_a_person_may_be_asked_before_a_version_goes_live(tiny, orders, approve):
+@pytest.mark.parametrize("go_live", [True, False])
+def test_a_person_is_asked_before_a_version_goes_live(tiny, orders, go_live):
+    with pytest.raises(PublishRefused, match="No version of tiny waits for an answer"):
+        approve("Ada", model=tiny)
     ingest(orders(0, 20, threshold=50), tiny)
-    with ThreadPoolExecutor(1) as pool, get_client(sync_client=True) as client:
-        done = pool.submit(retrain, tiny, approval="manual")
-        paused = FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
-        )
-        until(
-            lambda: done.done() or client.read_flow_runs(flow_run_filter=paused), "the run pauses"
-        )
-        assert not done.done(), done.result()
-        assert releases.current(tiny) is None, "nothing is live before the answer"
-        (run,) = client.read_flow_runs(flow_run_filter=paused)
-        resume_flow_run(
-            run.id, run_input={"approve": approve, "who": "Ada", "comment": "seen the card"}
-        )
-        retraining = done.result(timeout=60)
-    assert retraining.outcome == ("promote" if approve else "not approved")
+    asked = retrain(tiny, approval="manual")
+    assert (asked.outcome, asked.version) == ("waiting for approval", 1)
+    assert releases.current(tiny) is None, "nothing is live before the answer"
+    assert retrain(tiny, approval="manual").outcome == "cooling down", "it is not asked again"
+    assert asked.reason in newest_page("question-tiny")
+    with pytest.raises(ParameterTypeError, match="at least 1 character"):
+        approve(" ", model=tiny)
+
+    release = approve("Ada", go_live=go_live, comment="seen the card", model=tiny)
+
+    assert (release is not None) == go_live
     log = releases.history(tiny)
-    assert [release.who for release in log] == (["Ada: seen the card"] if approve else [])
-    assert registry.get(tiny, 1).closed
+    assert [entry.who for entry in log] == (["Ada: seen the card"] if go_live else [])
+    answer = registry.get(tiny, 1).answer
+    assert answer == ("approved" if go_live else "not approved") + " by Ada: seen the card"
     assert retrain(tiny).outcome == "cooling down"
+    with pytest.raises(PublishRefused, match="No version of tiny waits for an answer"):
+        approve("Bob", model=tiny)
+    if go_live:
+        assert approve("Bob", model=tiny, version=1) == release, "a second run changes nothing"
+    else:
+        with pytest.raises(PublishRefused, match=r"version 1 does not wait.*: not approved by Ada"):
+            approve("Bob", model=tiny, version=1)
 
 
-def until(condition, expectation: str) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, expectation
-        time.sleep(0.2)
+def test_a_newer_promotion_withdraws_the_question(tiny, orders):
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny, approval="manual")
+    ingest(orders(20, 40, threshold=50), tiny)
+    assert retrain(tiny, approval="manual").version == 2
+    questions = [version.number for version in registry.versions(tiny) if version.question]
+    assert questions == [2]
+    assert registry.get(tiny, 1).answer == "withdrawn, because version 2 was promoted"
+    with pytest.raises(PublishRefused, match="version 1 does not wait for an answer: withdrawn"):
+        approve("Ada", model=tiny, version=1)
+    assert prune(tiny, keep=1) == []
+    assert approve("Ada", model=tiny).champion == 2
 
 
 def test_without_a_parity_result_nothing_is_published(tiny, orders):

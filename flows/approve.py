@@ -1,0 +1,53 @@
+"""A person's answer to the question whether a promoted version goes live."""
+
+from prefect import flow, get_run_logger
+
+from flows.lift import lift
+from flows.publish import publish
+from kreislauf.people import Text
+from kreislauf.registry import questions
+from kreislauf.release import permission, releases
+
+
+@flow
+def approve(
+    who: Text,
+    go_live: bool = True,
+    comment: str = "",
+    model: str = "session_recommender",
+    version: int | None = None,
+) -> releases.Release | None:
+    """Publish a version that `retrain` has asked about, or leave it unpublished for good.
+
+    To approve ends the hold that a rollback has put on the model. To run it again is harmless: what
+    a crash left undone is finished, nothing is published twice.
+
+    Args:
+        who: Name of the person who answers.
+        go_live: Whether the version goes live.
+        comment: Why, for the release log.
+        model: Name of the model type.
+        version: The version; default: the one that waits for an answer.
+
+    Returns:
+        The entry of the release log that is now in force; None if the version does not go live.
+
+    Raises:
+        permission.PublishRefused: no version waits for an answer, or the one that does cannot go
+            live any more.
+        releases.ReleaseConflict: somebody else published meanwhile.
+    """
+    candidate = permission.choose_question(model, version)
+    signature = who
+    if comment:
+        signature = f"{who}: {comment}"
+    if not go_live:
+        questions.answer(candidate, f"not approved by {signature}")
+        get_run_logger().info(f"{model} version {candidate.number} does not go live: {signature}.")
+        return None
+    live = releases.current(model)
+    if live and live.hold:
+        lift(who, f"version {candidate.number} was approved. {comment}", model)
+    release = publish(model, candidate.number, who=signature)
+    questions.answer(candidate, f"approved by {signature}")
+    return release
