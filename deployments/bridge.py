@@ -3,7 +3,8 @@
 An alert becomes the event that its label `event` names, `kreislauf.alert` by default. When it is
 over, it becomes `kreislauf.alert.resolved`. The same alert sent again is the same event, by its id,
 and is sent on once. If Prefect does not take an event, the answer is 503, and Alertmanager sends
-it again. KREISLAUF_BRIDGE_TOKEN must be set; Alertmanager brings it as `Authorization: Bearer ...`.
+it again. Prefect's server is the one of PREFECT_API_URL, else the local stack's.
+KREISLAUF_BRIDGE_TOKEN must be set; Alertmanager brings it as `Authorization: Bearer ...`.
 """
 
 import argparse
@@ -18,9 +19,11 @@ import httpx
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import AwareDatetime, BaseModel
 
 from kreislauf import events
+from kreislauf.settings import settings
 
 MAX_REMEMBERED = 10_000
 """Maximum ids of sent events in memory."""
@@ -116,11 +119,15 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=8090)
     arguments = parser.parse_args()
+    api = settings().prefect_api_url
+    if not api:
+        sys.exit("No Prefect server: set PREFECT_API_URL, or start a local one with `make up`.")
     try:
         app = create(os.environ.get("KREISLAUF_BRIDGE_TOKEN", ""))
     except ValueError as error:
         sys.exit(str(error))
-    uvicorn.run(app, host="127.0.0.1", port=arguments.port, access_log=False)
+    with temporary_settings({PREFECT_API_URL: api}):
+        uvicorn.run(app, host="127.0.0.1", port=arguments.port, access_log=False)
 
 
 if __name__ == "__main__":

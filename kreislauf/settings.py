@@ -5,6 +5,8 @@ Whoever imports it asks this machine's own servers without a proxy, and so do it
 
 import json
 import os
+import socket
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,14 @@ class Settings(BaseSettings):
             return {}
         return json.loads(path.read_text())
 
+    @property
+    def prefect_api_url(self) -> str:
+        """Prefect's API: the one of PREFECT_API_URL, else the local stack's; empty if none runs."""
+        recorded = self.running.get("prefect", {}).get("api", "")
+        if recorded and not listens(recorded):
+            recorded = ""
+        return os.environ.get("PREFECT_API_URL") or recorded
+
 
 def without_login(url: str) -> str:
     """The address without the user and password in it, which MLflow's client gets instead."""
@@ -124,6 +134,40 @@ def without_login(url: str) -> str:
     os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
     os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
     return urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]))
+
+
+def use_recorded_prefect() -> None:
+    """Let flows that are called from a shell run on the Prefect server of the local stack, unless
+    PREFECT_API_URL names one. If none runs, say what follows.
+
+    Prefect reads the variable when it is imported.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return
+    api = settings().prefect_api_url
+    why = f"PREFECT_API_URL is not set, and no stack of {settings().home} runs (`make up`)"
+    if api and "prefect" not in sys.modules:
+        os.environ["PREFECT_API_URL"] = api
+        return
+    if api:
+        why = f"prefect was imported before flows: import it later, or set PREFECT_API_URL={api}"
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    print(
+        f"No Prefect server: {why}. Flows run on a temporary one: their runs are not kept, and "
+        "nobody hears their events.",
+        file=sys.stderr,
+    )
+
+
+def listens(url: str) -> bool:
+    """Whether a server of this machine takes connections at the address."""
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def settings() -> Settings:

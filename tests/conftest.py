@@ -20,6 +20,8 @@ os.environ["DO_NOT_TRACK"] = "true"
 for name in [n for n in os.environ if n.startswith(("KREISLAUF_", "PREFECT_", "MLFLOW_", "AWS_"))]:
     if name != "KREISLAUF_DATA":
         del os.environ[name]
+# A stack that a developer runs in this checkout is none of the tests' business.
+os.environ["KREISLAUF_HOME"] = os.devnull + "/home"
 
 
 @pytest.fixture(autouse=True)
