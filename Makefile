@@ -16,8 +16,8 @@ setup: .venv/.done .venv-triton/.done ## Install everything into .venv and .venv
 demo: setup ## Watch the loop; DATA=sessions.jsonl.gz replays real sessions, KEEP=1 leaves the UIs up
 	@$(BIN)/python -W ignore -m demo $(if $(DATA),--data $(DATA),) $(if $(KEEP),--keep,)
 
-up: setup ## Start (or repair) the local stack: Prefect, MLflow, Triton, gateway and a worker; state stays in .kreislauf
-	@$(BIN)/python -W ignore -m deployments.stack up
+up: setup ## Start (or repair) the local stack: Prefect, MLflow, Triton, gateway and a worker; state stays in .kreislauf, and what people changed in Prefect, unless RESET=1
+	@$(BIN)/python -W ignore -m deployments.stack up $(if $(RESET),--reset)
 
 down: ## Stop the local stack; its state stays
 	@$(BIN)/python -W ignore -m deployments.stack down
@@ -25,8 +25,8 @@ down: ## Stop the local stack; its state stays
 status: ## Show what runs and where
 	@$(BIN)/python -W ignore -m deployments.stack status
 
-deploy: setup ## Put prefect.yaml and automations.yaml in place on the Prefect server
-	@$(BIN)/python -W ignore -m deployments.deploy
+deploy: setup ## Put prefect.yaml in place on the Prefect server; what people changed there stays, unless RESET=1
+	@$(BIN)/python -W ignore -m deployments.deploy $(if $(RESET),--reset)
 
 adopt: setup ## Make what a search found the deployments' parameters, in prefect.yaml; MODEL=... STUDY=...
 	@$(BIN)/python -W ignore -m deployments.adopt $(MODEL) $(STUDY)

@@ -32,6 +32,7 @@ from kreislauf.monitoring.policy import ASKED
 from kreislauf.release import releases
 from models import spec
 from serving import live
+from tasks.recover import successor_key
 
 MODEL = "session_recommender"
 HISTORY = 0.4
@@ -152,18 +153,27 @@ def wait_for_retraining(since: datetime, before: int) -> str:
 
 
 def is_over(run: FlowRun) -> bool:
-    """Whether a run has ended. A crashed one has not: the automation takes it up again."""
+    """Whether a run has ended. A crashed one has not: the flow recover begins another for it."""
     return bool(run.state and run.state.is_final() and not run.state.is_crashed())
 
 
 def retrainings(since: datetime) -> list[FlowRun]:
-    """Runs of the deployment `retrain` created after `since`, but not by its schedule."""
+    """Runs of the deployment `retrain` created after `since`, but not by its schedule; not those
+    that crashed and that another one has taken up."""
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["retrain"])),
             limit=100,
         )
-    return [run for run in runs if not run.auto_scheduled and run.created and run.created >= since]
+    taken_up = {run.idempotency_key for run in runs}
+    return [
+        run
+        for run in runs
+        if not run.auto_scheduled
+        and run.created
+        and run.created >= since
+        and successor_key(run) not in taken_up
+    ]
 
 
 def until(condition: Callable[[], bool], seconds: float, problem: str) -> None:

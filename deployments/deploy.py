@@ -1,34 +1,41 @@
-"""Put prefect.yaml and automations.yaml in place; a second time changes nothing.
+"""Put prefect.yaml in place; a second time changes nothing.
 
 `python -m deployments.deploy`, or `make deploy`. The server is the one of PREFECT_API_URL, else the
 one that `make up` recorded.
 """
 
+import argparse
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import yaml
-
-from deployments import processes
+from deployments import personal_changes, processes
 from deployments.stack import ROOT, WORK_POOL, client_env
 from kreislauf.settings import settings
 
-AUTOMATIONS = ROOT / "deployments" / "automations.yaml"
+FORMER_AUTOMATIONS = ("kreislauf-crash-silent-runs", "kreislauf-resume-crashed-runs")
+"""Of earlier versions; the flow recover does better what they did."""
+RECOVERY_DELAY = timedelta(minutes=2)
+"""Time after which a process that ended just before has been silent for long enough."""
 
 
-def deploy() -> None:
-    """Create or update the work pool, all automations and all deployments.
+def deploy(reset: bool = False) -> list[str]:
+    """Create or update the work pool and all deployments; then look after runs that lost their
+    process, because a trigger that is put in place anew forgets what it waited for.
 
-    Raises RuntimeError with Prefect's words.
+    What people changed on the server since the last deploy stays, unless `reset`. Returns a
+    sentence for each such thing. Raises RuntimeError with Prefect's words.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.states import Scheduled
 
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"), overwrite=True)
-        put_automations(client)
+        delete_former_automations(client)
+        changes = {} if reset else personal_changes.changes(client)
     done = subprocess.run(
         [Path(sys.executable).parent / "prefect", "--no-prompt", "deploy", "--all"],
         cwd=ROOT,
@@ -38,30 +45,36 @@ def deploy() -> None:
     )
     if done.returncode:
         raise RuntimeError(f"`prefect deploy --all` failed:\n{done.stdout}{done.stderr}")
+    with get_client(sync_client=True) as client:
+        deployed = personal_changes.values(client)
+        personal_changes.note(deployed)
+        kept = personal_changes.keep(client, changes, deployed)
+        recover = client.read_deployment_by_name("recover/recover")
+        due = datetime.now(UTC) + RECOVERY_DELAY
+        client.create_flow_run_from_deployment(recover.id, state=Scheduled(scheduled_time=due))
+    return kept
 
 
-def put_automations(client) -> None:
-    """Create each automation of automations.yaml, or update the one of the same name."""
-    from prefect.events.schemas.automations import AutomationCore
-
-    for spec in yaml.safe_load(AUTOMATIONS.read_text())["automations"]:
-        automation = AutomationCore.model_validate(spec)
-        existing = client.read_automations_by_name(automation.name)
-        if existing:
-            client.update_automation(existing[0].id, automation)
-        else:
-            client.create_automation(automation)
+def delete_former_automations(client) -> None:
+    """Delete what an earlier version has put in place."""
+    for name in FORMER_AUTOMATIONS:
+        for automation in client.read_automations_by_name(name):
+            client.delete_automation(automation.id)
 
 
 def main() -> None:
     """Deploy to the server of the environment, or to the recorded one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reset", action="store_true", help="undo what people changed")
+    reset = parser.parse_args().reset
     home = settings().home
     running = processes.read(home)
     if "PREFECT_API_URL" not in os.environ:
         if "prefect" not in running:
             sys.exit("No Prefect server: set PREFECT_API_URL, or start a local one with `make up`.")
         os.environ.update(client_env(home, running))
-    deploy()
+    for sentence in deploy(reset):
+        print(sentence)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 `python -m deployments.stack up|down|status`. State and `run.json` live under `KREISLAUF_HOME`
 (default .kreislauf). Ports are free ones that the home keeps. A second `up` keeps the servers that
-still run and replaces the others.
+still run and replaces the others, and those that were started with other settings.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments import processes, triton_server
+from deployments import environment, processes, triton_server
 from kreislauf.settings import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,8 +31,9 @@ SERVER_SETTINGS = {
 """Environment of Prefect's server; one of your own needs them, too."""
 
 
-def up(home: Path, services: tuple[str, ...] = ()) -> dict[str, dict]:
-    """Start the servers that do not run yet, and deploy the flows.
+def up(home: Path, services: tuple[str, ...] = (), reset: bool = False) -> dict[str, dict]:
+    """Start the servers that do not run yet, and deploy the flows; with `reset` also what people
+    have changed on Prefect's server.
 
     Returns `run.json`. Raises StartError.
     """
@@ -40,22 +41,32 @@ def up(home: Path, services: tuple[str, ...] = ()) -> dict[str, dict]:
     recorded = processes.read(home)
     running = {name: record for name, record in recorded.items() if processes.find(record)}
     selected = services or tuple(SERVICES)
+    for name in [name for name in running if name in selected]:
+        changes = environment.changes(name, running[name])
+        if changes:
+            print(f"{name} starts anew, because of another {', '.join(changes)}.")
+            processes.stop(running.pop(name))
     for name, needed in NEEDS.items():
         if name in running and needed in selected and needed not in running:
             processes.stop(running.pop(name))
     missing = [name for name in selected if name not in running]
     for name in missing:
         if name != "worker":
-            running[name] = SERVICES[name](home, running)
+            running[name] = start(name, home, running)
             processes.write(home, recorded | running)
     for name in missing:
         if "probe" in running.get(name, {}):
             processes.wait(running[name], running[name]["probe"], STARTUP_SECONDS)
     if "worker" in missing:
-        deploy(home, running)
-        running["worker"] = start_worker(home, running)
+        deploy(home, running, reset)
+        running["worker"] = start("worker", home, running)
     processes.write(home, running)
     return running
+
+
+def start(name: str, home: Path, running: dict[str, dict]) -> dict:
+    """Start a server. Returns its record."""
+    return {**SERVICES[name](home, running), "environment": environment.digests(name)}
 
 
 def down(home: Path) -> None:
@@ -93,9 +104,9 @@ def python_path() -> str:
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def deploy(home: Path, running: dict[str, dict]) -> None:
+def deploy(home: Path, running: dict[str, dict], reset: bool) -> None:
     """`make deploy`, on this stack's server."""
-    command = [sys.executable, "-m", "deployments.deploy"]
+    command = [sys.executable, "-m", "deployments.deploy", *["--reset"] * reset]
     done = subprocess.run(
         command, cwd=ROOT, env=client_env(home, running), capture_output=True, text=True
     )
@@ -103,6 +114,7 @@ def deploy(home: Path, running: dict[str, dict]) -> None:
         raise processes.StartError(
             f"The deployments could not be put in place:\n{done.stdout}{done.stderr}"
         )
+    print(done.stdout, end="")
 
 
 def start_postgres(home: Path, _: dict) -> dict:
@@ -224,14 +236,15 @@ def main() -> None:
     """Run the command, and show the servers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["up", "down", "status"])
-    command = parser.parse_args().command
+    parser.add_argument("--reset", action="store_true", help="undo what people changed in Prefect")
+    given = parser.parse_args()
     home = settings().home
-    if command == "up":
+    if given.command == "up":
         try:
-            up(home)
+            up(home, reset=given.reset)
         except processes.StartError as error:
             sys.exit(f"{error}\n`make down` stops what did start; `make up` tries again.")
-    if command == "down":
+    if given.command == "down":
         down(home)
     print(show(processes.read(home)) or f"Nothing of {home} runs.")
 

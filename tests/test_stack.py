@@ -72,6 +72,26 @@ def test_a_second_start_keeps_what_runs_and_replaces_what_does_not(home):
     assert not processes.answers(f"{second['url']}/v2/health/live")
 
 
+def test_servers_that_were_started_with_other_settings_start_anew(home, monkeypatch, capsys):
+    services = ("triton", "gateway")
+    first = stack.up(home, services)
+    try:
+        monkeypatch.setenv("KREISLAUF_GATEWAY_TOKEN", "secret-token")
+        second = stack.up(home, services)
+        assert second["triton"] == first["triton"]
+        assert second["gateway"]["pid"] != first["gateway"]["pid"]
+        message = "gateway starts anew, because of another KREISLAUF_GATEWAY_TOKEN."
+        assert message in capsys.readouterr().out
+        assert "secret-token" not in (home / "run.json").read_text()
+        assert stack.up(home, services) == second
+        monkeypatch.setenv("AWS_REGION", "eu-central-1")
+        third = stack.up(home, services)
+        assert third["triton"]["pid"] != second["triton"]["pid"]
+        assert third["gateway"]["pid"] != second["gateway"]["pid"]
+    finally:
+        stack.down(home)
+
+
 def test_the_status_names_every_address_as_the_examples_need_it(tmp_path):
     running = {
         "prefect": {"pid": 1, "started": 0, "url": "http://p:1", "api": "http://p:1/api"},

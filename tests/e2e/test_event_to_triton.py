@@ -227,13 +227,16 @@ def kill(these: list[psutil.Process]) -> None:
 
 
 def until_made_good(loop: Stack, run: str) -> None:
-    """Wait until the killed run, and every other, is completed without a person."""
+    """Wait until the run that takes the killed one up, and no other, is completed without a
+    person."""
 
     def finished() -> bool:
-        states = {r["id"]: r["state_type"] for r in loop.retrainings()}
-        return states[run] == "COMPLETED" and set(states.values()) == {"COMPLETED"}
+        mine = [r for r in loop.retrainings() if r["idempotency_key"] == f"takes-up-{run}"]
+        return [r["state_type"] for r in mine] == ["COMPLETED"]
 
-    until(finished, "the same run completes without a person")
+    until(finished, "the run that takes it up completes without a person")
+    states = [r["state_type"] for r in loop.retrainings()]
+    assert set(states) == {"COMPLETED", "CRASHED"}
 
 
 def until_training(loop: Stack) -> str:

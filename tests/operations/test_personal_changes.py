@@ -1,0 +1,105 @@
+"""What people change on Prefect's server outlasts `make deploy` and `make down; make up`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+
+from deployments import personal_changes, stack
+from tests.conftest import ROOT
+from tests.operations.conftest import start
+
+SERVICES = ("postgres", "prefect")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory):
+    home = tmp_path_factory.mktemp("people")
+    start(home, SERVICES)
+    yield home
+    stack.down(home)
+
+
+def deploy(home: Path, *words: str) -> list[str]:
+    """What `make deploy` says."""
+    env = stack.client_env(home, start(home, SERVICES))
+    command = [sys.executable, "-m", "deployments.deploy", *words]
+    done = subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()
+
+
+def kept_fields(client: SyncPrefectClient, name: str) -> tuple[bool, dict, list[tuple[str, bool]]]:
+    """Of a deployment: whether it is paused, its parameters, its schedules and whether they act."""
+    deployment = client.read_deployment_by_name(f"{name}/{name}")
+    schedules = [(s.schedule.cron, s.active) for s in deployment.schedules]
+    return deployment.paused, deployment.parameters, schedules
+
+
+@pytest.mark.system
+def test_what_people_changed_stays_until_it_is_reset(home):
+    assert deploy(home) == []
+    with SyncPrefectClient(start(home, SERVICES)["prefect"]["api"]) as client:
+        before = {
+            name: kept_fields(client, name) for name in ("monitor", "retrain", "collect", "stream")
+        }
+        monitor = client.read_deployment_by_name("monitor/monitor")
+        client.update_deployment_schedule(monitor.id, monitor.schedules[0].id, active=False)
+        retrain = client.read_deployment_by_name("retrain/retrain")
+        change = {"parameters": {"params": {"epochs": 2}}}
+        client.request("PATCH", "/deployments/{id}", path_params={"id": retrain.id}, json=change)
+        client.delete_deployment_schedule(retrain.id, retrain.schedules[0].id)
+        monthly = {"schedule": {"cron": "0 4 1 * *", "timezone": "UTC"}}
+        monthly["parameters"] = {"reason": "once a month"}
+        client.create_deployment_schedules(
+            retrain.id, [DeploymentScheduleCreate.model_validate(monthly)]
+        )
+        client.pause_deployment(client.read_deployment_by_name("collect/collect").id)
+        client.resume_deployment(client.read_deployment_by_name("stream/stream").id)
+        (trigger,) = client.read_automations_by_name("retrain-on-drift-or-decay")
+        client.pause_automation(trigger.id)
+
+        stack.down(home)
+        start(home, SERVICES)
+        report = "\n".join(deploy(home))
+
+        assert kept_fields(client, "monitor") == (False, {}, [("0 * * * *", False)])
+        assert kept_fields(client, "retrain") == (
+            False,
+            change["parameters"],
+            [("0 4 1 * *", True)],
+        )
+        retrain = client.read_deployment_by_name("retrain/retrain")
+        assert retrain.schedules[0].parameters == {"reason": "once a month"}
+        assert kept_fields(client, "collect")[0]
+        assert not kept_fields(client, "stream")[0]
+        (trigger,) = client.read_automations_by_name("retrain-on-drift-or-decay")
+        assert not trigger.enabled
+        for words in (
+            "monitor: schedules is still",
+            'retrain: parameters is still {"params": {"epochs": 2}}, as a person set it;',
+            "retrain: retrain-on-drift-or-decay is still false",
+            "collect: paused is still true",
+            "stream: paused is still false",
+        ):
+            assert words in report
+        assert len(deploy(home)) == len(report.splitlines()), "a further deploy keeps them, too"
+
+        assert deploy(home, "--reset") == []
+        assert {name: kept_fields(client, name) for name in before} == before
+        (trigger,) = client.read_automations_by_name("retrain-on-drift-or-decay")
+        assert trigger.enabled
+        assert deploy(home) == []
+
+
+def test_what_a_new_version_brings_is_not_taken_for_a_change():
+    deployed = personal_changes.digests({("retrain", "paused"): False, ("retrain", "old"): True})
+    present = {
+        ("retrain", "paused"): False,
+        ("retrain", "old"): False,
+        ("retrain", "a new trigger"): None,
+        ("a new deployment", "paused"): True,
+    }
+    assert personal_changes.differences(present, deployed) == {("retrain", "old"): False}
