@@ -1,5 +1,3 @@
 """The flows. Called from a shell, they run on the Prefect server of the local stack."""
 
-from kreislauf.settings import use_recorded_prefect
-
-use_recorded_prefect()
+import kreislauf.prefect_server  # noqa: F401
