@@ -60,8 +60,19 @@ def publish(
             who = who or flow_run.get_name() or "a person, from Python"
             live = go_live(candidate, live, reason, who, hold)
             announce(live, event)
-        registry.mirror(model, live.champion, live.challenger, live.previous)
+        mirror(live)
     return live
+
+
+def mirror(live: releases.Release) -> None:
+    """Make MLflow's aliases say what the release says; later, if MLflow does not answer."""
+    try:
+        registry.mirror(live.model, live.champion, live.challenger, live.previous)
+    except registry.RegistryError as error:
+        get_run_logger().warning(
+            f"Release {live.number} is in force. MLflow's aliases follow with the next retraining. "
+            f"{error}"
+        )
 
 
 def go_live(

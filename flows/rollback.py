@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 
 from flows.publish import publish
 from kreislauf import registry
-from kreislauf.release import releases
+from kreislauf.release import permission, releases, triton
 
 
 class NothingToRollBackTo(ValueError):
@@ -29,8 +29,9 @@ def rollback(
     What is live now becomes `previous`, so a second rollback undoes the first. The version that was
     rolled back is not published again by itself: only a rollback brings it back. The model is on
     hold from then on: a person is asked before another version goes live, until somebody ends the
-    hold with the flow lift. Safe to kill and to run again: a version that is live already is only
-    verified.
+    hold with the flow lift. MLflow is not needed for a version whose files are in Triton's
+    repository, as those of `previous` are. Safe to kill and to run again: a version that is live
+    already is only verified.
 
     Args:
         model: Name of the model type.
@@ -71,10 +72,18 @@ def newest_before(history: list[releases.Release]) -> int | None:
     for number in candidates:
         if number in (None, history[-1].champion):
             continue
-        if registry.lookup(history[-1].model, number):
+        if is_available(history[-1].model, number):
             return number
         get_run_logger().warning(f"Version {number} was deleted in MLflow: an older one is sought.")
     return None
+
+
+def is_available(model: str, version: int) -> bool:
+    """Whether the version was not deleted; without MLflow, whether Triton's repository has it."""
+    try:
+        return registry.lookup(model, version) is not None
+    except registry.RegistryError:
+        return triton.beside(model, version, permission.RECORD) is not None
 
 
 def choose_target(model: str, version: int | None, automatic: bool = False) -> int:

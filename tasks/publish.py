@@ -9,18 +9,23 @@ from prefect.runtime import flow_run
 from kreislauf import registry
 from kreislauf.release import golden, permission, releases, triton
 
+GOLDEN = "golden.json"
+"""File beside a version in Triton's repository: its golden requests."""
+
 
 @task(task_run_name="load-{model}-{version}")
 def put_in_triton(model: str, resident: list[int], version: int) -> None:
     """Make the versions resident and prove that `version` answers the golden requests as
     registered."""
-    requests, expected = golden.read_golden(
-        registry.artifact(registry.get(model, version), "golden")
-    )
     for number in resident:
-        registered = registry.lookup(model, number)
-        if registered:  # Of one that was deleted, the repository has the file, see `missing`.
-            triton.add_version(model, number, registry.onnx_file(registered))
+        hand_over(model, number)
+    questions = triton.beside(model, version, GOLDEN)
+    if questions is None:
+        raise permission.PublishRefused(
+            f"{model} version {version} has no golden requests in Triton's repository, and MLflow "
+            "has none to give: it cannot be verified."
+        )
+    requests, expected = golden.read_golden(questions)
     triton.keep_warm_up(model, version, requests)
     triton.load(model, resident)
     differences = golden.compare(triton.ask(model, version, requests), expected)
@@ -29,6 +34,27 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
             f"{model} version {version} in Triton answers otherwise than registered: {differences}"
         )
     triton.keep(model, resident)
+
+
+def hand_over(model: str, number: int) -> None:
+    """Bring a version's files into Triton's repository, where a rollback has them without MLflow.
+
+    Of a version that was deleted in MLflow, and of each while MLflow does not answer, what is there
+    is used. Raises RegistryError if there is nothing.
+    """
+    try:
+        registered = registry.lookup(model, number)
+    except registry.RegistryError as error:
+        if not triton.holds(model, number):
+            raise
+        get_run_logger().warning(f"Triton's repository has version {number}. {error}")
+        return
+    if registered:
+        triton.add_version(model, number, registry.onnx_file(registered))
+        questions = registry.artifact(registered, "golden").read_bytes()
+        triton.add_beside(model, number, GOLDEN, questions)
+        record = registered.model_dump_json().encode()
+        triton.add_beside(model, number, permission.RECORD, record)
 
 
 def missing(model: str, versions: list[int]) -> list[int]:

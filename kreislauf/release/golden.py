@@ -30,9 +30,9 @@ def write_golden(model_type: spec.ModelSpec, rows: pl.DataFrame, onnx: Path, pat
     return path
 
 
-def read_golden(path: Path) -> tuple[Tensors, Tensors]:
+def read_golden(content: bytes) -> tuple[Tensors, Tensors]:
     """The requests of `write_golden` and the expected answers."""
-    stored = json.loads(path.read_text())
+    stored = json.loads(content)
     return from_json(stored["inputs"]), from_json(stored["outputs"])
 
 

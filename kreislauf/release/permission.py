@@ -3,7 +3,11 @@ release log."""
 
 from kreislauf import registry
 from kreislauf.evaluation import gate
-from kreislauf.release import releases
+from kreislauf.registry.runs import NoSuchVersion
+from kreislauf.release import releases, triton
+
+RECORD = "version.json"
+"""File beside a version in Triton's repository: the version as MLflow had it."""
 
 
 class PublishRefused(RuntimeError):
@@ -18,13 +22,27 @@ def choose_candidate(model: str, version: int | None) -> registry.Version:
     """The version, or else the newest that the gate promoted. Raises PublishRefused when there is
     none."""
     if version:
-        return registry.get(model, version)
+        return registered_or_kept(model, version)
     for judged in registry.versions(model):
         if not judged.decision:
             continue
         if gate.Decision.model_validate_json(judged.decision).outcome == "promote":
             return judged
     raise PublishRefused(f"No version of {model} was promoted: train and promote one first.")
+
+
+def registered_or_kept(model: str, version: int) -> registry.Version:
+    """The version as MLflow has it; if MLflow does not answer, as Triton's repository has kept it.
+    Raises RegistryError."""
+    try:
+        return registry.get(model, version)
+    except NoSuchVersion:
+        raise
+    except registry.RegistryError:
+        kept = triton.beside(model, version, RECORD)
+        if kept is None:
+            raise
+        return registry.Version.model_validate_json(kept)
 
 
 def choose_question(model: str, version: int | None) -> registry.Version:

@@ -55,6 +55,21 @@ def add_version(model: str, version: int, onnx: Path) -> None:
         )
 
 
+def add_beside(model: str, version: int, name: str, content: bytes) -> None:
+    """Store a file of a version beside its model, where Triton does not look at it."""
+    fs, folder = _folder(model)
+    object_store.replace(fs, f"{folder}/{version}/{name}", content)
+
+
+def beside(model: str, version: int, name: str) -> bytes | None:
+    """Content of the file `name` beside a version; None if there is none."""
+    fs, folder = _folder(model)
+    path = f"{folder}/{version}/{name}"
+    if not fs.exists(path):
+        return None
+    return fs.cat_file(path)
+
+
 def holds(model: str, version: int) -> bool:
     """Whether the repository has the file of a version."""
     fs, folder = _folder(model)

@@ -83,7 +83,7 @@ def test_golden_requests_keep_text_and_are_compared_by_it(wordy, tmp_path):
     )
     onnx = write(tmp_path / "model.onnx", dict(zip(ODD, ODD, strict=True)))
     path = golden.write_golden(model_type, rows, onnx, tmp_path / "golden.json")
-    requests, expected = golden.read_golden(path)
+    requests, expected = golden.read_golden(path.read_bytes())
     assert requests["message"][3:, 0].tolist() == ODD
     assert expected["echo"].tolist() == requests["message"].tolist()
     as_bytes = {name: KINDS["objects of bytes"](a[:, 0])[:, None] for name, a in expected.items()}
