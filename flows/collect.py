@@ -1,12 +1,13 @@
 """Collect: what the gateway saw into the lake, and off its disk."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from prefect import flow, get_run_logger
 
-from flows.ingest import IngestReport, ingest
+from flows.ingest import IngestError, IngestReport, ingest
 from flows.publish import publish
-from kreislauf import exposures, registry
+from kreislauf import exposures, registry, sources
 from kreislauf.release import permission, releases, triton
 from kreislauf.settings import settings
 from models import spec
@@ -27,7 +28,7 @@ def collect() -> dict[str, IngestReport]:
         The accounts of the loads, by table; a table without new segments has none.
 
     Raises:
-        flows.ingest.IngestError: Segments could not be loaded; none is deleted.
+        flows.ingest.IngestError: Segments could not be loaded; they stay, all others are deleted.
     """
     for model in spec.names():
         put_back(model)
@@ -35,10 +36,28 @@ def collect() -> dict[str, IngestReport]:
     for table, folder in zip(exposures.TABLES, settings().spools, strict=True):
         delete_empty_segments(folder)
         if any(folder.glob("*.jsonl")):
-            reports[table] = ingest(str(folder), table=table, max_reject_share=1)
-            for file in reports[table].files:
-                Path(file.source).unlink()
+            reports[table] = load_and_delete(table, folder)
     return reports
+
+
+def load_and_delete(table: str, folder: Path) -> IngestReport:
+    """Load the segments of a folder, and delete them. Of those that were loaded before, perhaps
+    from a folder that was moved, nothing is loaded again. Raises IngestError; the segments that it
+    names stay."""
+    segments = sources.find(str(folder))
+    try:
+        report = ingest(str(folder), table=table, max_reject_share=1)
+    except IngestError as error:
+        delete(segment for segment in segments if segment not in error.failed)
+        raise
+    delete(segments)
+    return report
+
+
+def delete(segments: Iterable[str]) -> None:
+    """Delete files that are in the lake."""
+    for segment in segments:
+        Path(segment).unlink()
 
 
 def put_back(model: str) -> None:

@@ -9,7 +9,12 @@ from tasks import lake as lake_tasks
 
 
 class IngestError(RuntimeError):
-    """Some files could not be loaded; the message names each and why."""
+    """Some files could not be loaded; the message names each and why, and `failed` has their
+    paths."""
+
+    def __init__(self, message: str, failed: frozenset[str]):
+        super().__init__(message)
+        self.failed = failed
 
 
 class IngestReport(lake.Counts):
@@ -68,7 +73,7 @@ def ingest(
     if report.lines_rejected or stopped:
         events.emit_rejected(target.name, lake.total([report, *stopped]), stopped=len(stopped))
     if failed:
-        raise IngestError(describe_failures(loaded, failed))
+        raise IngestError(describe_failures(loaded, failed), frozenset(failed))
     return report
 
 

@@ -169,6 +169,51 @@ def test_a_torn_line_is_kept_aside_and_stops_nothing(
     assert not list(folder.glob("*.jsonl"))
 
 
+def test_segments_that_were_loaded_from_another_folder_are_deleted(
+    prefect_harness, mlflow_store, tmp_path, monkeypatch
+):
+    from flows.collect import collect
+    from flows.ingest import ingest
+    from kreislauf import lake
+
+    folder = settings().spools[0]
+    folder.mkdir(parents=True)
+    (folder / "1.jsonl").write_bytes(b'{"request_id": "torn')
+    # A kill came between the load and the deletion; then the spool was moved.
+    ingest(str(folder), table="exposures", max_reject_share=1)
+    moved = tmp_path / "moved"
+    Path(settings().spool).rename(moved)
+    monkeypatch.setenv("KREISLAUF_SPOOL", str(moved))
+    done = collect()
+    assert (done["exposures"].files_loaded, done["exposures"].files_already_loaded) == (0, 1)
+    assert not list(moved.rglob("*.jsonl"))
+    assert len(lake.rejects(EXPOSURES)) == 1
+
+
+def test_a_segment_that_cannot_be_loaded_stays_and_keeps_no_other_one(
+    prefect_harness, mlflow_store, monkeypatch
+):
+    from flows import collect
+    from kreislauf import lake
+
+    folder = settings().spools[0]
+    folder.mkdir(parents=True)
+    for name in ("bad", "good"):
+        (folder / f"{name}.jsonl").write_bytes(b'{"request_id": "' + name.encode())
+    load_file = lake.load_file
+
+    def load_only_good(table, file, *arguments):
+        if "bad" in str(file.path):
+            raise lake.LakeError("It cannot be loaded.")
+        return load_file(table, file, *arguments)
+
+    monkeypatch.setattr("tasks.lake.lake.load_file", load_only_good)
+    with pytest.raises(collect.IngestError, match="1 of 2 files could not be loaded"):
+        collect.collect()
+    assert [path.name for path in folder.glob("*.jsonl")] == ["bad.jsonl"]
+    assert len(lake.rejects(EXPOSURES)) == 1
+
+
 def test_segments_are_closed_again_when_their_folder_is_back(gateway: TestClient):
     inner = gateway.app.state.gateway
     inner.exposures.seconds = 0
