@@ -104,6 +104,7 @@ def replay_period(number: int, file: Path, frozen: Path, first: int, period_days
     since = datetime.now(UTC)
     newest = registry.versions(MODEL)[0].number
     finding = monitor(MODEL, window_days=period_days)
+    assert finding is not None, "the first model is live"
     trigger = "event"
     if finding.action != ASKED:
         trigger = "schedule"

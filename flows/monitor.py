@@ -2,6 +2,7 @@
 
 from prefect import flow, get_run_logger
 
+from kreislauf import registry
 from kreislauf.monitoring import measurement, policy, renamed
 from kreislauf.monitoring.diagnosis import diagnose
 from kreislauf.monitoring.finding import Finding
@@ -29,7 +30,7 @@ def monitor(
     cost: float | None = None,
     needed: int | None = None,
     of: int | None = None,
-) -> Finding:
+) -> Finding | None:
     """Measure the newest window, diagnose it, decide what follows, record it.
 
     Args:
@@ -47,10 +48,10 @@ def monitor(
         of: Former name of `out_of`.
 
     Returns:
-        The finding. Evidently's report is an artifact of the champion's MLflow run.
+        The finding; None if nothing is live, or if the champion was deleted in MLflow, with all
+        that it is compared with. Evidently's report is an artifact of the champion's MLflow run.
 
     Raises:
-        RuntimeError: nothing is live yet.
         ValueError: `confirmations` is not from 1 to `out_of`.
         registry.RegistryError: MLflow does not answer, or lacks a file of the champion.
     """
@@ -63,7 +64,14 @@ def monitor(
     settings = policy.Settings.of(spec.load(model).policy, renamed.parameters(given, former))
     live = releases.current(model)
     if live is None:
-        raise RuntimeError(f"Nothing of {model} is live to be watched: run retrain first.")
+        logger.info(f"Nothing of {model} is live to be watched: run retrain first.")
+        return None
+    if registry.lookup(model, live.champion) is None:
+        logger.warning(
+            f"{model} version {live.champion} is live and was deleted in MLflow, with all that it "
+            "is compared with. The next version that retrain makes live is watched again."
+        )
+        return None
     measured = measure_tails(model, live.champion, window_days)
     if not measured.newest_fault:  # The window is measured once the fault is left out of it.
         measured = measure_reactions(measure(measured))

@@ -149,8 +149,13 @@ def finish_what_a_crash_left(model: str) -> None:
     live = releases.current(model)
     if live is None:
         return
-    version = registry.get(model, live.champion)
-    if version.closed:
+    version = registry.lookup(model, live.champion)
+    if version is None:
+        get_run_logger().warning(
+            f"{model} version {live.champion} is live and was deleted in MLflow: the next version "
+            "is trained cold."
+        )
+    elif version.closed:
         registry.mirror(model, live.champion, live.challenger, live.previous)
     else:
         publish(model, live.champion)
@@ -182,4 +187,5 @@ def reason_to_wait(model: str, trained: bool) -> str:
     suspicion = status.wait(model, live.champion)
     if suspicion or trained:
         return suspicion
-    return inputs.reason_to_wait(spec.load(model), registry.get(model, live.champion).lineage)
+    champion = permission.registered_or_kept(model, live.champion)
+    return inputs.reason_to_wait(spec.load(model), champion.lineage)

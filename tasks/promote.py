@@ -14,6 +14,7 @@ from kreislauf.lake import journal
 from kreislauf.monitoring import drift, feedback
 from kreislauf.pages import markdown
 from kreislauf.pages import version as version_page
+from kreislauf.release import permission
 from models import spec
 
 DECISIONS = "decisions"
@@ -75,8 +76,8 @@ def judge(model: str, challenger: int, champion: int | None) -> gate.Decision:
 
     champion_scores = None
     if champion:
-        rival = registry.get(model, champion)
-        champion_scores = score(registry.onnx_file(rival), rival.lineage.holdout, champion)
+        rival = permission.registered_or_kept(model, champion)
+        champion_scores = score(permission.onnx_file(rival), rival.lineage.holdout, champion)
     return gate.decide(
         challenger=score(registry.onnx_file(version), lineage.holdout, challenger),
         champion=champion_scores,

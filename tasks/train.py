@@ -105,12 +105,13 @@ def is_current(model_type: spec.ModelSpec, params: BaseModel, lineage: registry.
 
 
 def choose_parent(model_type: spec.ModelSpec, holdout: int) -> int | None:
-    """The live version, unless its weights have seen the hold-out: that must not get into the
-    challenger by the back door."""
+    """The live version, unless its weights have seen the hold-out, which must not get into the
+    challenger by the back door, or were deleted in MLflow."""
     live = releases.current(model_type.name)
     if live is None:
         return None
-    if registry.get(model_type.name, live.champion).lineage.holdout > holdout:
+    champion = registry.lookup(model_type.name, live.champion)
+    if champion is None or champion.lineage.holdout > holdout:
         return None
     return live.champion
 

@@ -1,8 +1,11 @@
 """Which version may go live, and which may be tested on users: its parity, the gate's decision, the
 release log."""
 
+from pathlib import Path
+
 from kreislauf import registry
 from kreislauf.evaluation import gate
+from kreislauf.registry import artifacts
 from kreislauf.registry.runs import NoSuchVersion
 from kreislauf.release import releases, triton
 
@@ -22,7 +25,7 @@ def choose_candidate(model: str, version: int | None) -> registry.Version:
     """The version, or else the newest that the gate promoted. Raises PublishRefused when there is
     none."""
     if version:
-        return registered_or_kept(model, version)
+        return registered(model, version)
     for judged in registry.versions(model):
         if not judged.decision:
             continue
@@ -31,18 +34,41 @@ def choose_candidate(model: str, version: int | None) -> registry.Version:
     raise PublishRefused(f"No version of {model} was promoted: train and promote one first.")
 
 
-def registered_or_kept(model: str, version: int) -> registry.Version:
+def registered(model: str, version: int) -> registry.Version:
     """The version as MLflow has it; if MLflow does not answer, as Triton's repository has kept it.
-    Raises RegistryError."""
+    Raises RegistryError, also for a version that was deleted."""
     try:
         return registry.get(model, version)
     except NoSuchVersion:
         raise
-    except registry.RegistryError:
-        kept = triton.beside(model, version, RECORD)
-        if kept is None:
-            raise
-        return registry.Version.model_validate_json(kept)
+    except registry.RegistryError as error:
+        return kept(model, version, error)
+
+
+def registered_or_kept(model: str, version: int) -> registry.Version:
+    """The version as MLflow has it, or, also if it was deleted there, as Triton's repository has
+    kept it. Raises RegistryError."""
+    try:
+        return registry.get(model, version)
+    except registry.RegistryError as error:
+        return kept(model, version, error)
+
+
+def kept(model: str, version: int, error: registry.RegistryError) -> registry.Version:
+    """The version as Triton's repository has kept it; raises `error` if it has not."""
+    record = triton.beside(model, version, RECORD)
+    if record is None:
+        raise error
+    return registry.Version.model_validate_json(record)
+
+
+def onnx_file(version: registry.Version) -> Path:
+    """The file of a version as a local one; of one that was deleted in MLflow, Triton's. Raises
+    RegistryError when it is not what was registered."""
+    if registry.lookup(version.model, version.number) is None:
+        content = triton.beside(version.model, version.number, "model.onnx")
+        artifacts.put_in_cache(version, "model.onnx", content or b"")
+    return registry.onnx_file(version)
 
 
 def choose_question(model: str, version: int | None) -> registry.Version:

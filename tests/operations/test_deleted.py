@@ -7,11 +7,13 @@ from mlflow import MlflowClient
 
 from flows.experiment import experiment
 from flows.ingest import ingest
+from flows.monitor import monitor
 from flows.prune import prune
 from flows.publish import publish
 from flows.retrain import retrain
 from flows.rollback import NothingToRollBackTo, rollback
 from kreislauf import registry
+from kreislauf.evaluation.gate import Decision
 from kreislauf.release import releases
 from kreislauf.settings import settings
 from tests.conftest import aliases
@@ -57,6 +59,23 @@ def test_a_rollback_goes_to_an_older_version_if_the_previous_one_was_deleted(tin
     back = rollback(tiny, reason="Clicks fell.")
     assert back.champion == 1
     assert rollback(tiny).champion == third.version, "a second one undoes the first"
+
+
+def test_the_loop_goes_on_when_the_champion_was_deleted(tiny, orders, home):
+    two_releases(tiny, orders)
+    delete(tiny, 2)
+    shutil.rmtree(home / "cache")
+    assert monitor(tiny) is None, "there is nothing to compare with"
+    ingest(orders(60, 140, threshold=20), tiny)
+    third = retrain(tiny, cooldown_days=0)
+    assert third.outcome == "promote", third.reason
+    assert registry.get(tiny, third.version).lineage.parent is None
+    decision = Decision.model_validate_json(registry.get(tiny, third.version).decision)
+    assert decision.champion_version == 2, "it is judged against the file that Triton serves"
+    live = releases.current(tiny)
+    assert (live.champion, live.previous) == (third.version, 2)
+    assert monitor(tiny).version == third.version
+    assert rollback(tiny).champion == 1, "nobody goes back to what was deleted"
 
 
 def test_old_versions_are_pruned_with_their_files_and_what_is_needed_stays(tiny, orders, home):
