@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 from kreislauf import registry
 from kreislauf.pages import release as release_page
 from kreislauf.release import permission, publisher_lock, releases, triton
-from tasks.publish import missing, put_in_triton, restored
+from tasks.publish import hand_over, missing, put_in_triton, restored
 
 
 @flow
@@ -85,8 +85,9 @@ def begin(
     permission.check_challenger(challenger, live)
     number = challenger.number
     with restored(challenger):
-        resident = {*live.versions, number}.difference(absent)
-        put_in_triton(challenger.model, sorted(resident), number)
+        resident = sorted({*live.versions, number}.difference(absent))
+        hand_over(challenger.model, resident)
+        put_in_triton(challenger.model, resident, number)
         return releases.append(
             challenger.model,
             live.champion,

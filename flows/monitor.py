@@ -62,17 +62,10 @@ def monitor(
     for warning in renamed.warnings(former):
         logger.warning(warning)
     settings = policy.Settings.of(spec.load(model).policy, renamed.parameters(given, former))
-    live = releases.current(model)
-    if live is None:
-        logger.info(f"Nothing of {model} is live to be watched: run retrain first.")
+    version = live_version(model)
+    if version is None:
         return None
-    if registry.lookup(model, live.champion) is None:
-        logger.warning(
-            f"{model} version {live.champion} is live and was deleted in MLflow, with all that it "
-            "is compared with. The next version that retrain makes live is watched again."
-        )
-        return None
-    measured = measure_tails(model, live.champion, window_days)
+    measured = measure_tails(model, version, window_days)
     if not measured.newest_fault:  # The window is measured once the fault is left out of it.
         measured = measure_reactions(measure(measured))
     signals = measurement.compare(measured)
@@ -85,3 +78,18 @@ def monitor(
     record(finding, measured, action)
     logger.info(f"{finding.verdict.capitalize()}: {finding.reason} {action.sentence}")
     return finding.model_copy(update={"action": action.sentence})
+
+
+def live_version(model: str) -> int | None:
+    """The champion; None, with a word why, if there is none, or nothing to compare it with."""
+    live = releases.current(model)
+    if live is None:
+        get_run_logger().info(f"Nothing of {model} is live to be watched: run retrain first.")
+        return None
+    if registry.lookup(model, live.champion) is None:
+        get_run_logger().warning(
+            f"{model} version {live.champion} is live and was deleted in MLflow, with all that it "
+            "is compared with. The next version that retrain makes live is watched again."
+        )
+        return None
+    return live.champion

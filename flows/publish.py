@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 from kreislauf import events, registry
 from kreislauf.pages import release as release_page
 from kreislauf.release import permission, publisher_lock, releases, triton
-from tasks.publish import missing, put_in_triton, restored
+from tasks.publish import hand_over, missing, put_in_triton, restored
 
 
 @flow
@@ -48,6 +48,7 @@ def publish(
             )
             absent = missing(model, live.versions)
             resident = [number for number in live.versions if number not in absent]
+            hand_over(model, resident)
             put_in_triton(model, resident, candidate.number)
             triton.serve(model, resident)
         else:
@@ -94,6 +95,7 @@ def go_live(
             f" The A/B test of version {live.challenger} against version {live.champion} ends."
         )
     with restored(candidate):
+        hand_over(candidate.model, sorted(resident))
         put_in_triton(candidate.model, sorted(resident), candidate.number)
         release = releases.append(
             candidate.model,

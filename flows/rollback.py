@@ -83,7 +83,7 @@ def is_available(model: str, version: int) -> bool:
     try:
         return registry.lookup(model, version) is not None
     except registry.RegistryError:
-        return triton.beside(model, version, permission.RECORD) is not None
+        return triton.kept_file(model, version, permission.RECORD) is not None
 
 
 def choose_target(model: str, version: int | None, automatic: bool = False) -> int:

@@ -1,6 +1,6 @@
 """Tasks of publish: a version into Triton, verified."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from prefect import get_run_logger, task
@@ -15,11 +15,9 @@ GOLDEN = "golden.json"
 
 @task(task_run_name="load-{model}-{version}")
 def put_in_triton(model: str, resident: list[int], version: int) -> None:
-    """Make the versions resident and prove that `version` answers the golden requests as
-    registered."""
-    for number in resident:
-        hand_over(model, number)
-    questions = triton.beside(model, version, GOLDEN)
+    """Make the versions, whose files are in the repository, resident, and prove that `version`
+    answers the golden requests as registered."""
+    questions = triton.kept_file(model, version, GOLDEN)
     if questions is None:
         raise permission.PublishRefused(
             f"{model} version {version} has no golden requests in Triton's repository, and MLflow "
@@ -36,25 +34,26 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
     triton.keep(model, resident)
 
 
-def hand_over(model: str, number: int) -> None:
-    """Bring a version's files into Triton's repository, where a rollback has them without MLflow.
+def hand_over(model: str, versions: Iterable[int]) -> None:
+    """Bring the versions' files into Triton's repository, where a rollback has them without MLflow.
 
     Of a version that was deleted in MLflow, and of each while MLflow does not answer, what is there
     is used. Raises RegistryError if there is nothing.
     """
-    try:
-        registered = registry.lookup(model, number)
-    except registry.RegistryError as error:
-        if not triton.holds(model, number):
-            raise
-        get_run_logger().warning(f"Triton's repository has version {number}. {error}")
-        return
-    if registered:
-        triton.add_version(model, number, registry.onnx_file(registered))
-        questions = registry.artifact(registered, "golden").read_bytes()
-        triton.add_beside(model, number, GOLDEN, questions)
-        record = registered.model_dump_json().encode()
-        triton.add_beside(model, number, permission.RECORD, record)
+    for number in versions:
+        try:
+            registered = registry.lookup(model, number)
+        except registry.RegistryError as error:
+            if not triton.holds(model, number):
+                raise
+            get_run_logger().warning(f"Triton's repository has version {number}. {error}")
+            continue
+        if registered:
+            triton.add_version(model, number, registry.onnx_file(registered))
+            questions = registry.artifact(registered, "golden").read_bytes()
+            triton.keep_file(model, number, GOLDEN, questions)
+            record = registered.model_dump_json().encode()
+            triton.keep_file(model, number, permission.RECORD, record)
 
 
 def missing(model: str, versions: list[int]) -> list[int]:

@@ -15,6 +15,7 @@ from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import split
 from kreislauf.lake import arrivals, exclusions
 from kreislauf.registry import claims
+from kreislauf.registry.runs import NoSuchVersion
 from kreislauf.release import golden, permission, releases
 from kreislauf.settings import settings
 from kreislauf.training import inputs
@@ -110,8 +111,11 @@ def choose_parent(model_type: spec.ModelSpec, holdout: int) -> int | None:
     live = releases.current(model_type.name)
     if live is None:
         return None
-    champion = registry.lookup(model_type.name, live.champion)
-    if champion is None or champion.lineage.holdout > holdout:
+    try:
+        champion = registry.get(model_type.name, live.champion)
+    except NoSuchVersion:
+        return None
+    if champion.lineage.holdout > holdout:
         return None
     return live.champion
 

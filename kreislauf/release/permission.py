@@ -56,7 +56,7 @@ def registered_or_kept(model: str, version: int) -> registry.Version:
 
 def kept(model: str, version: int, error: registry.RegistryError) -> registry.Version:
     """The version as Triton's repository has kept it; raises `error` if it has not."""
-    record = triton.beside(model, version, RECORD)
+    record = triton.kept_file(model, version, RECORD)
     if record is None:
         raise error
     return registry.Version.model_validate_json(record)
@@ -66,7 +66,7 @@ def onnx_file(version: registry.Version) -> Path:
     """The file of a version as a local one; of one that was deleted in MLflow, Triton's. Raises
     RegistryError when it is not what was registered."""
     if registry.lookup(version.model, version.number) is None:
-        content = triton.beside(version.model, version.number, "model.onnx")
+        content = triton.kept_file(version.model, version.number, "model.onnx")
         artifacts.put_in_cache(version, "model.onnx", content or b"")
     return registry.onnx_file(version)
 

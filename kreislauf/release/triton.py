@@ -55,13 +55,13 @@ def add_version(model: str, version: int, onnx: Path) -> None:
         )
 
 
-def add_beside(model: str, version: int, name: str, content: bytes) -> None:
+def keep_file(model: str, version: int, name: str, content: bytes) -> None:
     """Store a file of a version beside its model, where Triton does not look at it."""
     fs, folder = _folder(model)
     object_store.replace(fs, f"{folder}/{version}/{name}", content)
 
 
-def beside(model: str, version: int, name: str) -> bytes | None:
+def kept_file(model: str, version: int, name: str) -> bytes | None:
     """Content of the file `name` beside a version; None if there is none."""
     fs, folder = _folder(model)
     path = f"{folder}/{version}/{name}"
