@@ -46,11 +46,12 @@ def stream(
         TopicError: There is no such topic, or Kafka's settings are wrong.
         MessagesLost: Kafka deleted messages before they were read.
         TooManyRejects: The topic is broken: the batch is not loaded.
+        BrokenTopic: The topic is broken, and its batches are small: they are loaded.
         Overtaken: Another run lands the same topic.
         ConnectionError: Kafka or the lake did not answer for five minutes.
     """
     table = spec.load(model).table
-    with stream_run(table.name, topic, ends_itself=until_end) as run:
+    with stream_run(table.name, topic, max_reject_share, ends_itself=until_end) as run:
         land = partial(
             land_topic,
             table,

@@ -44,6 +44,10 @@ class StreamReport(lake.Counts):
     """Number of messages that Kafka deleted unread, and that `skip_lost` left out."""
 
 
+class BrokenTopic(RuntimeError):
+    """Most messages of a topic are rejected."""
+
+
 def land_topic(
     table: spec.Table,
     topic: str,
@@ -103,12 +107,14 @@ def retry_while_unreachable(land: Callable[[], Landings], is_over: Callable[[], 
 
 
 @contextmanager
-def stream_run(table: str, topic: str, ends_itself: bool) -> "Iterator[StreamRun]":
+def stream_run(
+    table: str, topic: str, max_reject_share: float, ends_itself: bool
+) -> "Iterator[StreamRun]":
     """A run that tells Prefect of what it did, however it ends.
 
     Raises Overtaken, with what to do, if another run lands the same topic.
     """
-    run = StreamRun(table, topic, ends_itself)
+    run = StreamRun(table, topic, max_reject_share, ends_itself)
     try:
         yield run
     except lake.TooManyRejects as error:
@@ -125,7 +131,8 @@ def stream_run(table: str, topic: str, ends_itself: bool) -> "Iterator[StreamRun
 class StreamRun:
     """What a run tells Prefect, and what Prefect tells it."""
 
-    def __init__(self, table: str, topic: str, ends_itself: bool) -> None:
+    def __init__(self, table: str, topic: str, max_reject_share: float, ends_itself: bool) -> None:
+        self._max_reject_share = max_reject_share
         self._table = table
         self._topic = topic
         self._log = get_run_logger()
@@ -160,7 +167,7 @@ class StreamRun:
         return self._over
 
     def note(self, accounts: lake.Accounts | None, reader: Reader) -> None:
-        """Log a landing; show and announce the totals now and then."""
+        """Log a landing; show and announce the totals now and then. Raises BrokenTopic."""
         if reader.lost_messages:
             self._log.error(
                 "%s messages of %s were deleted unread: left out.",
@@ -176,6 +183,7 @@ class StreamRun:
             self._announce()
         if accounts and now - self._shown_at > SHOW_SECONDS:
             self._show()
+        self._check()
 
     def close(self) -> None:
         """Announce and show what is still due."""
@@ -208,6 +216,19 @@ class StreamRun:
             accounts.lines_rejected,
             lag,
         )
+
+    def _check(self) -> None:
+        """Stop at a topic whose batches are each too small to be called broken."""
+        totals = self._totals
+        share = totals.lines_rejected / max(totals.lines_in, 1)
+        if totals.lines_rejected >= lake.MIN_REJECTS and share > self._max_reject_share:
+            raise BrokenTopic(
+                f"{totals.lines_rejected} of {totals.lines_in} messages that this run has read "
+                f"were rejected ({share:.1%}), more than the limit of {self._max_reject_share:.1%},"
+                f" mostly: {totals.reasons[0].rule}. They are in the table rejects: mend what "
+                "sends such messages, or the rules, and use the flow replay. The next run goes on "
+                "behind them."
+            )
 
     def _announce(self) -> None:
         events.emit_rejected(self._table, self._unannounced, stopped=0)

@@ -22,6 +22,20 @@ GENERAL_RULE = (
 """The rule that a line broke, with positions in the line left out."""
 
 
+KINDS = {
+    "UTF-16 text: convert it to UTF-8": (b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{"),
+    "a gzip file: its name has to end in .gz": (b"\x1f\x8b",),
+    "a zstd file: its name has to end in .zst": (b"\x28\xb5\x2f\xfd",),
+    "a zip archive: unpack it": (b"PK",),
+    "a Parquet file: its name has to end in .parquet": (b"PAR1",),
+    "a web page or XML: perhaps an error message was stored instead of data": (b"<",),
+    "a JSON array: write each of its objects on a line of its own": (b"[",),
+    "JSON lines with other fields or values": (b"{",),
+}
+"""What a source may be that is not what the rules want, by how its first line starts."""
+OTHER_KIND = "CSV or another text, not JSON lines"
+
+
 class TooManyRejects(LakeError):
     """The source is broken: nothing of it was loaded."""
 
@@ -67,6 +81,14 @@ class Intake:
         self.reasons = Counter(dict(self.reasons.most_common(MAX_RULES)))
         self.reasons[accounts.OTHER] = self.lines["rejected"] - self.reasons.total()
 
+    def _kind(self) -> str:
+        """What the first rejected line looks like."""
+        first = pl.read_ipc(min(self.rejects.iterdir()))["raw"][0]
+        for kind, starts in KINDS.items():
+            if first.startswith(starts):
+                return kind
+        return OTHER_KIND
+
     def counts(self, kept: int) -> dict:
         """Fields of Counts, when `kept` of the rows are no duplicates."""
         lines = self.lines
@@ -83,18 +105,19 @@ class Intake:
             "reasons": accounts.most_frequent(self.reasons),
         }
 
-    def check(self, max_reject_share: float) -> None:
+    def check(self, max_reject_share: float, whole: bool) -> None:
         """Raises TooManyRejects if a larger share of the lines is rejected.
 
-        Fewer than `MIN_REJECTS` never do.
+        Fewer than `MIN_REJECTS` never do, unless they are all lines of a `whole` source.
         """
         rejected = self.lines["rejected"]
         share = rejected / max(self.lines["in"], 1)
-        if rejected < MIN_REJECTS or share <= max_reject_share:
+        unreadable = rejected > 0 and rejected == self.lines["in"] - self.lines["blank"]
+        if share <= max_reject_share or (rejected < MIN_REJECTS and not (whole and unreadable)):
             return
         cure = "Mend the source or the rules, or raise max_reject_share."
-        if rejected == self.lines["in"]:
-            cure = "Not a single line is what the rules want: it may be another kind of file."
+        if unreadable:
+            cure = f"Not a single line is what the rules want: it looks like {self._kind()}."
         counts = Counts(**self.counts(self.rows["in"] - self.rows["rejected"]))
         reasons = "; ".join(f"{r.lines} lines: {r.reason}, {r.rule}" for r in counts.reasons[:3])
         raise TooManyRejects(

@@ -48,7 +48,7 @@ def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Acc
         return Origin("file", file.path, progress, file.sha256)
 
     try:
-        return load(table, file.chunks(), origin, max_reject_share)
+        return load(table, file.chunks(), origin, max_reject_share, whole=True)
     except Overtaken:
         earlier = _accounts_of(table, f"{table.name}/{file.sha256}")
         assert earlier is not None
@@ -60,13 +60,14 @@ def load(
     raws: Iterable[RawLines],
     origin: Callable[[], Origin],
     max_reject_share: float = 1.0,
+    whole: bool = False,
 ) -> Accounts:
     """Load lines in bounded memory: one commit, or nothing.
 
-    `origin` is called when all lines have been read. Raises Overtaken if the table's progress is
-    not the one that `origin` starts from. Raises TooManyRejects if more than `max_reject_share` of
-    the lines (and at least MIN_REJECTS) are bad. Raises LakeUnreachable if the storage does not
-    answer.
+    They are all lines of a `whole` source, or a batch. `origin` is called when all lines have been
+    read. Raises Overtaken if the table's progress is not the one that `origin` starts from. Raises
+    TooManyRejects if more than `max_reject_share` of the lines are bad, and at least MIN_REJECTS or
+    all of a whole source. Raises LakeUnreachable if the storage does not answer.
     """
     quarantine.publish_rejects(table)
     with staging.spool() as folder:
@@ -75,7 +76,7 @@ def load(
             decoded = decode.decode_lines(table, batch)
             intake.add(validate.apply_rules(table, batch, decoded))
             del decoded  # before the next batch needs as much memory
-        intake.check(max_reject_share)
+        intake.check(max_reject_share, whole)
         intake.stage.deal_out()
         with storage.answering(table.name):
             landing = Landing(table, intake, origin())

@@ -100,21 +100,18 @@ class RawFile:
         """The lines in order, unpacked, about `storage.CHUNK_BYTES` at a time.
 
         A Parquet row is a line of JSON. Memory is bounded by a few chunks, or a few times the
-        longest line. Raises SourceError if the file is empty, broken or not what its ending says.
-        It is raised as well if a line is above `MAX_LINE_BYTES` or the file changes meanwhile,
-        possibly after chunks have been handed out. Raises SourceUnreachable if the disk or S3
-        stops answering.
+        longest line. Raises SourceError if the file has no byte, is broken or not what its ending
+        says; a packed file, or one of Parquet, may have no lines. It is raised as well if a line is
+        above `MAX_LINE_BYTES` or the file changes meanwhile, possibly after chunks have been handed
+        out. Raises SourceUnreachable if the disk or S3 stops answering.
         """
         self._sha256 = ""
         with storage.opened(self.path, self._s3) as file:
             stored = _Stored(self.path, file)
             self._check_unchanged(file)
-            lines = 0
-            for raw in self._read(stored):
-                lines += len(raw)
-                yield raw
+            yield from self._read(stored)
             self._check_unchanged(file)
-            if not lines:
+            if not stored.size:
                 raise SourceError(f"{self.path} is empty. Remove it, or deliver it again.")
         self._sha256 = stored.sha.hexdigest()
 
@@ -133,6 +130,8 @@ class _Stored(io.RawIOBase):
 
     def __init__(self, path: str, file: Any) -> None:
         self.sha = hashlib.sha256()
+        self.size = 0
+        """Number of bytes that have passed."""
         self._path = path
         self._file = file
 
@@ -143,6 +142,7 @@ class _Stored(io.RawIOBase):
         with storage.named_errors(self._path):
             size = self._file.readinto(buffer)
         self.sha.update(memoryview(buffer)[:size])
+        self.size += size
         return size
 
     def drain(self) -> None:

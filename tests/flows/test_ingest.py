@@ -120,7 +120,7 @@ def test_rejected_lines_raise_an_event_with_the_most_frequent_reasons(shop, emit
         + b"{}\n"
     )
     (shop / "c.jsonl").write_bytes(bad)
-    report = ingest(str(shop))
+    report = ingest(str(shop), max_reject_share=1)
     (event,) = emitted
     assert event["event"] == "kreislauf.data.rejected"
     assert event["resource"]["prefect.resource.id"] == "kreislauf.table.events"
@@ -194,7 +194,7 @@ def test_broken_source_is_stopped_before_it_is_visible_and_says_so(shop, emitted
 
 def test_replay_brings_back_what_a_mended_rule_lets_pass(shop, emitted, monkeypatch):
     (shop / "c.jsonl").write_bytes(sessions(70, 2).replace(b"clicks", b"views") + b"oops\n")
-    ingest(str(shop))
+    ingest(str(shop), max_reject_share=1)
     assert lake.rejects(EVENTS).height == 3
     monkeypatch.setattr(type(spec.load("session_recommender")), "table", WIDER)
     report = replay(reason="unknown-value")

@@ -19,6 +19,7 @@ from kreislauf.lake import delta
 from kreislauf.sources import kafka_topic
 from kreislauf.sources.kafka_topic import KafkaUnreachable, MessagesLost, TopicError
 from models.session_recommender.schema import EVENTS
+from tasks.stream import BrokenTopic
 from tests.stream_tools import T0, broker, described, forgetful, kafka, session, start_broker
 
 __all__ = ["broker", "forgetful", "kafka"]
@@ -139,6 +140,17 @@ def test_a_broken_topic_stops_the_stream_before_its_batch_is_visible(kafka, emit
     assert [(e["payload"]["count"], e["payload"]["stopped"]) for e in emitted] == [(50, 1)] * 2
     assert stream(topic, until_end=True, max_reject_share=0.5).lines_rejected == 50
     assert (lake.read(EVENTS).height, lake.rejects(EVENTS).height) == (300, 50)
+
+
+def test_a_slow_topic_that_is_all_wrong_stops_the_stream(kafka):
+    topic = kafka.topic(1)
+    kafka.send(topic, [b"oops"] * 40, partition=0)
+    with pytest.raises(BrokenTopic, match=r"20 of 20 messages .* were rejected \(100.0%\)"):
+        stream(topic, until_end=True, batch_messages=5)
+    assert lake.rejects(EVENTS).height == 20, "they are kept"
+    kafka.send(topic, sessions(0, 400), partition=0)
+    report = stream(topic, until_end=True, batch_messages=500)
+    assert (report.lines_in, report.lines_rejected) == (420, 20), "it goes on behind them"
 
 
 def test_of_two_streams_at_once_one_stops(kafka, monkeypatch):
