@@ -44,7 +44,7 @@ def load_and_delete(table: str, folder: Path) -> IngestReport:
     """Load the segments of a folder, and delete them. Of those that were loaded before, perhaps
     from a folder that was moved, nothing is loaded again. Raises IngestError; the segments that it
     names stay."""
-    segments = sources.find(str(folder))
+    segments = sources.find(str(folder)).raw_files
     try:
         report = ingest(str(folder), table=table, max_reject_share=1)
     except IngestError as error:

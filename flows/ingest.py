@@ -24,6 +24,8 @@ class IngestReport(lake.Counts):
     files: tuple[lake.Accounts, ...]
     files_loaded: int
     files_already_loaded: int
+    left_alone: tuple[str, ...] = ()
+    """Files in the source whose endings are not those of raw files, and links to folders."""
 
 
 @flow
@@ -59,7 +61,8 @@ def ingest(
     target = find_table(model, table)
     loaded: list[lake.Accounts] = []
     failed: dict[str, Exception] = {}
-    for path in sources.find(source):
+    listing = sources.find(source)
+    for path in listing.raw_files:
         # A bad file must not stop the next.
         state = lake_tasks.load_file(path, target, max_reject_share, return_state=True)
         outcome = state.result(raise_on_failure=False)
@@ -67,8 +70,11 @@ def ingest(
             failed[path] = outcome
         else:
             loaded.append(outcome)
-    lake_tasks.show_loads(target.name, loaded, failed)
-    report = summarize(target.name, loaded)
+    left_alone = listing.left_alone
+    if target.name in exposures.TABLES:
+        left_alone = []  # A gateway is writing to them.
+    lake_tasks.show_loads(target.name, loaded, failed, left_alone)
+    report = summarize(target.name, loaded, left_alone)
     stopped = [error.counts for error in failed.values() if isinstance(error, lake.TooManyRejects)]
     if report.lines_rejected or stopped:
         events.emit_rejected(target.name, lake.total([report, *stopped]), stopped=len(stopped))
@@ -91,7 +97,7 @@ def find_table(model: str, table: str | None) -> spec.Table:
     return exposures.TABLES[table]
 
 
-def summarize(table: str, loads: list[lake.Accounts]) -> IngestReport:
+def summarize(table: str, loads: list[lake.Accounts], left_alone: list[str]) -> IngestReport:
     """The accounts of all files, and the totals of those that are new."""
     new = [load for load in loads if not load.already_loaded]
     return IngestReport(
@@ -99,6 +105,7 @@ def summarize(table: str, loads: list[lake.Accounts]) -> IngestReport:
         files=tuple(loads),
         files_loaded=len(new),
         files_already_loaded=len(loads) - len(new),
+        left_alone=tuple(left_alone),
         **lake.total(new).model_dump(),
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from kreislauf import lake, sources
 from kreislauf.lake import delta, journal
 from models import spec
+
+MAX_NAMES = 50
+"""Most names of files that are left alone in a message or table."""
 
 
 def may_pass_later(_task: object, _run: object, state: object) -> bool:
@@ -30,15 +33,24 @@ def load_file(path: str, table: spec.Table, max_reject_share: float) -> lake.Acc
 
 
 def show_loads(
-    table: str, loaded: Sequence[lake.Accounts], failed: Mapping[str, Exception]
+    table: str,
+    loaded: Sequence[lake.Accounts],
+    failed: Mapping[str, Exception],
+    left_alone: Sequence[str],
 ) -> None:
-    """Show the accounts of each file in Prefect's UI."""
+    """Show the accounts of each file in Prefect's UI, and name those that nobody has read."""
     hidden = {"table", "source", "kind", "sha256", "already_loaded", "reasons"}
     rows: list[dict] = []
     for load in loaded:
         state = "loaded before" if load.already_loaded else "loaded"
         rows.append({"file": load.source, "state": state} | load.model_dump(exclude=hidden))
     rows += [{"file": path, "state": f"failed: {error}"} for path, error in failed.items()]
+    if left_alone:
+        get_run_logger().warning(
+            f"{len(left_alone)} files are left alone, because they do not end in "
+            f"{', '.join(sources.ENDINGS)}: {', '.join(left_alone[:MAX_NAMES])}"
+        )
+        rows += [{"file": path, "state": "left alone"} for path in left_alone[:MAX_NAMES]]
     create_table_artifact(
         table=rows, key=f"ingest-{table.replace('_', '-')}", description=f"Files into `{table}`"
     )

@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,16 +27,26 @@ MAX_LINE_BYTES = 64 << 20
 """Maximum bytes of a line: a file without line feeds would fill the memory."""
 
 
-def find(source: str) -> list[str]:
-    """Paths of the raw files in `source`, sorted.
+class Listing(NamedTuple):
+    """Paths of the files in a source, sorted; not those of hidden ones."""
+
+    raw_files: list[str]
+    left_alone: list[str]
+    """Files with other endings, and links to folders."""
+
+
+def find(source: str) -> Listing:
+    """The files in `source`.
 
     `source` is a file, a folder (with all below it) or an s3:// prefix. What ends like a raw file
-    is one, hidden or not; other files are left alone. Raises SourceError if there is none or a
-    folder may not be read, SourceUnreachable if S3 does not answer.
+    is one. As everywhere, files and folders are hidden whose name begins with a full stop, or with
+    an underscore, such as `_temporary`. Raises SourceError if there is no raw file or a folder may
+    not be read, SourceUnreachable if S3 does not answer.
     """
     with storage.named_errors(source):
         paths = storage.list_files(source)
-    raw_files = sorted(path for path in paths if path.endswith(ENDINGS))
+    visible = sorted(path for path in paths if path == source or not is_hidden(path, source))
+    raw_files = [path for path in visible if path.endswith(ENDINGS)]
     if not raw_files and paths == [source]:
         raise _unknown_ending(source)
     if not raw_files:
@@ -46,7 +56,17 @@ def find(source: str) -> list[str]:
     misnamed = [path for path in raw_files if path.encode(errors="replace").decode() != path]
     if misnamed:
         raise SourceError(f"{misnamed[0]!a} has a name that is not UTF-8. Rename it.")
-    return raw_files
+    return Listing(raw_files, [path for path in visible if not path.endswith(ENDINGS)])
+
+
+def is_hidden(path: str, source: str) -> bool:
+    """Whether a file, or a folder of it below `source`, is hidden. A folder that names a column,
+    such as `_day=3`, is not."""
+    below = path.removeprefix(source)
+    if not storage.on_s3(source):
+        below = os.path.relpath(path, source)
+    names = below.split("/")
+    return any(name.startswith((".", "_")) and "=" not in name for name in names)
 
 
 def open_file(path: str, line: type[msgspec.Struct]) -> "RawFile":

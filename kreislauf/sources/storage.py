@@ -40,14 +40,18 @@ def on_s3(path: str) -> bool:
 
 
 def list_files(source: str) -> list[str]:
-    """Paths of all files in a file, a folder or an s3:// prefix."""
+    """Paths of all files in a file, a folder or an s3:// prefix, and of links to folders."""
     if on_s3(source):
         return [f"s3://{key}" for key in s3_client().find(source)]
     if not stat.S_ISDIR(os.stat(source).st_mode):
         return [source]
     # Path leaves out a leading "./". A folder that may not be read is not taken for an empty one.
     folders = os.walk(source, onerror=_refuse)
-    return [str(Path(folder, name)) for folder, _, names in folders for name in names]
+    paths = []
+    for folder, below, names in folders:
+        links = [name for name in below if os.path.islink(os.path.join(folder, name))]
+        paths += [str(Path(folder, name)) for name in [*names, *links]]
+    return paths
 
 
 def _refuse(error: OSError) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from prefect.artifacts import Artifact
 
 from flows.ingest import IngestError, ingest
 from kreislauf import lake
@@ -78,3 +79,15 @@ def test_empty_parts_are_loaded_with_no_lines(tmp_path):
     pl.DataFrame(rows).clear().write_parquet(tmp_path / "e.parquet")
     report = ingest(str(tmp_path))
     assert (report.files_loaded, report.lines_loaded, report.lines_rejected) == (4, 5, 0)
+
+
+def test_files_that_are_left_alone_are_named(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(jsonl(GOOD))
+    names = ["C.JSONL", "b.ndjson", "d.jsonl.bz2", "part-00000.json.gz"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    report = ingest(str(tmp_path))
+    assert report.files_loaded == 1
+    assert report.left_alone == tuple(str(tmp_path / name) for name in names)
+    rows = json.loads(Artifact.get("ingest-events").data)
+    assert [row["file"] for row in rows if row["state"] == "left alone"] == list(report.left_alone)

@@ -72,40 +72,49 @@ def write(folder: Path, name: str, content: bytes) -> Path:
 # What is found
 
 
-def test_folder_is_searched_to_the_bottom_and_sorted(tmp_path):
-    (tmp_path / "b" / "c.parquet").mkdir(parents=True)
+def test_folder_is_searched_to_the_bottom_and_sorted(tmp_path, monkeypatch):
     raw = [
+        "_day=3/b.jsonl",
         "a.jsonl.gz",
-        "b/.hidden.jsonl",
         "b/c.parquet/part-0.parquet",
         "b/z.jsonl",
         "b/z.jsonl.zst",
     ]
-    for name in (
-        *raw,
-        "b/notes.txt",
-        "b/data.json",
-        "b/c.parquet/_SUCCESS",
-        "b/z.jsonl.part",
+    left_alone = ["b/A.JSONL", "b/data.json", "b/link", "b/notes.txt", "b/z.jsonl.part"]
+    hidden = [
         ".a.jsonl.crc",
-        "b/A.GZ",
-    ):
-        (tmp_path / name).write_bytes(LINES)
-    assert find(str(tmp_path)) == [str(tmp_path / name) for name in raw]
+        ".git/a.jsonl",
+        "_temporary/0/part-0.parquet",
+        "b/._z.jsonl",
+        "b/.hidden.jsonl",
+        "b/c.parquet/_SUCCESS",
+    ]
+    for name in (*raw, *left_alone, *hidden):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if not name.endswith("link"):
+            (tmp_path / name).write_bytes(LINES)
+    (tmp_path / "b" / "link").symlink_to(tmp_path / "_temporary")
+    listing = find(str(tmp_path))
+    assert listing.raw_files == [str(tmp_path / name) for name in raw]
+    assert listing.left_alone == [str(tmp_path / name) for name in left_alone]
+    monkeypatch.chdir(tmp_path)
+    assert find(".").raw_files == raw
+    hidden_folder = tmp_path / ".git"
+    assert find(str(hidden_folder)).raw_files == [str(hidden_folder / "a.jsonl")]
 
 
 def test_single_file_keeps_the_path_that_was_given(tmp_path, monkeypatch):
     (tmp_path / "a.jsonl").write_bytes(LINES)
     monkeypatch.chdir(tmp_path)
-    assert find("./a.jsonl") == ["./a.jsonl"]
-    assert find(".") == ["a.jsonl"]
+    assert find("./a.jsonl").raw_files == ["./a.jsonl"]
+    assert find(".").raw_files == ["a.jsonl"]
 
 
 def test_thousands_of_files_are_found_in_no_time(tmp_path):
     for i in range(20_000):
         (tmp_path / f"{i:05}.jsonl").touch()
     start = time.process_time()
-    assert len(find(str(tmp_path))) == 20_000
+    assert len(find(str(tmp_path)).raw_files) == 20_000
     assert time.process_time() - start < 2
 
 
@@ -483,16 +492,19 @@ def test_s3_prefix_and_object(s3):
         }
     )
     s3.pipe({"shop/rawer.jsonl": LINES, "shop/raw/_SUCCESS": b""})
-    assert find("s3://shop/raw") == ["s3://shop/raw/b.jsonl", "s3://shop/raw/x/a.jsonl.gz"]
-    assert find("s3://shop/raw/b.jsonl") == ["s3://shop/raw/b.jsonl"]
-    assert [read(path) for path in find("s3://shop/raw")] == [LINES.split(b"\n")[:2]] * 2
+    assert find("s3://shop/raw").raw_files == [
+        "s3://shop/raw/b.jsonl",
+        "s3://shop/raw/x/a.jsonl.gz",
+    ]
+    assert find("s3://shop/raw/b.jsonl").raw_files == ["s3://shop/raw/b.jsonl"]
+    assert [read(path) for path in find("s3://shop/raw").raw_files] == [LINES.split(b"\n")[:2]] * 2
 
 
 def test_s3_sees_files_that_arrive_between_two_calls(s3):
     s3.pipe("shop/raw/a.jsonl", LINES)
-    assert len(find("s3://shop/raw")) == 1
+    assert len(find("s3://shop/raw").raw_files) == 1
     s3.pipe("shop/raw/b.jsonl", LINES)
-    assert len(find("s3://shop/raw")) == 2
+    assert len(find("s3://shop/raw").raw_files) == 2
     stamp = open_file("s3://shop/raw/a.jsonl").stamp
     assert open_file("s3://shop/raw/a.jsonl").stamp == stamp
     s3.pipe("shop/raw/a.jsonl", LINES[::-1])
