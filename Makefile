@@ -14,7 +14,7 @@ help: ## List the targets
 setup: .venv/.done .venv-triton/.done ## Install everything into .venv and .venv-triton; TORCH_BACKEND=cpu saves 3 GB
 
 demo: setup ## Watch the loop; DATA=sessions.jsonl.gz replays real sessions, KEEP=1 leaves the UIs up
-	@$(BIN)/python -W ignore -m demo $(if $(DATA),--data $(DATA),) $(if $(KEEP),--keep,)
+	@$(BIN)/python -W ignore -m demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep,)
 
 up: setup ## Start (or repair) the local stack: Prefect, MLflow, Triton, gateway and a worker; state stays in .kreislauf, and what people changed in Prefect, unless RESET=1
 	@$(BIN)/python -W ignore -m deployments.stack up $(if $(RESET),--reset)

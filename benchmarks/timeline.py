@@ -236,7 +236,7 @@ class Timeline:
     def record(self, finding: Finding, action: Action, now: int) -> None:
         """What the flow stores, and what its events start but trainings."""
         measured = next(iter(self.cache.values()), None)
-        if finding.verdict == "not enough data":
+        if finding.verdict == "not enough data" or (measured and measured.quality is None):
             measured = None
         window = (finding.version, finding.start, finding.end)
         if measured and (measured.version, measured.start, measured.end) == window:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deployments import environment, processes, triton_server
+from kreislauf import plain_names
 from kreislauf.settings import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +38,7 @@ def up(home: Path, services: tuple[str, ...] = (), reset: bool = False) -> dict[
 
     Returns `run.json`. Raises StartError.
     """
-    home = home.absolute()
+    home = plain_names.link_to(home.absolute())
     recorded = processes.read(home)
     running = {name: record for name, record in recorded.items() if processes.find(record)}
     selected = services or tuple(SERVICES)
@@ -120,11 +121,11 @@ def deploy(home: Path, running: dict[str, dict], reset: bool) -> None:
 def start_postgres(home: Path, _: dict) -> dict:
     """Prefect's database. SQLite locks up under bursts of events: see `benchmarks.burst`."""
     import psutil
-    from pgserver import get_server
+    from pgserver import PostgresServer
 
     data = home / "postgres"
-    data.parent.mkdir(parents=True, exist_ok=True)
-    server = get_server(data, cleanup_mode=None)
+    data.mkdir(parents=True, exist_ok=True)
+    server = PostgresServer(data, cleanup_mode=None)
     pid = server.get_pid()
     assert pid is not None
     if "prefect" not in server.psql("SELECT datname FROM pg_database;"):

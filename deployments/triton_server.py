@@ -32,8 +32,8 @@ ADOPT_ORPHANS = 36
 def start(home: Path, _: dict) -> dict:
     """The real Triton, out of its wheel, in its own environment; loads what the repository holds.
 
-    The repository is in `home`, or where `KREISLAUF_TRITON_REPOSITORY` says, if that is on S3. The
-    process is the one that watches over Triton; Triton ends with it.
+    The repository is in `home`, or where `KREISLAUF_TRITON_REPOSITORY` says. The process is the one
+    that watches over Triton; Triton ends with it.
     """
     environment()
     names = ("triton", "triton_grpc", "triton_metrics")
@@ -42,7 +42,8 @@ def start(home: Path, _: dict) -> dict:
     command += [home, str(http), str(grpc), str(metrics)]
     path = os.pathsep.join([str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     url = f"http://127.0.0.1:{http}"
-    record = processes.spawn("triton", command, home, {**os.environ, "PYTHONPATH": path})
+    env = {**os.environ, "PYTHONPATH": path, "KREISLAUF_HOME": str(home)}
+    record = processes.spawn("triton", command, home, env)
     urls = {
         "url": url,
         "grpc": f"127.0.0.1:{grpc}",
@@ -72,7 +73,7 @@ def watch(home: Path, http: str, grpc: str, metrics: str) -> int:
 
 def _run(home: Path, http: str, grpc: str, metrics: str) -> int:
     """Run Triton until it ends; the code of its exit, below 0 for a signal."""
-    repository, models = _open_repository(home)
+    repository, models = _open_repository()
     site = environment() / "lib/python3.11/site-packages"
     command: list[str | Path] = [
         site / "pytriton/tritonserver/bin/tritonserver",
@@ -119,12 +120,10 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(END_WITH_PARENT, signal.SIGKILL)
 
 
-def _open_repository(home: Path) -> tuple[str, list[str]]:
+def _open_repository() -> tuple[str, list[str]]:
     """Address of the repository as Triton wants it, and the models in it."""
     repository = settings().triton_repository
     is_on_s3 = repository.startswith("s3://")
-    if not is_on_s3:
-        repository = str(home / "triton")
     fs, root = fsspec.core.url_to_fs(repository)
     fs.makedirs(root, exist_ok=True)
     models = sorted(path.split("/")[-2] for path in fs.glob(f"{root}/*/config.pbtxt"))

@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from kreislauf import plain_names
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NO_PROXY = ("no_proxy", "NO_PROXY", "no_grpc_proxy")
 """Variables with hosts that are asked without a proxy; some clients read one, some another."""
@@ -90,12 +92,12 @@ class Settings(BaseSettings):
     `home`. A user and password in it become MLflow's own variables, so that no message has them."""
 
     def model_post_init(self, _: object) -> None:
-        self.home = self.home.absolute()
-        self.lake = self.lake or str(self.home / "lake")
-        self.releases = self.releases or str(self.home / "releases")
-        self.training = self.training or str(self.home / "training")
-        self.triton_repository = self.triton_repository or str(self.home / "triton")
-        self.spool = self.spool or str(self.home / "spool")
+        self.home = plain_names.link_to(self.home.expanduser().absolute())
+        self.lake = place(self.lake, self.home / "lake")
+        self.releases = place(self.releases, self.home / "releases")
+        self.training = place(self.training, self.home / "training")
+        self.triton_repository = place(self.triton_repository, self.home / "triton")
+        self.spool = place(self.spool, self.home / "spool")
         self.triton_url = self.triton_url or self.running.get("triton", {}).get("grpc", "")
         self.mlflow_url = (
             self.mlflow_url
@@ -124,6 +126,14 @@ class Settings(BaseSettings):
         if recorded and not listens(recorded):
             recorded = ""
         return os.environ.get("PREFECT_API_URL") or recorded
+
+
+def place(given: str, default: Path) -> str:
+    """A folder as an absolute path, or an address such as s3://bucket/prefix as it is; the default
+    if none is given. `~` is the home folder of the user, as in a shell."""
+    if "://" in given:
+        return given
+    return str(Path(given or default).expanduser().absolute())
 
 
 def without_login(url: str) -> str:

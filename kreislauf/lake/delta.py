@@ -3,6 +3,8 @@
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
 
 import deltalake
 import polars as pl
@@ -24,12 +26,24 @@ KEEP_HISTORY = {
 `flows/tidy.py` decides about the files."""
 
 
+class Table(DeltaTable):
+    """A table whose files Polars finds on disk, too, if a folder has an odd name."""
+
+    def file_uris(self, *arguments: Any, **options: Any) -> list[str]:
+        """Addresses of the files. Those on disk are paths; deltalake has them percent-encoded, and
+        Polars takes them as they are."""
+        uris = super().file_uris(*arguments, **options)
+        if storage.options(self.table_uri):
+            return uris
+        return [unquote(address) for address in uris]
+
+
 def find(name: str) -> DeltaTable | None:
     """The newest version of a table, or None if there is none. Raises LakeUnreachable."""
     address = storage.uri(name)
     try:
         with storage.answering(name):
-            return DeltaTable(address, storage_options=storage.options(address))
+            return Table(address, storage_options=storage.options(address))
     except TableNotFoundError:
         return None
 
@@ -38,7 +52,7 @@ def create(name: str, schema: pl.Schema, partition_by: str) -> DeltaTable:
     """The table, which is made if it is not there. Raises LakeUnreachable."""
     address = storage.uri(name)
     with storage.answering(name):
-        return DeltaTable.create(
+        return Table.create(
             address,
             stored_schema(schema),
             mode="ignore",

@@ -133,7 +133,8 @@ def until(condition: Callable[[], object], event: str) -> None:
 
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    home = tmp_path_factory.mktemp("stack")
+    # Everything has to work where people keep their things.
+    home = tmp_path_factory.mktemp("stack") / "mein größer #1 Laden 100%"
     # What a killed process leaves behind must not lie about in the machine's own temporary folder.
     scratch = tmp_path_factory.mktemp("scratch")
     patch = pytest.MonkeyPatch()
