@@ -3,6 +3,7 @@
 Importing it stays light: no torch.
 """
 
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, ClassVar, TypeGuard
 
@@ -19,7 +20,7 @@ from models.session_recommender.features import (
     with_popularity,
 )
 from models.session_recommender.params import Params
-from models.session_recommender.schema import EVENT_TYPES, EVENTS
+from models.session_recommender.schema import END_MS, EVENT_TYPES, EVENTS, FIRST_MS
 from models.spec import Examples, ModelSpec, Policy, Tensors, TrainingContext, TrainingResult
 
 
@@ -80,12 +81,15 @@ class SessionRecommender(ModelSpec):
     def tensors(self, requests: list[dict]) -> Tensors:
         """Requests `{"events": [{"aid": 7, "type": "clicks", "ts": 1661724000278}, ...]}`.
 
-        Events come oldest first; only the newest 20 count. `type` is clicks if it is missing, and
-        without `ts` the time is unknown.
+        Events come oldest first, or in any order if each has `ts`: they are sorted then, as for a
+        training. Only the newest 20 count. `type` is clicks if it is missing, and without `ts` the
+        time is unknown.
         """
         inputs = {name: np.full((len(requests), LENGTH), PADDING, np.int64) for name in INPUTS}
         for i, request in enumerate(requests):
             decoded = [_event(i, j, event) for j, event in enumerate(_events(i, request))]
+            if all(time != PADDING for _, _, time in decoded):
+                decoded.sort(key=itemgetter(2))
             newest = decoded[-LENGTH:]
             for name, values in zip(INPUTS, zip(*newest, strict=True), strict=False):
                 inputs[name][i, : len(newest)] = values
@@ -177,6 +181,11 @@ def _event(i: int, j: int, event: dict) -> tuple[int, int, int]:
         if not _is_natural(ts):
             raise ValueError(
                 f'{field}["ts"] is {ts!r}. Send ms since 1970, an integer, or leave it out.'
+            )
+        if not FIRST_MS <= ts < END_MS:
+            raise ValueError(
+                f'{field}["ts"] is {ts}, not in 2000 to 2099. Send ms since 1970, not seconds or '
+                "microseconds."
             )
         time = ts
     if kind not in EVENT_TYPES:

@@ -9,6 +9,10 @@ import polars as pl
 from models.table import Table
 
 EVENT_TYPES = ("clicks", "carts", "orders")
+FIRST_MS = 946_684_800_000
+"""2000-01-01 UTC: what is earlier was not meant as ms."""
+END_MS = 4_102_444_800_000
+"""2100-01-01 UTC."""
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
@@ -28,9 +32,7 @@ class Event(pa.DataFrameModel):
 
     session: pl.Int64 = pa.Field(ge=0)
     aid: pl.Int64 = pa.Field(ge=0, description="raw article id")
-    ts: pl.Int64 = pa.Field(
-        ge=946_684_800_000, lt=4_102_444_800_000, description="ms since 1970 UTC, in 2000..2099"
-    )
+    ts: pl.Int64 = pa.Field(ge=FIRST_MS, lt=END_MS, description="ms since 1970 UTC, in 2000..2099")
     type: pl.Enum = pa.Field(dtype_kwargs={"categories": EVENT_TYPES})
 
     class Config:

@@ -598,6 +598,8 @@ def test_golden_requests_are_answered(contract):
         ({"events": [{"aid": 1, "type": ["clicks"]}]}, r"\['clicks'\]"),
         ({"events": [{"aid": 1, "ts": -1}]}, r'events\[0\]\["ts"\] is -1. Send ms since 1970'),
         ({"events": [{"aid": 1, "ts": 1.7e12}]}, "is 1700000000000.0"),
+        ({"events": [{"aid": 1, "ts": START // 1000}]}, "is 1700000000, not .* not seconds"),
+        ({"events": [{"aid": 1, "ts": START * 1000}]}, "not seconds or microseconds"),
         ({"events": [{"aid": 1, "ts": "2026-11-23"}]}, "is '2026-11-23'"),
     ],
 )
@@ -617,6 +619,18 @@ def test_requests_by_hand():
     assert inputs["article_ids"].tolist() == [[7, 8, 9, *nothing], [-1] * LENGTH]
     assert inputs["types"].tolist() == [[1, 0, 2, *nothing], [-1] * LENGTH]
     assert inputs["times"].tolist() == [[START, -1, -1, *nothing], [-1] * LENGTH]
+
+
+def test_a_session_that_comes_newest_first_is_asked_as_it_is_learnt():
+    times = range(START, START + 30)
+    events = [{"aid": 100 + number, "ts": ts} for number, ts in enumerate(times)]
+    right = SPEC.tensors([{"events": events}])
+    for name, array in SPEC.tensors([{"events": events[::-1]}]).items():
+        assert array.tolist() == right[name].tolist()
+    assert right["article_ids"][0].tolist() == list(range(110, 130)), "the newest 20"
+    some = [{"aid": 2, "ts": START + 1}, {"aid": 1}, {"aid": 3, "ts": START}]
+    given = SPEC.tensors([{"events": some}])["article_ids"][0, :3]
+    assert given.tolist() == [2, 1, 3], "without all times, the order is the sender's"
 
 
 def test_monitored_columns_by_hand():
