@@ -43,15 +43,18 @@ def tidy(retention_hours: int = 168) -> list[TidyReport]:
     Raises:
         registry.RegistryError: MLflow does not answer; then nothing is swept.
     """
-    needed = find_needed_versions()
-    loaded = [spec.load(name).table for name in spec.names()]
+    model_types, broken = spec.load_sound()
+    for name, error in broken.items():
+        get_run_logger().error(f"models/{name} cannot be loaded and is left as it is: {error!r}")
+    loaded = [model_type.table for model_type in model_types]
+    needed = find_needed_versions(loaded)
     for table in [*loaded, *exposures.TABLES.values()]:
         quarantine.publish_rejects(table)
     names = [name for name in [*needed, *exposures.TABLES, quarantine.REJECTS] if delta.find(name)]
     reports = [tidy_table(name, retention_hours, needed.get(name, [])) for name in names]
     rows = forget_windows()
     reports += [tidy_journal(name, retention_hours) for name in JOURNALS if delta.find(name)]
-    pages = sum(forget_reports(name) for name in spec.names())
+    pages = sum(forget_reports(model_type.name) for model_type in model_types)
     get_run_logger().info(f"{rows} rows of the monitor and {pages} of its pages are forgotten")
     for report in reports:
         get_run_logger().info(
@@ -60,9 +63,9 @@ def tidy(retention_hours: int = 168) -> list[TidyReport]:
     return reports
 
 
-def find_needed_versions() -> dict[str, list[int]]:
-    """Names of tables, and the versions that registered models refer to."""
-    needed: dict[str, list[int]] = {spec.load(name).table.name: [] for name in spec.names()}
+def find_needed_versions(tables: list[spec.Table]) -> dict[str, list[int]]:
+    """Names of the tables, and the versions that registered models refer to."""
+    needed: dict[str, list[int]] = {table.name: [] for table in tables}
     for lineage in registry.lineages():
         needed.setdefault(lineage.table, []).append(lineage.table_version)
     return needed

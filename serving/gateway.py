@@ -46,7 +46,9 @@ class Gateway:
         self.metrics = Metrics()
         self.deadline = settings.deadline_ms / 1000
         self.triton = Triton(settings.triton_url)
-        model_types = [spec.load(name) for name in spec.names()]
+        model_types, self.broken = spec.load_sound()
+        for name, error in self.broken.items():
+            log.error("models/%s cannot be loaded and does not answer: %r", name, error)
         self.follower = ReleaseFollower(
             model_types, settings.home / "gateway", self.triton, self.metrics
         )
@@ -237,6 +239,8 @@ class Gateway:
     def get_state(self, model: Any) -> ModelState:
         """State of the model type of this name. Raises Refusal if there is none."""
         models = self.follower.models
+        if isinstance(model, str) and model in self.broken:
+            raise Refusal(503, f"models/{model} cannot be loaded: {self.broken[model]!r}"[:1_000])
         if not isinstance(model, str) or model not in models:
             raise Refusal(
                 404,
