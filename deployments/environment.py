@@ -7,6 +7,8 @@ PREFIXES = {
     "mlflow": ("MLFLOW_", "AWS_"),
     "triton": ("KREISLAUF_TRITON", "AWS_"),
     "gateway": ("KREISLAUF_", "AWS_"),
+    "bridge": ("KREISLAUF_",),
+    "prometheus": ("KREISLAUF_GATEWAY_TOKEN",),
     "worker": ("KREISLAUF_", "MLFLOW_", "AWS_"),
 }
 """Beginnings of the names of the variables that a server, or what it starts, reads."""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments import environment, processes, triton_server
+from deployments import environment, observability, processes, triton_server
 from kreislauf import plain_names
 from kreislauf.settings import settings
 
@@ -33,15 +33,15 @@ SERVER_SETTINGS = {
 
 
 def up(home: Path, services: tuple[str, ...] = (), reset: bool = False) -> dict[str, dict]:
-    """Start the servers that do not run yet, and deploy the flows; with `reset` also what people
-    have changed on Prefect's server.
+    """Start the servers that do not run yet, by default the embedded ones, and deploy the flows;
+    with `reset` also what people have changed on Prefect's server.
 
     Returns `run.json`. Raises StartError.
     """
     home = plain_names.link_to(home.absolute())
     recorded = processes.read(home)
     running = {name: record for name, record in recorded.items() if processes.find(record)}
-    selected = services or tuple(SERVICES)
+    selected = [name for name in SERVICES if name in (services or EMBEDDED)]
     for name in [name for name in running if name in selected]:
         changes = environment.changes(name, running[name])
         if changes:
@@ -208,8 +208,13 @@ SERVICES: dict[str, Callable[[Path, dict], dict]] = {
     "mlflow": start_mlflow,
     "triton": triton_server.start,
     "gateway": start_gateway,
+    "bridge": observability.start_bridge,
+    "alertmanager": observability.start_alertmanager,
+    "prometheus": observability.start_prometheus,
     "worker": start_worker,
 }
+EMBEDDED = ("postgres", "prefect", "mlflow", "triton", "gateway", "worker")
+"""Servers that are installed with Kreislauf."""
 NEEDS = {"prefect": "postgres", "worker": "prefect", "gateway": "triton"}
 """Servers by those that hold their address, and have to start anew with them."""
 
@@ -242,11 +247,13 @@ def main() -> None:
     home = settings().home
     if given.command == "up":
         try:
-            up(home, reset=given.reset)
+            up(home, (*EMBEDDED, *observability.installed()), given.reset)
         except processes.StartError as error:
             sys.exit(f"{error}\n`make down` stops what did start; `make up` tries again.")
     if given.command == "down":
         down(home)
+    if given.command == "up" and observability.hint():
+        print(observability.hint())
     print(show(processes.read(home)) or f"Nothing of {home} runs.")
 
 

@@ -5,7 +5,7 @@ from prefect import flow, get_run_logger
 from kreislauf import exposures, registry
 from kreislauf.lake import delta, exclusions, quarantine
 from kreislauf.monitoring import tables
-from models import spec
+from models import loading, spec
 from tasks.lake import TidyReport, tidy_journal, tidy_table
 from tasks.monitor import forget_reports, forget_windows
 from tasks.promote import DECISIONS
@@ -43,7 +43,7 @@ def tidy(retention_hours: int = 168) -> list[TidyReport]:
     Raises:
         registry.RegistryError: MLflow does not answer; then nothing is swept.
     """
-    model_types, broken = spec.load_sound()
+    model_types, broken = loading.load_sound()
     for name, error in broken.items():
         get_run_logger().error(f"models/{name} cannot be loaded and is left as it is: {error!r}")
     loaded = [model_type.table for model_type in model_types]

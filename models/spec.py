@@ -264,19 +264,6 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(models.__path__) if module.ispkg)
 
 
-def load_sound() -> tuple[list[ModelSpec], dict[str, Exception]]:
-    """The model types that can be loaded, and why each other one cannot: one that is broken must
-    not stop the rest."""
-    sound = []
-    broken: dict[str, Exception] = {}
-    for name in names():
-        try:
-            sound.append(load(name))
-        except Exception as error:
-            broken[name] = error
-    return sound, broken
-
-
 def load(name: str) -> ModelSpec:
     """The model type called `name`. Raises ValueError that lists all model types."""
     if name not in names():

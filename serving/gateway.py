@@ -14,7 +14,7 @@ from typing import Any
 
 from kreislauf.exposures import KINDS, Exposure, Feedback, Variant, pseudonym
 from kreislauf.settings import Settings
-from models import spec, text
+from models import loading, text
 from models.spec import Tensors
 from serving import parsing, split
 from serving.ask import NoAnswer, NotResident, TooLate, Triton
@@ -46,7 +46,7 @@ class Gateway:
         self.metrics = Metrics()
         self.deadline = settings.deadline_ms / 1000
         self.triton = Triton(settings.triton_url)
-        model_types, self.broken = spec.load_sound()
+        model_types, self.broken = loading.load_sound()
         for name, error in self.broken.items():
             log.error("models/%s cannot be loaded and does not answer: %r", name, error)
         self.follower = ReleaseFollower(

@@ -1,0 +1,126 @@
+"""Prometheus, Alertmanager and the bridge beside the stack, where they are installed.
+
+Their configuration is the shipped one, with the addresses of the servers that run. The bridge's
+token is made once, and only its owner can read it.
+"""
+
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+
+from deployments import processes
+from kreislauf.settings import settings
+
+RULES = Path(__file__).resolve().parent / "prometheus"
+PROGRAMS = {
+    "alertmanager": ("prometheus-alertmanager", "alertmanager"),
+    "prometheus": ("prometheus",),
+}
+"""Servers by the names that their programs have on Debian, and where they come from."""
+
+
+def installed() -> tuple[str, ...]:
+    """Names of the servers that can be started: all of them or, without Prometheus, none."""
+    if all(program(name) for name in PROGRAMS):
+        return ("bridge", *PROGRAMS)
+    return ()
+
+
+def hint() -> str:
+    """How to get what is not installed; empty if nothing is missing."""
+    missing = [name for name in PROGRAMS if not program(name)]
+    if not missing:
+        return ""
+    return (
+        f"Without {' and '.join(missing)}: nobody watches clicks and latency. `apt-get install "
+        "prometheus prometheus-alertmanager`, and `make up` starts them, too."
+    )
+
+
+def program(name: str) -> str | None:
+    """Path of the server's program; None if it is not installed."""
+    return next(filter(None, map(shutil.which, PROGRAMS[name])), None)
+
+
+def start_bridge(home: Path, running: dict) -> dict:
+    """Alertmanager's alerts into Prefect's events."""
+    port = processes.lasting_port(home, "bridge")
+    env = {
+        **os.environ,
+        "KREISLAUF_HOME": str(home),
+        "KREISLAUF_BRIDGE_TOKEN": bridge_token(home).read_text(),
+        "PREFECT_API_URL": running["prefect"]["api"],
+        "PYTHONPATH": os.pathsep.join(
+            [str(RULES.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
+    }
+    command = [sys.executable, "-m", "deployments.bridge", "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    return {**processes.spawn("bridge", command, home, env), "url": url, "probe": f"{url}/health"}
+
+
+def bridge_token(home: Path) -> Path:
+    """File with the bridge's token."""
+    path = home / "prometheus" / "bridge-token"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(32))
+    return path
+
+
+def start_alertmanager(home: Path, running: dict) -> dict:
+    """Alertmanager, which sends each alert to the bridge."""
+    config = yaml.safe_load((RULES / "alertmanager.yaml").read_text())
+    (webhook,) = config["receivers"][0]["webhook_configs"]
+    webhook["url"] = f"{running['bridge']['url']}/alerts"
+    webhook["http_config"]["authorization"]["credentials_file"] = str(bridge_token(home))
+    file = write(home, "alertmanager.yaml", config)
+    address = f"127.0.0.1:{processes.lasting_port(home, 'alertmanager')}"
+    command: list[str | Path] = [
+        program("alertmanager") or "",
+        f"--config.file={file}",
+        f"--storage.path={home / 'prometheus' / 'alerts'}",
+        f"--web.listen-address={address}",
+        "--cluster.listen-address=",
+    ]
+    record = processes.spawn("alertmanager", command, home, os.environ)
+    return {**record, "url": f"http://{address}", "probe": f"http://{address}/-/ready"}
+
+
+def start_prometheus(home: Path, running: dict) -> dict:
+    """Prometheus, which watches the gateway and Triton of this stack."""
+    config = yaml.safe_load((RULES / "prometheus.yaml").read_text())
+    config["rule_files"] = [str(RULES / "alerts.yaml")]
+    alertmanagers = [{"targets": [urlsplit(running["alertmanager"]["url"]).netloc]}]
+    config["alerting"]["alertmanagers"] = [{"static_configs": alertmanagers}]
+    addresses = {"gateway": running["gateway"]["url"], "triton": running["triton"]["metrics"]}
+    for job in config["scrape_configs"]:
+        job["static_configs"] = [{"targets": [urlsplit(addresses[job["job_name"]]).netloc]}]
+        token = settings().gateway_token
+        if token and job["job_name"] == "gateway":
+            job["authorization"] = {"credentials": token}
+    file = write(home, "prometheus.yaml", config)
+    address = f"127.0.0.1:{processes.lasting_port(home, 'prometheus')}"
+    command: list[str | Path] = [
+        program("prometheus") or "",
+        f"--config.file={file}",
+        f"--storage.tsdb.path={home / 'prometheus' / 'data'}",
+        f"--web.listen-address={address}",
+    ]
+    record = processes.spawn("prometheus", command, home, os.environ)
+    return {**record, "url": f"http://{address}", "probe": f"http://{address}/-/ready"}
+
+
+def write(home: Path, name: str, config: dict) -> Path:
+    """A configuration that only its owner can read, because it may hold a token."""
+    path = home / "prometheus" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(config))
+    return path
