@@ -20,8 +20,10 @@ from prefect.states import Cancelled, Crashed
 TAG = "kreislauf"
 """Tag of every deployment in prefect.yaml but recover itself, and so of its runs."""
 HEARTBEAT = "prefect.flow-run.heartbeat"
+FREQUENCY = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
+"""Variable with the seconds between two heartbeats; in prefect.yaml 30."""
 SILENCE = timedelta(seconds=90)
-"""Time without a heartbeat after which a run is suspect; prefect.yaml asks for one every 30 s."""
+"""Time without a heartbeat after which a run is suspect."""
 LISTENING_SECONDS = 45
 """Time in which a suspect that lives is heard, even if the whole machine was asleep before."""
 PENDING = timedelta(minutes=5)
@@ -61,9 +63,22 @@ def silent_runs(client: SyncPrefectClient) -> list[FlowRun]:
         limit = SILENCE
         if state.is_pending():
             limit = PENDING
+        elif not speaks(client, run):
+            continue
         if now - state.timestamp > limit and not has_heartbeat(client, run.id, now - limit):
             silent.append(run)
     return silent
+
+
+def speaks(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Whether the run's deployment asks for a heartbeat while this flow listens."""
+    assert run.deployment_id is not None
+    try:
+        variables = client.read_deployment(run.deployment_id).job_variables or {}
+    except ObjectNotFound:
+        return False
+    seconds = variables.get("env", {}).get(FREQUENCY)
+    return seconds is not None and float(seconds) < LISTENING_SECONDS
 
 
 def runs(client: SyncPrefectClient, criteria: dict) -> list[FlowRun]:

@@ -48,6 +48,7 @@ def deployment(client: SyncPrefectClient) -> UUID:
         tags=["kreislauf"],
         concurrency_limit=1,
         parameter_openapi_schema={},
+        job_variables={"env": {steps.FREQUENCY: "1"}},
     )
 
 
@@ -111,6 +112,15 @@ def test_a_run_that_speaks_while_it_is_listened_to_lives(client, deployment, mon
 
     listen = steps.listen
     monkeypatch.setattr(steps, "listen", speak_and_listen)
+    assert recover() == []
+    assert types(client) == {run: "RUNNING"}
+
+
+def test_a_run_that_speaks_rarely_is_not_called_crashed(client, deployment):
+    rare = {"job_variables": {"env": {steps.FREQUENCY: "180"}}}
+    client.request("PATCH", "/deployments/{id}", path_params={"id": deployment}, json=rare)
+    run = run_through(client, deployment, Pending, Running)
+    wait_for_silence()
     assert recover() == []
     assert types(client) == {run: "RUNNING"}
 
