@@ -8,10 +8,11 @@ import argparse
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deployments import personal_changes, processes
+from deployments import processes
 from deployments.stack import ROOT, WORK_POOL, client_env
 from kreislauf.settings import settings
 
@@ -30,12 +31,18 @@ def deploy(reset: bool = False) -> list[str]:
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
     from prefect.states import Scheduled
 
+    # Imported with Prefect, which reads its address when it is imported.
+    from deployments import personal_changes
+
     with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"), overwrite=True)
+        with suppress(ObjectAlreadyExists):  # Then it is as people want it.
+            client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
         delete_former_automations(client)
         changes = {} if reset else personal_changes.changes(client)
+        personal_changes.remember(changes)
     done = subprocess.run(
         [Path(sys.executable).parent / "prefect", "--no-prompt", "deploy", "--all"],
         cwd=ROOT,
@@ -47,8 +54,8 @@ def deploy(reset: bool = False) -> list[str]:
         raise RuntimeError(f"`prefect deploy --all` failed:\n{done.stdout}{done.stderr}")
     with get_client(sync_client=True) as client:
         deployed = personal_changes.values(client)
-        personal_changes.note(deployed)
         kept = personal_changes.keep(client, changes, deployed)
+        personal_changes.note(deployed)
         recover = client.read_deployment_by_name("recover/recover")
         due = datetime.now(UTC) + RECOVERY_DELAY
         client.create_flow_run_from_deployment(recover.id, state=Scheduled(scheduled_time=due))

@@ -69,8 +69,10 @@ def bridge_token(home: Path) -> Path:
     path = home / "prometheus" / "bridge-token"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(32))
+        draft = path.with_name("bridge-token.draft")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(32))
+        draft.replace(path)
     return path
 
 

@@ -8,15 +8,18 @@ import hashlib
 import json
 from typing import Any
 
+import httpx
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.variables import Variable
 
 from deployments.stack import ROOT
 
 VARIABLE = "kreislauf_deployed"
+UNDER_WAY = "kreislauf_changes"
+"""Variable with the changes that a deploy which is under way has to keep."""
 SCHEDULE = {"schedule", "active", "parameters", "slug", "max_scheduled_runs"}
 
 Changes = dict[tuple[str, str], Any]
@@ -51,8 +54,17 @@ def enabled(client: SyncPrefectClient, trigger: str) -> bool | None:
 
 
 def changes(client: SyncPrefectClient) -> Changes:
-    """The values that are not those of the last deploy. Empty before the first one."""
-    return differences(values(client), Variable.get(VARIABLE, default={}))
+    """The values that are not those of the last deploy, and those that a deploy which did not come
+    to its end had to keep. Empty before the first one."""
+    under_way: list[list[Any]] = Variable.get(UNDER_WAY, default=[])
+    left = {(name, field): value for name, field, value in under_way}
+    return left | differences(values(client), Variable.get(VARIABLE, default={}))
+
+
+def remember(changes: Changes) -> None:
+    """Write down what a deploy has to keep, before it overwrites anything."""
+    under_way = [[name, field, value] for (name, field), value in changes.items()]
+    Variable.set(UNDER_WAY, under_way, overwrite=True)
 
 
 def differences(present: Changes, deployed: dict[str, dict[str, str]]) -> Changes:
@@ -66,8 +78,9 @@ def differences(present: Changes, deployed: dict[str, dict[str, str]]) -> Change
 
 
 def note(deployed: Changes) -> None:
-    """Remember what a deploy has put in place."""
+    """Remember what a deploy has put in place. It has come to its end."""
     Variable.set(VARIABLE, digests(deployed), overwrite=True)
+    Variable.set(UNDER_WAY, [], overwrite=True)
 
 
 def digests(deployed: Changes) -> dict[str, dict[str, str]]:
@@ -90,7 +103,11 @@ def keep(client: SyncPrefectClient, kept: Changes, deployed: Changes) -> list[st
     for (name, field), value in kept.items():
         if deployed.get((name, field), value) == value:
             continue
-        put_back(client, name, field, value)
+        try:
+            put_back(client, name, field, value)
+        except (httpx.HTTPError, PrefectException) as error:
+            sentences.append(f"{name}: {field} cannot be {json.dumps(value)} any more. {error}")
+            continue
         sentences.append(
             f"{name}: {field} is still {json.dumps(value)}, as a person set it; prefect.yaml has "
             f"{json.dumps(deployed[name, field])}, which RESET=1 puts in place."

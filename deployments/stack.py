@@ -19,6 +19,9 @@ from kreislauf.settings import settings
 ROOT = Path(__file__).resolve().parent.parent
 WORK_POOL = "local"
 STARTUP_SECONDS = 180
+OBSERVERS = ("bridge", "alertmanager", "prometheus")
+"""Servers without which the loop works."""
+OBSERVER_SECONDS = 30
 SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_UI_API_URL": "/api",
@@ -52,7 +55,7 @@ def up(home: Path, services: tuple[str, ...] = (), reset: bool = False) -> dict[
             processes.stop(running.pop(name))
     missing = [name for name in selected if name not in running]
     for name in missing:
-        if name != "worker":
+        if name not in ("worker", *OBSERVERS):
             running[name] = start(name, home, running)
             processes.write(home, recorded | running)
     for name in missing:
@@ -62,6 +65,14 @@ def up(home: Path, services: tuple[str, ...] = (), reset: bool = False) -> dict[
         deploy(home, running, reset)
         running["worker"] = start("worker", home, running)
     processes.write(home, running)
+    for name in filter(missing.__contains__, OBSERVERS):
+        try:
+            running[name] = start(name, home, running)
+            processes.write(home, running)
+            processes.wait(running[name], running[name]["probe"], OBSERVER_SECONDS)
+        except processes.StartError as error:
+            print(f"The loop works without {name}, but nobody watches it. {error}")
+            break
     return running
 
 
@@ -208,10 +219,10 @@ SERVICES: dict[str, Callable[[Path, dict], dict]] = {
     "mlflow": start_mlflow,
     "triton": triton_server.start,
     "gateway": start_gateway,
+    "worker": start_worker,
     "bridge": observability.start_bridge,
     "alertmanager": observability.start_alertmanager,
     "prometheus": observability.start_prometheus,
-    "worker": start_worker,
 }
 EMBEDDED = ("postgres", "prefect", "mlflow", "triton", "gateway", "worker")
 """Servers that are installed with Kreislauf."""

@@ -6,16 +6,16 @@ from flows.lift import lift
 from flows.publish import publish
 from kreislauf.people import Text
 from kreislauf.registry import questions
-from kreislauf.release import permission, releases
+from kreislauf.release import permission, releases, triton
 
 
 @flow
 def approve(
     who: Text,
+    version: int,
     go_live: bool = True,
     comment: str = "",
     model: str = "session_recommender",
-    version: int | None = None,
 ) -> releases.Release | None:
     """Publish a version that `retrain` has asked about, or leave it unpublished for good.
 
@@ -24,20 +24,20 @@ def approve(
 
     Args:
         who: Name of the person who answers.
+        version: The version that the question is about.
         go_live: Whether the version goes live.
         comment: Why, for the release log.
         model: Name of the model type.
-        version: The version; default: the one that waits for an answer.
 
     Returns:
         The entry of the release log that is now in force; None if the version does not go live.
 
     Raises:
-        permission.PublishRefused: no version waits for an answer, or the one that does cannot go
-            live any more.
+        permission.PublishRefused: the version does not wait for an answer, or cannot go live any
+            more.
         releases.ReleaseConflict: somebody else published meanwhile.
     """
-    candidate = permission.choose_question(model, version)
+    candidate = permission.choose_question(model, version, go_live)
     signature = who
     if comment:
         signature = f"{who}: {comment}"
@@ -47,6 +47,9 @@ def approve(
         return None
     live = releases.current(model)
     if live and live.hold:
+        permission.reason_to_publish(candidate, live.model_copy(update={"hold": ""}))
+        permission.check_never_crashed(candidate)
+        triton.wait_until_live(0)
         lift(who, f"version {candidate.number} was approved. {comment}", model)
     release = publish(model, candidate.number, who=signature)
     questions.answer(candidate, f"approved by {signature}")

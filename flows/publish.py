@@ -7,6 +7,7 @@ from prefect.runtime import flow_run
 
 from kreislauf import events, registry
 from kreislauf.pages import release as release_page
+from kreislauf.registry import questions
 from kreislauf.release import permission, publisher_lock, releases, triton
 from tasks.publish import hand_over, missing, put_in_triton, restored
 
@@ -62,6 +63,8 @@ def publish(
             live = go_live(candidate, live, reason, who, hold)
             announce(live, event)
         mirror(live)
+        if candidate.question:
+            questions.answer(candidate, f"published by {live.who}")
     return live
 
 

@@ -43,17 +43,16 @@ def hand_over(model: str, versions: Iterable[int]) -> None:
     for number in versions:
         try:
             registered = registry.lookup(model, number)
+            if registered:
+                triton.add_version(model, number, registry.onnx_file(registered))
+                questions = registry.artifact(registered, "golden").read_bytes()
+                triton.keep_file(model, number, GOLDEN, questions)
+                record = registered.model_dump_json().encode()
+                triton.keep_file(model, number, permission.RECORD, record)
         except registry.RegistryError as error:
             if not triton.holds(model, number):
                 raise
             get_run_logger().warning(f"Triton's repository has version {number}. {error}")
-            continue
-        if registered:
-            triton.add_version(model, number, registry.onnx_file(registered))
-            questions = registry.artifact(registered, "golden").read_bytes()
-            triton.keep_file(model, number, GOLDEN, questions)
-            record = registered.model_dump_json().encode()
-            triton.keep_file(model, number, permission.RECORD, record)
 
 
 def missing(model: str, versions: list[int]) -> list[int]:

@@ -4,9 +4,11 @@ import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.filters import (
     EventFilter,
@@ -14,11 +16,14 @@ from prefect.events.filters import (
     EventOccurredFilter,
     EventResourceFilter,
 )
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelled, Crashed
 
 TAG = "kreislauf"
 """Tag of every deployment in prefect.yaml but recover itself, and so of its runs."""
+ONCE = "once"
+"""Tag of deployments that do what a person wants now: nobody repeats that for them later. What an
+alert started is taken up."""
 HEARTBEAT = "prefect.flow-run.heartbeat"
 FREQUENCY = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
 """Variable with the seconds between two heartbeats; in prefect.yaml 30."""
@@ -42,7 +47,8 @@ def end_silent_runs() -> list[str]:
         suspects = {run.id for run in silent_runs(client)}
         if suspects:
             listen()
-        return [end(client, run) for run in silent_runs(client) if run.id in suspects]
+        sentences = [end(client, run) for run in silent_runs(client) if run.id in suspects]
+        return [sentence for sentence in sentences if sentence]
 
 
 def listen() -> None:
@@ -107,24 +113,34 @@ def has_heartbeat(client: SyncPrefectClient, run: UUID, since: datetime) -> bool
 
 
 def end(client: SyncPrefectClient, run: FlowRun) -> str:
-    """Give a run without a process, and the flows that it had called, their end."""
+    """Give a run without a process, and the flows that it had called, their end; empty if it has
+    ended meanwhile."""
     state = present_state(run)
     if state.is_cancelling():
-        client.set_flow_run_state(run.id, Cancelled(message="Its process is gone."))
+        change_state(client, run.id, Cancelled(message="Its process is gone."))
         return f"{run.name} is cancelled: its process is gone."
     why = f"No heartbeat for {SILENCE.seconds} seconds."
     if state.is_pending():
         why = f"It did not begin for {PENDING.seconds // 60} minutes after a worker had taken it."
-    client.set_flow_run_state(run.id, Crashed(message=why))
+    if not change_state(client, run.id, Crashed(message=why)):
+        return ""
     end_called_flows(client, run.id)
     return f"{run.name} has crashed. {why}"
+
+
+def change_state(client: SyncPrefectClient, run: UUID, state: State) -> bool:
+    """Whether Prefect gave the run the state: not one that was deleted or has ended meanwhile."""
+    try:
+        return client.set_flow_run_state(run, state).status == SetStateStatus.ACCEPT
+    except ObjectNotFound:
+        return False
 
 
 def end_called_flows(client: SyncPrefectClient, caller: UUID) -> None:
     """Call the flows crashed that a crashed run was in the middle of."""
     called = {"parent_flow_run_id": {"any_": [caller]}, "state": {"type": {"any_": ["RUNNING"]}}}
     for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(called)):
-        client.set_flow_run_state(run.id, Crashed(message="The run that called it has crashed."))
+        change_state(client, run.id, Crashed(message="The run that called it has crashed."))
         end_called_flows(client, run.id)
 
 
@@ -144,8 +160,7 @@ def restore_ended_runs() -> list[str]:
     with get_client(sync_client=True) as client:
         for run in crashed_runs(client):
             before = end_of_attempt(client.read_flow_run_states(run.id))
-            if before:
-                client.set_flow_run_state(run.id, before)
+            if before and change_state(client, run.id, before):
                 restored.append(f"{run.name} was {before.name} before it was called crashed.")
     return restored
 
@@ -177,21 +192,25 @@ def take_up(client: SyncPrefectClient, run: FlowRun) -> str:
     """Begin a run that does what a crashed one did not; empty if there is one, or must be none."""
     attempt = attempts(run) + 1
     key = successor_key(run)
+    if ONCE in run.tags and not run.parameters.get("automatic"):
+        return ""
     if attempt > ATTEMPTS or runs(client, {"idempotency_key": {"any_": [key]}}):
         return ""
     assert run.deployment_id is not None
     try:
         if client.read_deployment(run.deployment_id).paused:
             return ""
+        again = client.create_flow_run_from_deployment(
+            run.deployment_id,
+            parameters=run.parameters,
+            tags=[f"attempt-{attempt}"],
+            idempotency_key=key,
+            job_variables=run.job_variables,
+        )
     except ObjectNotFound:
         return ""
-    again = client.create_flow_run_from_deployment(
-        run.deployment_id,
-        parameters=run.parameters,
-        tags=[f"attempt-{attempt}"],
-        idempotency_key=key,
-        job_variables=run.job_variables,
-    )
+    except (httpx.HTTPError, PrefectException) as error:
+        return f"{run.name} has crashed and cannot be taken up. {error}"
     return f"{again.name} takes up {run.name}, which has crashed."
 
 

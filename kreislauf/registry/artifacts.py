@@ -104,11 +104,16 @@ def _fetched(version: Version, name: str, uri: str) -> Path:
     # Sets MLflow's addresses, which `models:/` is resolved by.
     runs.client()
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        downloaded = Path(
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=uri, dst_path=folder, tracking_uri=runs.uri()
+        try:
+            downloaded = Path(
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=uri, dst_path=folder, tracking_uri=runs.uri()
+                )
             )
-        )
+        except (mlflow.MlflowException, OSError) as error:
+            raise RegistryError(
+                f"MLflow does not give {name} of {version.model} version {version.number}: {error}"
+            ) from error
         if downloaded.is_dir():
             downloaded = next(downloaded.iterdir())
         actual = sha256(downloaded)

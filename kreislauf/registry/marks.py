@@ -30,13 +30,18 @@ def close(version: Version) -> None:
 
 def mirror(model: str, champion: int, challenger: int | None, previous: int | None) -> None:
     """Make the aliases say what the release log says; idempotent, so that every run repairs it. A
-    version that was deleted has none."""
+    version that was deleted has none. Raises RegistryError."""
+    from mlflow.exceptions import MlflowException
+
     client = runs.client()
-    current = client.get_registered_model(model).aliases
-    for alias, number in zip(ALIASES, (champion, challenger, previous), strict=True):
-        if current.get(alias) == str(number):
-            continue
-        if number is not None and lookup(model, number):
-            client.set_registered_model_alias(model, alias, str(number))
-        elif alias in current:
-            client.delete_registered_model_alias(model, alias)
+    try:
+        current = client.get_registered_model(model).aliases
+        for alias, number in zip(ALIASES, (champion, challenger, previous), strict=True):
+            if current.get(alias) == str(number):
+                continue
+            if number is not None and lookup(model, number):
+                client.set_registered_model_alias(model, alias, str(number))
+            elif alias in current:
+                client.delete_registered_model_alias(model, alias)
+    except MlflowException as error:
+        raise runs.RegistryError(f"MLflow did not take the aliases of {model}: {error}") from error

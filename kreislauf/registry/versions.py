@@ -12,6 +12,9 @@ from kreislauf.registry.runs import Lineage, NoSuchVersion, RegistryError
 from kreislauf.settings import settings
 from models.spec import MAX_BATCH, Parity
 
+DECLINED = "not approved"
+"""How the answer of a person begins who said no."""
+
 
 class Version(BaseModel):
     """A registered model version. Numbers are the registry's, and Triton's."""
@@ -34,6 +37,11 @@ class Version(BaseModel):
         None, description="What a person is asked before the version may go live."
     )
     answer: str | None = Field(None, description="What came of the question.")
+
+    @property
+    def was_declined(self) -> bool:
+        """Whether a person has said that it must not go live."""
+        return (self.answer or "").startswith(DECLINED)
 
     @property
     def proven(self) -> bool:

@@ -22,12 +22,12 @@ class ExperimentRefused(RuntimeError):
 
 
 def choose_candidate(model: str, version: int | None) -> registry.Version:
-    """The version, or else the newest that the gate promoted. Raises PublishRefused when there is
-    none."""
+    """The version, or else the newest that the gate promoted, and about which no person is asked or
+    has said no. Raises PublishRefused when there is none."""
     if version:
         return registered(model, version)
     for judged in registry.versions(model):
-        if not judged.decision:
+        if not judged.decision or judged.question or judged.was_declined:
             continue
         if gate.Decision.model_validate_json(judged.decision).outcome == "promote":
             return judged
@@ -71,22 +71,14 @@ def onnx_file(version: registry.Version) -> Path:
     return registry.onnx_file(version)
 
 
-def choose_question(model: str, version: int | None) -> registry.Version:
-    """The version about which a person is asked, or was and that is live. Raises PublishRefused
-    when there is none."""
-    waiting = [candidate for candidate in registry.versions(model) if candidate.question]
-    if version is None:
-        if not waiting:
-            raise PublishRefused(
-                f"No version of {model} waits for an answer: retrain asks about one that may go "
-                "live."
-            )
-        return waiting[0]
+def choose_question(model: str, version: int, go_live: bool) -> registry.Version:
+    """The version about which a person is asked; also one that is live already, if it shall `go
+    live`. Raises PublishRefused for any other."""
     candidate = registry.get(model, version)
-    if not candidate.question and releases.champion(model) != version:
-        came = candidate.answer or "nobody was asked about it"
-        raise PublishRefused(f"{_name(candidate)} does not wait for an answer: {came}.")
-    return candidate
+    if candidate.question or (go_live and releases.champion(model) == version):
+        return candidate
+    came = candidate.answer or "nobody was asked about it"
+    raise PublishRefused(f"{_name(candidate)} does not wait for an answer: {came}.")
 
 
 def reason_to_publish(candidate: registry.Version, live: releases.Release | None) -> str:

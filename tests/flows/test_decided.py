@@ -78,7 +78,7 @@ def test_after_a_rollback_a_person_is_asked_until_the_hold_is_lifted(tiny, order
     asked = retrain(tiny)
     assert (asked.outcome, asked.version) == ("waiting for approval", 3)
     assert "The model is on hold: version 2 was rolled back: Clicks fell." in asked.reason
-    assert approve("Ada", go_live=False, model=tiny) is None
+    assert approve("Ada", 3, go_live=False, model=tiny) is None
     with pytest.raises(PublishRefused, match="tiny is on hold: version 2 was rolled back"):
         publish(tiny, 3)
     assert experiment(tiny, 3).hold == back.hold, "a test is the way to see its clicks"
@@ -98,7 +98,7 @@ def test_who_approves_a_version_ends_the_hold(tiny, orders):
     rollback(tiny, reason="Clicks fell.", who="an alert", automatic=True)
     ingest(orders(60, 65, threshold=120), tiny)
     assert retrain(tiny).version == 3
-    assert approve("Ada", comment="the clicks are fine", model=tiny).champion == 3
+    assert approve("Ada", 3, comment="the clicks are fine", model=tiny).champion == 3
     log = releases.history(tiny)[-2:]
     assert [(release.who, release.champion, release.hold) for release in log] == [
         ("Ada", 1, ""),

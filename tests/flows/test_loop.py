@@ -509,8 +509,6 @@ def test_a_rollback_that_dies_after_its_release_is_finished_by_the_next_run(
 
 @pytest.mark.parametrize("go_live", [True, False])
 def test_a_person_is_asked_before_a_version_goes_live(tiny, orders, go_live):
-    with pytest.raises(PublishRefused, match="No version of tiny waits for an answer"):
-        approve("Ada", model=tiny)
     ingest(orders(0, 20, threshold=50), tiny)
     asked = retrain(tiny, approval="manual")
     assert (asked.outcome, asked.version) == ("waiting for approval", 1)
@@ -518,9 +516,9 @@ def test_a_person_is_asked_before_a_version_goes_live(tiny, orders, go_live):
     assert retrain(tiny, approval="manual").outcome == "cooling down", "it is not asked again"
     assert asked.reason in newest_page("question-tiny")
     with pytest.raises(ParameterTypeError, match="at least 1 character"):
-        approve(" ", model=tiny)
+        approve(" ", 1, model=tiny)
 
-    release = approve("Ada", go_live=go_live, comment="seen the card", model=tiny)
+    release = approve("Ada", 1, go_live, "seen the card", tiny)
 
     assert (release is not None) == go_live
     log = releases.history(tiny)
@@ -528,13 +526,15 @@ def test_a_person_is_asked_before_a_version_goes_live(tiny, orders, go_live):
     answer = registry.get(tiny, 1).answer
     assert answer == ("approved" if go_live else "not approved") + " by Ada: seen the card"
     assert retrain(tiny).outcome == "cooling down"
-    with pytest.raises(PublishRefused, match="No version of tiny waits for an answer"):
-        approve("Bob", model=tiny)
+    with pytest.raises(PublishRefused, match=r"version 1 does not wait.*: (not )?approved by Ada"):
+        approve("Bob", 1, go_live=False, model=tiny)
     if go_live:
-        assert approve("Bob", model=tiny, version=1) == release, "a second run changes nothing"
+        assert approve("Bob", 1, model=tiny) == release, "a second run changes nothing"
     else:
         with pytest.raises(PublishRefused, match=r"version 1 does not wait.*: not approved by Ada"):
-            approve("Bob", model=tiny, version=1)
+            approve("Bob", 1, model=tiny)
+        with pytest.raises(PublishRefused, match="No version of tiny was promoted"):
+            publish(tiny)
 
 
 def test_a_newer_promotion_withdraws_the_question(tiny, orders):
@@ -546,9 +546,10 @@ def test_a_newer_promotion_withdraws_the_question(tiny, orders):
     assert questions == [2]
     assert registry.get(tiny, 1).answer == "withdrawn, because version 2 was promoted"
     with pytest.raises(PublishRefused, match="version 1 does not wait for an answer: withdrawn"):
-        approve("Ada", model=tiny, version=1)
+        approve("Ada", 1, model=tiny)
     assert prune(tiny, keep=1) == []
-    assert approve("Ada", model=tiny).champion == 2
+    assert publish(tiny, 2).champion == 2, "who names the version need not approve it"
+    assert registry.get(tiny, 2).question is None
 
 
 def test_without_a_parity_result_nothing_is_published(tiny, orders):

@@ -158,6 +158,20 @@ def test_a_run_that_a_person_started_again_may_crash(client, deployment):
     assert types(client)[run] == "CRASHED"
 
 
+def test_what_a_person_wanted_then_is_not_repeated_and_what_an_alert_started_is(client):
+    deployment = client.create_deployment(
+        client.create_flow(errand),
+        name="once",
+        tags=["kreislauf", "once"],
+        parameter_openapi_schema={},
+    )
+    run_through(client, deployment, Pending, Running, Crashed)
+    assert recover() == []
+    alarmed = client.create_flow_run_from_deployment(deployment, parameters={"automatic": True})
+    client.set_flow_run_state(alarmed.id, Crashed(), force=True)
+    assert len(recover()) == 1
+
+
 def test_the_runs_of_a_paused_deployment_stay_as_they_are(client, deployment):
     run = run_through(client, deployment, Pending, Running, Crashed)
     client.pause_deployment(deployment)
