@@ -1,5 +1,6 @@
 """Where the lake's tables are, and what goes wrong when their storage does not answer."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ FILESYSTEM_LIMITS = {
     "retries": {"total_max_attempts": 2},
 }
 """Options of botocore, to the same end."""
+ENCODED = re.compile("%[0-9A-Fa-f]{2}")
 ATTEMPTS = 50
 """Maximum races against other writers that are lost before the error `too_busy`."""
 
@@ -40,8 +42,16 @@ def too_busy(name: str) -> LakeError:
 
 
 def uri(name: str) -> str:
-    """Where a table is."""
-    return f"{settings().lake.rstrip('/')}/{name}"
+    """Where a table is. Raises LakeError for a folder that Delta Lake takes for another one."""
+    address = f"{settings().lake.rstrip('/')}/{name}"
+    if options(address) is None:
+        folder = os.path.realpath(address)
+        if ENCODED.search(folder):
+            raise LakeError(
+                f"The lake cannot be in {folder}: Delta Lake takes % and two hexadecimal digits "
+                "for another character. Rename the folder, or set KREISLAUF_LAKE to another one."
+            )
+    return address
 
 
 def options(address: str) -> dict[str, str] | None:

@@ -54,6 +54,12 @@ def test_a_lake_in_a_folder_with_an_odd_name(tmp_path, monkeypatch):
     assert (folder / "lake" / "events" / "_delta_log").is_dir()
 
 
+def test_a_name_that_delta_lake_takes_for_another_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("KREISLAUF_LAKE", str(tmp_path / "a%20b"))
+    with pytest.raises(lake.LakeError, match="a%20b/events: Delta Lake takes % and two"):
+        lake.watermark(spec.load("session_recommender").table)
+
+
 def test_a_home_with_an_odd_name_has_a_plain_link(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     odd = tmp_path / "mein größer #1 Laden 100%"
