@@ -132,10 +132,13 @@ def deploy(home: Path, running: dict[str, dict], reset: bool) -> None:
 def start_postgres(home: Path, _: dict) -> dict:
     """Prefect's database. SQLite locks up under bursts of events: see `benchmarks.burst`."""
     import psutil
-    from pgserver import PostgresServer
+    from pgserver import PostgresServer, utils
 
     data = home / "postgres"
     data.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0:
+        # Postgres then runs as a user of its own, who has to get to where a link leads.
+        utils.ensure_prefix_permissions(data.resolve())
     server = PostgresServer(data, cleanup_mode=None)
     pid = server.get_pid()
     assert pid is not None

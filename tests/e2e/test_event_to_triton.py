@@ -139,6 +139,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     scratch = tmp_path_factory.mktemp("scratch")
     patch = pytest.MonkeyPatch()
     patch.setenv("TMPDIR", str(scratch))
+    patch.setenv("XDG_CACHE_HOME", str(scratch))
     try:
         shop = Stack(home, stack.up(home), simulate(PLAN))
         shop.ingest(0, 3)
