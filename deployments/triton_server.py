@@ -36,6 +36,7 @@ def start(home: Path, _: dict) -> dict:
     that watches over Triton; Triton ends with it.
     """
     environment()
+    end_left_over(home)
     names = ("triton", "triton_grpc", "triton_metrics")
     http, grpc, metrics = (processes.lasting_port(home, name) for name in names)
     command: list[str | Path] = [sys.executable, "-m", "deployments.triton_server"]
@@ -102,6 +103,15 @@ def _run(home: Path, http: str, grpc: str, metrics: str) -> int:
             return triton.wait()
         finally:
             triton.terminate()
+
+
+def end_left_over(home: Path) -> None:
+    """End what an earlier Triton of this home has left running because its watcher was killed."""
+    backends = f"{home / 'triton-backends'}{os.sep}"
+    for process in psutil.process_iter(["cmdline"]):
+        program = (process.info["cmdline"] or [""])[0]
+        if program.startswith(backends):
+            processes.kill(process.pid)
 
 
 def end_orphans() -> None:

@@ -372,6 +372,9 @@ def test_triton_killed_under_load_costs_no_answer_and_no_exposure(
             over.set()
         for done in clients:
             done.result()
+    commands = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
+    backends = f"{home / 'triton-backends'}/"
+    assert not [command for command in commands if command and command[0].startswith(backends)]
     assert {response.status_code for _, response in responses} == {200}
     # Half a second of deadline; the rest is eight clients and a server on a busy machine.
     assert max(seconds for seconds, _ in responses) < 3
