@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -56,7 +57,9 @@ class Machine:
         """Send a signal to all of them."""
         alive = self.processes()
         for process in alive:
-            process.send_signal(number)
+            # Postgres ends its other processes when one of them is killed.
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
         if number == signal.SIGKILL:
             psutil.wait_procs(alive, timeout=30)
 
