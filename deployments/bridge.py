@@ -22,8 +22,8 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import AwareDatetime, BaseModel
 
+from deployments.environment import prefect_api_url
 from kreislauf import events
-from kreislauf.settings import settings
 
 MAX_REMEMBERED = 10_000
 """Maximum ids of sent events in memory."""
@@ -119,9 +119,7 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=8090)
     arguments = parser.parse_args()
-    api = settings().prefect_api_url
-    if not api:
-        sys.exit("No Prefect server: set PREFECT_API_URL, or start a local one with `make up`.")
+    api = prefect_api_url()
     try:
         app = create(os.environ.get("KREISLAUF_BRIDGE_TOKEN", ""))
     except ValueError as error:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deployments import processes
+from deployments.environment import prefect_api_url
 from deployments.stack import ROOT, WORK_POOL, client_env
 from kreislauf.settings import settings
 
@@ -74,12 +75,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reset", action="store_true", help="undo what people changed")
     reset = parser.parse_args().reset
-    home = settings().home
-    running = processes.read(home)
     if "PREFECT_API_URL" not in os.environ:
-        if "prefect" not in running:
-            sys.exit("No Prefect server: set PREFECT_API_URL, or start a local one with `make up`.")
-        os.environ.update(client_env(home, running))
+        prefect_api_url()
+        home = settings().home
+        os.environ.update(client_env(home, processes.read(home)))
     for sentence in deploy(reset):
         print(sentence)
 

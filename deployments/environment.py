@@ -1,7 +1,13 @@
-"""With which environment a server was started, so that another one starts it anew."""
+"""The environment that servers are started with, and which change of it starts them anew."""
 
 import hashlib
 import os
+import sys
+from pathlib import Path
+
+from kreislauf.settings import settings
+
+ROOT = Path(__file__).resolve().parent.parent
 
 PREFIXES = {
     "mlflow": ("MLFLOW_", "AWS_"),
@@ -14,6 +20,19 @@ PREFIXES = {
 """Beginnings of the names of the variables that a server, or what it starts, reads."""
 EXEMPT = ("KREISLAUF_HOME",)
 """The stack gives it to each of its servers."""
+
+
+def python_path() -> str:
+    """The checkout, then this process's own PYTHONPATH."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def prefect_api_url() -> str:
+    """Address of the Prefect server; ends the process, with what to do, if there is none."""
+    api = settings().prefect_api_url
+    if not api:
+        sys.exit("No Prefect server: set PREFECT_API_URL, or start a local one with `make up`.")
+    return api
 
 
 def digests(server: str) -> dict[str, str]:

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 import yaml
 
 from deployments import processes
+from deployments.environment import ROOT, python_path
 from kreislauf.settings import settings
 
-RULES = Path(__file__).resolve().parent / "prometheus"
+RULES = ROOT / "deployments" / "prometheus"
 PROGRAMS = {
     "alertmanager": ("prometheus-alertmanager", "alertmanager"),
     "prometheus": ("prometheus",),
@@ -55,9 +56,7 @@ def start_bridge(home: Path, running: dict) -> dict:
         "KREISLAUF_HOME": str(home),
         "KREISLAUF_BRIDGE_TOKEN": bridge_token(home).read_text(),
         "PREFECT_API_URL": running["prefect"]["api"],
-        "PYTHONPATH": os.pathsep.join(
-            [str(RULES.parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        ),
+        "PYTHONPATH": python_path(),
     }
     command = [sys.executable, "-m", "deployments.bridge", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
@@ -68,11 +67,7 @@ def bridge_token(home: Path) -> Path:
     """File with the bridge's token."""
     path = home / "prometheus" / "bridge-token"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name("bridge-token.draft")
-        draft.touch(mode=0o600)
-        draft.write_text(secrets.token_urlsafe(32))
-        draft.replace(path)
+        write(path, secrets.token_urlsafe(32))
     return path
 
 
@@ -82,17 +77,8 @@ def start_alertmanager(home: Path, running: dict) -> dict:
     (webhook,) = config["receivers"][0]["webhook_configs"]
     webhook["url"] = f"{running['bridge']['url']}/alerts"
     webhook["http_config"]["authorization"]["credentials_file"] = str(bridge_token(home))
-    file = write(home, "alertmanager.yaml", config)
-    address = f"127.0.0.1:{processes.lasting_port(home, 'alertmanager')}"
-    command: list[str | Path] = [
-        program("alertmanager") or "",
-        f"--config.file={file}",
-        f"--storage.path={home / 'prometheus' / 'alerts'}",
-        f"--web.listen-address={address}",
-        "--cluster.listen-address=",
-    ]
-    record = processes.spawn("alertmanager", command, home, os.environ)
-    return {**record, "url": f"http://{address}", "probe": f"http://{address}/-/ready"}
+    options = (f"--storage.path={home / 'prometheus' / 'alerts'}", "--cluster.listen-address=")
+    return start(home, "alertmanager", config, options)
 
 
 def start_prometheus(home: Path, running: dict) -> dict:
@@ -107,22 +93,24 @@ def start_prometheus(home: Path, running: dict) -> dict:
         token = settings().gateway_token
         if token and job["job_name"] == "gateway":
             job["authorization"] = {"credentials": token}
-    file = write(home, "prometheus.yaml", config)
-    address = f"127.0.0.1:{processes.lasting_port(home, 'prometheus')}"
-    command: list[str | Path] = [
-        program("prometheus") or "",
-        f"--config.file={file}",
-        f"--storage.tsdb.path={home / 'prometheus' / 'data'}",
-        f"--web.listen-address={address}",
-    ]
-    record = processes.spawn("prometheus", command, home, os.environ)
+    options = (f"--storage.tsdb.path={home / 'prometheus' / 'data'}",)
+    return start(home, "prometheus", config, options)
+
+
+def start(home: Path, name: str, config: dict, options: tuple[str, ...]) -> dict:
+    """Start a server of `PROGRAMS` with a configuration and further options. Returns its record."""
+    file = home / "prometheus" / f"{name}.yaml"
+    write(file, yaml.safe_dump(config))
+    address = f"127.0.0.1:{processes.lasting_port(home, name)}"
+    command = [program(name) or "", f"--config.file={file}", f"--web.listen-address={address}"]
+    record = processes.spawn(name, [*command, *options], home, os.environ)
     return {**record, "url": f"http://{address}", "probe": f"http://{address}/-/ready"}
 
 
-def write(home: Path, name: str, config: dict) -> Path:
-    """A configuration that only its owner can read, because it may hold a token."""
-    path = home / "prometheus" / name
+def write(path: Path, content: str) -> None:
+    """Write a file at once that only its owner can read, because it may hold a token."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump(config))
-    return path
+    draft = path.with_name(f"{path.name}.draft")
+    draft.touch(mode=0o600)
+    draft.write_text(content)
+    draft.replace(path)

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deployments import environment, observability, processes, triton_server
+from deployments.environment import ROOT
 from kreislauf import plain_names
 from kreislauf.settings import settings
 
-ROOT = Path(__file__).resolve().parent.parent
 WORK_POOL = "local"
 STARTUP_SECONDS = 180
 OBSERVERS = ("bridge", "alertmanager", "prometheus")
@@ -102,18 +102,13 @@ def client_env(home: Path, running: dict[str, dict]) -> dict[str, str]:
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "PYTHONPATH": python_path(),
+        "PYTHONPATH": environment.python_path(),
     }
 
 
 def environment_without_prefect() -> dict[str, str]:
     """This process's environment without Prefect's settings, which may name another server."""
     return {name: v for name, v in os.environ.items() if not name.startswith("PREFECT_")}
-
-
-def python_path() -> str:
-    """The checkout, then this process's own PYTHONPATH."""
-    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def deploy(home: Path, running: dict[str, dict], reset: bool) -> None:
@@ -189,7 +184,7 @@ def start_gateway(home: Path, running: dict) -> dict:
         **os.environ,
         "KREISLAUF_HOME": str(home),
         "KREISLAUF_TRITON_URL": running["triton"]["grpc"],
-        "PYTHONPATH": python_path(),
+        "PYTHONPATH": environment.python_path(),
     }
     url = f"http://127.0.0.1:{port}"
     return {**processes.spawn("gateway", command, home, env), "url": url, "probe": f"{url}/health"}

@@ -18,6 +18,7 @@ import fsspec
 import psutil
 
 from deployments import processes
+from deployments.environment import python_path
 from kreislauf.settings import settings
 
 FOLDER = Path(__file__).resolve().parent
@@ -41,9 +42,8 @@ def start(home: Path, _: dict) -> dict:
     http, grpc, metrics = (processes.lasting_port(home, name) for name in names)
     command: list[str | Path] = [sys.executable, "-m", "deployments.triton_server"]
     command += [home, str(http), str(grpc), str(metrics)]
-    path = os.pathsep.join([str(FOLDER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     url = f"http://127.0.0.1:{http}"
-    env = {**os.environ, "PYTHONPATH": path, "KREISLAUF_HOME": str(home)}
+    env = {**os.environ, "PYTHONPATH": python_path(), "KREISLAUF_HOME": str(home)}
     record = processes.spawn("triton", command, home, env)
     urls = {
         "url": url,

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -17,6 +17,7 @@ from deployments import processes, stack
 from tests.conftest import ROOT
 from tests.operations.conftest import start
 from tests.operations.waiting import wait
+from tests.stream_tools import until
 
 pytestmark = pytest.mark.system
 SERVICES = ("postgres", "prefect", "worker")
@@ -69,7 +70,7 @@ class Machine:
         run = self.client.create_flow_run_from_deployment(
             self.deployment, parameters={"folder": str(folder)}
         )
-        until(lambda: started(folder) == 1, "the run begins")
+        until(lambda: started(folder) == 1, PATIENCE, "the run begins")
         return run.id
 
     def states(self) -> dict[UUID, str]:
@@ -83,13 +84,6 @@ def started(folder: Path) -> int:
     """Number of processes that began for a run and those that took it up."""
     log = folder / "processes"
     return len(log.read_text().splitlines()) if log.exists() else 0
-
-
-def until(condition: Callable[[], bool], event: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"{event}: not within {PATIENCE} s"
-        time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +102,14 @@ def test_a_run_is_taken_up_after_everything_was_killed_and_a_cancelled_one_is_no
     lost = machine.begin(folder)
     machine.signal(signal.SIGKILL)
     machine.up()
-    until(lambda: started(folder) == 2, "the run is taken up")
+    until(lambda: started(folder) == 2, PATIENCE, "the run is taken up")
     states = machine.states()
     assert states.pop(lost) == "CRASHED"
     assert list(states.values()) == ["RUNNING"]
 
     (successor,) = states
     machine.client.set_flow_run_state(successor, Cancelling())
-    until(lambda: machine.states()[successor] == "CANCELLED", "the run is cancelled")
+    until(lambda: machine.states()[successor] == "CANCELLED", PATIENCE, "the run is cancelled")
     time.sleep(150)
     assert started(folder) == 2, "what a person has cancelled stays so"
     assert sorted(machine.states().values()) == ["CANCELLED", "CRASHED"]
@@ -131,5 +125,5 @@ def test_a_run_that_was_stopped_with_everything_goes_on_alone(machine, tmp_path)
     time.sleep(150)
     assert started(folder) == 1
     (folder / "end").touch()
-    until(lambda: machine.states()[run] == "COMPLETED", "the run ends")
+    until(lambda: machine.states()[run] == "COMPLETED", PATIENCE, "the run ends")
     assert machine.states() == before | {run: "COMPLETED"}

@@ -1,8 +1,5 @@
 """`make up` brings Prometheus, Alertmanager and the bridge, where they are installed."""
 
-import time
-from datetime import UTC, datetime, timedelta
-
 import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
@@ -10,6 +7,7 @@ from prefect.events.filters import EventFilter, EventNameFilter
 
 from deployments import observability, processes, stack
 from tests.operations.conftest import start
+from tests.stream_tools import until
 
 SERVERS = ("postgres", "prefect", "triton", "gateway", "bridge", "alertmanager", "prometheus")
 
@@ -27,7 +25,7 @@ def test_prometheus_sees_the_stack_and_its_alerts_reach_prefect(tmp_path, monkey
     home = tmp_path / "home"
     running = start(home, SERVERS)
     try:
-        until(lambda: set(targets(running).values()) == {"up"} and len(targets(running)) == 2)
+        until(lambda: targets(running) == {"gateway": "up", "triton": "up"}, 120, "both are seen")
         rules = httpx.get(f"{running['prometheus']['url']}/api/v1/rules").json()["data"]["groups"]
         assert rules[0]["rules"]
         managers = httpx.get(f"{running['prometheus']['url']}/api/v1/alertmanagers").json()
@@ -39,7 +37,7 @@ def test_prometheus_sees_the_stack_and_its_alerts_reach_prefect(tmp_path, monkey
 
         alert = {"labels": {"alertname": "Test", "model": "tiny", "severity": "page"}}
         httpx.post(f"{running['alertmanager']['url']}/api/v2/alerts", json=[alert])
-        until(lambda: alerts(running) == 1)
+        until(lambda: alerts(running) == 1, 120, "Prefect hears of the alert")
         assert all(processes.find(record) for record in running.values())
         assert start(home, SERVERS) == running, "a second `make up` leaves them alone"
     finally:
@@ -57,10 +55,3 @@ def alerts(running: dict) -> int:
     with SyncPrefectClient(running["prefect"]["api"]) as client:
         wanted = EventFilter(event=EventNameFilter(name=["kreislauf.alert"]))
         return len(client.read_events(wanted, limit=10).events)
-
-
-def until(condition) -> None:
-    end = datetime.now(UTC) + timedelta(seconds=120)
-    while not condition():
-        assert datetime.now(UTC) < end
-        time.sleep(1)
