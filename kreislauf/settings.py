@@ -122,10 +122,13 @@ class Settings(BaseSettings):
     @property
     def prefect_api_url(self) -> str:
         """Prefect's API: the one of PREFECT_API_URL, else the local stack's; empty if none runs."""
+        given = os.environ.get("PREFECT_API_URL")
+        if given:
+            return given
         recorded = self.running.get("prefect", {}).get("api", "")
-        if recorded and not listens(recorded):
-            recorded = ""
-        return os.environ.get("PREFECT_API_URL") or recorded
+        if recorded and listens(recorded):
+            return recorded
+        return ""
 
 
 def place(given: str, default: Path) -> str:
@@ -154,8 +157,9 @@ def use_recorded_prefect() -> None:
     """
     if os.environ.get("PREFECT_API_URL"):
         return
-    api = settings().prefect_api_url
-    why = f"PREFECT_API_URL is not set, and no stack of {settings().home} runs (`make up`)"
+    here = settings()
+    api = here.prefect_api_url
+    why = f"PREFECT_API_URL is not set, and no stack of {here.home} runs (`make up`)"
     if api and "prefect" not in sys.modules:
         os.environ["PREFECT_API_URL"] = api
         return
