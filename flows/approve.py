@@ -6,6 +6,7 @@ from flows.lift import lift
 from flows.publish import publish
 from kreislauf.people import Text
 from kreislauf.registry import questions
+from kreislauf.registry.versions import DECLINED
 from kreislauf.release import permission, releases, triton
 
 
@@ -42,7 +43,7 @@ def approve(
     if comment:
         signature = f"{who}: {comment}"
     if not go_live:
-        questions.answer(candidate, f"not approved by {signature}")
+        questions.answer(candidate, f"{DECLINED} by {signature}")
         get_run_logger().info(f"{model} version {candidate.number} does not go live: {signature}.")
         return None
     live = releases.current(model)
@@ -51,6 +52,4 @@ def approve(
         permission.check_never_crashed(candidate)
         triton.wait_until_live(0)
         lift(who, f"version {candidate.number} was approved. {comment}", model)
-    release = publish(model, candidate.number, who=signature)
-    questions.answer(candidate, f"approved by {signature}")
-    return release
+    return publish(model, candidate.number, who=signature)

@@ -64,7 +64,7 @@ def publish(
             announce(live, event)
         mirror(live)
         if candidate.question:
-            questions.answer(candidate, f"published by {live.who}")
+            questions.answer(candidate, f"approved by {live.who}")
     return live
 
 

@@ -530,6 +530,7 @@ def test_a_person_is_asked_before_a_version_goes_live(tiny, orders, go_live):
         approve("Bob", 1, go_live=False, model=tiny)
     if go_live:
         assert approve("Bob", 1, model=tiny) == release, "a second run changes nothing"
+        assert registry.get(tiny, 1).answer == answer
     else:
         with pytest.raises(PublishRefused, match=r"version 1 does not wait.*: not approved by Ada"):
             approve("Bob", 1, model=tiny)
