@@ -35,7 +35,7 @@ def collect() -> dict[str, IngestReport]:
     reports = {}
     for table, folder in zip(exposures.TABLES, settings().spools, strict=True):
         delete_empty_segments(folder)
-        if any(folder.glob("*.jsonl")):
+        if any(folder.glob("[!._]*.jsonl")):  # Not hidden ones: ingest leaves them alone.
             reports[table] = load_and_delete(table, folder)
     return reports
 

@@ -163,6 +163,7 @@ def test_a_torn_line_is_kept_aside_and_stops_nothing(
     folder = settings().spools[0]
     (folder / "1-killed.jsonl").write_bytes(b'{"request_id": "torn')
     (folder / "2-killed-before-its-first-line.jsonl").touch()
+    (settings().spools[1] / "._3.jsonl").write_bytes(b"of a file browser")
     done = collect()
     assert (done["exposures"].lines_in, done["exposures"].lines_rejected) == (1, 1)
     assert lake.rejects(EXPOSURES)["raw"].to_list() == [b'{"request_id": "torn']
