@@ -149,20 +149,20 @@ def without_login(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rsplit("@", 1)[1]))
 
 
-def use_recorded_prefect() -> None:
+def use_recorded_prefect() -> bool:
     """Let flows that are called from a shell run on the Prefect server of the local stack, unless
-    PREFECT_API_URL names one. If none runs, say what follows.
+    PREFECT_API_URL names one. If none runs, say what follows, and return False.
 
     Prefect reads the variable when it is imported.
     """
     if os.environ.get("PREFECT_API_URL"):
-        return
+        return True
     here = settings()
     api = here.prefect_api_url
     why = f"PREFECT_API_URL is not set, and no stack of {here.home} runs (`make up`)"
     if api and "prefect" not in sys.modules:
         os.environ["PREFECT_API_URL"] = api
-        return
+        return True
     if api:
         why = f"prefect was imported before flows: import it later, or set PREFECT_API_URL={api}"
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
@@ -172,6 +172,7 @@ def use_recorded_prefect() -> None:
         "nobody hears their events.",
         file=sys.stderr,
     )
+    return False
 
 
 def listens(url: str) -> bool:

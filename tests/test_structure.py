@@ -24,7 +24,7 @@ SOURCES = sorted(p for top in PRODUCT for p in (ROOT / top).rglob("*.py"))
 README = (ROOT / "README.md").read_text()
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 
-GROUND = "settings plain_names clock events progress exposures object_store people"
+GROUND = "settings plain_names temporary_server clock events progress exposures object_store people"
 ORGANS = {
     "sources": "",
     "lake": "",

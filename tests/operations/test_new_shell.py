@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import ROOT
@@ -59,6 +60,25 @@ def test_a_stack_that_has_ended_is_none(home):
     answer, complaint = shell(CODE)
     assert answer == "None"
     assert "No Prefect server" in complaint
+
+
+def test_a_temporary_server_ends_with_a_process_that_is_killed(home, tmp_path):
+    code = """
+import time
+import flows
+from prefect.server.api.server import SubprocessASGIServer
+server = SubprocessASGIServer()
+server.start()
+print(server.server_process.pid, flush=True)
+time.sleep(600)
+"""
+    variables = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    env = {**variables, "PYTHONPATH": str(ROOT), "PREFECT_HOME": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE) as caller:
+        assert caller.stdout is not None
+        server = psutil.Process(int(caller.stdout.readline()))
+        caller.kill()
+    server.wait(timeout=60)
 
 
 def test_prefect_before_flows_is_named(api):
