@@ -7,10 +7,10 @@ flow's own steps look at the data: tails, window, diagnosis, policy. What the po
 stretches are left out, trainings begin at once, as on each Monday at three, and the gate's own code
 decides. The champion is the co-visitation table, so that thousands of trainings take minutes.
 
-- A false alarm is a verdict other than `stable`, `undecided` or `not enough data` in a week without
-  change; hours in a row with the same one are one alarm. Because a shop learns more from more rows,
-  `concept drift` is none if a table trained then answers the next two weeks better, by half of
-  `min_gain`.
+- A false alarm is an alarm that the policy raises in a week without change: a verdict other than
+  `stable`, `undecided` or `not enough data` that no overlapping window has raised before. Because
+  a shop learns more from more rows, `concept drift` is none if a table trained then answers the
+  next two weeks better, by half of `min_gain`.
 - The diagnosis of a kind is right if the first verdict after which something is done, `data fault`
   or `concept drift`, is right; where nothing is done, the first `covariate shift`. `first_right`
   takes the first verdict of all. A person who is asked whether an assortment is new answers

@@ -252,7 +252,7 @@ class Timeline:
                 self.windows = pl.concat([self.windows, rows])
         if action.alarm:
             row: dict = {"model": finding.model, "version": finding.version}
-            row |= {"start": finding.start, "end": finding.end}
+            row |= {"start": finding.start, "end": finding.end, "verdict": finding.verdict}
             self.alarm_rows = pl.concat(
                 [self.alarm_rows, pl.DataFrame([row | {"action": action.sentence}])]
             )
@@ -261,7 +261,7 @@ class Timeline:
         alarming = ""
         if finding.verdict not in ("stable", "not enough data"):
             alarming = finding.verdict
-        if alarming and alarming != self.alarming:
+        if alarming and alarming != self.alarming and action.alarm:
             self.alarms.append((now, alarming))
         self.alarming = alarming
         if action.exclude:

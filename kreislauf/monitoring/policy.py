@@ -74,6 +74,9 @@ class Standing(BaseModel):
     fault_reported: bool = Field(
         False, description="Whether somebody was asked to look at an overlapping window."
     )
+    alarm_raised: bool = Field(
+        False, description="Whether an overlapping window has raised an alarm with this verdict."
+    )
     question: str = Field(
         "", description="What a person was asked about such a fault, and has not answered."
     )
@@ -133,7 +136,10 @@ def standing_of(
     return Standing(
         verdicts=side_by_side["verdict"].to_list(),
         accumulated_regret=regret.accumulated_regret(side_by_side, since),
-        fault_reported=_reported(finding, alarms),
+        fault_reported=_overlapping(finding, alarms, action=LOOK),
+        alarm_raised=_overlapping(
+            finding, alarms, version=finding.version, verdict=finding.verdict
+        ),
         **_question(finding, windows, alarms, verdicts),
         **_trust(finding, verdicts),
     )
@@ -154,12 +160,12 @@ def _fault(finding: Finding) -> Stretch:
     return finding.fault or (finding.start, finding.end)
 
 
-def _reported(finding: Finding, alarms: pl.DataFrame) -> bool:
-    """Whether somebody was asked to look at a window that overlaps with this one."""
+def _overlapping(finding: Finding, alarms: pl.DataFrame, **values: Any) -> bool:
+    """Whether there is an alarm with these `values` about a window that overlaps with this one."""
     if alarms.is_empty():
         return False
-    asked = {"model": finding.model, "action": LOOK}
-    return alarms.filter(pl.col("end") >= finding.start, **asked).height > 0
+    earlier = alarms.filter(pl.col("end") >= finding.start, model=finding.model, **values)
+    return earlier.height > 0
 
 
 def _question(
@@ -194,6 +200,9 @@ def decide(finding: Finding, standing: Standing, settings: Settings) -> Action:
     Sleator, "Competitive snoopy caching", 1988). A quality that fell sharply and stayed there asks
     at once: the rule is for losses of which nobody knows whether they go on.
 
+    Windows of two looks share most of their sessions. What one of them has raised an alarm for,
+    the next does not raise again, unless something follows from it.
+
     Trainings wait for the answer to an open question, whatever the newest window says.
     """
     action = _of_verdict(finding, standing, settings)
@@ -213,17 +222,19 @@ def _of_verdict(finding: Finding, standing: Standing, settings: Settings) -> Act
     if finding.verdict == "data fault":
         return _after_fault(finding, standing)
     if finding.verdict == "covariate shift":
-        return Action(sentence=WATCH)
+        return Action(sentence=WATCH, alarm=not standing.alarm_raised)
     confirmed = standing.verdicts[: settings.out_of].count("concept drift")
     if confirmed < settings.confirmations:
         return Action(
             sentence=f"{confirmed} of the newest {settings.out_of} windows say so; "
-            f"{settings.confirmations} are needed for a retraining."
+            f"{settings.confirmations} are needed for a retraining.",
+            alarm=not standing.alarm_raised,
         )
     if standing.accumulated_regret < settings.retraining_cost and not finding.sharp:
         return Action(
             sentence=f"The accumulated regret is {standing.accumulated_regret:.3f} (metric times "
-            f"days), and a retraining costs {settings.retraining_cost:g}."
+            f"days), and a retraining costs {settings.retraining_cost:g}.",
+            alarm=not standing.alarm_raised,
         )
     if finding.live_fell():
         return Action(sentence=ASKED, event="decay")

@@ -1,9 +1,10 @@
-"""What follows from a fault that a person trusts, as a whole or in part."""
+"""What follows from a finding: from faults that a person trusts, and from repeated alarms."""
 
+import polars as pl
 import pytest
 
 from kreislauf.clock import HOUR_MS, when
-from kreislauf.monitoring import policy
+from kreislauf.monitoring import alarms, policy
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.policy import LOOK, Standing
 from kreislauf.pages import monitor as pages
@@ -60,3 +61,46 @@ def test_of_a_fault_that_is_trusted_in_part_the_rest_is_excluded_and_named():
 @pytest.mark.parametrize(("hours", "sentence"), [(11, f"{ADA} So nothing is left out."), (9, LOOK)])
 def test_a_fault_without_a_stretch_is_the_whole_window(hours: int, sentence: str):
     assert decide(None, (HOURS[0], HOURS[hours] - 1)).sentence == sentence
+
+
+def drifting(start: int, end: int, version: int = 1) -> Finding:
+    return Finding(
+        model="tiny",
+        version=version,
+        start=HOURS[start],
+        end=HOURS[end] - 1,
+        groups=500,
+        verdict="concept drift",
+        reason="The live model lost a little.",
+        regret=0.001,
+    )
+
+
+def row(finding: Finding, action: policy.Action) -> pl.DataFrame:
+    return pl.DataFrame([finding.model_dump(include=alarms.COLUMNS) | {"action": action.sentence}])
+
+
+def action_after(finding: Finding, raised: pl.DataFrame) -> policy.Action:
+    standing = policy.standing_of(finding, pl.DataFrame(), raised, [], 0)
+    return policy.decide(finding, standing, SETTINGS)
+
+
+def test_windows_that_overlap_raise_an_alarm_with_the_same_verdict_once():
+    first = drifting(0, 10)
+    alarm = action_after(first, pl.DataFrame())
+    assert alarm.alarm
+    raised = row(first, alarm)
+    assert not action_after(drifting(4, 14), raised).alarm
+    assert action_after(drifting(10, 20), raised).alarm
+    assert action_after(drifting(4, 14, version=2), raised).alarm
+    shift = drifting(4, 14).model_copy(update={"verdict": "covariate shift"})
+    assert action_after(shift, raised).alarm
+    assert not action_after(shift, row(shift, policy.Action())).alarm
+
+
+def test_an_alarm_that_asks_for_a_retraining_is_raised_whatever_was_before():
+    first = drifting(0, 10)
+    raised = row(first, policy.Action())
+    action = action_after(drifting(4, 14).model_copy(update={"sharp": True}), raised)
+    assert action.asks_for_retraining
+    assert action.alarm

@@ -321,7 +321,7 @@ def test_days_that_agree_are_not_thrown_away_for_ever_and_a_person_is_asked_once
     assert (again.event, again.alarm, again.exclude) == (None, False, None)
     assert again.wait == action.wait
     row = {"model": "tiny", "version": 1, "start": FAULT[0], "end": NOW - 1}
-    row |= {"action": action.sentence}
+    row |= {"action": action.sentence, "verdict": asked.verdict}
     alarms = pl.DataFrame([row])
     # A week later what was left out is no more beside the fault, and nobody has answered yet.
     later = FAULT[0] + 7 * DAY_MS, NOW + 7 * DAY_MS
@@ -368,7 +368,7 @@ def test_trainings_wait_for_an_answer_whatever_the_newest_window_says(verdict):
 def test_only_an_answer_that_reaches_to_the_question_and_binds_the_version_answers_it():
     asked = finding("data fault", fault=FAULT, holdout=NOW - 20 * DAY_MS)
     row = {"model": "tiny", "version": 1, "start": FAULT[0], "end": NOW - 1}
-    alarms = pl.DataFrame([row | {"action": f"{QUESTION} Is it new?"}])
+    alarms = pl.DataFrame([row | {"action": f"{QUESTION} Is it new?", "verdict": asked.verdict}])
 
     def question(start: int, end: int | None, trusted: bool = True) -> str:
         author = {"table": "tiny", "who": "Ada", "reason": "So.", "at": 1}
