@@ -11,6 +11,8 @@ from kreislauf.monitoring.limits import Signal
 
 ALARM_COLOUR = "#b3261e"
 CALM_COLOUR = "#0b6e4f"
+VERSION_COLOURS = (CALM_COLOUR, "#5b7fb5")
+"""Of neighbouring versions; a legend of three months of them would hide the curve."""
 MAX_DEVIATION = 4.0
 """Largest deviation that is drawn; a signal that is farther away ends at the edge."""
 
@@ -38,17 +40,20 @@ def history(windows: pl.DataFrame, metric: str) -> str:
     axes = figure.subplots()
     quality = windows.filter(pl.col("signal") == metric)
     quality = quality.unique(["version", "start", "end"]).sort("end")
-    for (version,), points in sorted(quality.group_by("version")):
+    title = "live quality by window (red: not stable)"
+    for number, (_, points) in enumerate(sorted(quality.group_by("version"))):
         days = pl.from_epoch(points["end"], "ms").to_numpy()
-        axes.plot(days, points["value"].to_numpy(), marker="o", label=f"version {version}")
+        colour = VERSION_COLOURS[number % len(VERSION_COLOURS)]
+        axes.plot(days, points["value"].to_numpy(), marker="o", color=colour)
+    if quality.height:
+        ends = dict.fromkeys([quality["version"].min(), quality["version"].max()])
+        title += f"; version {' to '.join(map(str, ends))}"
     alarms = quality.filter(~pl.col("verdict").is_in(["stable", "not enough data"]))
     days = pl.from_epoch(alarms["end"], "ms").to_numpy()
     axes.scatter(days, alarms["value"].to_numpy(), color=ALARM_COLOUR, zorder=3)
-    axes.set(ylabel=metric, title="live quality by window (red: not stable)")
+    axes.set(ylabel=metric, title=title)
     axes.spines[["top", "right"]].set_visible(False)
     figure.autofmt_xdate()
-    if quality.height:
-        axes.legend(frameon=False, loc="lower left")
     return data_address(figure)
 
 
