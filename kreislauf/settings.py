@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import tomllib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,9 @@ class Settings(BaseSettings):
 
     @property
     def prefect_api_url(self) -> str:
-        """Prefect's API: the one of PREFECT_API_URL, else the local stack's; empty if none runs."""
-        given = os.environ.get("PREFECT_API_URL")
+        """Prefect's API: that of PREFECT_API_URL, or of Prefect's active profile, else the local
+        stack's; empty if none runs."""
+        given = named_prefect_api()
         if given:
             return given
         recorded = self.running.get("prefect", {}).get("api", "")
@@ -151,11 +153,12 @@ def without_login(url: str) -> str:
 
 def use_recorded_prefect() -> bool:
     """Let flows that are called from a shell run on the Prefect server of the local stack, unless
-    PREFECT_API_URL names one. If none runs, say what follows, and return False.
+    PREFECT_API_URL or Prefect's profile names one. If none runs, say what follows, and return
+    False.
 
     Prefect reads the variable when it is imported.
     """
-    if os.environ.get("PREFECT_API_URL"):
+    if named_prefect_api():
         return True
     here = settings()
     api = here.prefect_api_url
@@ -173,6 +176,22 @@ def use_recorded_prefect() -> bool:
         file=sys.stderr,
     )
     return False
+
+
+def named_prefect_api() -> str:
+    """The address of PREFECT_API_URL, or the one that `prefect config set` has written into the
+    active profile; empty if there is none."""
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        return given
+    folder = os.environ.get("PREFECT_HOME", "~/.prefect")
+    address = os.environ.get("PREFECT_PROFILES_PATH", f"{folder}/profiles.toml")
+    path = Path(address).expanduser()
+    if not path.exists():
+        return ""
+    content = tomllib.loads(path.read_text())
+    active = os.environ.get("PREFECT_PROFILE", content.get("active", ""))
+    return content.get("profiles", {}).get(active, {}).get("PREFECT_API_URL", "")
 
 
 def listens(url: str) -> bool:

@@ -45,6 +45,13 @@ def test_another_server_comes_first(api):
     assert shell(CODE, PREFECT_API_URL="http://127.0.0.1:1/api") == ("http://127.0.0.1:1/api", "")
 
 
+def test_the_server_of_the_active_profile_comes_first(api, tmp_path):
+    address = "http://127.0.0.1:1/api"
+    profiles = tmp_path / "profiles.toml"
+    profiles.write_text(f'active = "team"\n[profiles.team]\nPREFECT_API_URL = "{address}"\n')
+    assert shell(CODE, PREFECT_PROFILES_PATH=str(profiles)) == (address, "")
+
+
 def test_without_a_stack_it_is_said_once_that_nobody_hears_the_events(home):
     answer, complaint = shell(CODE + "import flows.retrain, flows.monitor")
     assert answer == "None"
