@@ -4,6 +4,7 @@ The gateway writes both as segments of JSON lines, which `flows/ingest.py` lands
 An exposure and its feedback are joined by `request_id`.
 """
 
+import hmac
 from hashlib import blake2b
 from typing import Annotated, Literal, get_args
 
@@ -24,9 +25,25 @@ LATEST = 4_102_444_800_000
 """Bound that a `ts` stays below, ms since 1970 UTC: the start of 2100."""
 
 
-def pseudonym(user: str) -> str:
-    """A user's name in the exposures: 16 hex digits, the same in every experiment."""
+PSEUDONYMS = "pseudonyms"
+"""Purpose of the key that makes them."""
+
+
+def pseudonym(user: str, key: bytes) -> str:
+    """A user's name in the exposures, the same in every experiment: the mark of the key, a dash,
+    and 16 hex digits that nobody without the key finds by trying all users."""
+    digest = hmac.digest(key, unkeyed_pseudonym(user).encode(), "sha256")
+    return f"{key_mark(key)}-{digest.hex()[:16]}"
+
+
+def unkeyed_pseudonym(user: str) -> str:
+    """A user's name in exposures that were written before pseudonyms had a key."""
     return blake2b(user.encode(), digest_size=8).hexdigest()
+
+
+def key_mark(key: bytes) -> str:
+    """8 hex digits that tell pseudonyms of this key from those of another."""
+    return hmac.digest(key, b"mark", "sha256").hex()[:8]
 
 
 class Exposure(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -38,7 +55,7 @@ class Exposure(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     version: Natural
     variant: Variant
     user: str
-    """Hash of whom it was shown to."""
+    """Pseudonym of whom it was shown to; empty if nobody was named."""
     items: str
     """JSON list of what was shown, best first."""
     latency_ms: float

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kreislauf import plain_names
@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     gateway_token: str = ""
     """Token that requests to the gateway bring as `Authorization: Bearer ...`; without it, only
     loopback is served."""
+    gateway_secret: SecretStr = SecretStr("")
+    """Secret that signs request ids and makes the pseudonyms of users; default: a file under
+    `home`. Gateways that share a service, and their workers, need the same."""
     history_days: int = Field(400, ge=30)
     """Days for which the windows, slices and alarms of the monitor are kept, at least a month. What
     calibrates a version, and what was decided, stays."""

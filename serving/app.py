@@ -21,7 +21,9 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, Field
 
+from kreislauf import gateway_secret
 from kreislauf.settings import Settings, settings
+from serving import request_ids
 from serving.connections import Connection
 from serving.gateway import Gateway
 from serving.parsing import Refusal
@@ -243,6 +245,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     arguments = parser.parse_args()
     gateway_settings = settings()
+    try:
+        gateway_secret.key(gateway_settings, request_ids.PURPOSE)
+    except gateway_secret.SecretError as error:
+        sys.exit(str(error))
     if not is_loopback(arguments.host) and not gateway_settings.gateway_token:
         sys.exit(
             f"{arguments.host} can be reached from outside: "

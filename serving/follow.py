@@ -37,8 +37,6 @@ class ModelState:
     """Answer of some champion to `ModelSpec.fallback`."""
     fallback_version: int | None = None
     """Champion that gave it."""
-    versions: set[int] = field(default_factory=set)
-    """All versions that ever were in force."""
     log_was_read: bool = False
     """Whether the release log could be read at all."""
     absence: str = ""
@@ -74,10 +72,6 @@ class ReleaseFollower:
         name = state.model_type.name
         async with state.lock:
             try:
-                if not state.log_was_read:
-                    history = await asyncio.to_thread(releases.history, name)
-                    for past in history:
-                        state.versions.update(past.versions)
                 release = await asyncio.to_thread(releases.current, name)
                 check_log_grew(state.release, release)
             except Exception as error:
@@ -93,7 +87,6 @@ class ReleaseFollower:
             state.log_was_read = True
             state.release = release
             if release:
-                state.versions.update(release.versions)
                 self.metrics.show_release(release)
 
     async def keep_fallback(self, state: ModelState) -> None:

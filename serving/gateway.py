@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kreislauf.exposures import KINDS, Exposure, Feedback, Variant, pseudonym
+from kreislauf import gateway_secret
+from kreislauf.exposures import KINDS, PSEUDONYMS, Exposure, Feedback, Variant, pseudonym
 from kreislauf.settings import Settings
 from models import loading, text
 from models.spec import Tensors
-from serving import parsing, split
+from serving import parsing, request_ids, split
 from serving.ask import NoAnswer, NotResident, TooLate, Triton
 from serving.follow import ModelState, ReleaseFollower
 from serving.metrics import Metrics
@@ -43,6 +44,8 @@ class Gateway:
     """Everything but HTTP. It is made and used inside one event loop."""
 
     def __init__(self, settings: Settings):
+        self.request_id_key = gateway_secret.key(settings, request_ids.PURPOSE)
+        self.pseudonym_key = gateway_secret.key(settings, PSEUDONYMS)
         self.metrics = Metrics()
         self.deadline = settings.deadline_ms / 1000
         self.triton = Triton(settings.triton_url)
@@ -98,7 +101,7 @@ class Gateway:
         user, inputs = self.parse_question(state, body)
         answer = await self.answer(state, inputs, user or uuid.uuid4().hex, began)
         items = state.model_type.items(answer.answer)
-        request_id = parsing.make_request_id(uuid.uuid4().hex, answer.variant, answer.version)
+        request_id = request_ids.make(self.request_id_key, model, answer.variant, answer.version)
         seconds = time.perf_counter() - began
         self.metrics.count_answer(
             model, answer.version, answer.variant, seconds, len(items), answer.reason
@@ -111,7 +114,7 @@ class Gateway:
                 model=model,
                 version=answer.version,
                 variant=answer.variant,
-                user=pseudonym(user) if user else "",
+                user=pseudonym(user, self.pseudonym_key) if user else "",
                 items=json.dumps(items),
                 latency_ms=round(seconds * 1000, 3),
             ),
@@ -202,8 +205,9 @@ class Gateway:
             )
         model = content["model"]
         kind = content["kind"]
-        state = self.get_state(model)
-        variant, version = parsing.parse_request_id(content["request_id"], state.versions)
+        self.get_state(model)
+        request_id = content["request_id"]
+        variant, version = request_ids.parse(self.request_id_key, model, request_id)
         if kind not in KINDS:
             raise Refusal(422, f"kind is {str(kind)[:100]!r}. Send one of {', '.join(KINDS)}.")
         item = json.dumps(content["item"])
@@ -217,7 +221,7 @@ class Gateway:
         self.write_line(
             self.feedbacks,
             Feedback(
-                request_id=content["request_id"],
+                request_id=request_id,
                 ts=time.time_ns() // 1_000_000,
                 model=model,
                 version=version,

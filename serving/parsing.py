@@ -1,12 +1,6 @@
-"""What the body of a request means: its JSON, its user, and the answer that feedback is about."""
-
-import itertools
-from collections.abc import Collection
-from typing import Any
+"""What the body of a request means: its JSON and its user."""
 
 import msgspec
-
-from kreislauf.exposures import VARIANTS, Variant
 
 USER_CHARACTERS = 200
 """Maximum length of a user's name, and of the JSON of an item in a feedback."""
@@ -48,22 +42,3 @@ def pop_user(request: dict) -> str | None:
             422, f"user must be an integer or a string of 1 to {USER_CHARACTERS} characters."
         )
     return str(user)
-
-
-def make_request_id(unique: str, variant: Variant, version: int) -> str:
-    """An id that tells who answered; `unique` has 32 characters."""
-    return f"{unique}.{variant}.{version}"
-
-
-def parse_request_id(request_id: Any, versions: Collection[int]) -> tuple[Variant, int]:
-    """Variant and version that gave the answer with this id.
-
-    `versions` are all that ever answered. Raises Refusal for ids that no answer had.
-    """
-    if isinstance(request_id, str):
-        fields = request_id.split(".")
-        if len(fields) == 3 and len(fields[0]) == 32:
-            for variant, version in itertools.product(VARIANTS, versions):
-                if fields[1:] == [variant, str(version)]:
-                    return variant, version
-    raise Refusal(422, "request_id is not one that an answer had: send it back as it came.")

@@ -24,7 +24,10 @@ SOURCES = sorted(p for top in PRODUCT for p in (ROOT / top).rglob("*.py"))
 README = (ROOT / "README.md").read_text()
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 
-GROUND = "settings plain_names temporary_server clock events progress exposures object_store people"
+GROUND = (
+    "settings gateway_secret plain_names temporary_server clock events progress exposures "
+    "object_store people"
+)
 ORGANS = {
     "sources": "",
     "lake": "",
@@ -68,7 +71,7 @@ def allowed(path: Path) -> str:
     if parts[0] == "flows":
         calls = r"|flows\b.*" if parts[1] in COMPOSERS else ""
         return rf"{spec}|kreislauf\b.*|tasks\b.*{calls}"
-    serving_needs = r"kreislauf\.(settings|exposures|release|monitoring\.status)\b.*"
+    serving_needs = r"kreislauf\.(settings|gateway_secret|exposures|release|monitoring\.status)\b.*"
     return rf"{spec}|serving\b.*|{serving_needs}"
 
 

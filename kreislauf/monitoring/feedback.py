@@ -1,15 +1,17 @@
 """What people did with the answers they were shown: clicks per answer, over time and by variant."""
 
 import json
+import logging
 
 import numpy as np
 import polars as pl
 
-from kreislauf import exposures, lake
+from kreislauf import exposures, gateway_secret, lake
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation.intervals import Interval, interval
 from kreislauf.exposures import KINDS
 from kreislauf.monitoring.limits import Measured
+from kreislauf.settings import settings
 from models.spec import Examples
 
 MATURITY_MS = 3_600_000
@@ -20,6 +22,7 @@ MIN_ANSWERS = 100
 """Fewest answers of a day that counts as history."""
 SAMPLE = 50_000
 """Answers, about, of whole users, that are joined with their feedback."""
+log = logging.getLogger(__name__)
 
 
 def reactions(model: str, start: int, end: int) -> pl.DataFrame:
@@ -109,20 +112,40 @@ def clicked(model: str, examples: Examples, start: int, end: int) -> np.ndarray 
         joined = shown.select("request_id", "user").join(
             taken.select("request_id", "item"), on="request_id"
         )
-        pairs = joined.select("user", "item").unique().collect(engine="streaming")
-    return among(examples, set(pairs.rows()))
-
-
-def among(examples: Examples, taken: set[tuple[str, str]]) -> np.ndarray | None:
-    """Whether the group of each example, by its pseudonym, took its right answer, as JSON, bool
-    (n,); None if none did."""
-    if not taken:
+        pairs = joined.select("user", "item").unique().collect(engine="streaming").rows()
+    if not pairs:
         return None
+    key = gateway_secret.key(settings(), exposures.PSEUDONYMS)
+    warn_of_foreign_names([user for user, _ in pairs], exposures.key_mark(key))
+    return among(examples, set(pairs), key)
+
+
+def warn_of_foreign_names(users: list[str], mark: str) -> None:
+    """Log how many of the pseudonyms have the mark of another key: they are those of no group."""
+    foreign = sum("-" in user and not user.startswith(f"{mark}-") for user in users)
+    if foreign:
+        log.warning(
+            "%d of %d items were taken by users whose pseudonyms another secret of the gateway "
+            "made; they count as if nobody had been shown them. Give this worker the gateway's "
+            "KREISLAUF_GATEWAY_SECRET, unless it was changed.",
+            foreign,
+            len(users),
+        )
+
+
+def among(examples: Examples, taken: set[tuple[str, str]], key: bytes) -> np.ndarray | None:
+    """Whether the group of each example took its right answer, bool (n,); None if none did.
+
+    `taken` has the pseudonym, made with `key` or before there were keys, and the item as JSON.
+    """
     groups = examples.groups.tolist()
-    names = {group: exposures.pseudonym(str(group)) for group in set(groups)}
-    labels = map(json.dumps, examples.labels.tolist())
-    pairs = zip((names[group] for group in groups), labels, strict=True)
-    is_taken = np.fromiter((pair in taken for pair in pairs), bool, len(groups))
+    group_of = {}
+    for group in set(groups):
+        group_of[exposures.pseudonym(str(group), key)] = group
+        group_of[exposures.unkeyed_pseudonym(str(group))] = group
+    taken_by_group = {(group_of.get(user), item) for user, item in taken}
+    pairs = zip(groups, map(json.dumps, examples.labels.tolist()), strict=True)
+    is_taken = np.fromiter((pair in taken_by_group for pair in pairs), bool, len(groups))
     if not is_taken.any():
         return None
     return is_taken

@@ -19,12 +19,13 @@ from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.train import train
 from flows.trust import trust
-from kreislauf import lake
+from kreislauf import gateway_secret, lake
 from kreislauf.clock import DAY_MS
-from kreislauf.exposures import pseudonym
+from kreislauf.exposures import PSEUDONYMS, pseudonym
 from kreislauf.lake import exclusions, journal
 from kreislauf.release import releases
 from kreislauf.release.permission import PublishRefused
+from kreislauf.settings import settings
 from models import spec
 from tests.flows.test_loop import newest_page, two_releases
 
@@ -127,11 +128,12 @@ def test_clicks_on_what_the_champion_showed_help_it_less(tiny, orders, tmp_path)
 def land_clicks(folder: Path, model: str, rows: pl.DataFrame) -> None:
     """Orders whose answer, by version 1, was shown and clicked."""
     shown, clicked = [], []
+    key = gateway_secret.key(settings(), PSEUDONYMS)
     for order, ts, returned in rows.select("order", "ts", "returned").iter_rows():
         about = {"request_id": f"r{order}", "ts": ts, "model": model, "version": 1}
         about |= {"variant": "champion"}
         item = json.dumps(returned)
-        about_shown = {"user": pseudonym(str(order)), "items": f"[{item}]", "latency_ms": 1.0}
+        about_shown = {"user": pseudonym(str(order), key), "items": f"[{item}]", "latency_ms": 1.0}
         shown.append(about | about_shown)
         clicked.append(about | {"kind": "click", "item": item})
     for name, lines in (("exposures", shown), ("feedback", clicked)):

@@ -45,6 +45,6 @@ def test_another_experiment_draws_anew():
 
 
 def test_a_pseudonym_tells_users_apart_and_nothing_else():
-    names = {pseudonym(user) for user in USERS}
+    names = {pseudonym(user, b"a key") for user in USERS}
     assert len(names) == len(USERS)
-    assert {len(name) for name in names} == {16}
+    assert {len(name) for name in names} == {25}
