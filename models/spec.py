@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 
 import models
 from models import text
+from models.messages import AnyObject
 from models.table import Table
 
 Tensors = dict[str, np.ndarray]
@@ -170,6 +171,9 @@ class ModelSpec(ABC):
     table: ClassVar[Table]
     Params: ClassVar[type[BaseModel]]
     """Training parameters, each with a default; `Params.tiny()` trains in seconds for tests."""
+    Request: ClassVar[type[BaseModel]] = AnyObject
+    """What `tensors` takes and checks, as the API describes it; `Answer`: what `answers` gives."""
+    Answer: ClassVar[type[BaseModel]] = AnyObject
     policy: ClassVar[Policy] = Policy()
     metric: ClassVar[str]
     """Name of what `score` returns, such as `recall@20`."""
@@ -184,10 +188,7 @@ class ModelSpec(ABC):
 
     @abstractmethod
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
-        """Metric of each example, float64 of shape (n,), higher is better.
-
-        `outputs` are the ONNX file's.
-        """
+        """Metric of each example, float64 (n,), higher is better; `outputs` are the ONNX file's."""
 
     def training_profile(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """All that `slices`, `coverage` and `monitored` need of the rows of a training.
@@ -254,8 +255,7 @@ class ModelSpec(ABC):
 def code_digest(model_type: ModelSpec) -> str:
     """Digest of the model type's own code: changed code is another training."""
     folder = Path(inspect.getfile(type(model_type))).parent
-    contract = [Path(__file__), Path(inspect.getfile(Table))]
-    files = [*sorted(folder.glob("*.py")), *contract]
+    files = [*sorted(folder.glob("*.py")), Path(__file__), Path(inspect.getfile(Table))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

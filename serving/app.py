@@ -7,58 +7,45 @@ loopback it wants a token, which every request then has to bring as `Authorizati
 
 import argparse
 import asyncio
-import hmac
 import ipaddress
 import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel, Field
 
 from kreislauf import gateway_secret
 from kreislauf.settings import Settings, settings
-from serving import request_ids
+from models.messages import AnyObject
+from serving import description, request_ids
 from serving.connections import Connection
 from serving.gateway import Gateway
+from serving.guard import Guard
+from serving.messages import Health, Prediction, Problem, Readiness, problem
 from serving.parsing import Refusal
 
 HEAD_BYTES = 65_536
 BODY_BYTES = 1_000_000
 BODY_SECONDS = 10.0
-IN_FLIGHT = 256
-"""Maximum requests at a time; more are asked to come back later."""
-OPEN = ("/health", "/ready")
-"""Paths that need no token."""
-
-
-class Prediction(BaseModel):
-    """An answer, and who gave it."""
-
-    request_id: str = Field(description="Send it back with the feedback.")
-    model: str
-    version: int = Field(
-        description="Version in the registry; for a fallback, the champion that did not answer."
-    )
-    variant: str = Field(description="champion, challenger, or fallback.")
-    answer: dict[str, Any] = Field(description="The model type's answer.")
-
-
-class Problem(BaseModel):
-    """The reason why there is no answer."""
-
-    detail: str = Field(description="What was wrong, and what to do.")
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem} for status in (400, 401, 404, 408, 413, 422, 503)
 }
-OBJECT = {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
+"""What a question or feedback may get instead of an answer."""
+SERIES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+    401: PROBLEMS[401],
+    503: PROBLEMS[503],
+}
+"""What Prometheus may get."""
 
 
 def create(settings: Settings) -> FastAPI:
@@ -72,68 +59,58 @@ def create(settings: Settings) -> FastAPI:
         yield
         await gateway.stop()
 
-    app = FastAPI(title="Kreislauf gateway", version="1", lifespan=lifespan, responses=PROBLEMS)
-    app.add_api_route("/health", health, methods=["GET"])
-    app.add_api_route("/ready", ready, methods=["GET"])
-    app.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response)
+    app = FastAPIOffline(
+        title="Kreislauf gateway",
+        version="1",
+        description="Answers of the live models, and what people did with them.",
+        lifespan=lifespan,
+        redoc_url=None,
+        static_url=description.STATIC,
+    )
+    app.add_api_route("/health", health, methods=["GET"], response_model=Health)
     app.add_api_route(
-        "/v1/{model}/predict",
+        "/ready",
+        ready,
+        methods=["GET"],
+        response_model=Readiness,
+        responses={503: PROBLEMS[503]},
+    )
+    app.add_api_route(
+        "/metrics", metrics, methods=["GET"], response_class=Response, responses=SERIES
+    )
+    app.add_api_route(
+        description.PREDICT,
         predict,
         methods=["POST"],
-        openapi_extra={"requestBody": OBJECT},
-        response_model=Prediction,
+        response_model=Prediction[AnyObject],
+        responses=PROBLEMS,
     )
     app.add_api_route(
-        "/v1/feedback",
+        description.FEEDBACK,
         feedback,
         methods=["POST"],
-        openapi_extra={"requestBody": OBJECT},
         status_code=204,
         response_class=Response,
+        responses=PROBLEMS,
     )
+
+    @cache
+    def describe() -> dict[str, Any]:
+        models = app.state.gateway.follower.models.values()
+        model_types = [state.model_type for state in models]
+        return description.describe(app, model_types, bool(settings.gateway_token))
+
+    app.openapi = describe  # type: ignore[method-assign]
     app.add_exception_handler(Refusal, answer_refusal)
     app.add_exception_handler(RecursionError, answer_too_deep)
     app.add_middleware(Guard, token=settings.gateway_token)
     return app
 
 
-class Guard:
-    """Checks the token, and lets in no more requests at a time than there is memory for."""
-
-    def __init__(self, app: Any, token: str):
-        self.app = app
-        self.token = token
-        self.in_flight = 0
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """The application behind the guard, as ASGI calls it."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
-            return await self.app(scope, receive, send)
-        if not self.has_token(scope):
-            response = problem(401, "Send the gateway's token: Authorization: Bearer ...")
-            return await response(scope, receive, send)
-        if self.in_flight >= IN_FLIGHT:
-            response = problem(503, "Too many requests at a time. Come back in a second.")
-            return await response(scope, receive, send)
-        self.in_flight += 1
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self.in_flight -= 1
-
-    def has_token(self, scope: Any) -> bool:
-        """Whether the request has the token, or none is wanted."""
-        if not self.token:
-            return True
-        header = dict(scope["headers"]).get(b"authorization", b"")
-        return hmac.compare_digest(header, f"Bearer {self.token}".encode())
-
-
 async def predict(model: str, request: Request) -> Response:
     """Answer one request of a model type.
 
-    The body is the model type's raw JSON, and `user`, whom the answer is for (by default the
-    `session`).
+    Beside what the model type takes, `user` says whom the answer is for, by default `session`.
     """
     gateway: Gateway = request.app.state.gateway
     try:
@@ -145,10 +122,7 @@ async def predict(model: str, request: Request) -> Response:
 
 
 async def feedback(request: Request) -> Response:
-    """Take what somebody did with an answer.
-
-    The body is `{"request_id", "model", "kind": "click" | "cart" | "order", "item"}`.
-    """
+    """Take what somebody did with an answer."""
     request.app.state.gateway.feedback(await read(request))
     return Response(status_code=204)
 
@@ -202,14 +176,6 @@ async def answer_refusal(request: Request, error: Exception) -> Response:
 async def answer_too_deep(request: Request, error: Exception) -> Response:
     """A response to JSON that can be parsed, and is too deep for a model type or the spool."""
     return problem(422, "The JSON is nested too deeply.")
-
-
-def problem(status: int, detail: str) -> Response:
-    """An error as JSON; a 503 says when to come back."""
-    response = JSONResponse({"detail": detail}, status)
-    if status == 503:
-        response.headers["Retry-After"] = "1"
-    return response
 
 
 def listen(settings: Settings, host: str, port: int) -> uvicorn.Config:

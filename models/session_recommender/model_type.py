@@ -19,6 +19,7 @@ from models.session_recommender.features import (
     prefixes,
     with_popularity,
 )
+from models.session_recommender.messages import NextArticles, Session
 from models.session_recommender.params import Params
 from models.session_recommender.schema import END_MS, EVENT_TYPES, EVENTS, FIRST_MS
 from models.spec import Examples, ModelSpec, Policy, Tensors, TrainingContext, TrainingResult
@@ -41,6 +42,8 @@ class SessionRecommender(ModelSpec):
     name = "session_recommender"
     table = EVENTS
     Params = Params
+    Request = Session
+    Answer = NextArticles
     metric = "recall@20"
     mix = ("session_length", "event_type")
     # No event yet: what is popular now.

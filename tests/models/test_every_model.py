@@ -80,6 +80,12 @@ def test_parameters_have_defaults_and_descriptions(model_type: spec.ModelSpec):
         model_type.Params.model_validate({"no_such_parameter": 1})
 
 
+def test_the_api_describes_requests_and_answers_field_by_field(model_type: spec.ModelSpec):
+    for message in (model_type.Request, model_type.Answer):
+        assert message.model_fields
+        assert all(field.description for field in message.model_fields.values())
+
+
 def test_what_is_marked_for_the_search_can_be_searched(model_type: spec.ModelSpec):
     space = search.space(model_type.Params)
     for name, value in itertools.product(space, ("low", "high")):
@@ -98,6 +104,10 @@ def test_the_onnx_file_answers_examples_and_golden_requests(
     golden = model_type.tensors(model_type.golden())
     answers = model_type.answers(scoring.answer(trained.onnx, golden))
     assert len(answers) == len(model_type.golden())
+    for request in (*model_type.golden(), model_type.fallback):
+        model_type.Request.model_validate(request, strict=True)
+    for answer in answers:
+        assert model_type.Answer.model_validate(answer, strict=True).model_dump() == answer
     assert {name: a.dtype for name, a in golden.items()} == {
         name: a.dtype for name, a in examples.inputs.items()
     }

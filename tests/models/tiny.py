@@ -50,10 +50,20 @@ class Params(BaseModel, extra="forbid"):
         return cls(steps=20)
 
 
+class TinyRequest(BaseModel):
+    price: float = Field(ge=-1e30, le=1e30)
+
+
+class TinyAnswer(BaseModel):
+    returned: bool
+
+
 class Tiny(ModelSpec):
     name = "tiny"
     table = Table("orders", RawOrder, Order, key=("order",), time="ts", group="order")
     Params = Params
+    Request = TinyRequest
+    Answer = TinyAnswer
     policy = Policy(min_groups=50, group_sd=0.3, min_effect=0.05)
     metric = "accuracy"
     fallback: ClassVar[dict] = {"price": 0}
@@ -68,7 +78,9 @@ class Tiny(ModelSpec):
 
     def tensors(self, requests: list[dict]) -> Tensors:
         for i, request in enumerate(requests):
-            if not isinstance(request.get("price"), (int, float)):
+            price = request.get("price")
+            is_number = isinstance(price, (int, float)) and not isinstance(price, bool)
+            if not is_number or not -1e30 <= price <= 1e30:
                 raise ValueError(f'Request {i}: "price" must be a number.')
         return {"price": np.array([[r["price"]] for r in requests], np.float32).reshape(-1, 1)}
 

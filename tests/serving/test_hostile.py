@@ -12,7 +12,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 
-from serving import app, connections
+from serving import app, connections, guard
 from tests.serving.conftest import running
 
 DELIBERATE = 503
@@ -69,7 +69,7 @@ def answered(case: schemathesis.Case) -> None:
 
 def test_clients_that_never_finish_do_not_keep_others_out(listening: str, monkeypatch):
     monkeypatch.setattr(app, "BODY_SECONDS", 1.0)
-    monkeypatch.setattr(app, "IN_FLIGHT", 20)
+    monkeypatch.setattr(guard, "IN_FLIGHT", 20)
     host, port = listening.split(":")
     head = b"POST /v1/tiny/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n{"
     stuck = [socket.create_connection((host, int(port))) for _ in range(20)]
