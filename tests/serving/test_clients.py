@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import polars as pl
 import pytest
 
 from kreislauf.release import releases
@@ -45,3 +47,21 @@ def test_the_examples_of_the_documentation_work(addresses: dict[str, str], langu
             done.stderr
         )
         assert "champion" in done.stdout or "[[" in done.stdout
+
+
+def test_a_session_is_answered_as_it_was_learnt_whatever_its_order(
+    addresses: dict[str, str], small_shop: pl.DataFrame
+):
+    longest = small_shop["session"].mode().min()
+    rows = small_shop.filter(session=longest).sort("ts").select("aid", "ts", "type")
+    events = rows.with_columns(pl.col("type").cast(pl.String)).to_dicts()
+    assert len({event["aid"] for event in events}) > 2
+
+    def ask(events: list[dict]) -> httpx.Response:
+        url = f"{addresses['GATEWAY']}/v1/{MODEL}/predict"
+        return httpx.post(url, json={"session": 7, "events": events})
+
+    assert ask(events).json()["answer"] == ask(events[::-1]).json()["answer"]
+    refusal = ask([event | {"ts": event["ts"] // 1000} for event in events])
+    assert refusal.status_code == 422
+    assert "Send ms since 1970, not seconds" in refusal.json()["detail"]
