@@ -8,7 +8,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 MAX_CONNECTIONS = 512
 """Maximum connections at a time; more are closed, so that the spool has file handles left."""
 IDLE_SECONDS = 30.0
-"""Seconds with the same request, or with none, after which a connection is closed."""
+"""Seconds with the same unfinished request, or without any, after which a connection is closed."""
 
 
 class Connection(H11Protocol):
@@ -30,8 +30,12 @@ class Connection(H11Protocol):
         super().connection_lost(error)
 
     def check_idle(self) -> None:
-        """Close the connection of a client that neither asks on nor reads its answer."""
-        if self.cycle is self.last_cycle:
+        """Close the connection of a client that neither asks on nor reads its answer.
+
+        One that has read its answer, and sends nothing, is kept as long as `keep_alive_s` says.
+        """
+        is_kept = self.timeout_keep_alive_task and not self.transport.get_write_buffer_size()
+        if self.cycle is self.last_cycle and not is_kept:
             self.transport.abort()
         else:
             self.last_cycle = self.cycle

@@ -110,6 +110,39 @@ def test_clients_that_ask_nothing_or_read_nothing_lose_their_connection(address:
     assert httpx.get(f"http://{address}/health").status_code == 200
 
 
+def test_a_connection_whose_answer_was_read_is_kept_for_the_next_request(address: str, monkeypatch):
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.5)
+    host, port = address.split(":")
+    balancer, slow = (socket.create_connection((host, int(port)), timeout=10) for _ in range(2))
+    with balancer, slow:
+        ask(balancer)
+        ask(slow)
+        slow.sendall(b"GET /hea")
+        time.sleep(3)
+        ask(balancer)
+        assert ends(lambda: slow.recv(1), 1), "a request that is never finished is none"
+
+
+def test_a_kept_connection_is_closed_after_the_time_that_was_set(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KREISLAUF_TRITON_URL", "127.0.0.1:1")
+    monkeypatch.setenv("KREISLAUF_KEEP_ALIVE_S", "1")
+    with running() as gateway:
+        host, port = gateway.split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            ask(client)
+            assert ends(lambda: client.recv(1), 1)
+
+
+def ask(client: socket.socket) -> None:
+    """Ask on an open connection, and read the whole answer."""
+    client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"}"):
+        more = client.recv(1_000)
+        assert more, "the connection was closed"
+        answer += more
+
+
 def test_more_connections_than_there_are_file_handles_for_are_closed(address: str, monkeypatch):
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
     host, port = address.split(":")
