@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip install -q
 LINKS := $(addprefix --find-links ,$(wildcard $(PIP_FIND_LINKS)))
 BACKEND := $(addprefix --torch-backend ,$(TORCH_BACKEND))
 
-.PHONY: help setup demo up down status deploy adopt explore test test-system test-long lint format lock
+.PHONY: help setup demo up down status deploy worker adopt explore test test-system test-long lint format lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ status: ## Show what runs and where
 
 deploy: setup ## Put prefect.yaml in place on the Prefect server; what people changed there stays, unless RESET=1
 	@$(BIN)/python -W ignore -m deployments.deploy $(if $(RESET),--reset)
+
+worker: setup ## Start a worker here, for the Prefect server of PREFECT_API_URL; the environment says where the lake and the servers are
+	@$(BIN)/python -W ignore -m deployments.worker
 
 adopt: setup ## Make what a search found the deployments' parameters, in prefect.yaml; MODEL=... STUDY=...
 	@$(BIN)/python -W ignore -m deployments.adopt $(MODEL) $(STUDY)

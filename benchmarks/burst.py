@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from deployments import processes, stack
+from deployments import processes, stack, worker
 
 BURSTS = 3
 EVENTS = 10
@@ -25,11 +25,11 @@ from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 with get_client(sync_client=True) as client:
-    pool = WorkPoolCreate(name="{stack.WORK_POOL}", type="process")
+    pool = WorkPoolCreate(name="{worker.WORK_POOL}", type="process")
     client.create_work_pool(pool, overwrite=True)
     flow = client.create_flow_from_name("burst")
     deployment = client.create_deployment(
-        flow, "burst", work_pool_name="{stack.WORK_POOL}", entrypoint="none:none"
+        flow, "burst", work_pool_name="{worker.WORK_POOL}", entrypoint="none:none"
     )
     later = timedelta(hours=1)
     action = RunDeployment(source="selected", deployment_id=deployment, schedule_after=later)

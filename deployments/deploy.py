@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deployments import processes
-from deployments.environment import prefect_api_url
-from deployments.stack import ROOT, WORK_POOL, client_env
+from deployments.environment import ROOT, prefect_api_url, python_path
+from deployments.stack import client_env
+from deployments.worker import WORK_POOL
 from kreislauf.settings import settings
 
 FORMER_AUTOMATIONS = ("kreislauf-crash-silent-runs", "kreislauf-resume-crashed-runs")
@@ -47,7 +48,7 @@ def deploy(reset: bool = False) -> list[str]:
     done = subprocess.run(
         [Path(sys.executable).parent / "prefect", "--no-prompt", "deploy", "--all"],
         cwd=ROOT,
-        env={**os.environ, "KREISLAUF_ROOT": str(ROOT), "KREISLAUF_PYTHON": sys.executable},
+        env={**os.environ, "PYTHONPATH": python_path()},
         capture_output=True,
         text=True,
     )

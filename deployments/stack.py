@@ -17,7 +17,6 @@ from deployments.environment import ROOT
 from kreislauf import plain_names
 from kreislauf.settings import settings
 
-WORK_POOL = "local"
 STARTUP_SECONDS = 180
 OBSERVERS = ("bridge", "alertmanager", "prometheus")
 """Servers without which the loop works."""
@@ -191,20 +190,9 @@ def start_gateway(home: Path, running: dict) -> dict:
 
 
 def start_worker(home: Path, running: dict) -> dict:
-    """A Prefect worker that takes the runs of the deployments, one process per run.
-
-    A run's process starts up to 6 seconds before the run is due, and then waits. The trigger of
-    `retrain` puts its runs off as long, so that imports are done while it folds further events in.
-    A run without a free concurrency slot is tried again 10 - 6 seconds later, because the server
-    puts it off by 10.
-    """
-    env = client_env(home, running) | {
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "PREFECT_WORKER_PREFETCH_SECONDS": "6",
-    }
-    command: list[str | Path] = [_bin("prefect"), "--no-prompt", "worker", "start"]
-    command += ["--pool", WORK_POOL]
-    return processes.spawn("worker", command, home, env)
+    """A Prefect worker that takes the runs of the deployments, one process per run."""
+    command = [sys.executable, "-m", "deployments.worker"]
+    return processes.spawn("worker", command, home, client_env(home, running))
 
 
 def _bin(name: str) -> Path:

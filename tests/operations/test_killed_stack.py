@@ -13,7 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.states import Cancelling
 
-from deployments import processes, stack
+from deployments import processes, stack, worker
 from tests.conftest import ROOT
 from tests.operations.conftest import start
 from tests.operations.waiting import wait
@@ -38,7 +38,7 @@ class Machine:
             tags=["kreislauf"],
             entrypoint="tests/operations/waiting.py:wait",
             path=str(ROOT),
-            work_pool_name=stack.WORK_POOL,
+            work_pool_name=worker.WORK_POOL,
             job_variables={"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}},
             concurrency_limit=1,
             parameter_openapi_schema={},
