@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deployments import processes
+from deployments import processes, triggers
 from deployments.environment import ROOT, prefect_api_url, python_path
 from deployments.stack import client_env
 from deployments.worker import WORK_POOL
@@ -29,7 +29,8 @@ def deploy(reset: bool = False) -> list[str]:
     process, because a trigger that is put in place anew forgets what it waited for.
 
     What people changed on the server since the last deploy stays, unless `reset`. Returns a
-    sentence for each such thing. Raises RuntimeError with Prefect's words.
+    sentence for each such thing, and for each monitor that nobody hears. Raises TriggerError or
+    ForeignDeployments, before anything is changed, and RuntimeError with Prefect's words.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
@@ -37,9 +38,13 @@ def deploy(reset: bool = False) -> list[str]:
     from prefect.states import Scheduled
 
     # Imported with Prefect, which reads its address when it is imported.
-    from deployments import personal_changes
+    from deployments import deployer, personal_changes
 
+    specs = personal_changes.specs()
+    triggers.refuse_to_start_twice(list(specs.values()))
     with get_client(sync_client=True) as client:
+        deployer.refuse_to_overwrite(client, personal_changes.deployments(client), specs)
+        deployer.note()
         with suppress(ObjectAlreadyExists):  # Then it is as people want it.
             client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
         delete_former_automations(client)
@@ -61,7 +66,7 @@ def deploy(reset: bool = False) -> list[str]:
         recover = client.read_deployment_by_name("recover/recover")
         due = datetime.now(UTC) + RECOVERY_DELAY
         client.create_flow_run_from_deployment(recover.id, state=Scheduled(scheduled_time=due))
-    return kept
+    return [*kept, *triggers.unheard_monitors(list(specs.values()))]
 
 
 def delete_former_automations(client) -> None:
@@ -80,7 +85,11 @@ def main() -> None:
         prefect_api_url()
         home = settings().home
         os.environ.update(client_env(home, processes.read(home)))
-    for sentence in deploy(reset):
+    try:
+        sentences = deploy(reset)
+    except (RuntimeError, triggers.TriggerError) as error:
+        sys.exit(str(error))
+    for sentence in sentences:
         print(sentence)
 
 

@@ -6,16 +6,20 @@ differs from that before the next deploy was changed by a person, in the UI or b
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import httpx
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events.schemas.automations import Automation
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.variables import Variable
 
-from deployments.stack import ROOT
+from deployments.environment import ROOT
 
 VARIABLE = "kreislauf_deployed"
 UNDER_WAY = "kreislauf_changes"
@@ -27,30 +31,39 @@ Changes = dict[tuple[str, str], Any]
 whether it acts. All else of a deployment is as prefect.yaml says."""
 
 
+def specs() -> dict[str, dict]:
+    """The deployments of prefect.yaml, by the name that Prefect calls one by: flow/deployment."""
+    listed = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    return {f"{spec['entrypoint'].rsplit('.')[-1]}/{spec['name']}": spec for spec in listed}
+
+
+def deployments(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
+    """What the server has of the deployments of prefect.yaml, by flow/deployment."""
+    present = {}
+    for name in specs():
+        with suppress(ObjectNotFound):
+            present[name] = client.read_deployment_by_name(name)
+    return present
+
+
 def values(client: SyncPrefectClient) -> Changes:
     """What the server has for the deployments of prefect.yaml."""
     present: Changes = {}
-    for spec in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
-        name = spec["name"]
-        try:
-            deployment = client.read_deployment_by_name(f"{name}/{name}")
-        except ObjectNotFound:
-            continue
+    for full_name, deployment in deployments(client).items():
+        name = deployment.name
         schedules = [s.model_dump(mode="json", include=SCHEDULE) for s in deployment.schedules]
         present[name, "paused"] = deployment.paused
         present[name, "parameters"] = deployment.parameters
         present[name, "schedules"] = sorted(schedules, key=json.dumps)
-        for trigger in spec.get("triggers", []):
-            present[name, trigger["name"]] = enabled(client, trigger["name"])
+        automations = {a.name: a.enabled for a in triggers_of(client, deployment.id)}
+        for trigger in specs()[full_name].get("triggers", []):
+            present[name, trigger["name"]] = automations.get(trigger["name"])
     return present
 
 
-def enabled(client: SyncPrefectClient, trigger: str) -> bool | None:
-    """Whether a trigger's automation acts; None if there is none."""
-    automations = client.read_automations_by_name(trigger)
-    if not automations:
-        return None
-    return automations[0].enabled
+def triggers_of(client: SyncPrefectClient, deployment: UUID) -> list[Automation]:
+    """The automations of a deployment: another one may have some of the same names."""
+    return client.read_resource_related_automations(f"prefect.deployment.{deployment}")
 
 
 def changes(client: SyncPrefectClient) -> Changes:
@@ -117,7 +130,8 @@ def keep(client: SyncPrefectClient, kept: Changes, deployed: Changes) -> list[st
 
 def put_back(client: SyncPrefectClient, name: str, field: str, value: Any) -> None:
     """Give a deployment a field's value."""
-    deployment = client.read_deployment_by_name(f"{name}/{name}")
+    (full_name,) = [full for full, spec in specs().items() if spec["name"] == name]
+    deployment = client.read_deployment_by_name(full_name)
     if field == "schedules":
         for schedule in deployment.schedules:
             client.delete_deployment_schedule(deployment.id, schedule.id)
@@ -132,12 +146,16 @@ def put_back(client: SyncPrefectClient, name: str, field: str, value: Any) -> No
             json={field: value},
         )
     else:
-        set_trigger(client, field, value)
+        set_trigger(client, deployment.id, field, value)
 
 
-def set_trigger(client: SyncPrefectClient, trigger: str, acts: bool | None) -> None:
+def set_trigger(
+    client: SyncPrefectClient, deployment: UUID, trigger: str, acts: bool | None
+) -> None:
     """Switch a trigger's automation on or off, or delete it for None."""
-    for automation in client.read_automations_by_name(trigger):
+    for automation in triggers_of(client, deployment):
+        if automation.name != trigger:
+            continue
         if acts is None:
             client.delete_automation(automation.id)
         elif acts:

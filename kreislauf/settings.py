@@ -91,6 +91,9 @@ class Settings(BaseSettings):
     """Seconds for which the gateway keeps an idle connection: longer than load balancers do, which
     would send a request into a connection that is just being closed. Google's keep theirs for 600,
     the others for about 60."""
+    project: str = ""
+    """Name of the project: only who has the same one may replace its deployments on a Prefect
+    server. By default each home has one of its own."""
     mlflow_url: str = ""
     """MLflow tracking server; default: the one that `make up` recorded, else a SQLite file under
     `home`. A user and password in it become MLflow's own variables, so that no message has them."""

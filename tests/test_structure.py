@@ -16,6 +16,7 @@ from benchmarks import call_depth, rooms, sources, style
 from benchmarks.sources import Offender
 from kreislauf import events
 from kreislauf.settings import Settings
+from models import spec
 from tests.conftest import ROOT
 
 OURS = (*sources.PRODUCT, "notebooks", "benchmarks", "tests")
@@ -230,11 +231,8 @@ def test_yaml_names_only_events_that_are_emitted():
     emitted = {
         v for v in vars(events).values() if isinstance(v, str) and v.startswith("kreislauf.")
     }
-    named = {
-        n
-        for n in re.findall(r"kreislauf\.[a-z]+\.[a-z-]+", text)
-        if not n.startswith("kreislauf.model.*")
-    }
+    resources = {f"kreislauf.model.{name}" for name in spec.names()}
+    named = set(re.findall(r"kreislauf\.[a-z]+\.[a-z_-]+", text)) - resources
     assert named
     assert named <= emitted
 
