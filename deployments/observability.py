@@ -1,4 +1,4 @@
-"""Prometheus, Alertmanager and the bridge beside the stack, where they are installed.
+"""What watches the stack, where it is installed: Prometheus, Alertmanager, the bridge, Grafana.
 
 Their configuration is the shipped one, with the addresses of the servers that run. The bridge's
 token is made once, and only its owner can read it.
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from deployments import processes
+from deployments import grafana_server, processes
 from deployments.environment import ROOT, python_path
 from kreislauf.settings import settings
 
@@ -26,21 +26,30 @@ PROGRAMS = {
 
 
 def installed() -> tuple[str, ...]:
-    """Names of the servers that can be started: all of them or, without Prometheus, none."""
-    if all(program(name) for name in PROGRAMS):
+    """Names of the servers that can be started: without Prometheus and Alertmanager none."""
+    if not all(program(name) for name in PROGRAMS):
+        return ()
+    if not grafana_server.program():
         return ("bridge", *PROGRAMS)
-    return ()
+    return ("bridge", *PROGRAMS, "grafana")
 
 
 def hint() -> str:
     """How to get what is not installed; empty if nothing is missing."""
     missing = [name for name in PROGRAMS if not program(name)]
-    if not missing:
-        return ""
-    return (
-        f"Without {' and '.join(missing)}: nobody watches clicks and latency. `apt-get install "
-        "prometheus prometheus-alertmanager`, and `make up` starts them, too."
-    )
+    sentences = []
+    if missing:
+        sentences.append(
+            f"Without {' and '.join(missing)}: nobody watches clicks and latency. `apt-get install "
+            "prometheus prometheus-alertmanager`, and `make up` starts them, too."
+        )
+    if not grafana_server.program():
+        sentences.append(
+            "Without grafana: nobody draws the dashboard. Debian has no package of it: install it "
+            "as grafana.com/docs/grafana/latest/setup-grafana/installation says, and `make up` "
+            "starts it beside Prometheus."
+        )
+    return "\n".join(sentences)
 
 
 def program(name: str) -> str | None:
@@ -67,7 +76,7 @@ def bridge_token(home: Path) -> Path:
     """File with the bridge's token."""
     path = home / "prometheus" / "bridge-token"
     if not path.exists():
-        write(path, secrets.token_urlsafe(32))
+        processes.write_private(path, secrets.token_urlsafe(32))
     return path
 
 
@@ -100,17 +109,8 @@ def start_prometheus(home: Path, running: dict) -> dict:
 def start(home: Path, name: str, config: dict, options: tuple[str, ...]) -> dict:
     """Start a server of `PROGRAMS` with a configuration and further options. Returns its record."""
     file = home / "prometheus" / f"{name}.yaml"
-    write(file, yaml.safe_dump(config))
+    processes.write_private(file, yaml.safe_dump(config))
     address = f"127.0.0.1:{processes.lasting_port(home, name)}"
     command = [program(name) or "", f"--config.file={file}", f"--web.listen-address={address}"]
     record = processes.spawn(name, [*command, *options], home, os.environ)
     return {**record, "url": f"http://{address}", "probe": f"http://{address}/-/ready"}
-
-
-def write(path: Path, content: str) -> None:
-    """Write a file at once that only its owner can read, because it may hold a token."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.draft")
-    draft.touch(mode=0o600)
-    draft.write_text(content)
-    draft.replace(path)

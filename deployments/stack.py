@@ -12,13 +12,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments import environment, observability, processes, triton_server
+from deployments import environment, grafana_server, observability, processes, triton_server
 from deployments.environment import ROOT
 from kreislauf import plain_names
 from kreislauf.settings import settings
 
 STARTUP_SECONDS = 180
-OBSERVERS = ("bridge", "alertmanager", "prometheus")
+OBSERVERS = ("bridge", "alertmanager", "prometheus", "grafana")
 """Servers without which the loop works."""
 OBSERVER_SECONDS = 30
 SERVER_SETTINGS = {
@@ -70,7 +70,7 @@ def up(home: Path, services: tuple[str, ...] = (), reset: bool = False) -> dict[
             processes.write(home, running)
             processes.wait(running[name], running[name]["probe"], OBSERVER_SECONDS)
         except processes.StartError as error:
-            print(f"The loop works without {name}, but nobody watches it. {error}")
+            print(f"The loop works, but is not watched as it should be. {error}")
             break
     return running
 
@@ -209,10 +209,11 @@ SERVICES: dict[str, Callable[[Path, dict], dict]] = {
     "bridge": observability.start_bridge,
     "alertmanager": observability.start_alertmanager,
     "prometheus": observability.start_prometheus,
+    "grafana": grafana_server.start,
 }
 EMBEDDED = ("postgres", "prefect", "mlflow", "triton", "gateway", "worker")
 """Servers that are installed with Kreislauf."""
-NEEDS = {"prefect": "postgres", "worker": "prefect", "gateway": "triton"}
+NEEDS = {"prefect": "postgres", "worker": "prefect", "gateway": "triton", "grafana": "prometheus"}
 """Servers by those that hold their address, and have to start anew with them."""
 
 
