@@ -16,7 +16,7 @@ from deployments import processes, triggers
 from deployments.environment import ROOT, prefect_api_url, python_path
 from deployments.stack import client_env
 from deployments.worker import WORK_POOL
-from kreislauf.settings import settings
+from kreislauf.settings import named_prefect_api, settings
 
 FORMER_AUTOMATIONS = ("kreislauf-crash-silent-runs", "kreislauf-resume-crashed-runs")
 """Of earlier versions; the flow recover does better what they did."""
@@ -77,11 +77,11 @@ def delete_former_automations(client) -> None:
 
 
 def main() -> None:
-    """Deploy to the server of the environment, or to the recorded one."""
+    """Deploy to the server that is named, or to the recorded one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reset", action="store_true", help="undo what people changed")
     reset = parser.parse_args().reset
-    if "PREFECT_API_URL" not in os.environ:
+    if not named_prefect_api():
         prefect_api_url()
         home = settings().home
         os.environ.update(client_env(home, processes.read(home)))
