@@ -126,7 +126,7 @@ def deploy(home: Path, running: dict[str, dict], reset: bool) -> None:
 def start_postgres(home: Path, _: dict) -> dict:
     """Prefect's database. SQLite locks up under bursts of events: see `benchmarks.burst`."""
     import psutil
-    from pgserver import PostgresServer, utils
+    from pgserver import PostgresServer, psql, utils  # type: ignore[attr-defined]
 
     data = home / "postgres"
     data.mkdir(parents=True, exist_ok=True)
@@ -136,8 +136,9 @@ def start_postgres(home: Path, _: dict) -> dict:
     server = PostgresServer(data, cleanup_mode=None)
     pid = server.get_pid()
     assert pid is not None
-    if "prefect" not in server.psql("SELECT datname FROM pg_database;"):
-        server.psql("CREATE DATABASE prefect;")
+    # Not by the server's own psql(): its shell would break the path of a checkout at spaces.
+    if "prefect" not in psql(["-c", "SELECT datname FROM pg_database;", server.get_uri()]):
+        psql(["-c", "CREATE DATABASE prefect;", server.get_uri()])
     url = server.get_uri("prefect").replace("postgresql:", "postgresql+asyncpg:")
     return {
         "pid": pid,

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from deployments import stack
 from kreislauf import lake, plain_names, sources
 from kreislauf.settings import settings
 from models import spec
@@ -36,6 +37,18 @@ def test_the_demo_takes_data_with_any_name(tmp_path, data):
         check=True, capture_output=True, text=True,
     ).stdout.splitlines()  # fmt: skip
     assert words[words.index("--data") + 1] == str(tmp_path / data)
+
+
+def test_postgres_starts_from_a_checkout_with_an_odd_name(home, tmp_path):
+    checkout = tmp_path / "a reader's clone"
+    checkout.mkdir()
+    (checkout / ".venv").symlink_to((ROOT / ".venv").resolve())
+    code = f"from deployments import stack; stack.up(stack.Path({str(home)!r}), ('postgres',))"
+    try:
+        command = [checkout / ".venv" / "bin" / "python", "-c", code]
+        subprocess.run(command, cwd=ROOT, check=True)
+    finally:
+        stack.down(home)
 
 
 def test_a_lake_in_a_folder_with_an_odd_name(tmp_path, monkeypatch):
