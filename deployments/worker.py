@@ -7,6 +7,7 @@ the lake and the servers are, the environment says here, not that of whoever dep
 import os
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from uuid import UUID
 
@@ -80,6 +81,17 @@ def missing() -> str:
     )
 
 
+def scratch(home: Path) -> dict[str, str]:
+    """The variable with which the worker keeps its files in the home, where the machine's temporary
+    folder is closed to it: Prefect's workers of all users want the same folder there."""
+    shared = Path(tempfile.gettempdir()) / "runner_storage"
+    if not shared.exists() or os.access(shared, os.W_OK | os.X_OK):
+        return {}
+    own = home / "tmp"
+    own.mkdir(parents=True, exist_ok=True)
+    return {"TMPDIR": str(own)}
+
+
 def main() -> None:
     """Become a worker of Prefect's that starts each run with this interpreter and checkout."""
     os.chdir(ROOT)
@@ -89,6 +101,7 @@ def main() -> None:
     variables = {
         **PROMPTNESS,
         **os.environ,
+        **scratch(settings().home),
         "KREISLAUF_PYTHON": sys.executable,
         "PREFECT_API_URL": prefect_api_url(),
         "PYTHONPATH": python_path(),

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments import processes, stack
+from deployments import processes, stack, worker
 
 SLEEP = [
     sys.executable,
@@ -113,6 +113,19 @@ def test_the_status_names_every_address_as_the_examples_need_it(tmp_path):
     assert done.stdout.splitlines()[0] == "http://g:5 t:3 http://p:1/api"
     assert done.stdout.splitlines()[1] == str(Path(sys.executable).parent / "prefect")
     assert stack.show({}) == ""
+
+
+def test_a_worker_needs_no_folder_of_another_user(home, tmp_path, monkeypatch):
+    home.mkdir()
+    monkeypatch.setattr(worker.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert worker.scratch(home) == {}
+    shared = tmp_path / "runner_storage"
+    shared.mkdir()
+    assert worker.scratch(home) == {}
+    # Nobody forbids root anything: whether the folder is closed is what the system would say.
+    monkeypatch.setattr(worker.os, "access", lambda path, _: path != shared)
+    assert worker.scratch(home) == {"TMPDIR": str(home / "tmp")}
+    assert (home / "tmp").is_dir()
 
 
 def test_what_a_crashed_triton_leaves_running_is_ended():
