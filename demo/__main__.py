@@ -17,7 +17,7 @@ from pathlib import Path
 
 import polars as pl
 
-from deployments import processes, stack
+from deployments import processes, stack, status
 from kreislauf import sources
 from kreislauf.evaluation import split
 from kreislauf.lake.validate import validate_lines
@@ -52,7 +52,7 @@ def main() -> None:
         )
         print(json.dumps(run(events, home, say)), flush=True)
         if arguments.keep:
-            print(f"{stack.show(running)}\nThe UIs stay up until you press Ctrl-C.", flush=True)
+            print(f"{status.show(running)}\nThe UIs stay up until you press Ctrl-C.", flush=True)
             signal.pause()
     except (sources.SourceError, split.TooSmall, processes.StartError) as error:
         sys.exit(str(error))

@@ -12,7 +12,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from deployments import environment, grafana_server, observability, processes, triton_server
+from deployments import (
+    environment,
+    grafana_server,
+    observability,
+    processes,
+    status,
+    triton_server,
+)
 from deployments.environment import ROOT
 from kreislauf import plain_names
 from kreislauf.settings import settings
@@ -218,25 +225,6 @@ NEEDS = {"prefect": "postgres", "worker": "prefect", "gateway": "triton", "grafa
 """Servers by those that hold their address, and have to start anew with them."""
 
 
-def show(running: dict[str, dict]) -> str:
-    """One line per service: whether it runs, and where it answers. The last line, copied into a
-    shell, sets what the examples of the documentation need."""
-    lines = []
-    for name, record in running.items():
-        state = "runs" if processes.find(record) else "gone"
-        addresses = [record[key] for key in ("url", "grpc", "metrics") if key in record]
-        lines.append(f"{name:9} {state}  {'  '.join(addresses)}".rstrip())
-    examples = {
-        "PREFECT_API_URL": running.get("prefect", {}).get("api"),
-        "GATEWAY": running.get("gateway", {}).get("url"),
-        "TRITON": running.get("triton", {}).get("grpc"),
-    }
-    words = [f"{name}={address}" for name, address in examples.items() if address]
-    if words:
-        lines.append(f'export {" ".join(words)} PATH="{Path(sys.executable).parent}:$PATH"')
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run the command, and show the servers."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -253,7 +241,7 @@ def main() -> None:
         down(home)
     if given.command == "up" and observability.hint():
         print(observability.hint())
-    print(show(processes.read(home)) or f"Nothing of {home} runs.")
+    print(status.show(processes.read(home)) or f"Nothing of {home} runs.")
 
 
 if __name__ == "__main__":

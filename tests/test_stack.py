@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments import processes, stack, worker
+from deployments import processes, stack, status, worker
 
 SLEEP = [
     sys.executable,
@@ -105,14 +105,35 @@ def test_the_status_names_every_address_as_the_examples_need_it(tmp_path):
         "gateway": {"pid": 1, "started": 0, "url": "http://g:5"},
         "worker": {"pid": 1, "started": 0},
     }
-    *_, triton, gateway, worker, export = stack.show(running).splitlines()
-    assert triton == "triton    gone  http://t:2  t:3  http://t:4/metrics"
-    assert (gateway, worker) == ("gateway   gone  http://g:5", "worker    gone")
+    *_, triton, gateway, worker, export = status.show(running).splitlines()
+    assert triton == "triton       gone  http://t:2  t:3  http://t:4/metrics"
+    assert (gateway, worker) == ("gateway      gone  http://g:5", "worker       gone")
     shell = f'{export}; echo "$GATEWAY $TRITON $PREFECT_API_URL"; command -v prefect'
     done = subprocess.run(["sh", "-ec", shell], capture_output=True, text=True)
     assert done.stdout.splitlines()[0] == "http://g:5 t:3 http://p:1/api"
     assert done.stdout.splitlines()[1] == str(Path(sys.executable).parent / "prefect")
-    assert stack.show({}) == ""
+    assert status.show({}) == ""
+
+
+def test_the_shell_of_the_status_asks_this_machine_without_a_proxy(monkeypatch):
+    record = {"pid": 1, "started": 0, "url": "http://g:5"}
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.setenv(name, "intranet,127.0.0.1")
+    assert "proxy" not in status.export({"gateway": record})
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    shell = f'{status.export({"gateway": record})}; echo "$no_proxy $NO_PROXY $no_grpc_proxy"'
+    done = subprocess.run(["sh", "-ec", shell], env={}, capture_output=True, text=True)
+    assert done.stdout.split() == ["intranet,127.0.0.1"] * 3
+
+
+def test_the_shell_of_the_status_has_the_programs_of_a_checkout_with_an_odd_name(monkeypatch):
+    record = {"pid": 1, "started": 0, "url": "http://g:5"}
+    monkeypatch.setattr(sys, "executable", '/home/a/$USER\'s "shop"/.venv/bin/python')
+    shell = f'{status.export({"gateway": record})}; echo "$PATH"'
+    done = subprocess.run(
+        ["sh", "-ec", shell], env={"PATH": "/bin"}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == '/home/a/$USER\'s "shop"/.venv/bin:/bin'
 
 
 def test_a_worker_needs_no_folder_of_another_user(home, tmp_path, monkeypatch):

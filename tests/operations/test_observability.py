@@ -11,7 +11,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.filters import EventFilter, EventNameFilter
 
-from deployments import grafana_server, observability, processes, stack
+from deployments import grafana_server, observability, processes, stack, status
 from tests.operations.conftest import start
 from tests.stream_tools import until
 
@@ -75,7 +75,7 @@ def test_grafana_gets_the_dashboard_and_the_running_prometheus(home, grafana, ca
         assert capsys.readouterr().out == ""
         record = running["grafana"]
         assert processes.answers(f"{record['url']}/api/health")
-        line = next(line for line in stack.show(running).splitlines() if "grafana" in line)
+        line = next(line for line in status.show(running).splitlines() if "grafana" in line)
         assert line == f"grafana   runs  {record['url']}"
         words, env = json.loads((home / "grafana" / "data.json").read_text())
         assert words == ["server", f"--homepath={grafana}"]
