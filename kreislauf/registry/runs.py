@@ -4,6 +4,7 @@ file."""
 import hashlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -138,7 +139,8 @@ def experiment(model: str) -> str:
     if stored.lifecycle_stage != "active":
         raise RegistryError(
             f"MLflow's experiment {model} (id {stored.experiment_id}) was deleted. Restore it: "
-            f"`.venv/bin/mlflow experiments restore --experiment-id {stored.experiment_id}`."
+            f"`MLFLOW_TRACKING_URI={shlex.quote(uri())} .venv/bin/mlflow experiments restore "
+            f"--experiment-id {stored.experiment_id}`."
         )
     return stored.experiment_id
 
