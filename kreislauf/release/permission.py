@@ -82,7 +82,8 @@ def choose_question(model: str, version: int, go_live: bool) -> registry.Version
 
 
 def reason_to_publish(candidate: registry.Version, live: releases.Release | None) -> str:
-    """Why `candidate` may replace what is live, in the gate's words. Raises PublishRefused."""
+    """Why `candidate` may replace what is live, in the gate's words. Of versions that the gate did
+    not promote, only an inconclusive one that is in an A/B test may. Raises PublishRefused."""
     replaced = was_replaced(candidate)
     if replaced:
         raise PublishRefused(replaced)
@@ -93,7 +94,9 @@ def reason_to_publish(candidate: registry.Version, live: releases.Release | None
         )
     decision = _decision(candidate, PublishRefused)
     reasons = " ".join(decision.reasons)
-    if decision.outcome != "promote":
+    if decision.outcome == "inconclusive" and is_tested_on_users(candidate, live):
+        reasons = f"A person chose it in its A/B test. The gate had not decided: {reasons}"
+    elif decision.outcome != "promote":
         raise PublishRefused(
             f"{_name(candidate)} was not promoted but judged {decision.outcome}: {reasons}"
         )
@@ -109,6 +112,11 @@ def reason_to_publish(candidate: registry.Version, live: releases.Release | None
             "again."
         )
     return reasons
+
+
+def is_tested_on_users(candidate: registry.Version, live: releases.Release | None) -> bool:
+    """Whether a share of the users gets the candidate in the A/B test that is in force."""
+    return live is not None and live.challenger == candidate.number and live.share > 0
 
 
 def was_replaced(candidate: registry.Version) -> str:

@@ -80,3 +80,23 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
     published = publish(tiny, 4)
     assert (published.champion, published.challenger, published.previous) == (4, None, 1)
     assert published.reason.endswith("The A/B test of version 3 against version 1 ends.")
+
+
+def test_a_person_makes_the_winner_live_though_the_gate_was_not_certain(tiny, orders):
+    ingest(orders(0, 20, threshold=50), tiny)
+    train(tiny)
+    promote(tiny, 1)
+    publish(tiny, 1)
+    ingest(orders(20, 40, threshold=120), tiny)
+    assert (train(tiny).number, promote(tiny, 2).outcome) == (2, "inconclusive")
+    with pytest.raises(PublishRefused, match="not promoted but judged inconclusive"):
+        publish(tiny, 2)
+    experiment(tiny, 2, share=0)
+    with pytest.raises(PublishRefused, match="not promoted but judged inconclusive"):
+        publish(tiny, 2)
+    experiment(tiny, 2, share=0.1)
+    winner = publish(tiny, 2, who="ada")
+    assert (winner.champion, winner.challenger, winner.previous) == (2, None, 1)
+    assert winner.reason.startswith("A person chose it in its A/B test. The gate had not decided:")
+    assert winner.reason.endswith("The A/B test of version 2 against version 1 ends.")
+    assert winner.who == "ada"
