@@ -176,9 +176,18 @@ def listed(folder: Path) -> set[str]:
 FOLDERS = [top for top in (*OURS, "docs")]
 
 
-def test_the_readme_names_every_setting():
-    names = {f"`KREISLAUF_{name.upper()}`" for name in Settings.model_fields}
-    assert {name for name in names if name not in README} == set()
+def test_the_table_of_the_readme_has_every_setting_and_its_default():
+    rows = re.findall(r"^\| `KREISLAUF_(\w+)` \| .+ \| (.+) \|$", README, re.M)
+    shown = {name.lower(): default.strip("`") for name, default in rows}
+    assert set(shown) == set(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, bool | int | float):
+            assert shown[name] == f"{field.default:g}" or shown[name] == str(field.default).lower()
+
+
+def test_a_person_starts_no_run_whose_reason_is_a_schedule():
+    for deployment in DEPLOYMENTS:
+        assert "reason" not in deployment.get("parameters", {}), deployment["name"]
 
 
 @pytest.mark.parametrize("top", FOLDERS)

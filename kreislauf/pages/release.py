@@ -27,8 +27,8 @@ def question_page(version: registry.Version, question: str) -> str:
     )
     return (
         f"# May {version.model} version {version.number} go live?\n\n{question}\n\n"
-        "Answer with *Custom run* of the deployment `approve`, or with the command\n\n"
-        f"```\n{command}\n```\n\n"
+        "Answer with *Custom run* of the deployment `approve`; or in a shell into which the last "
+        f"line of `make status` was copied, with\n\n```\n{command}\n```\n\n"
         "To say no, add `--param go_live=false`. Nothing waits for the answer: the live version "
         "goes on serving, and a newer version that is promoted withdraws the question."
     )

@@ -37,7 +37,8 @@ def page(
         ancestors(version, decisions),
         _run(version),
         "## Back\n\nIf it is live and does harm, this makes the version before it live again, or, "
-        "with `--param version=N`, an earlier one:\n\n"
+        "with `--param version=N`, an earlier one. It is for a shell into which the last line of "
+        "`make status` was copied; *Custom run* of the deployment `rollback` does the same.\n\n"
         f"    prefect deployment run rollback/rollback --param model={version.model}",
     ]
     return "\n\n".join(filter(None, sections))
