@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip install -q
 LINKS := $(addprefix --find-links ,$(wildcard $(PIP_FIND_LINKS)))
 BACKEND := $(addprefix --torch-backend ,$(TORCH_BACKEND))
 
-.PHONY: help setup demo up down status deploy worker adopt explore test test-system test-long lint format lock
+.PHONY: help setup demo up down status deploy worker adopt explore test test-system test-long faults lint format lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ test-system: setup ## Install Debian's Prometheus and Alertmanager, and run what
 
 test-long: setup ## Run the kill and race loops, about half an hour
 	@$(BIN)/python -m pytest -m long
+
+faults: setup ## Break the loop in the middle of 60 retrainings, and see whether it closes again, some hours; RUNS=12 SEED=22 POINTS="server worker"
+	@$(BIN)/python -W ignore -m benchmarks.faults $(if $(RUNS),--runs $(RUNS)) $(if $(SEED),--seed $(SEED)) $(if $(POINTS),--points $(POINTS))
 
 lint: setup ## Check style and types
 	@$(BIN)/ruff check .

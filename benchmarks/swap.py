@@ -10,20 +10,18 @@ answers. The last line is JSON.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import tempfile
-import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-import aiohttp
 import numpy as np
 import onnx
 import polars as pl
 
+from benchmarks.crowd import Crowd, Response
 from benchmarks.rollback import MODEL, PLAN, QUICK
 from benchmarks.serving import request
 from demo.shop import Plan, simulate
@@ -32,54 +30,8 @@ from kreislauf.evaluation import scoring
 from models import spec
 from models.spec import Tensors, TrainingContext, TrainingResult
 
-CLIENTS = 4
-"""Number of clients that ask at the same time."""
 QUESTIONS = 200
 """Number of different requests."""
-
-
-@dataclass
-class Response:
-    """One response of the gateway."""
-
-    finished: float
-    question: int
-    status: int
-    body: dict
-
-
-@dataclass
-class Crowd:
-    """Clients that ask without pause, in a thread of their own, until `stop`."""
-
-    url: str
-    questions: list[dict]
-    responses: list[Response] = field(default_factory=list)
-    over: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> "Crowd":
-        self.thread = threading.Thread(target=lambda: asyncio.run(self._all()))
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.thread.join()
-
-    async def _all(self) -> None:
-        async with aiohttp.ClientSession() as session:
-            await asyncio.gather(*(self._client(session, first) for first in range(CLIENTS)))
-
-    async def _client(self, session: aiohttp.ClientSession, number: int) -> None:
-        while not self.over.is_set():
-            question = number % len(self.questions)
-            try:
-                async with session.post(self.url, json=self.questions[question]) as response:
-                    body = await response.json()
-                    self.responses.append(Response(time.time(), question, response.status, body))
-            except aiohttp.ClientError as error:
-                self.responses.append(Response(time.time(), question, 0, {"detail": str(error)}))
-            number += CLIENTS
 
 
 class Shelf:

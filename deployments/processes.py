@@ -103,15 +103,23 @@ def answers(url: str) -> bool:
 
 def stop(record: Mapping, seconds: float = 10) -> None:
     """End the recorded process and its children: SIGTERM, after `seconds` SIGKILL."""
-    process = find(record)
-    if not process:
+    members = family(record)
+    if not members:
         return
-    family = [*process.children(recursive=True), process]
+    process = members[-1]
     process.terminate()
     _, left = psutil.wait_procs([process], timeout=seconds)
-    for survivor in {*left, *(p for p in family if p.is_running())}:
+    for survivor in {*left, *(p for p in members if p.is_running())}:
         kill(survivor.pid)
-    psutil.wait_procs(family, timeout=seconds)
+    psutil.wait_procs(members, timeout=seconds)
+
+
+def family(record: Mapping) -> list[psutil.Process]:
+    """The recorded process, last, after all that it has started; empty if it does not run."""
+    process = find(record)
+    if not process:
+        return []
+    return [*process.children(recursive=True), process]
 
 
 def kill(pid: int) -> None:
