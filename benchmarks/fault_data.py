@@ -12,8 +12,9 @@ ORDERS = 200
 """Number of orders a day."""
 ROWS = DAYS * ORDERS
 """Number of orders that arrive at once."""
-THRESHOLDS = (50, 150)
-"""Prices above which orders are mostly sent back, in turn."""
+THRESHOLDS = (30, 100, 170, 65, 135)
+"""Prices above which orders are mostly sent back, in turn: so far apart that a new version is always
+better than those of the four arrivals before."""
 FIRST_MS = 1_700_000_000_000
 """Time of the first order, ms since 1970."""
 QUESTION = {"price": 100.0}

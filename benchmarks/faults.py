@@ -65,6 +65,8 @@ class Outcome:
 
     plan: Plan
     moment: str = ""
+    states: list[str] = field(default_factory=list)
+    """What became of its retrainings, the oldest first."""
     seconds: float | None = None
     """Time until the loop had closed; None if it did not."""
     problem: str = ""
@@ -77,7 +79,9 @@ class Outcome:
             closed = f"closed in {self.seconds:.0f} s"
         verdict = "; ".join(filter(None, [self.problem, *self.violations])) or "ok"
         plan = self.plan
-        return f"{plan.number:3} seed {plan.seed} {plan.point}: {self.moment}; {closed}; {verdict}"
+        states = f"retrainings {' '.join(self.states)}"
+        name = f"{plan.number:3} seed {plan.seed} {plan.point}"
+        return f"{name}: {self.moment}; {states}; {closed}; {verdict}"
 
 
 def plans(runs: int, seed: int, points: Sequence[str]) -> list[Plan]:
@@ -111,20 +115,29 @@ def closed(loop: Loop) -> bool:
     live = releases.current(MODEL)
     if live is None or live.watermark != loop.watermark:
         return False
-    answer = httpx.post(loop.gateway, json=QUESTION, timeout=10).json()
-    if (answer["version"], answer["variant"]) != (live.champion, "champion"):
-        return False
     retrainings = loop.retrainings()
     keys = {run.idempotency_key for run in retrainings}
-    return not any(
+    is_over = not any(
         type_of(run) in OPEN or (type_of(run) == "CRASHED" and successor_key(run) not in keys)
         for run in retrainings
     )
+    return is_over and serves(loop, live.champion)
+
+
+def serves(loop: Loop, version: int) -> bool:
+    """Whether the gateway answers with the version."""
+    try:
+        response = httpx.post(loop.gateway, json=QUESTION, timeout=10)
+    except httpx.HTTPError:
+        return False
+    answer = response.json()
+    return (answer.get("version"), answer.get("variant")) == (version, "champion")
 
 
 def strike(loop: Loop, account: Account, plan: Plan) -> Outcome:
     """One run."""
     outcome = Outcome(plan)
+    before = {run.id for run in loop.retrainings()}
     try:
         outcome.moment = POINTS[plan.point](loop, random.Random(plan.seed))
         began = time.monotonic()
@@ -134,6 +147,8 @@ def strike(loop: Loop, account: Account, plan: Plan) -> Outcome:
         outcome.seconds = time.monotonic() - began
         if outcome.seconds > PATIENCE:
             raise TimeoutError(f"the loop closes: not within {PATIENCE:.0f} s")
+        new = [run for run in reversed(loop.retrainings()) if run.id not in before]
+        outcome.states = [type_of(run) for run in new]
         outcome.violations = account.violations()
     except (TimeoutError, RuntimeError, httpx.HTTPError) as error:
         outcome.seconds = None

@@ -27,11 +27,13 @@ def test_each_point_has_its_turn_and_a_run_can_be_repeated_alone():
 def test_the_line_has_what_was_stuck_and_what_was_violated():
     plans = faults.plans(3, 1, ["worker"])
     results = [
-        faults.Outcome(plans[0], "RUNNING for 1.0 s", 20.4),
-        faults.Outcome(plans[1], "RUNNING for 2.0 s", 31.0, violations=["a", "b"]),
+        faults.Outcome(plans[0], "RUNNING for 1.0 s", ["CRASHED", "COMPLETED"], 20.4),
+        faults.Outcome(plans[1], "RUNNING for 2.0 s", seconds=31.0, violations=["a", "b"]),
         faults.Outcome(plans[2], "RUNNING for 3.0 s", problem="TimeoutError: the loop closes"),
     ]
-    assert str(results[0]) == "  1 seed 1 worker: RUNNING for 1.0 s; closed in 20 s; ok"
+    assert str(results[0]) == (
+        "  1 seed 1 worker: RUNNING for 1.0 s; retrainings CRASHED COMPLETED; closed in 20 s; ok"
+    )
     assert str(results[1]).endswith("closed in 31 s; a; b")
     assert str(results[2]).endswith("stuck; TimeoutError: the loop closes")
     result = faults.summary(results)
@@ -44,13 +46,14 @@ def test_the_line_has_what_was_stuck_and_what_was_violated():
 
 def test_the_shop_changes_with_each_arrival():
     shares = []
-    for arrival in range(3):
+    for arrival in range(6):
         rows = [json.loads(line) for line in fault_data.orders(arrival).splitlines()]
         numbers = [row["order"] for row in rows]
         assert numbers == [*range(arrival * fault_data.ROWS, (arrival + 1) * fault_data.ROWS)]
         assert rows[-1]["ts"] == fault_data.order_time(numbers[-1])
         shares.append(sum(row["returned"] for row in rows) / len(rows))
-    assert shares == [pytest.approx(share, abs=0.05) for share in (0.7, 0.3, 0.7)]
+    expected = (0.78, 0.5, 0.22, 0.64, 0.36, 0.78)
+    assert shares == [pytest.approx(share, abs=0.05) for share in expected]
 
 
 @pytest.mark.parametrize(
