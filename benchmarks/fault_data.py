@@ -13,7 +13,7 @@ ORDERS = 200
 ROWS = DAYS * ORDERS
 """Number of orders that arrive at once."""
 THRESHOLDS = (30, 100, 170, 65, 135)
-"""Prices above which orders are mostly sent back, in turn: so far apart that a new version is always
+"""Prices above which orders are mostly sent back, in turn: so far apart that a new version is
 better than those of the four arrivals before."""
 FIRST_MS = 1_700_000_000_000
 """Time of the first order, ms since 1970."""
