@@ -49,7 +49,7 @@ class Loop:
     arrivals: int = 0
     """How often data has arrived."""
     length: float = 0.0
-    """Seconds from RUNNING to COMPLETED of a retraining that nobody has disturbed."""
+    """Seconds from RUNNING to COMPLETED of the last retraining."""
     outages: list[tuple[float, float]] = field(default_factory=list)
     """Stretches in which the gateway could not answer, in seconds since 1970."""
 

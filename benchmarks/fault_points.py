@@ -27,15 +27,17 @@ MAX_DOWN = 60.0
 """Longest time, in seconds, until somebody starts a killed server again."""
 STOPPED = (60.0, 360.0)
 """Shortest and longest time, in seconds, for which everything is stopped. A lease lasts 300."""
+EARLY = 0.5
+"""Share of a retraining before which a person cancels it, so that it has not completed."""
 
 
 def moment(loop: Loop, chance: random.Random) -> tuple[FlowRun, str]:
     """A retraining at a random moment of its work."""
     run = loop.begin()
     loop.reach(run, "RUNNING")
-    seconds = chance.random() * loop.length
-    time.sleep(seconds)
-    return run, f"RUNNING for {seconds:.1f} s"
+    share = chance.random()
+    time.sleep(share * loop.length)
+    return run, f"RUNNING for {share * loop.length:.1f} s ({share:.0%})"
 
 
 def down_for(loop: Loop, chance: random.Random) -> str:
@@ -103,8 +105,8 @@ def cancelled(loop: Loop, chance: random.Random) -> str:
 
     until(successors, f"{run.name} is taken up")
     (successor,) = successors()
-    loop.reach(successor, "RUNNING", "COMPLETED")
-    seconds = chance.random() * loop.length
+    loop.reach(successor, "RUNNING")
+    seconds = chance.random() * EARLY * loop.length
     time.sleep(seconds)
     loop.client.set_flow_run_state(successor.id, Cancelling())
     loop.reach(successor, "CANCELLED", "COMPLETED")

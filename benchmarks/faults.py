@@ -149,6 +149,10 @@ def strike(loop: Loop, account: Account, plan: Plan) -> Outcome:
             raise TimeoutError(f"the loop closes: not within {PATIENCE:.0f} s")
         new = [run for run in reversed(loop.retrainings()) if run.id not in before]
         outcome.states = [type_of(run) for run in new]
+        ends = [run for run in new if type_of(run) == "COMPLETED"]
+        # On a machine with much else to do, a retraining takes longer than the last time.
+        seconds = [run.total_run_time.total_seconds() for run in ends]
+        loop.length = max(seconds, default=loop.length)
         outcome.violations = account.violations()
     except (TimeoutError, RuntimeError, httpx.HTTPError) as error:
         outcome.seconds = None
