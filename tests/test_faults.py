@@ -82,8 +82,10 @@ def test_two_processes_on_one_training_are_counted():
     handed_over = notes((0, 1), (1, 1), (2, 2), (2.5, 1), (5, 2))
     assert fault_checks.overlaps(handed_over) == []
     assert len(fault_checks.overlaps([*handed_over, *notes((6, 1))])) == 1
-    apart = [entry | {"training": str(entry["process"])} for entry in notes((0, 1), (1, 2), (9, 1))]
-    assert fault_checks.overlaps(apart) == []
+    separate = [
+        entry | {"training": str(entry["process"])} for entry in notes((0, 1), (1, 2), (9, 1))
+    ]
+    assert fault_checks.overlaps(separate) == []
 
 
 def log(*champions: int) -> list[Release]:

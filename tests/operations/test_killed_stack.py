@@ -50,9 +50,7 @@ class Machine:
 
     def processes(self) -> list[psutil.Process]:
         """The servers, the worker, and the processes of its runs."""
-        roots = [processes.find(record) for record in self.running.values()]
-        alive = [root for root in roots if root]
-        return [p for root in alive for p in [*root.children(recursive=True), root]]
+        return [p for record in self.running.values() for p in processes.family(record)]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all of them."""
