@@ -20,13 +20,14 @@ from kreislauf.settings import named_prefect_api, settings
 
 FORMER_AUTOMATIONS = ("kreislauf-crash-silent-runs", "kreislauf-resume-crashed-runs")
 """Of earlier versions; the flow recover does better what they did."""
-RECOVERY_DELAY = timedelta(minutes=2)
-"""Time after which a process that ended just before has been silent for long enough."""
+RECOVERY_DELAYS = (timedelta(minutes=2), timedelta(minutes=5, seconds=30))
+"""Times after which a process that ended just before has been silent for long enough, and after
+which a run that never began has had enough time."""
 
 
 def deploy(reset: bool = False) -> list[str]:
     """Create or update the work pool and all deployments; then look after runs that lost their
-    process, because a trigger that is put in place anew forgets what it waited for.
+    process or never began, because a trigger that is put in place anew forgets what it waited for.
 
     What people changed on the server since the last deploy stays, unless `reset`. Returns a
     sentence for each such thing, and for each monitor that nobody hears. Raises TriggerError or
@@ -64,8 +65,9 @@ def deploy(reset: bool = False) -> list[str]:
         kept = personal_changes.keep(client, changes, deployed)
         personal_changes.note(deployed)
         recover = client.read_deployment_by_name("recover/recover")
-        due = datetime.now(UTC) + RECOVERY_DELAY
-        client.create_flow_run_from_deployment(recover.id, state=Scheduled(scheduled_time=due))
+        for delay in RECOVERY_DELAYS:
+            due = Scheduled(scheduled_time=datetime.now(UTC) + delay)
+            client.create_flow_run_from_deployment(recover.id, state=due)
     return [*kept, *triggers.unheard_monitors(list(specs.values()))]
 
 

@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import FlowRunFilter
 
 from deployments import personal_changes, stack
+from tasks import recover as steps
 from tests.conftest import ROOT
 from tests.operations.conftest import start
 
@@ -93,6 +96,19 @@ def test_what_people_changed_stays_until_it_is_reset(home):
         (trigger,) = client.read_automations_by_name("retrain-on-drift-or-decay")
         assert trigger.enabled
         assert deploy(home) == []
+
+
+@pytest.mark.system
+def test_a_deploy_has_runs_looked_after_that_are_silent_and_that_never_began(home):
+    begin = datetime.now(UTC)
+    deploy(home)
+    with SyncPrefectClient(start(home, SERVICES)["prefect"]["api"]) as client:
+        recover = client.read_deployment_by_name("recover/recover")
+        ours = FlowRunFilter.model_validate({"deployment_id": {"any_": [recover.id]}})
+        runs = client.read_flow_runs(flow_run_filter=ours)
+    asked_for = [run for run in runs if not run.auto_scheduled and run.created > begin]
+    early, late = sorted(run.expected_start_time - run.created for run in asked_for)
+    assert steps.SILENCE < early < steps.PENDING < late
 
 
 def test_what_a_new_version_brings_is_not_taken_for_a_change():
