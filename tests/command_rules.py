@@ -25,6 +25,8 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = dict(re.findall(r"^([a-z-]+):(.*\n(?:\t.*\n)*)", MAKEFILE, re.M))
 FLOWS = sorted(path.stem for path in (ROOT / "flows").glob("[!_]*.py"))
 OF_THE_SHELL = ("PYTHONPATH",)
+LIBRARIES = {"PREFECT_": "prefect.settings", "MLFLOW_": "mlflow.environment_variables"}
+"""Modules that know the variables of a library, by the beginnings of their names."""
 MLFLOW = {"models": "mlflow.models.cli", "experiments": "mlflow.experiments"}
 """Modules with groups of MLflow's commands: `mlflow.cli` would import all of them."""
 USAGE = re.compile(r"\.\.\.|[\[\]|]|\b[A-Z]{4,}\b")
@@ -51,9 +53,10 @@ def check_variable(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> No
     """Somebody reads the variable, and the settings take the value."""
     if name in OF_THE_SHELL:
         return
-    if name.startswith("PREFECT_"):
-        assert hasattr(importlib.import_module("prefect.settings"), name)
-        return
+    for prefix, module in LIBRARIES.items():
+        if name.startswith(prefix):
+            assert hasattr(importlib.import_module(module), name)
+            return
     if name.removeprefix("KREISLAUF_").lower() in Settings.model_fields:
         monkeypatch.setenv(name, value)
         Settings()
@@ -149,9 +152,8 @@ def check_curl(command: Command, arguments: list[str], _: pytest.MonkeyPatch) ->
     """The gateway has the path."""
     (url,) = [word for word in arguments if word.startswith("$GATEWAY")]
     path = url.removeprefix("$GATEWAY")
-    patterns = [
-        re.sub(r"\{\w+\}", "[^/]+", route) for route in app.create(Settings()).openapi()["paths"]
-    ]
+    routes = [getattr(route, "path", "") for route in app.create(Settings()).routes]
+    patterns = [re.sub(r"\{\w+\}", "[^/]+", path) for path in routes]
     assert any(re.fullmatch(pattern, path) for pattern in patterns), path
 
 

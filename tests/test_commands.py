@@ -108,6 +108,11 @@ def test_messages_and_texts_name_flows_that_exist():
     assert set(named) <= set(FLOWS)
 
 
+def test_no_command_of_the_pages_needs_an_activated_environment():
+    bare = {command.text for command in documented.of_pages() if command.text.startswith("python ")}
+    assert bare <= {"python -m deployments.worker"}, "only an image has one"
+
+
 def test_a_reader_gives_each_command_of_the_pages_or_it_is_said_why_not():
     texts = {command.text for command in documented.of_pages()}
     given = {reader.of_texts(beginning) for beginning in reader.GIVEN}

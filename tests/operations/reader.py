@@ -38,6 +38,8 @@ GIVEN = (
     ".venv/bin/python -m serving.app",
     "KREISLAUF_BRIDGE_TOKEN=... .venv/bin/python -m deployments.bridge",
     ".venv/bin/python -m deployments.dashboards",
+    "make worker",
+    "prefect variable delete kreislauf_deployer",
 )
 """Beginnings of the commands that the reader gives, each of one command."""
 NOT_GIVEN = {
@@ -46,6 +48,7 @@ NOT_GIVEN = {
     r"make adopt( .*)?": "the page of a search says it with the study, and that is given",
     r"\.venv/bin/python -m benchmarks\..*": "up to hours; tests/test_benchmarks.py has short ones",
     r"prefect deployment run": "a form",
+    r"prefect worker start|python -m deployments.worker": "what `make worker` does, which is given",
     r"mlflow models serve": "a rival's name, which tests/serving/test_measured.py starts",
     r"promtool .*": "tests/system/test_prometheus.py gives it, where it is installed",
     r"apt-get install .*": "`make test-system` has installed it",

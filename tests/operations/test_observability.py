@@ -76,7 +76,7 @@ def test_grafana_gets_the_dashboard_and_the_running_prometheus(home, grafana, ca
         record = running["grafana"]
         assert processes.answers(f"{record['url']}/api/health")
         line = next(line for line in status.show(running).splitlines() if "grafana" in line)
-        assert line == f"grafana   runs  {record['url']}"
+        assert line == f"grafana      runs  {record['url']}"
         words, env = json.loads((home / "grafana" / "data.json").read_text())
         assert words == ["server", f"--homepath={grafana}"]
         assert env["GF_SECURITY_ADMIN_PASSWORD"] == (home / "grafana" / "password").read_text()

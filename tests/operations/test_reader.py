@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import psutil
 import pytest
 
 from demo.shop import START_MS, Plan, simulate
@@ -16,6 +17,7 @@ from kreislauf.clock import DAY_MS
 from tests import documented
 from tests.conftest import moto, shop_on, write_sessions
 from tests.operations.reader import GIVEN, Reader, of_page
+from tests.stream_tools import until
 
 pytestmark = pytest.mark.long
 MODEL = "session_recommender"
@@ -126,6 +128,8 @@ def test_a_search_is_adopted_and_deployed(reader: Reader):
     assert "tune: parameters is still" in reader.shell(deploy)
     assert reader.give("make deploy") == reader.shell(deploy)
     assert "still" not in reader.give("make deploy RESET=1")
+    reader.give("prefect variable delete kreislauf_deployer")
+    reader.give("make deploy")
 
 
 def test_servers_are_started_alone(reader: Reader):
@@ -144,6 +148,28 @@ def test_servers_are_started_alone(reader: Reader):
         finally:
             server.terminate()
             server.wait()
+
+
+def test_a_second_worker_is_started(reader: Reader):
+    script = ["bash", "-ec", f"{reader.profile}\nexec {reader.text('make worker')}"]
+    server = subprocess.Popen(script, cwd=reader.clone, env=reader.env)
+    try:
+        with reader.client() as client:
+
+            def workers() -> int:
+                answer = client.request(
+                    "POST",
+                    "/work_pools/{work_pool_name}/workers/filter",
+                    path_params={"work_pool_name": "local"},
+                    json={},
+                )
+                return sum(worker["status"] == "ONLINE" for worker in answer.json())
+
+            until(lambda: workers() == 2, 120, "Prefect hears of the worker")
+    finally:
+        for process in psutil.Process(server.pid).children(recursive=True):
+            process.terminate()
+        server.wait()
 
 
 def test_what_is_left(reader: Reader):
