@@ -21,7 +21,7 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.events import Event, Resource
+from prefect.events import AutomationCore, Event, Resource
 
 import models
 from benchmarks import fault_data
@@ -29,6 +29,9 @@ from deployments import processes, stack
 from kreislauf import events
 
 MODEL = "returns"
+RESOURCE = f"kreislauf.model.{MODEL}"
+TRIGGER = "retrain-on-drift-or-decay"
+"""Trigger in prefect.yaml, which is the default model's."""
 PATIENCE = 600.0
 """Seconds within which the loop has to close again without a person."""
 RUN_ID = "PREFECT__FLOW_RUN_ID"
@@ -154,10 +157,9 @@ class Loop:
 
     def emit(self) -> None:
         """What the monitor says when the shop has changed."""
-        identity = f"kreislauf.model.{MODEL}"
         event = Event(
             event=events.DRIFT_DETECTED,
-            resource=Resource({"prefect.resource.id": identity}),
+            resource=Resource({"prefect.resource.id": RESOURCE}),
             payload={"model": MODEL, "reason": "The shop has changed."},
         )
         self.client.request("POST", "/events", json=[event.model_dump(mode="json")])
@@ -221,10 +223,20 @@ def start(home: Path) -> Loop:
     path = os.pathsep.join([str(folder.parent), os.environ.get("PYTHONPATH", "")])
     loop = Loop(home, {**os.environ, "PYTHONPATH": path})
     loop.up()
+    retrain_after_events(loop.client)
     for _ in range(2):
         undisturbed = loop.reach(loop.begin(), "COMPLETED")
         loop.length = undisturbed.total_run_time.total_seconds()
     return loop
+
+
+def retrain_after_events(client: SyncPrefectClient) -> None:
+    """Copy the trigger of `retrain` for this model, as a second model's deployment has one."""
+    (trigger,) = client.read_automations_by_name(TRIGGER)
+    content = trigger.model_dump(mode="json", include={*AutomationCore.model_fields})
+    content["name"] = f"{TRIGGER}-of-{MODEL}"
+    content["trigger"]["match"] = {"prefect.resource.id": RESOURCE}
+    client.create_automation(AutomationCore.model_validate(content))
 
 
 def type_of(run: FlowRun) -> str:

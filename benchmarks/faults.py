@@ -22,6 +22,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -216,6 +217,8 @@ def main() -> None:
     parser.add_argument("--points", nargs="+", choices=POINTS, default=list(POINTS))
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    # Who ends this ends the stack, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     results = []
     for outcome in outcomes(plans(given.runs, given.seed, given.points), folder):
         print(outcome, flush=True)

@@ -66,8 +66,8 @@ def deploy(reset: bool = False) -> list[str]:
         personal_changes.note(deployed)
         recover = client.read_deployment_by_name("recover/recover")
         for delay in RECOVERY_DELAYS:
-            due = Scheduled(scheduled_time=datetime.now(UTC) + delay)
-            client.create_flow_run_from_deployment(recover.id, state=due)
+            due = datetime.now(UTC) + delay
+            client.create_flow_run_from_deployment(recover.id, state=Scheduled(scheduled_time=due))
     return [*kept, *triggers.unheard_monitors(list(specs.values()))]
 
 
