@@ -3,9 +3,13 @@
 from prefect import flow
 
 from kreislauf import events, exposures, lake, sources
+from kreislauf.lake import open_tables
 from kreislauf.people import Share
 from models import spec
 from tasks import lake as lake_tasks
+
+MERGE_LOADS = 50
+"""Loads after which the small files that they left are merged."""
 
 
 class IngestError(RuntimeError):
@@ -59,17 +63,22 @@ def ingest(
         IngestError: Files could not be loaded; all others are.
     """
     target = find_table(model, table)
-    loaded: list[lake.Accounts] = []
-    failed: dict[str, Exception] = {}
     listing = sources.find(source)
-    for path in listing.raw_files:
-        # A bad file must not stop the next.
-        state = lake_tasks.load_file(path, target, max_reject_share, return_state=True)
-        outcome = state.result(raise_on_failure=False)
-        if isinstance(outcome, Exception):
-            failed[path] = outcome
-        else:
-            loaded.append(outcome)
+    failed: dict[str, Exception] = {}
+    with open_tables.kept_open():
+        loads = lake_tasks.find_loaded(listing.stamps, target)
+        new = [path for path in listing.raw_files if path not in loads]
+        for number, path in enumerate(new, 1):
+            # A bad file must not stop the next.
+            state = lake_tasks.load_file(path, target, max_reject_share, return_state=True)
+            outcome = state.result(raise_on_failure=False)
+            if isinstance(outcome, Exception):
+                failed[path] = outcome
+            else:
+                loads[path] = outcome
+            if number % MERGE_LOADS == 0 and loads:
+                lake_tasks.merge_small_files(target.name)
+    loaded = [loads[path] for path in listing.raw_files if path in loads]
     left_alone = listing.left_alone
     if target.name in exposures.TABLES:
         left_alone = []  # A gateway is writing to them.

@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from kreislauf import lake, sources
-from kreislauf.lake import delta, journal
+from kreislauf.lake import compaction, delta, journal, loading
 from models import spec
 
 MAX_NAMES = 50
@@ -18,6 +18,20 @@ MAX_NAMES = 50
 def may_pass_later(_task: object, _run: object, state: object) -> bool:
     """Retry what the network or a disk did; a broken file stays broken."""
     return isinstance(state.result(raise_on_failure=False), OSError)  # type: ignore[attr-defined]
+
+
+@task(
+    task_run_name="find what is loaded",
+    retries=2,
+    retry_delay_seconds=2,
+    retry_condition_fn=may_pass_later,
+    cache_policy=NO_CACHE,
+)
+def find_loaded(stamps: Mapping[str, str], table: spec.Table) -> dict[str, lake.Accounts]:
+    """Accounts of the files that are in the table already, by path; `stamps` are those of all
+    files, by path."""
+    loads = loading.find_loaded(table, stamps.values())
+    return {path: loads[stamp] for path, stamp in stamps.items() if stamp in loads}
 
 
 @task(
@@ -56,6 +70,12 @@ def show_loads(
     )
 
 
+@task(task_run_name="merge small files of {table}", cache_policy=NO_CACHE)
+def merge_small_files(table: str) -> None:
+    """Let the next loads read few files when they look for duplicates."""
+    compaction.compact(table)
+
+
 @task(task_run_name="replay {source}", cache_policy=NO_CACHE)
 def replay_source(model: str, source: str, sha256: str | None) -> lake.Accounts:
     """Validate the rejects of one source again."""
@@ -86,7 +106,7 @@ class TidyReport(BaseModel):
 @task(task_run_name="tidy {table}", cache_policy=NO_CACHE)
 def tidy_table(table: str, retention_hours: int, keep_versions: list[int]) -> TidyReport:
     """Compact and vacuum one table; `keep_versions` stay readable."""
-    merged = delta.compact(table)
+    merged = compaction.compact(table)
     swept = delta.vacuum(table, retention_hours, keep_versions)
     delta.checkpoint(table)
     return TidyReport(table=table, merged=merged, swept=swept)
@@ -97,7 +117,7 @@ def tidy_journal(table: str, retention_hours: int) -> TidyReport:
     """Compact and vacuum a table of which only the newest version is read, and let its log be
     cut."""
     journal.cut_log(table)
-    merged = delta.compact(table)
+    merged = compaction.compact(table)
     swept = delta.vacuum(table, retention_hours, [])
     delta.checkpoint(table)
     return TidyReport(table=table, merged=merged, swept=swept)

@@ -52,12 +52,12 @@ def put(name: str, partition: Mapping[str, str], rows: pl.DataFrame) -> DataFile
     rows.write_parquet(
         buffer, use_pyarrow=True, row_group_size=ROW_GROUP, pyarrow_options=writer_options
     )
-    folder = "/".join(f"{column}={value}" for column, value in partition.items())
-    path = f"{folder}/part-{uuid.uuid4()}.parquet"
+    folders = [f"{column}={value}" for column, value in partition.items()]
+    path = "/".join([*folders, f"part-{uuid.uuid4()}.parquet"])
     with storage.answering(name):
         fs, root = storage.filesystem(name)
         if "file" in fs.protocol:
-            Path(root, folder).mkdir(parents=True, exist_ok=True)
+            Path(root, *folders).mkdir(parents=True, exist_ok=True)
         fs.pipe_file(f"{root}/{path}", buffer.getvalue())
     return DataFile(
         path=path,

@@ -3,16 +3,14 @@
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-from urllib.parse import unquote
 
 import deltalake
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 
-from kreislauf.lake import data_files, storage
+from kreislauf.lake import open_tables, storage
 from kreislauf.lake.data_files import DataFile
 from kreislauf.lake.storage import LakeError
 from kreislauf.settings import settings
@@ -26,24 +24,12 @@ KEEP_HISTORY = {
 `flows/tidy.py` decides about the files."""
 
 
-class Table(DeltaTable):
-    """A table whose files Polars finds on disk, too, if a folder has an odd name."""
-
-    def file_uris(self, *arguments: Any, **options: Any) -> list[str]:
-        """Addresses of the files. Those on disk are paths; deltalake has them percent-encoded, and
-        Polars takes them as they are."""
-        uris = super().file_uris(*arguments, **options)
-        if storage.options(self.table_uri):
-            return uris
-        return [unquote(address) for address in uris]
-
-
 def find(name: str) -> DeltaTable | None:
     """The newest version of a table, or None if there is none. Raises LakeUnreachable."""
     address = storage.uri(name)
     try:
         with storage.answering(name):
-            return Table(address, storage_options=storage.options(address))
+            return open_tables.newest(address)
     except TableNotFoundError:
         return None
 
@@ -52,7 +38,7 @@ def create(name: str, schema: pl.Schema, partition_by: str) -> DeltaTable:
     """The table, which is made if it is not there. Raises LakeUnreachable."""
     address = storage.uri(name)
     with storage.answering(name):
-        return Table.create(
+        return open_tables.Table.create(
             address,
             stored_schema(schema),
             mode="ignore",
@@ -75,13 +61,15 @@ def at(name: str, version: int | None) -> DeltaTable:
         )
     if version is None:
         return delta
+    # Not the one that may be kept open at its newest version.
+    older = open_tables.opened(storage.uri(name))
     try:
-        delta.load_as_version(version)
+        older.load_as_version(version)
     except DeltaError as error:
         raise LakeError(
             f"Table {name} has no version {version}; the newest is {delta.version()}."
         ) from error
-    return delta
+    return older
 
 
 def stored_schema(schema: pl.Schema) -> pl.Schema:
@@ -167,16 +155,6 @@ def commits_metadata(name: str, versions: Iterable[int]) -> list[dict[str, str]]
 def files(delta: DeltaTable) -> pl.DataFrame:
     """The table's files: columns path, num_records, partition.*, min.* and max.*."""
     return pl.DataFrame(delta.get_add_actions(flatten=True))
-
-
-def compact(name: str) -> int:
-    """Merge small files of the same partition; the number of files that are now fewer.
-
-    Rows and old versions stay.
-    """
-    properties = WriterProperties(max_row_group_size=data_files.ROW_GROUP, compression="ZSTD")
-    metrics = at(name, None).optimize.compact(max_concurrent_tasks=1, writer_properties=properties)
-    return metrics["numFilesRemoved"] - metrics["numFilesAdded"]
 
 
 def checkpoint(name: str) -> None:

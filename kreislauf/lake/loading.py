@@ -1,6 +1,6 @@
 """Loads: raw lines into a table, exactly once, and the accounts of every load."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,13 +30,32 @@ class RawFile(Protocol):
     def chunks(self) -> Iterator[RawLines]: ...
 
 
+def find_loaded(table: Table, stamps: Iterable[str]) -> dict[str, Accounts]:
+    """Accounts of the raw files with these stamps that are in the table already, by stamp.
+
+    They cost one read of the log, and none of a file. Raises LakeUnreachable.
+    """
+    quarantine.publish_rejects(table)
+    stored = delta.find(table.name)
+    if stored is None:
+        return {}
+    loads = {stamp: stored.transaction_version(_stamp_id(table, stamp)) for stamp in stamps}
+    versions = {stamp: version for stamp, version in loads.items() if version is not None}
+    if not versions:
+        return {}
+    commits = delta.commits_metadata(table.name, sorted(set(versions.values())))
+    accounts = [_as_earlier(commit) for commit in commits]
+    by_version = {load.version: load for load in accounts}
+    return {stamp: by_version[version] for stamp, version in versions.items()}
+
+
 def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Accounts:
     """Load a raw file, exactly once.
 
     Neither the same path unchanged nor the same content is loaded again. Raises TooManyRejects,
     LakeUnreachable, and what reading the file raises; nothing of it is visible then.
     """
-    stamp_id = f"{table.name}/seen/{file.stamp}"
+    stamp_id = _stamp_id(table, file.stamp)
     earlier = _accounts_of(table, stamp_id)
     if earlier:
         quarantine.publish_rejects(table)
@@ -175,7 +194,15 @@ def _accounts_of(table: Table, transaction_id: str) -> Accounts | None:
     version = stored.transaction_version(transaction_id)
     if version is None:
         return None
-    accounts = Accounts.model_validate_json(
-        delta.commits_metadata(table.name, [version])[0]["accounts"]
-    )
+    return _as_earlier(delta.commits_metadata(table.name, [version])[0])
+
+
+def _stamp_id(table: Table, stamp: str) -> str:
+    """Transaction id of the load of a raw file."""
+    return f"{table.name}/seen/{stamp}"
+
+
+def _as_earlier(commit: Mapping[str, str]) -> Accounts:
+    """Accounts of a load that is not the present one, of its commit's metadata."""
+    accounts = Accounts.model_validate_json(commit["accounts"])
     return accounts.model_copy(update={"already_loaded": True})

@@ -6,7 +6,6 @@ S3's endpoint and credentials are the usual AWS variables, which botocore reads.
 import gzip
 import hashlib
 import io
-import os
 import shutil
 import tempfile
 import zlib
@@ -33,6 +32,8 @@ class Listing(NamedTuple):
     raw_files: list[str]
     left_alone: list[str]
     """Files with other endings, and links to folders."""
+    stamps: dict[str, str]
+    """Of each raw file, as `RawFile.stamp`."""
 
 
 def find(source: str) -> Listing:
@@ -44,10 +45,12 @@ def find(source: str) -> Listing:
     not be read, SourceUnreachable if S3 does not answer.
     """
     with storage.named_errors(source):
-        paths = storage.list_files(source)
-    visible = sorted(path for path in paths if path == source or not is_hidden(path, source))
+        versions = storage.list_files(source)
+    visible = sorted(
+        path for path in versions if path == source or not storage.is_hidden(path, source)
+    )
     raw_files = [path for path in visible if path.endswith(ENDINGS)]
-    if not raw_files and paths == [source]:
+    if not raw_files and list(versions) == [source]:
         raise _unknown_ending(source)
     if not raw_files:
         raise SourceError(
@@ -56,17 +59,10 @@ def find(source: str) -> Listing:
     misnamed = [path for path in raw_files if path.encode(errors="replace").decode() != path]
     if misnamed:
         raise SourceError(f"{misnamed[0]!a} has a name that is not UTF-8. Rename it.")
-    return Listing(raw_files, [path for path in visible if not path.endswith(ENDINGS)])
-
-
-def is_hidden(path: str, source: str) -> bool:
-    """Whether a file, or a folder of it below `source`, is hidden. A folder that names a column,
-    such as `_day=3`, is not."""
-    below = path.removeprefix(source)
-    if not storage.on_s3(source):
-        below = os.path.relpath(path, source)
-    names = below.split("/")
-    return any(name.startswith((".", "_")) and "=" not in name for name in names)
+    left_alone = [path for path in visible if not path.endswith(ENDINGS)]
+    return Listing(
+        raw_files, left_alone, {path: storage.stamp(path, versions[path]) for path in raw_files}
+    )
 
 
 def open_file(path: str, line: type[msgspec.Struct]) -> "RawFile":
@@ -95,14 +91,11 @@ class RawFile:
         self._line = line
         self._sha256 = ""
         self._s3 = None
-        place = os.path.abspath(path)
         if storage.on_s3(path):
             self._s3 = storage.s3_client()
-            place = path
         with storage.opened(path, self._s3) as file:
             self._version = storage.content_version(file)
-        stamp = "|".join(map(str, (place, *self._version)))
-        self.stamp = hashlib.sha256(stamp.encode(errors="surrogateescape")).hexdigest()
+        self.stamp = storage.stamp(path, self._version)
 
     @property
     def sha256(self) -> str:

@@ -1,10 +1,11 @@
 """Files on disk and on S3: listed, opened, and their errors as sentences."""
 
 import errno
+import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ CHUNK_BYTES = 4 << 20
 
 They are few enough for the processor's caches, and many enough for NumPy."""
 
+Version = tuple[int, int | str]
+"""Size of a file, and what changes with its content."""
+
 
 class SourceError(ValueError):
     """Raw data cannot be found or read; the message says what, where, and what to do."""
@@ -39,23 +43,58 @@ def on_s3(path: str) -> bool:
     return path.startswith("s3://")
 
 
-def list_files(source: str) -> list[str]:
-    """Paths of all files in a file, a folder or an s3:// prefix, and of links to folders."""
+def list_files(source: str) -> dict[str, Version]:
+    """Paths and versions of all files in a file, a folder or an s3:// prefix, and of links to
+    folders."""
     if on_s3(source):
-        return [f"s3://{key}" for key in s3_client().find(source)]
+        files = s3_client().find(source, detail=True)
+        return {f"s3://{key}": version_on_s3(details) for key, details in files.items()}
     if not stat.S_ISDIR(os.stat(source).st_mode):
-        return [source]
+        return {source: _version_on_disk(source)}
     # Path leaves out a leading "./". A folder that may not be read is not taken for an empty one.
     folders = os.walk(source, onerror=_refuse)
     paths = []
     for folder, below, names in folders:
         links = [name for name in below if os.path.islink(os.path.join(folder, name))]
         paths += [str(Path(folder, name)) for name in [*names, *links]]
-    return paths
+    return {path: _version_on_disk(path) for path in paths}
+
+
+def _version_on_disk(path: str) -> Version:
+    """The version of a file; of one that cannot be looked at, opening it says what is wrong."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, "unknown"
+    return status.st_size, status.st_mtime_ns
+
+
+def version_on_s3(details: Mapping[str, Any]) -> Version:
+    """The version of an object, of what S3 says of it."""
+    return details["size"], details["ETag"]
 
 
 def _refuse(error: OSError) -> None:
     raise error
+
+
+def stamp(path: str, version: Version) -> str:
+    """Hex digest of the place and the version of a file."""
+    place = path
+    if not on_s3(path):
+        place = os.path.abspath(path)
+    text = "|".join(map(str, (place, *version)))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def is_hidden(path: str, source: str) -> bool:
+    """Whether a file, or a folder of it below `source`, is hidden. A folder that names a column,
+    such as `_day=3`, is not."""
+    below = path.removeprefix(source)
+    if not on_s3(source):
+        below = os.path.relpath(path, source)
+    names = below.split("/")
+    return any(name.startswith((".", "_")) and "=" not in name for name in names)
 
 
 @contextmanager
@@ -77,12 +116,12 @@ def opened(path: str, s3: "S3FileSystem | None") -> Iterator[Any]:
         yield file
 
 
-def content_version(file: Any) -> tuple[int, int | str]:
-    """Size, and what changes with the content."""
+def content_version(file: Any) -> Version:
+    """The version of an open file."""
     if isinstance(file, io.FileIO):
         status = os.fstat(file.fileno())
         return status.st_size, status.st_mtime_ns
-    return file.details["size"], file.details["ETag"]
+    return version_on_s3(file.details)
 
 
 def s3_client() -> "S3FileSystem":

@@ -6,10 +6,12 @@ import polars as pl
 import pytest
 from prefect.artifacts import Artifact
 
+from flows import ingest as flow
 from flows.ingest import IngestError, ingest
 from flows.replay import replay
 from flows.tidy import tidy
 from kreislauf import events, lake, registry, sources
+from kreislauf.lake import delta, open_tables
 from kreislauf.sources import SourceError, SourceUnreachable
 from models import spec
 from models.session_recommender.schema import EVENTS
@@ -93,6 +95,35 @@ def test_second_run_loads_only_what_is_new(shop, emitted):
     (shop / "c.jsonl").write_bytes(sessions(14, 2))
     third = ingest(str(shop))
     assert (third.files_loaded, third.rows_kept, third.rows_duplicate) == (1, 3, 3)
+
+
+def test_a_folder_of_many_files_is_opened_once_and_merged(tmp_path, monkeypatch):
+    monkeypatch.setattr(flow, "MERGE_LOADS", 5)
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(sessions(100, 1))
+    ingest(str(folder))
+    for number in range(12):
+        (folder / f"b{number:02}.jsonl").write_bytes(sessions(number, 1))
+    opened = []
+    open_table = open_tables.opened
+    monkeypatch.setattr(
+        open_tables, "opened", lambda address: opened.append(address) or open_table(address)
+    )
+    report = ingest(str(folder))
+    assert report.files_loaded == 12
+    assert len(opened) == 1, "the log is read from its start once, not for each file"
+    assert delta.files(delta.find("events")).height == 3, "two are of those that were merged"
+    assert lake.read(EVENTS).height == 39
+    read = []
+    monkeypatch.setattr(sources, "open_file", lambda *arguments: read.append(arguments))
+    opened.clear()
+    again = ingest(str(folder))
+    assert again.files_already_loaded == 13
+    assert [load.version for load in again.files] == [load.version for load in report.files]
+    assert all(load.already_loaded for load in again.files)
+    assert read == []
+    assert len(opened) == 1
 
 
 def test_bad_files_do_not_stop_the_others_and_are_all_named(shop):

@@ -5,7 +5,7 @@ from s3fs import S3FileSystem
 
 from deployments import processes
 from kreislauf import lake
-from kreislauf.lake import arrivals, data_files, delta, loading, quarantine
+from kreislauf.lake import arrivals, compaction, data_files, delta, loading, quarantine
 from kreislauf.lake import storage as lake_storage
 from models.session_recommender.schema import EVENTS
 from tests.conftest import moto, shop_on
@@ -31,26 +31,72 @@ def test_compaction_merges_files_and_changes_no_row(storage):
     for n in range(5):
         load(n)
     before = lake.read(EVENTS)
-    assert delta.compact("events") == 4
+    assert compaction.compact("events") == 4
     assert lake.read(EVENTS).equals(before)
     assert [a.version for a in lake.history(EVENTS)] == [1, 2, 3, 4, 5]
     assert load(2).already_loaded
     load(7)
     assert lake.rejects(EVENTS).height == 6
-    assert delta.compact("rejects") == 5
+    assert compaction.compact("rejects") == 5
     assert lake.rejects(EVENTS).height == 6
+
+
+def test_two_compactions_at_once_double_no_row(storage, monkeypatch):
+    """deltalake's own left every row twice."""
+    for n in range(4):
+        load(n)
+    put = data_files.put
+
+    def compact_beside(*arguments):
+        monkeypatch.setattr(data_files, "put", put)
+        assert compaction.compact("events") == 3
+        return put(*arguments)
+
+    monkeypatch.setattr(data_files, "put", compact_beside)
+    assert compaction.compact("events") == 0
+    assert lake.read(EVENTS)["session"].to_list() == [0, 1, 2, 3]
+    assert delta.files(delta.find("events")).height == 1
+
+
+def test_compaction_loses_a_race_against_a_load_and_no_row(storage, monkeypatch):
+    for n in range(3):
+        load(n)
+    put = data_files.put
+
+    def load_beside(*arguments):
+        monkeypatch.setattr(data_files, "put", put)
+        load(9)
+        return put(*arguments)
+
+    monkeypatch.setattr(data_files, "put", load_beside)
+    assert compaction.compact("events") == 2
+    assert lake.read(EVENTS)["session"].to_list() == [0, 1, 2, 9]
+
+
+def test_only_small_files_are_merged(monkeypatch):
+    monkeypatch.setattr(compaction, "MAX_ROWS", 6)
+    for n in range(5):
+        load(n)
+    assert compaction.compact("events") == 4
+    assert compaction.compact("events") == 0, "the merged file has five of six rows"
+    for n in range(5, 13):
+        load(n)
+    compaction.compact("events")
+    heights = delta.files(delta.find("events"))["num_records"].to_list()
+    assert max(heights) <= 6 + 2
+    assert sum(heights) == 13
 
 
 def test_rows_that_arrived_since_a_version_are_told_from_those_that_moved(storage):
     for n in range(3):
         load(n)
     since = lake.version(EVENTS)
-    delta.compact("events")
+    compaction.compact("events")
     assert arrivals.between(EVENTS, since, lake.version(EVENTS), T0 + 10**9).is_empty()
     late = [line(8, (80, 1)), line(9, (90, 10**5)), line(10, (100, 2 * 10**6))]
     lake.load_file(EVENTS, File("late.jsonl", late))
     lake.load_file(EVENTS, File("more.jsonl", [line(1, (1, 1), (11, 2))]))
-    delta.compact("events")
+    compaction.compact("events")
     arrived = arrivals.between(EVENTS, since, lake.version(EVENTS), T0 + 10**9)
     assert sorted(arrived["session"]) == [1, 8, 9], "those before the given time"
     assert arrived.columns == ["session", "aid", "ts", "type"]
@@ -77,7 +123,7 @@ def test_readers_need_not_hold_a_whole_file(storage, monkeypatch):
         return [[file.row_group(i).num_rows for i in range(file.num_row_groups)] for file in files]
 
     assert row_groups() == [[2, 2, 1], [2, 2, 1]]
-    delta.compact("events")
+    compaction.compact("events")
     assert row_groups() == [[2] * 5]
 
 
@@ -110,7 +156,7 @@ def test_vacuum_keeps_the_versions_that_it_is_told_to_keep(storage):
     for n in range(5):
         load(n)
     third = lake.read(EVENTS, version=3)
-    delta.compact("events")
+    compaction.compact("events")
     load(7)
     assert delta.vacuum("events", 0, [3, 99]) == 2
     assert lake.read(EVENTS, version=3).equals(third)
@@ -126,7 +172,7 @@ def test_compaction_and_vacuum_in_the_middle_of_a_load_do_no_harm(storage, monke
 
     def tidy_first(*args):
         monkeypatch.setattr(delta, "commit", commit)
-        assert delta.compact("events") == 2
+        assert compaction.compact("events") == 2
         assert delta.vacuum("events", 1, []) == 0
         commit(*args)
 
