@@ -8,6 +8,8 @@ from pathlib import Path
 
 import fsspec
 
+from kreislauf import full_disk
+
 PRECONDITION_FAILED = 412
 """HTTP status of a conditional put whose name is taken."""
 DRAFT_SECONDS = 3_600
@@ -41,17 +43,21 @@ def replace(fs: fsspec.AbstractFileSystem, path: str, content: bytes) -> None:
 
 def _draft(target: Path, content: bytes) -> Path:
     """A file beside `target` with its content, which is on the disk; what killed processes left is
-    swept. Who may read it is said by the umask."""
+    swept. Who may read it is said by the umask. Raises DiskFull."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(f"{target.name}.*.tmp"):
         with suppress(FileNotFoundError):  # Its writer may be done meanwhile.
             if time.time() - left.stat().st_mtime > DRAFT_SECONDS:
                 left.unlink()
     draft = target.with_name(f"{target.name}.{uuid.uuid4().hex}.tmp")
-    with draft.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with full_disk.named({target.parent: "its KREISLAUF_ variable"}), draft.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
     return draft
 
 

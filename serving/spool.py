@@ -6,6 +6,7 @@ its disk has not got yet.) A segment is `.open` while it is written, and `.jsonl
 The next gateway closes the segments that a killed gateway left open.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -14,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+
+from kreislauf import full_disk
 
 SEGMENT_BYTES = 16_000_000
 """Size at which a segment is closed."""
@@ -36,19 +39,22 @@ class Spool:
         adopt(folder)
 
     def write(self, line: msgspec.Struct) -> None:
-        """Append one line, or nothing of it: raises OSError when the disk does not take it."""
+        """Append one line, or nothing of it: raises OSError when the disk does not take it, and
+        DiskFull if it is full."""
+        data = self._encoder.encode(line) + b"\n"
+        with full_disk.named({self.folder: "KREISLAUF_SPOOL"}):
+            self._append(data)
+        self._bytes += len(data)
+        if self._bytes >= SEGMENT_BYTES:
+            self.close()
+
+    def _append(self, data: bytes) -> None:
         if self._file < 0:
             self._open()
-        data = self._encoder.encode(line) + b"\n"
         written = os.write(self._file, data)
         if written < len(data):
             os.ftruncate(self._file, self._bytes)
-            raise OSError(
-                f"{self._path}: only {written} of {len(data)} bytes were written. Is the disk full?"
-            )
-        self._bytes += written
-        if self._bytes >= SEGMENT_BYTES:
-            self.close()
+            raise OSError(errno.ENOSPC, f"only {written} of {len(data)} bytes were written")
 
     def tick(self) -> None:
         """Close the segment if it is old enough; the gateway calls it every second."""

@@ -10,7 +10,7 @@ import polars as pl
 from prefect import get_run_logger, task
 from pydantic import BaseModel
 
-from kreislauf import lake, progress, registry
+from kreislauf import full_disk, lake, progress, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import split
 from kreislauf.lake import arrivals, exclusions
@@ -125,11 +125,12 @@ def fit(model: str, params: dict[str, Any], lineage: registry.Lineage) -> regist
     """Train, export, prove parity and register; nothing is visible before all of it is done.
 
     A run that was killed is continued by the next one with the same lineage, from its last
-    checkpoint. Raises claims.LostTraining if another process does so meanwhile.
+    checkpoint. Raises claims.LostTraining if another process does so meanwhile, and DiskFull.
     """
     model_type = spec.load(model)
     hyperparameters = model_type.Params.model_validate(params)
-    with claims.held(model, lineage) as claim:
+    folders = {settings().training: "KREISLAUF_TRAINING", settings().home: "KREISLAUF_HOME"}
+    with full_disk.named(folders), claims.held(model, lineage) as claim:
         check = partial(claims.check, claim)
         rows = lake.rebuild(model_type.table, *lineage.snapshot)
         learnt = rows.filter(pl.col(model_type.table.time) < lineage.holdout)

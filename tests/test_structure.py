@@ -27,7 +27,7 @@ DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 
 GROUND = (
     "settings gateway_secret plain_names temporary_server clock events progress exposures "
-    "object_store people"
+    "full_disk object_store people"
 )
 ORGANS = {
     "sources": "",
@@ -72,7 +72,9 @@ def allowed(path: Path) -> str:
     if parts[0] == "flows":
         calls = r"|flows\b.*" if parts[1] in COMPOSERS else ""
         return rf"{spec}|kreislauf\b.*|tasks\b.*{calls}"
-    serving_needs = r"kreislauf\.(settings|gateway_secret|exposures|release|monitoring\.status)\b.*"
+    serving_needs = (
+        r"kreislauf\.(settings|gateway_secret|exposures|full_disk|release|monitoring\.status)\b.*"
+    )
     return rf"{spec}|serving\b.*|{serving_needs}"
 
 

@@ -159,7 +159,8 @@ def files(delta: DeltaTable) -> pl.DataFrame:
 
 def checkpoint(name: str) -> None:
     """Sum the log of a table up, so that readers need none of the commits before."""
-    at(name, None).create_checkpoint()
+    with storage.answering(name):
+        at(name, None).create_checkpoint()
 
 
 def vacuum(name: str, hours: int, keep_versions: Sequence[int]) -> int:

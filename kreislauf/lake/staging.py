@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from kreislauf import full_disk
 from kreislauf.settings import settings
 from models.table import RawLines, Table
 
@@ -33,7 +34,7 @@ LOCK = "lock"
 def spool() -> Iterator[Path]:
     """A folder of this load's own, on disk below KREISLAUF_HOME.
 
-    Folders of killed loads are removed.
+    Folders of killed loads are removed. Raises DiskFull, also for what is done in the folder.
     """
     root = settings().home / "spool"
     root.mkdir(parents=True, exist_ok=True)
@@ -48,7 +49,8 @@ def spool() -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         new.rename(folder)
         try:
-            yield folder
+            with full_disk.named({root: "KREISLAUF_HOME"}):
+                yield folder
         finally:
             shutil.rmtree(folder)
 

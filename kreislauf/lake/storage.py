@@ -2,13 +2,17 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import fsspec
 import polars as pl
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from kreislauf import full_disk
+from kreislauf.full_disk import DiskFull
 from kreislauf.settings import settings
 
 S3_OPTIONS = {"aws_allow_http": "true", "connect_timeout": "3s", "retry_timeout": "5s"}
@@ -69,12 +73,14 @@ def filesystem(name: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 @contextmanager
 def answering(name: str) -> Iterator[None]:
-    """Turn what the libraries raise when the storage does not answer into LakeUnreachable."""
+    """Turn what the libraries raise when the storage does not answer into LakeUnreachable, or into
+    DiskFull."""
     from botocore.exceptions import BotoCoreError
 
     try:
-        yield
-    except (CommitFailedError, TableNotFoundError, LakeError):
+        with full_disk.named(_local_folders(name)):
+            yield
+    except (CommitFailedError, TableNotFoundError, LakeError, DiskFull):
         raise
     except (OSError, BotoCoreError) as error:
         raise _unreachable(name, error) from error
@@ -82,6 +88,14 @@ def answering(name: str) -> Iterator[None]:
         if "object" not in str(error).lower():
             raise
         raise _unreachable(name, error) from error
+
+
+def _local_folders(name: str) -> dict[str | Path, str]:
+    """Folders on this machine that are written to for a table, and the variables that move them."""
+    address = uri(name)
+    if options(address) is None:
+        return {address: "KREISLAUF_LAKE"}
+    return {settings().home: "KREISLAUF_HOME", tempfile.gettempdir(): "TMPDIR"}
 
 
 def _unreachable(name: str, error: Exception) -> LakeUnreachable:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from kreislauf import full_disk
 from kreislauf.registry import runs
 from kreislauf.registry.runs import RegistryError
 from kreislauf.registry.versions import Version
@@ -103,7 +104,10 @@ def _fetched(version: Version, name: str, uri: str) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     # Sets MLflow's addresses, which `models:/` is resolved by.
     runs.client()
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
+    with (
+        full_disk.named({cache: "KREISLAUF_HOME"}),
+        tempfile.TemporaryDirectory(dir=cache) as folder,
+    ):
         try:
             downloaded = Path(
                 mlflow.artifacts.download_artifacts(
