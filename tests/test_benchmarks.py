@@ -19,6 +19,7 @@ import torch
 from polars.testing import assert_frame_equal
 
 from benchmarks import (
+    bots,
     contenders,
     days,
     frequency,
@@ -754,6 +755,17 @@ def test_the_days_benchmark_tells_the_variance_between_days_from_that_of_session
     assert days.coverage(shown, between) == pytest.approx(0.95, abs=0.01)
     assert (days.coverage(shown, 0.0) < 0.7) == (day_sd > 0)
     assert abs(days.first_day(shown).mean) < 0.002
+
+
+def test_the_bots_benchmark_asks_with_and_without_the_limit(small_shop):
+    line = bots.measured(small_shop)
+    assert line["longest"] < 100
+    assert line["above_limit"] == 0
+    assert line["judged_with_bot_unlimited"] < line["judged_with_bot"] < line["people"]
+    assert line["learnt_with_bot_unlimited"] <= line["learnt_with_bot"]
+    assert len(SPEC.examples(bots.bot(small_shop, 1_700_000_000_000, 1))) == 499, (
+        "the limit is back"
+    )
 
 
 def test_the_days_benchmark_asks_old_and_new_tables(small_shop, tmp_path, monkeypatch):

@@ -12,6 +12,9 @@ from models.session_recommender.schema import EVENT_TYPES
 
 LENGTH = 20
 """Maximum events of a session that the model looks at, the newest ones."""
+MAX_EVENTS = 500
+"""Maximum events of a session that a model learns from and is judged by, the first ones: people
+have fewer, and a bot's would outweigh everybody's (benchmarks/bots.py)."""
 PADDING = -1
 """Number that fills `article_ids` of short sessions, and answers of a small catalogue."""
 INPUTS = ("article_ids", "types", "times")
@@ -42,7 +45,8 @@ class Events:
         return len(self.session)
 
     def take(self, mask: np.ndarray) -> "Events":
-        """The events where `mask` is true; it must keep or drop sessions whole."""
+        """The events where `mask` is true; of a session it keeps the first ones, all or
+        none."""
         return Events(
             self.session[mask], self.aid[mask], self.ts[mask], self.kind[mask], self.position[mask]
         )
@@ -53,7 +57,8 @@ class Events:
 
 
 def events(rows: pl.DataFrame) -> Events:
-    """Sort rows of the table by session, then time; article and type decide ties."""
+    """Rows of the table by session, then time; article and type decide ties. Of a session the first
+    `MAX_EVENTS` are there."""
     rows = rows.with_columns(pl.col("type").cast(pl.Enum(EVENT_TYPES)))
     rows = rows.sort("session", "ts", "aid", "type")
     session, aid, ts = (rows[column].to_numpy() for column in ("session", "aid", "ts"))
@@ -62,7 +67,11 @@ def events(rows: pl.DataFrame) -> Events:
     is_first = np.ones(len(rows), bool)
     is_first[1:] = session[1:] != session[:-1]
     position = index - np.maximum.accumulate(np.where(is_first, index, 0))
-    return Events(session, aid, ts, kind, position)
+    all_events = Events(session, aid, ts, kind, position)
+    counts = position < MAX_EVENTS
+    if counts.all():
+        return all_events
+    return all_events.take(counts)
 
 
 def prefixes(e: Events, values: np.ndarray, padding: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from models.session_recommender.features import DAY_MS, PADDING
+from models.session_recommender.features import DAY_MS, MAX_EVENTS, PADDING
 from models.session_recommender.schema import EVENT_TYPES
 
 K = 20
@@ -88,7 +88,7 @@ def slices(rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
     # The order of features.events.
     ordered = rows.cast({"type": pl.Enum(EVENT_TYPES)}).sort("session", "ts", "aid", "type")
     ordered = ordered.with_columns(seen=count.over("session"), before=count.over("session", "aid"))
-    labels = ordered.filter(pl.col("seen") > 0)
+    labels = ordered.filter(pl.col("seen").is_between(1, MAX_EVENTS - 1))
     labels = labels.join(first, on="aid", how="left", maintain_order="left")
     age = (pl.col("ts") - pl.col("first")) / DAY_MS
     days = labels.select(age.fill_null(-math.inf)).to_series()

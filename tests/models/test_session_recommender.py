@@ -16,7 +16,7 @@ from onnx import TensorProto, numpy_helper
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from models.session_recommender import SPEC, Params
+from models.session_recommender import SPEC, Params, features
 from models.session_recommender.covisitation import ARTICLES, NEIGHBOURS, PAIRS, covisit, pairs
 from models.session_recommender.features import DAY_MS, INPUTS, LENGTH, Catalogue, events
 from models.session_recommender.metrics import mrr, recall
@@ -120,6 +120,29 @@ def test_examples_equal_a_slow_loop(rows):
         assert examples.inputs[name].dtype == np.int64
     assert examples.labels.tolist() == [e[1] for e in expected]
     assert examples.groups.tolist() == [e[2] for e in expected]
+
+
+def test_of_a_bot_s_session_only_the_first_events_count(rows):
+    count = 2_000
+    bot = pl.DataFrame(
+        {
+            "session": [701] * count,
+            "aid": [number % 50 for number in range(count)],
+            "ts": range(START, START + count),
+            "type": ["clicks"] * count,
+        }
+    )
+    with_bot = pl.concat([rows, bot.cast(rows.schema)])
+    people = SPEC.examples(rows)
+    examples = SPEC.examples(with_bot)
+    of_bot = examples.groups == 701
+    assert of_bot.sum() == features.MAX_EVENTS - 1
+    assert examples.take(~of_bot).digest() == people.digest()
+    assert examples.labels[of_bot].tolist() == [number % 50 for number in range(1, 500)]
+    profile = SPEC.training_profile(rows.lazy()).collect()
+    slices = SPEC.slices(with_bot, profile)
+    assert slices.height == len(examples)
+    assert slices.filter(~of_bot).equals(SPEC.slices(rows, profile))
 
 
 def test_no_rows_hold_no_examples(rows):
