@@ -30,6 +30,8 @@ class IngestReport(lake.Counts):
     files_already_loaded: int
     left_alone: tuple[str, ...] = ()
     """Files in the source whose endings are not those of raw files, and links to folders."""
+    remarks: tuple[str, ...] = ()
+    """What somebody should look at in the newest week of the table, each with its cure."""
 
 
 @flow
@@ -87,9 +89,12 @@ def ingest(
     stopped = [error.counts for error in failed.values() if isinstance(error, lake.TooManyRejects)]
     if report.lines_rejected or stopped:
         events.emit_rejected(target.name, lake.total([report, *stopped]), stopped=len(stopped))
+    remarks: list[str] = []
+    if report.files_loaded and target.name not in exposures.TABLES:
+        remarks = lake_tasks.look_at_newest(model)
     if failed:
         raise IngestError(describe_failures(loaded, failed), frozenset(failed))
-    return report
+    return report.model_copy(update={"remarks": tuple(remarks)})
 
 
 def find_table(model: str, table: str | None) -> spec.Table:

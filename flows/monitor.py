@@ -9,6 +9,7 @@ from kreislauf.monitoring.finding import Finding
 from kreislauf.release import releases
 from models import spec
 from tasks.monitor import (
+    add_remarks,
     measure,
     measure_agreement,
     measure_keeping,
@@ -65,7 +66,7 @@ def monitor(
     version = live_version(model)
     if version is None:
         return None
-    measured = measure_tails(model, version, window_days)
+    measured = add_remarks(measure_tails(model, version, window_days), window_days)
     if not measured.newest_fault:  # The window is measured once the fault is left out of it.
         measured = measure_reactions(measure(measured))
     signals = measurement.compare(measured)

@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict
 
 from kreislauf import lake, sources
 from kreislauf.lake import compaction, delta, journal, loading
+from kreislauf.monitoring import remarks
 from models import spec
 
+REMARK_DAYS = 7.0
+"""Newest days in which is looked for what somebody should know."""
 MAX_NAMES = 50
 """Most names of files that are left alone in a message or table."""
 
@@ -68,6 +71,15 @@ def show_loads(
     create_table_artifact(
         table=rows, key=f"ingest-{table.replace('_', '-')}", description=f"Files into `{table}`"
     )
+
+
+@task(task_run_name="look at the newest rows for {model}")
+def look_at_newest(model: str) -> list[str]:
+    """What somebody should look at in the newest week of a model type's table."""
+    sentences = remarks.of_newest(spec.load(model), REMARK_DAYS)
+    for sentence in sentences:
+        get_run_logger().warning(sentence)
+    return sentences
 
 
 @task(task_run_name="merge small files of {table}", cache_policy=NO_CACHE)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from kreislauf import lake, registry
@@ -21,6 +21,7 @@ from kreislauf.monitoring import (
     limits,
     measurement,
     recording,
+    remarks,
     retention,
     tables,
 )
@@ -73,6 +74,18 @@ def measure_tails(model: str, version: int, window_days: float) -> Measurement:
     end = cadence.window_end(watermark, length)
     start = max(end - length + 1, since)
     return head.model_copy(update={"start": start, "end": end})
+
+
+@task(task_run_name="look-around-{head.model}-{head.version}")
+def add_remarks(head: Measurement, window_days: float) -> Measurement:
+    """The measurement with what somebody should look at in the newest days, and in what the gateway
+    noted of its answers."""
+    model_type = spec.load(head.model)
+    sentences = remarks.of_newest(model_type, window_days)
+    sentences += remarks.of_feedback(head.model, lake.watermark(model_type.table) or 0)
+    for sentence in sentences:
+        get_run_logger().warning(sentence)
+    return head.model_copy(update={"remarks": sentences})
 
 
 @task(task_run_name="measure-{head.model}-{head.version}")
@@ -173,7 +186,7 @@ def measure_keeping(measurement: Measurement) -> Interval:
 def record(finding: Finding, measurement: Measurement, action: Action) -> None:
     """Store the window, show the page, write the status, and do what follows."""
     recording.record_window(finding, measurement)
-    if finding.verdict != "not enough data":
+    if finding.verdict != "not enough data" or finding.remarks:
         since = finding.end - PLOTTED_DAYS * DAY_MS
         windows = tables.read(tables.WINDOWS, pl.col("end") > since, model=finding.model)
         text = pages.page(finding, measurement, action, windows)

@@ -43,6 +43,9 @@ class Finding(BaseModel):
         None, description="Whether what is left out as a fault has become the rule."
     )
     regret: float = Field(0.0, description="Metric that a new version would have won.")
+    remarks: list[str] = Field(
+        [], description="What somebody should look at, though it changes no verdict."
+    )
     action: str = Field("", description="What followed, in a sentence.")
 
     @classmethod
@@ -76,6 +79,7 @@ class Finding(BaseModel):
             reference=measurement.reference,
             gain=quality and quality.gain,
             regret=diagnosis.regret,
+            remarks=measurement.remarks,
         )
 
     def live_fell(self) -> bool:

@@ -79,6 +79,9 @@ class Measurement(BaseModel):
     )
     slices: list[SliceQuality] = []
     drift: dict[str, float] = Field({}, description="Evidently's PSI of each monitored column.")
+    remarks: list[str] = Field(
+        [], description="What somebody should look at, though it changes no verdict."
+    )
     clicks: list[tuple[int, str, int, Interval]] = Field(
         [], description="Version, variant, answers, and clicks per answer since the window began."
     )

@@ -27,6 +27,9 @@ def page(finding: Finding, measurement: Measurement, action: Action, windows: pl
         summary(finding, action),
         f"## Evidence\n\n{finding.reason} {action.sentence}",
     ]
+    if finding.remarks:
+        remarks = "\n".join(f"- {remark}" for remark in finding.remarks)
+        head.append(f"## Somebody should look at this\n\n{remarks}")
     tails = _section("The newest hours", _tails(measurement))
     if not finding.signals:  # A fault in the newest hours comes before the window is measured.
         return "\n\n".join([*head, tails])

@@ -201,6 +201,25 @@ def test_what_people_did_with_the_answers_is_watched_when_it_can_be_known(tiny, 
     assert "| 1 | champion |" in newest_page("monitor-tiny")
 
 
+def test_feedback_that_stopped_is_on_the_page_of_the_monitor(tiny, orders, tmp_path):
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+    ingest(orders(20, 25, threshold=50), tiny)
+    land_reactions(tmp_path, tiny, days=17, share=0.5, last=0.5)
+    later = [
+        {"request_id": f"s{number}", "ts": 1_700_000_000_000 + number * 720_000, "model": tiny}
+        | {"version": 1, "variant": "champion", "user": "u", "items": "[]", "latency_ms": 1.0}
+        for number in range(17 * 120, 25 * 120)
+    ]
+    path = tmp_path / "later.jsonl"
+    path.write_text("\n".join(map(json.dumps, later)))
+    ingest(str(path), table="exposures")
+    (remark,) = monitor(tiny).remarks
+    assert remark.startswith("The last feedback is of 2023-12-01 22:")
+    assert "8.0 days before the last answer" in remark
+    assert f"## Somebody should look at this\n\n- {remark}" in newest_page("monitor-tiny")
+
+
 def land_reactions(folder: Path, model: str, days: int, share: float, last: float) -> None:
     """Answers and clicks of so many days into the lake: a `share` of the answers was clicked,
     `last` in the newest five."""
