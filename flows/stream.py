@@ -4,6 +4,7 @@ from functools import partial
 
 from prefect import flow
 
+from kreislauf.lake import open_tables
 from kreislauf.people import Share
 from models import spec
 from tasks.stream import StreamReport, land_topic, retry_while_unreachable, stream_run
@@ -51,7 +52,10 @@ def stream(
         ConnectionError: Kafka or the lake did not answer for five minutes.
     """
     table = spec.load(model).table
-    with stream_run(table.name, topic, max_reject_share, ends_itself=until_end) as run:
+    with (
+        open_tables.kept_open(),
+        stream_run(table.name, topic, max_reject_share, ends_itself=until_end) as run,
+    ):
         land = partial(
             land_topic,
             table,
