@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks import serving, swap
+from benchmarks import crowd, serving, swap
 from benchmarks.rollback import MODEL, PLAN
 from models import spec
 from tests.serving.conftest import running
@@ -60,15 +60,15 @@ def test_an_answer_of_another_version_is_noticed(capsys: pytest.CaptureFixture[s
 
     def response(
         version: int, articles: list[int], status: int = 200, variant: str = "champion"
-    ) -> swap.Response:
+    ) -> crowd.Response:
         body = {"version": version, "variant": variant, "answer": {"article_ids": articles}}
-        return swap.Response(0.0, 0, status, body)
+        return crowd.Response(0.0, 0.0, 0, status, body)
 
     right = response(1, [1])
     file = response(2, [1])
     unknown = response(9, [1])
     late = response(1, [7], variant="fallback")
-    failed = swap.Response(0.0, 0, 503, {"detail": "gone"})
+    failed = crowd.Response(0.0, 0.0, 0, 503, {"detail": "gone"})
     responses = [right, file, unknown, late, failed]
     result = swap.summary(responses, Shelf(), {1: 0, 2: 1}, [1, 2], 0)  # type: ignore[arg-type]
     assert (

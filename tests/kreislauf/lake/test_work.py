@@ -31,11 +31,13 @@ class Requests:
 
 @pytest.fixture
 def shop(tmp_path, monkeypatch):
-    """s3fs and the requests of an S3 server with the lake and a bucket `shop`."""
+    """s3fs and the requests of an S3 server with a bucket `shop`, and the lake in another one."""
     with moto(tmp_path) as (url, record):
         S3FileSystem.clear_instance_cache()
         fs = shop_on(url, monkeypatch)
-        monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake/")
+        # Polars keeps the server of a bucket, and other tests have `shop` on another one.
+        fs.mkdir("work")
+        monkeypatch.setenv("KREISLAUF_LAKE", "s3://work/lake/")
         yield fs, Requests(Path(record["log"]))
     S3FileSystem.clear_instance_cache()
 
