@@ -6,10 +6,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 
 from deployments import processes, stack
@@ -164,8 +165,20 @@ def triton(one_triton: dict, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict]:
             for model in client.get_model_repository_index().models
         ):
             time.sleep(0.02)
+    # "Unavailable" comes before a model's process has ended, and a load beside that end can abort
+    # Triton (boost::interprocess::lock_exception, triton-inference-server/server#8882).
+    living = psutil.wait_procs(model_processes(one_triton["pid"]), timeout=60)[1]
+    assert not living, "Triton's unloaded models go on"
     for folder in one_triton["repository"].iterdir():
         shutil.rmtree(folder)
+
+
+def model_processes(triton: int) -> Iterator[psutil.Process]:
+    """The processes in which a Triton, by its process id, runs models."""
+    for child in psutil.Process(triton).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "backend_stub" in child.name():
+                yield child
 
 
 @contextmanager
