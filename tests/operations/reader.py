@@ -58,10 +58,11 @@ NOT_GIVEN = {
 
 
 class Reader:
-    """A clone in a folder with a space, behind a proxy that knows nobody, and a shell in it."""
+    """A clone in a folder with a space and an apostrophe, and a shell in it, behind a proxy that
+    knows nobody."""
 
     def __init__(self, folder: Path, variables: dict[str, str]):
-        self.clone = folder / "a clone"
+        self.clone = folder / "a reader's clone"
         self.given: set[str] = set()
         self.profile = ""
         self.env = {
