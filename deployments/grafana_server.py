@@ -13,6 +13,7 @@ import yaml
 
 from deployments import processes
 from deployments.environment import ROOT
+from kreislauf import private_file
 
 PROGRAMS = ("grafana", "grafana-server", "/usr/share/grafana/bin/grafana")
 """Names that the server has; its package keeps it where not everybody's PATH leads."""
@@ -84,11 +85,9 @@ def write_provisioning(folder: Path, prometheus: str) -> None:
     }
     for kind, content in files.items():
         file = folder / kind / "kreislauf.yaml"
-        processes.write_private(file, yaml.safe_dump({"apiVersion": 1, **content}))
+        private_file.write(file, yaml.safe_dump({"apiVersion": 1, **content}))
 
 
 def password(file: Path) -> str:
     """The password of `admin`, made once."""
-    if not file.exists():
-        processes.write_private(file, secrets.token_urlsafe(16))
-    return file.read_text()
+    return private_file.kept(file, secrets.token_urlsafe(16))

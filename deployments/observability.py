@@ -15,6 +15,7 @@ import yaml
 
 from deployments import grafana_server, processes
 from deployments.environment import ROOT, python_path
+from kreislauf import private_file
 from kreislauf.settings import settings
 
 RULES = ROOT / "deployments" / "prometheus"
@@ -75,8 +76,7 @@ def start_bridge(home: Path, running: dict) -> dict:
 def bridge_token(home: Path) -> Path:
     """File with the bridge's token."""
     path = home / "prometheus" / "bridge-token"
-    if not path.exists():
-        processes.write_private(path, secrets.token_urlsafe(32))
+    private_file.kept(path, secrets.token_urlsafe(32))
     return path
 
 
@@ -109,7 +109,7 @@ def start_prometheus(home: Path, running: dict) -> dict:
 def start(home: Path, name: str, config: dict, options: tuple[str, ...]) -> dict:
     """Start a server of `PROGRAMS` with a configuration and further options. Returns its record."""
     file = home / "prometheus" / f"{name}.yaml"
-    processes.write_private(file, yaml.safe_dump(config))
+    private_file.write(file, yaml.safe_dump(config))
     address = f"127.0.0.1:{processes.lasting_port(home, name)}"
     command = [program(name) or "", f"--config.file={file}", f"--web.listen-address={address}"]
     record = processes.spawn(name, [*command, *options], home, os.environ)

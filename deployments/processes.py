@@ -143,15 +143,6 @@ def write(home: Path, running: Mapping[str, Mapping]) -> None:
     _replace(home / "run.json", running)
 
 
-def write_private(path: Path, content: str) -> None:
-    """Write a file at once that only its owner can read, because it may hold a token."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.draft")
-    draft.touch(mode=0o600)
-    draft.write_text(content)
-    draft.replace(path)
-
-
 def _replace(path: Path, content: Mapping) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.tmp")

@@ -5,12 +5,10 @@ first creates. No message has it.
 """
 
 import hmac
-import os
 import secrets
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
+from kreislauf import private_file
 from kreislauf.settings import Settings
 
 MIN_CHARACTERS = 32
@@ -42,22 +40,9 @@ def key(settings: Settings, purpose: str) -> bytes:
 def _read(path: Path) -> str:
     """What the file holds; it is created if it is not there."""
     try:
-        if not path.exists():
-            _create(path)
-        return path.read_text().strip()
+        return private_file.kept(path, secrets.token_hex(32)).strip()
     except PermissionError as error:
         raise SecretError(
             f"{path} can be read by its owner only. Run as the same user, or set "
             "KREISLAUF_GATEWAY_SECRET for the gateway and the worker."
         ) from error
-
-
-def _create(path: Path) -> None:
-    """A random secret, for its owner's eyes only: of several who try at once, one succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent) as draft:
-        draft.write(secrets.token_hex(32))
-        draft.flush()
-        os.fsync(draft.fileno())
-        with suppress(FileExistsError):
-            os.link(draft.name, path)

@@ -26,8 +26,8 @@ README = (ROOT / "README.md").read_text()
 DEPLOYMENTS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 
 GROUND = (
-    "settings gateway_secret plain_names temporary_server clock events progress exposures "
-    "full_disk object_store people"
+    "settings private_file gateway_secret plain_names temporary_server clock events progress "
+    "exposures full_disk object_store people"
 )
 ORGANS = {
     "sources": "",
