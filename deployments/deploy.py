@@ -41,10 +41,10 @@ def deploy(reset: bool = False) -> list[str]:
     # Imported with Prefect, which reads its address when it is imported.
     from deployments import deployer, personal_changes
 
-    specs = personal_changes.specs()
-    triggers.refuse_to_start_twice(list(specs.values()))
+    specs = list(personal_changes.specs().values())
+    triggers.refuse_to_start_twice(specs)
     with get_client(sync_client=True) as client:
-        deployer.refuse_to_overwrite(client, personal_changes.deployments(client), specs)
+        deployer.refuse_to_overwrite(client)
         deployer.note()
         with suppress(ObjectAlreadyExists):  # Then it is as people want it.
             client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))
@@ -68,7 +68,7 @@ def deploy(reset: bool = False) -> list[str]:
         for delay in RECOVERY_DELAYS:
             due = datetime.now(UTC) + delay
             client.create_flow_run_from_deployment(recover.id, state=Scheduled(scheduled_time=due))
-    return [*kept, *triggers.unheard_monitors(list(specs.values()))]
+    return [*kept, *triggers.unheard_monitors(specs)]
 
 
 def delete_former_automations(client) -> None:

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.responses import DeploymentResponse
 from prefect.variables import Variable
 
+from deployments import personal_changes
 from deployments.environment import ROOT
 from kreislauf.settings import settings
 
@@ -35,11 +35,9 @@ def project() -> str:
     return path.read_text()
 
 
-def refuse_to_overwrite(
-    client: SyncPrefectClient, deployments: dict[str, DeploymentResponse], specs: dict[str, dict]
-) -> None:
-    """Raise ForeignDeployments unless the server's `deployments` are of this project, or of a
-    Kreislauf that did not note whose they are. Both are by name, the `specs` as in prefect.yaml."""
+def refuse_to_overwrite(client: SyncPrefectClient) -> None:
+    """Raise ForeignDeployments unless the server's deployments are of this project, or of a
+    Kreislauf that did not note whose they are."""
     server = client.api_url.netloc.decode()
     deployer: Any = Variable.get(VARIABLE)
     if deployer and deployer["project"] != project():
@@ -51,8 +49,11 @@ def refuse_to_overwrite(
             f"server of your own; or, if they are not wanted any more, run `prefect variable "
             f"delete {VARIABLE}`. Then deploy again."
         )
-    for name, deployment in deployments.items():
-        if not deployer and module(deployment.entrypoint or "") != specs[name]["entrypoint"]:
+    if deployer:
+        return
+    specs = personal_changes.specs()
+    for name, deployment in personal_changes.deployments(client).items():
+        if module(deployment.entrypoint or "") != specs[name]["entrypoint"]:
             raise ForeignDeployments(
                 f"The deployment {name} on {server} is not Kreislauf's: it runs "
                 f"{deployment.entrypoint}. Rename or delete it, or use a Prefect server of your "

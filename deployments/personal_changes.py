@@ -49,6 +49,7 @@ def deployments(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
 def values(client: SyncPrefectClient) -> Changes:
     """What the server has for the deployments of prefect.yaml."""
     present: Changes = {}
+    by_name = specs()
     for full_name, deployment in deployments(client).items():
         name = deployment.name
         schedules = [s.model_dump(mode="json", include=SCHEDULE) for s in deployment.schedules]
@@ -56,7 +57,7 @@ def values(client: SyncPrefectClient) -> Changes:
         present[name, "parameters"] = deployment.parameters
         present[name, "schedules"] = sorted(schedules, key=json.dumps)
         automations = {a.name: a.enabled for a in triggers_of(client, deployment.id)}
-        for trigger in specs()[full_name].get("triggers", []):
+        for trigger in by_name[full_name].get("triggers", []):
             present[name, trigger["name"]] = automations.get(trigger["name"])
     return present
 
