@@ -5,6 +5,7 @@ An exposure and its feedback are joined by `request_id`.
 """
 
 import hmac
+from functools import cache
 from hashlib import blake2b
 from typing import Annotated, Literal, get_args
 
@@ -41,6 +42,7 @@ def unkeyed_pseudonym(user: str) -> str:
     return blake2b(user.encode(), digest_size=8).hexdigest()
 
 
+@cache
 def key_mark(key: bytes) -> str:
     """8 hex digits that tell pseudonyms of this key from those of another."""
     return hmac.digest(key, b"mark", "sha256").hex()[:8]
