@@ -7,9 +7,9 @@ every row is there twice (1.6.6). This one commits on exact versions, as loads d
 import time
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.transaction import RemoveAction
 
 from kreislauf.lake import data_files, delta, storage
 from kreislauf.lake.data_files import DataFile
@@ -87,25 +87,17 @@ def _put_in_place(name: str, files: pl.DataFrame, merged: DataFile) -> bool:
             data_files.remove(name, [merged])
             return False
         try:
-            _commit(name, stored, files, merged)
+            _commit(stored, files, merged)
         except CommitFailedError:
             continue
         return True
     raise storage.too_busy(name)
 
 
-def _commit(name: str, stored: DeltaTable, files: pl.DataFrame, merged: DataFile) -> None:
+def _commit(stored: DeltaTable, files: pl.DataFrame, merged: DataFile) -> None:
     now = int(time.time() * 1000)
-    actions = [
+    removals = [
         RemoveAction(path, False, now, size, merged.partition)  # type: ignore[arg-type]
         for path, size in files.select("path", "size_bytes").iter_rows()
     ]
-    addition = AddAction(merged.path, merged.size, merged.partition, now, False, merged.statistics)
-    with storage.answering(name):
-        stored.create_write_transaction(
-            [*actions, addition],
-            "append",
-            stored.schema(),
-            stored.metadata().partition_columns,
-            commit_properties=CommitProperties(max_commit_retries=0),
-        )
+    delta.commit(stored, [merged], {}, {}, removals)

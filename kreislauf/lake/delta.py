@@ -8,7 +8,7 @@ import deltalake
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from kreislauf.lake import open_tables, storage
 from kreislauf.lake.data_files import DataFile
@@ -61,15 +61,16 @@ def at(name: str, version: int | None) -> DeltaTable:
         )
     if version is None:
         return delta
-    # Not the one that may be kept open at its newest version.
-    older = open_tables.opened(storage.uri(name))
+    newest = delta.version()
+    if open_tables.is_kept(delta):
+        delta = open_tables.opened(storage.uri(name))
     try:
-        older.load_as_version(version)
+        delta.load_as_version(version)
     except DeltaError as error:
         raise LakeError(
-            f"Table {name} has no version {version}; the newest is {delta.version()}."
+            f"Table {name} has no version {version}; the newest is {newest}."
         ) from error
-    return older
+    return delta
 
 
 def stored_schema(schema: pl.Schema) -> pl.Schema:
@@ -113,8 +114,10 @@ def commit(
     files: Sequence[DataFile],
     progress: Mapping[str, int],
     metadata: Mapping[str, str],
+    replaced: Sequence[RemoveAction] = (),
 ) -> None:
-    """Make `files` visible on exactly `delta`'s version.
+    """Make `files` visible on exactly `delta`'s version, in the place of files with the same rows
+    that are `replaced`.
 
     `progress` holds the new values of transaction ids; `metadata` is stored in the log. Raises
     CommitFailedError if another writer was faster; then nothing is visible.
@@ -125,12 +128,14 @@ def commit(
         max_commit_retries=0,
     )
     now = int(time.time() * 1000)
-    with storage.answering(delta.table_uri.rstrip("/").rsplit("/", 1)[1]):
+    has_new_rows = not replaced
+    additions = [
+        AddAction(file.path, file.size, file.partition, now, has_new_rows, file.statistics)
+        for file in files
+    ]
+    with storage.answering(open_tables.name_of(delta)):
         delta.create_write_transaction(
-            [
-                AddAction(file.path, file.size, file.partition, now, True, file.statistics)
-                for file in files
-            ],
+            [*replaced, *additions],
             "append",
             delta.schema(),
             delta.metadata().partition_columns,

@@ -43,22 +43,18 @@ class Table(DeltaTable):
         self._transactions_version = version
         return self._transactions.get(app_id)
 
-    @property
-    def name(self) -> str:
-        """Name of the table in the lake."""
-        return self.table_uri.rstrip("/").rsplit("/", 1)[1]
-
     def _read_checkpoint(self) -> int:
         """Take the transaction ids of the last checkpoint, and return its version; -1 without
         one."""
         self._transactions = {}
-        fs, root = storage.filesystem(self.name)
-        with storage.answering(self.name):
+        name = name_of(self)
+        fs, root = storage.filesystem(name)
+        with storage.answering(name):
             try:
                 last = json.loads(fs.cat_file(f"{root}/_delta_log/_last_checkpoint"))
             except FileNotFoundError:
                 return -1
-            log = f"{storage.uri(self.name)}/_delta_log"
+            log = f"{storage.uri(name)}/_delta_log"
             path = f"{log}/{last['version']:020}.checkpoint.parquet"
             scanned = pl.scan_parquet(path, storage_options=storage.options(log), glob=False)
             transactions = scanned.select("txn").drop_nulls().unnest("txn").collect()
@@ -67,14 +63,20 @@ class Table(DeltaTable):
 
     def _read_commits(self, first: int, last: int) -> None:
         """Take the transaction ids of the commits that made the versions from `first` to `last`."""
-        log = f"{storage.uri(self.name)}/_delta_log"
+        name = name_of(self)
+        log = f"{storage.uri(name)}/_delta_log"
         paths = [f"{log}/{version:020}.json" for version in range(first, last + 1)]
-        with storage.answering(self.name):
+        with storage.answering(name):
             scanned = pl.scan_lines(paths, storage_options=storage.options(log))
             lines = scanned.filter(pl.col("line").str.contains('"txn"', literal=True)).collect()
         for action in map(json.loads, lines.to_series()):
             if "txn" in action:
                 self._transactions[action["txn"]["appId"]] = action["txn"]["version"]
+
+
+def name_of(table: DeltaTable) -> str:
+    """Name of a table in the lake."""
+    return table.table_uri.rstrip("/").rsplit("/", 1)[1]
 
 
 _kept: ContextVar[dict[str, Table] | None] = ContextVar("_kept", default=None)
@@ -101,6 +103,11 @@ def newest(address: str) -> Table:
     else:
         kept[address] = opened(address)
     return kept[address]
+
+
+def is_kept(table: DeltaTable) -> bool:
+    """Whether others get the same table, so that it has to stay at its newest version."""
+    return any(table is kept for kept in (_kept.get() or {}).values())
 
 
 def opened(address: str) -> Table:
