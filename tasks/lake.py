@@ -76,7 +76,8 @@ def show_loads(
 @task(task_run_name="look at the newest rows for {model}")
 def look_at_newest(model: str) -> list[str]:
     """What somebody should look at in the newest week of a model type's table."""
-    sentences = remarks.of_newest(spec.load(model), REMARK_DAYS)
+    model_type = spec.load(model)
+    sentences = remarks.of_newest(model_type, REMARK_DAYS, lake.watermark(model_type.table))
     for sentence in sentences:
         get_run_logger().warning(sentence)
     return sentences

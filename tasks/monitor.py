@@ -81,8 +81,9 @@ def add_remarks(head: Measurement, window_days: float) -> Measurement:
     """The measurement with what somebody should look at in the newest days, and in what the gateway
     noted of its answers."""
     model_type = spec.load(head.model)
-    sentences = remarks.of_newest(model_type, window_days)
-    sentences += remarks.of_feedback(head.model, lake.watermark(model_type.table) or 0)
+    watermark = lake.watermark(model_type.table)
+    sentences = remarks.of_newest(model_type, window_days, watermark)
+    sentences += remarks.of_feedback(head.model, watermark or 0)
     for sentence in sentences:
         get_run_logger().warning(sentence)
     return head.model_copy(update={"remarks": sentences})

@@ -26,12 +26,12 @@ MISSING = 20.0
 gives that once in 10^9 times."""
 
 
-def of_newest(model_type: ModelSpec, days: float) -> list[str]:
-    """Remarks on the newest days of the model type's table that can be trusted."""
-    table = model_type.table
-    end = lake.watermark(table)
+def of_newest(model_type: ModelSpec, days: float, end: int | None) -> list[str]:
+    """Remarks on the newest days of the model type's table that can be trusted, up to its watermark
+    `end` (ms)."""
     if end is None:
         return []
+    table = model_type.table
     rows = inputs.trusted_rows(model_type)
     with lake.reading(table):
         return of_rows(table, rows, end + 1 - int(days * DAY_MS), end)
