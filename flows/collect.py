@@ -10,6 +10,7 @@ from flows.publish import publish
 from kreislauf import exposures, registry, sources
 from kreislauf.release import permission, releases, triton
 from kreislauf.settings import settings
+from kreislauf.sources import storage
 from models import spec
 
 
@@ -35,7 +36,8 @@ def collect() -> dict[str, IngestReport]:
     reports = {}
     for table, folder in zip(exposures.TABLES, settings().spools, strict=True):
         delete_empty_segments(folder)
-        if any(folder.glob("[!._]*.jsonl")):  # Not hidden ones: ingest leaves them alone.
+        segments = map(str, folder.glob("*.jsonl"))
+        if not all(storage.is_hidden(segment, str(folder)) for segment in segments):
             reports[table] = load_and_delete(table, folder)
     return reports
 
