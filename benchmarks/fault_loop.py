@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,6 +25,7 @@ from prefect.events import AutomationCore, Event, Resource
 
 import models
 from benchmarks import fault_data
+from benchmarks.waiting import until
 from deployments import processes, stack
 from kreislauf import events
 
@@ -138,7 +139,11 @@ class Loop:
         before = {run.id for run in self.retrainings()}
         self.arrive()
         self.emit()
-        until(lambda: {run.id for run in self.retrainings()} - before, "an event starts a run")
+        until(
+            lambda: {run.id for run in self.retrainings()} - before,
+            PATIENCE,
+            "an event starts a run",
+        )
         return next(run for run in self.retrainings() if run.id not in before)
 
     def arrive(self) -> None:
@@ -153,7 +158,7 @@ class Loop:
             loads = [run for run in self.runs("ingest") if run.parameters["source"] == str(path)]
             return any(type_of(run) == "COMPLETED" for run in loads)
 
-        until(is_loaded, "the new data is loaded")
+        until(is_loaded, PATIENCE, "the new data is loaded")
 
     def emit(self) -> None:
         """What the monitor says when the shop has changed."""
@@ -193,7 +198,8 @@ class Loop:
 
     def reach(self, run: FlowRun, *types: str) -> FlowRun:
         """The run in a state of these types."""
-        until(lambda: type_of(self.read(run)) in types, f"{run.name} is {' or '.join(types)}")
+        expectation = f"{run.name} is {' or '.join(types)}"
+        until(lambda: type_of(self.read(run)) in types, PATIENCE, expectation)
         return self.read(run)
 
     def read(self, run: FlowRun) -> FlowRun:
@@ -253,12 +259,3 @@ def send(recipients: list[psutil.Process], number: signal.Signals) -> None:
             process.send_signal(number)
     if number == signal.SIGKILL:
         psutil.wait_procs(recipients, timeout=30)
-
-
-def until(condition: Callable[[], object], expectation: str) -> None:
-    """Wait for `PATIENCE` at most. Raises TimeoutError with what did not happen."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{expectation}: not within {PATIENCE:.0f} s")
-        time.sleep(0.5)

@@ -15,7 +15,8 @@ import psutil
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
-from benchmarks.fault_loop import MODEL, Loop, send, until
+from benchmarks.fault_loop import MODEL, PATIENCE, Loop, send
+from benchmarks.waiting import until
 from kreislauf import registry
 from kreislauf.registry import runs
 from kreislauf.release import releases
@@ -103,7 +104,7 @@ def cancelled(loop: Loop, chance: random.Random) -> str:
     def successors() -> list[FlowRun]:
         return [r for r in loop.retrainings() if r.idempotency_key == successor_key(run)]
 
-    until(successors, f"{run.name} is taken up")
+    until(successors, PATIENCE, f"{run.name} is taken up")
     (successor,) = successors()
     loop.reach(successor, "RUNNING")
     seconds = chance.random() * EARLY * loop.length

@@ -37,8 +37,9 @@ import httpx
 from benchmarks import fault_checks, fault_loop
 from benchmarks.crowd import Crowd
 from benchmarks.fault_data import QUESTION
-from benchmarks.fault_loop import MODEL, OPEN, PATIENCE, Loop, type_of, until
+from benchmarks.fault_loop import MODEL, OPEN, PATIENCE, Loop, type_of
 from benchmarks.fault_points import POINTS
+from benchmarks.waiting import until
 from kreislauf.release import releases
 from tasks.recover import successor_key
 
@@ -144,7 +145,7 @@ def strike(loop: Loop, account: Account, plan: Plan) -> Outcome:
         began = time.monotonic()
         loop.arrive()
         loop.emit()
-        until(lambda: closed(loop), "the loop closes")
+        until(lambda: closed(loop), PATIENCE, "the loop closes")
         outcome.seconds = time.monotonic() - began
         if outcome.seconds > PATIENCE:
             raise TimeoutError(f"the loop closes: not within {PATIENCE:.0f} s")

@@ -17,7 +17,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -25,6 +25,7 @@ import httpx
 import polars as pl
 import yaml
 
+from benchmarks.waiting import until
 from demo.shop import START_MS, Plan, simulate
 from deployments import stack
 from kreislauf.clock import DAY_MS
@@ -111,15 +112,6 @@ def trainings(since: datetime) -> list[dict]:
     )
 
 
-def until(condition: Callable[[], object], event: str) -> None:
-    """Wait for an event. Raises TimeoutError with its name."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{event}: not within {PATIENCE} s")
-        time.sleep(0.5)
-
-
 def emit(times: int = 1) -> datetime:
     """Emit the same event several times at once; returns the time of the first."""
     from kreislauf import events
@@ -137,11 +129,12 @@ def wait_for_retrainings(since: datetime) -> list[dict]:
 
     Raises RuntimeError if one did not complete.
     """
-    until(lambda: retrainings(since), "an event starts a retraining")
+    until(lambda: retrainings(since), PATIENCE, "an event starts a retraining")
     last_start = time.monotonic()
     while time.monotonic() < last_start + 2 * window() + 5:
         until(
             lambda: all(run["state_type"] in OVER for run in retrainings(since)),
+            PATIENCE,
             "the retrainings end",
         )
         count = len(retrainings(since))
@@ -158,8 +151,8 @@ def wait_for_retrainings(since: datetime) -> list[dict]:
 def measure_single() -> dict[str, float]:
     """Marks of one event on an idle stack."""
     occurred = emit()
-    until(lambda: retrainings(occurred), "an event starts a retraining")
-    until(lambda: retrainings(occurred)[0]["state_type"] in OVER, "the retraining ends")
+    until(lambda: retrainings(occurred), PATIENCE, "an event starts a retraining")
+    until(lambda: retrainings(occurred)[0]["state_type"] in OVER, PATIENCE, "the retraining ends")
     # Prefect's clients send their logs every two seconds.
     time.sleep(4)
     (run,) = retrainings(occurred)
@@ -199,7 +192,7 @@ def emit_during_training(shop: Shop) -> tuple[list[dict], datetime]:
     """
     shop.arrive(2)
     first = emit()
-    until(lambda: trainings(first), "a training begins")
+    until(lambda: trainings(first), PATIENCE, "a training begins")
     shop.arrive(2)
     second = emit()
     runs = wait_for_retrainings(first)

@@ -3,7 +3,6 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.states import Cancelling
 
+from benchmarks import fault_loop
 from deployments import processes, stack, worker
 from tests.conftest import ROOT
 from tests.operations.conftest import start
@@ -54,13 +54,7 @@ class Machine:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all of them."""
-        alive = self.processes()
-        for process in alive:
-            # Postgres ends its other processes when one of them is killed.
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-        if number == signal.SIGKILL:
-            psutil.wait_procs(alive, timeout=30)
+        fault_loop.send(self.processes(), number)
 
     def begin(self, folder: Path) -> UUID:
         """Start a run, and wait until its process has begun."""
