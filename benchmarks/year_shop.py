@@ -39,7 +39,7 @@ from models.session_recommender import SPEC, Params
 from models.spec import MAX_BATCH, Parity, TrainingResult
 from models.table import RawLines
 from tasks.lake import tidy_journal, tidy_table
-from tasks.monitor import PLOTTED_DAYS, measure, measure_tails
+from tasks.monitor import PLOTTED_DAYS, add_remarks, measure, measure_tails
 from tasks.promote import DECISIONS, note_decision
 
 MODEL = SPEC.name
@@ -187,7 +187,8 @@ class ShopYear:
 
     def measure(self) -> Measurement:
         """The measurement of the newest window, as the flow does it."""
-        return measure.fn(measure_tails.fn(MODEL, self.version.number, 7.0))
+        head = measure_tails.fn(MODEL, self.version.number, 7.0)
+        return measure.fn(add_remarks.fn(head, 7.0))
 
     def measured_before(self) -> Measurement:
         """The template, moved to the newest window, with its page of Evidently."""
