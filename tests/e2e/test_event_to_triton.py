@@ -58,12 +58,24 @@ class Stack:
 
     def hurry(self) -> None:
         """Let the deployment train with `QUICK`; everything else about it stays."""
+        deployment = self.deployment("retrain")
+        self.change(deployment, {"parameters": deployment["parameters"] | {"params": QUICK}})
+
+    def pause_monitor(self) -> None:
+        """Let no run of the monitor, which is due at each full hour, emit events of its own."""
+        self.change(self.deployment("monitor"), {"paused": True})
+
+    def deployment(self, name: str) -> dict:
+        """A deployment as the server has it."""
+        wanted = {"deployments": {"name": {"any_": [name]}}}
         api = self.running["prefect"]["api"]
-        (deployment,) = httpx.post(
-            f"{api}/deployments/filter", json={"deployments": {"name": {"any_": ["retrain"]}}}
-        ).json()
-        changed = {"parameters": deployment["parameters"] | {"params": QUICK}}
-        httpx.patch(f"{api}/deployments/{deployment['id']}", json=changed).raise_for_status()
+        (deployment,) = httpx.post(f"{api}/deployments/filter", json=wanted).json()
+        return deployment
+
+    def change(self, deployment: dict, fields: dict) -> None:
+        """Give fields of a deployment other values."""
+        api = self.running["prefect"]["api"]
+        httpx.patch(f"{api}/deployments/{deployment['id']}", json=fields).raise_for_status()
 
     def emit_drift(self, times: int) -> None:
         """Emit the same event several times, as fast as possible."""
@@ -144,6 +156,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         shop = Stack(home, stack.up(home), simulate(PLAN))
         shop.ingest(0, 3)
         shop.hurry()
+        shop.pause_monitor()
         shop.python(
             f"from flows.retrain import retrain; assert retrain(params={QUICK}).release == 1"
         )
