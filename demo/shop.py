@@ -8,6 +8,7 @@ is replaced, and visitors go from article to article in other ways.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -23,6 +24,16 @@ STYLES = 8
 """Dimensions of the space of styles."""
 FOCUS = 7.0
 """Strength of a visitor's preference for articles near the own taste."""
+RETURNING = 0.15
+"""Draws below this lead back to an article that was looked at."""
+RELATED = 0.45
+"""Further draws below this lead to an article that visitors go to next."""
+BROWSING = 0.9
+"""Further draws below this lead where the own taste does; the others lead anywhere."""
+MAX_LENGTH = 30
+"""Most articles that a visitor looks at."""
+STEP_MS = 20_000
+"""Time between two articles of a visit."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,44 @@ class Plan:
     changed: float = 0.35
     """Share of the articles that the season replaces."""
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What one visitor looks at."""
+
+    start: int
+    """ms since 1970 UTC."""
+    taste: np.ndarray
+    """Place in the space of styles: (STYLES,)."""
+    slots: list[int]
+    """Slots of the articles, in order."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The assortment of a day, which stays as it was."""
+
+    ids: np.ndarray
+    """Article ids by slot: (articles,)."""
+    style: np.ndarray
+    """(articles, STYLES)."""
+    appeal: np.ndarray
+    """(articles,)."""
+    next: np.ndarray
+    """Slots of the articles that visitors go to next, the likeliest first: (articles, NEXT)."""
+
+    @cached_property
+    def by_id(self) -> np.ndarray:
+        """Slots in the order of their article ids: (articles,)."""
+        return np.argsort(self.ids)
+
+    def slots(self, articles: np.ndarray) -> np.ndarray:
+        """Slots of article ids, in the same shape; -1 for an article that is not on offer."""
+        order = self.by_id
+        place = np.searchsorted(self.ids, articles, sorter=order).clip(max=len(order) - 1)
+        slots = order[place]
+        return np.where(self.ids[slots] == articles, slots, -1)
 
 
 class Shop:
@@ -58,6 +107,10 @@ class Shop:
 
         Advances the assortment.
         """
+        return [(visit.start, self.ids[visit.slots].tolist()) for visit in self.visits(number)]
+
+    def visits(self, number: int) -> list[Visit]:
+        """Visits of a day, in the order of their starts. Advances the assortment."""
         if number == self.plan.change_day:
             self.replace(self.plan.changed, rewire=True)
         elif number % 7 == 0:
@@ -66,26 +119,31 @@ class Shop:
         starts = (
             START_MS + number * DAY_MS + np.sort(self.rng.integers(DAY_MS - 3_600_000, size=count))
         )
-        return [(int(start), self.session()) for start in starts]
+        return [self.visit(int(start)) for start in starts]
 
-    def session(self) -> list[int]:
-        """Article ids of one visit, in order."""
-        liking = np.exp(FOCUS * self.style @ self.styles(1)[0] + self.appeal).cumsum()
-        length = min(2 + self.rng.geometric(0.28), 30)
+    def visit(self, start: int) -> Visit:
+        """One visit that begins at `start` (ms since 1970 UTC)."""
+        taste = self.styles(1)[0]
+        liking = np.exp(FOCUS * self.style @ taste + self.appeal).cumsum()
+        length = min(2 + self.rng.geometric(0.28), MAX_LENGTH)
         looked_at = np.searchsorted(liking, self.rng.random(length) * liking[-1])
-        visited = [looked_at[0]]
+        visited = [int(looked_at[0])]
         for draw, browsed in zip(self.rng.random(length - 1), looked_at[1:], strict=True):
-            visited.append(self.following(visited, draw, browsed))
-        return self.ids[visited].tolist()
+            visited.append(int(self.following(visited, draw, browsed)))
+        return Visit(start, taste, visited)
+
+    def offer(self) -> Offer:
+        """The assortment as it is now."""
+        return Offer(self.ids.copy(), self.style.copy(), self.appeal.copy(), self.next.copy())
 
     def following(self, visited: list[int], draw: float, browsed: int) -> int:
         """Slot that a visitor goes to after those of `visited`, in a way that `draw`, 0 to 1,
         chooses; `browsed` is what the own taste suggests."""
-        if draw < 0.15:
+        if draw < RETURNING:
             return visited[self.rng.integers(len(visited))]
-        if draw < 0.45:
+        if draw < RELATED:
             return self.next[visited[-1]][min(self.rng.geometric(0.5) - 1, NEXT - 1)]
-        if draw < 0.9:
+        if draw < BROWSING:
             return browsed
         return int(self.rng.integers(self.plan.articles))
 
@@ -133,7 +191,7 @@ def simulate(plan: Plan | None = None) -> pl.DataFrame:
         {
             "session": np.repeat(np.arange(len(sessions)), lengths),
             "aid": np.concatenate([articles for _, articles in sessions]),
-            "ts": np.repeat([start for start, _ in sessions], lengths) + 20_000 * steps,
+            "ts": np.repeat([start for start, _ in sessions], lengths) + STEP_MS * steps,
             "type": pl.repeat("clicks", len(steps), eager=True, dtype=pl.Enum(EVENT_TYPES)),
         }
     )

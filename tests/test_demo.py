@@ -1,3 +1,4 @@
+import hashlib
 import json
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -16,6 +17,11 @@ def test_the_shop_is_deterministic_and_valid(small_shop):
     )
     Event.validate(small_shop.select(list(EVENTS.schema.to_schema().columns)))
     assert not small_shop.select(EVENTS.key).is_duplicated().any()
+
+
+def test_the_shop_stays_the_one_that_published_numbers_are_about(small_shop):
+    content = hashlib.sha256(small_shop.write_csv().encode()).hexdigest()
+    assert content.startswith("b5b0bab87855557a"), "README and docs have numbers of this shop"
 
 
 def test_the_season_replaces_articles_on_its_day_and_churn_does_so_before(small_shop):

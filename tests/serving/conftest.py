@@ -14,7 +14,10 @@ from deployments import processes
 from kreislauf.release import releases
 from kreislauf.release import triton as triton_task
 from kreislauf.settings import settings
+from models import spec
 from serving.app import create, listen
+
+RECOMMENDER = "session_recommender"
 
 
 @pytest.fixture
@@ -72,3 +75,13 @@ def gateway(live, home: Path) -> Iterator[TestClient]:
     live(1)
     with TestClient(create(settings())) as client:
         yield client
+
+
+@pytest.fixture
+def addresses(triton: dict, small_shop, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """GATEWAY, TRITON and VERSION, the recommender's table being live."""
+    triton_task.add_version(RECOMMENDER, 1, spec.load(RECOMMENDER).baseline(small_shop, tmp_path))
+    triton_task.serve(RECOMMENDER, [1])
+    releases.append(RECOMMENDER, 1, "a test", "a test", after=None)
+    with running() as gateway:
+        yield {"GATEWAY": f"http://{gateway}", "TRITON": triton["grpc"], "VERSION": "1"}

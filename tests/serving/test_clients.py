@@ -5,31 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import polars as pl
 import pytest
 
-from kreislauf.release import releases
-from kreislauf.release import triton as triton_task
-from models import spec
 from tests.conftest import ROOT
-from tests.serving.conftest import running
 
 DOCS = (ROOT / "docs" / "serving.md").read_text()
 MODEL = "session_recommender"
-
-
-@pytest.fixture
-def addresses(triton: dict, small_shop, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """GATEWAY, TRITON and VERSION, the recommender's table being live."""
-    triton_task.add_version(MODEL, 1, spec.load(MODEL).baseline(small_shop, tmp_path))
-    triton_task.serve(MODEL, [1])
-    releases.append(MODEL, 1, "a test", "a test", after=None)
-    with running() as gateway:
-        yield {"GATEWAY": f"http://{gateway}", "TRITON": triton["grpc"], "VERSION": "1"}
 
 
 @pytest.mark.parametrize("language", ["sh", "python"])
