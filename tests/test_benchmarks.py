@@ -37,6 +37,7 @@ from benchmarks import (
     training,
     trigger,
     tron,
+    watch,
     weeks,
     worlds,
     year,
@@ -774,3 +775,16 @@ def test_the_days_benchmark_asks_old_and_new_tables(small_shop, tmp_path, monkey
     lengths = {name: len(each[0].days) for name, each in shown.items()}
     assert lengths == {"level": 7, "gain": 7, "twins": 7}
     assert shown["gain"][0].means.mean() > 0, "the season changed meanwhile"
+
+
+def test_the_watch_benchmark_makes_releases_that_are_better_and_worse(monkeypatch):
+    for name, value in {"WEEKS": 4, "SPOILED": (0.0, 0.6), "DRAWS": 2, "CROWD": 2}.items():
+        monkeypatch.setattr(watch, name, value)
+    kinds = watch.run(range(1))
+    assert [*kinds] == ["same", "same, more visitors", "0", "0.6", "season"]
+    assert {row["releases"] for row in kinds.values()} == {2}
+    assert kinds["0"]["fall"] < kinds["same"]["fall"] < 0.1 < kinds["season"]["fall"]
+    assert kinds["0.6"]["fall"] == pytest.approx(0.56, abs=0.1)
+    assert (kinds["same"]["rolled_back"], kinds["same"]["answers"]) == (0, None)
+    assert kinds["0.6"]["rolled_back"] == 1
+    assert 1_000 <= kinds["0.6"]["answers"] < 2_000

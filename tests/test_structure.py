@@ -41,7 +41,7 @@ ORGANS = {
     "pages": "monitoring release registry search lake sources evaluation",
 }
 """Organs of the library, and the other organs that each may import."""
-COMPOSERS = ("approve", "retrain", "rollback", "experiment", "collect", "backfill")
+COMPOSERS = ("approve", "retrain", "rollback", "experiment", "collect", "backfill", "watch")
 """Flows that call other flows."""
 
 

@@ -11,6 +11,7 @@ from demo.shop import Plan, simulate
 from demo.storefront import padded, play
 from flows.collect import collect
 from kreislauf import exposures, lake
+from kreislauf.monitoring import release_clicks
 from kreislauf.release import releases
 from kreislauf.release import triton as triton_task
 from kreislauf.settings import settings
@@ -24,20 +25,20 @@ PLAN = Plan(days=16, sessions_per_day=60, articles=120, change_day=8)
 @pytest.mark.usefixtures("prefect_harness")
 def test_a_better_version_earns_more_and_the_lake_has_each_click(addresses, tmp_path, monkeypatch):
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
-    *_, day = visitors.days(PLAN)
+    days = [*visitors.days(PLAN)][-4:]
     gateway = addresses["GATEWAY"]
-    good = play(day, gateway)
+    good = pl.concat([play(day, gateway) for day in days])
     # Version 2 has learnt from a shop with other articles.
     table = spec.load(RECOMMENDER).baseline(simulate(Plan(days=2, articles=120, seed=9)), tmp_path)
     triton_task.add_version(RECOMMENDER, 2, table)
     triton_task.serve(RECOMMENDER, [1, 2])
     live = releases.append(RECOMMENDER, 2, "a test", "a test", releases.current(RECOMMENDER))
-    while play(day.take(np.arange(1)), gateway)["version"][0] != live.champion:
+    while play(days[0].take(np.arange(1)), gateway)["version"][0] != live.champion:
         time.sleep(0.1)
-    worse = play(day, gateway)
+    worse = pl.concat([play(day, gateway) for day in days])
 
-    assert (good["version"].unique().to_list(), good.height) == ([1], len(day))
-    assert good["session"].to_list() == day.session.tolist()
+    assert (good["version"].unique().to_list(), good.height) == ([1], sum(map(len, days)))
+    assert good["session"].to_list() == np.concatenate([day.session for day in days]).tolist()
     rates = [(shown["clicked"] >= 0).mean() for shown in (good, worse)]
     expected = [shown["expected"].mean() for shown in (good, worse)]
     assert rates[0] > 2 * rates[1]
@@ -45,6 +46,8 @@ def test_a_better_version_earns_more_and_the_lake_has_each_click(addresses, tmp_
     error = np.sqrt((good["expected"] * (1 - good["expected"])).sum()) / good.height
     assert abs(rates[0] - expected[0]) < 4 * error
     assert_lake_has(good)
+    comparison = release_clicks.compare(RECOMMENDER, 2, 1, maturity=0)
+    assert comparison.worse, comparison.reason
 
 
 def assert_lake_has(shown: pl.DataFrame) -> None:
