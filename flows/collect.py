@@ -1,5 +1,6 @@
 """Collect: what the gateway saw into the lake, and off its disk."""
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,10 +14,14 @@ from kreislauf.settings import settings
 from kreislauf.sources import storage
 from models import spec
 
+CLOSING_SECONDS = 3.0
+"""Time within which a gateway closes the segment that it writes to."""
+
 
 @flow
 def collect() -> dict[str, IngestReport]:
-    """Load the gateway's closed segments into `exposures` and `feedback`, and delete them.
+    """Load the gateway's segments into `exposures` and `feedback`, and delete them. It closes the
+    one that it writes to before; if it does not, that one waits for the next run.
 
     Before that, a release that Triton has lost is put back: somebody restarted it elsewhere, or
     with an empty disk.
@@ -35,11 +40,26 @@ def collect() -> dict[str, IngestReport]:
         put_back(model)
     reports = {}
     for table, folder in zip(exposures.TABLES, settings().spools, strict=True):
+        let_gateway_close_its_segment(folder)
         delete_empty_segments(folder)
         segments = map(str, folder.glob("*.jsonl"))
         if not all(storage.is_hidden(segment, str(folder)) for segment in segments):
             reports[table] = load_and_delete(table, folder)
     return reports
+
+
+def let_gateway_close_its_segment(folder: Path) -> None:
+    """Ask for it with a file, and wait until it is closed; not long, because the gateway may be
+    gone."""
+    open_segments = list(folder.glob("*.open"))
+    if not open_segments:
+        return
+    wish = folder / exposures.COLLECTING
+    wish.touch()
+    end = time.monotonic() + CLOSING_SECONDS
+    while time.monotonic() < end and any(segment.exists() for segment in open_segments):
+        time.sleep(0.1)
+    wish.unlink(missing_ok=True)
 
 
 def load_and_delete(table: str, folder: Path) -> IngestReport:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from kreislauf import full_disk
+from kreislauf import exposures, full_disk
 
 SEGMENT_BYTES = 16_000_000
 """Size at which a segment is closed."""
@@ -57,8 +57,12 @@ class Spool:
             raise OSError(errno.ENOSPC, f"only {written} of {len(data)} bytes were written")
 
     def tick(self) -> None:
-        """Close the segment if it is old enough; the gateway calls it every second."""
-        if self._file >= 0 and time.monotonic() - self._opened >= self.seconds:
+        """Close the segment if it is old enough, or if `collect` wants it; the gateway calls it
+        every second."""
+        if self._file < 0:
+            return
+        is_old = time.monotonic() - self._opened >= self.seconds
+        if is_old or (self.folder / exposures.COLLECTING).exists():
             self.close()
 
     def close(self) -> None:

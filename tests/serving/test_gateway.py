@@ -137,10 +137,6 @@ def test_what_it_keeps_is_loaded_with_accounts_that_balance(
     gateway.post(
         "/v1/feedback", json={"request_id": ids[0], "model": "tiny", "kind": "cart", "item": False}
     )
-    assert collect() == {}, "open segments are left alone"
-    gateway.app.state.gateway.exposures.close()
-    gateway.app.state.gateway.feedbacks.close()
-    ask(gateway)
     done = collect()
     assert (
         done["exposures"].lines_in,
@@ -150,8 +146,20 @@ def test_what_it_keeps_is_loaded_with_accounts_that_balance(
     assert done["feedback"].rows_kept == 1
     joined = lake.read(EXPOSURES).join(lake.read(FEEDBACK), on="request_id")
     assert joined["request_id"].to_list() == ids[:1]
-    assert len(spooled(0, Exposure)) == 1, "what is loaded is off the disk, what is open is not"
+    assert not any(settings().spools[0].iterdir()), "what is loaded is off the disk"
     assert collect() == {}
+
+
+def test_a_segment_that_no_gateway_closes_waits(
+    gateway: TestClient, prefect_harness, mlflow_store, monkeypatch
+):
+    from flows import collect
+
+    monkeypatch.setattr(collect, "CLOSING_SECONDS", 0.1)
+    segment = settings().spools[0] / "1-of-a-gateway-that-is-gone.open"
+    segment.write_bytes(b"{}")
+    assert collect.collect() == {}
+    assert [path.name for path in segment.parent.iterdir()] == [segment.name]
 
 
 def test_a_torn_line_is_kept_aside_and_stops_nothing(

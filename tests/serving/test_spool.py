@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from kreislauf import exposures
 from kreislauf.exposures import Feedback
 from serving import spool
 from tests.conftest import ROOT
@@ -39,6 +40,16 @@ def test_segments_are_closed_by_size_by_age_and_at_the_end(tmp_path, monkeypatch
     assert numbers(tmp_path) == list(range(9))
     kept.close()
     assert list(tmp_path.glob("*.open")) == []
+
+
+def test_a_segment_is_closed_when_collect_wants_it(tmp_path):
+    kept = spool.Spool(tmp_path)
+    kept.write(line(0))
+    kept.tick()
+    assert numbers(tmp_path, "*.open") == [0]
+    (tmp_path / exposures.COLLECTING).touch()
+    kept.tick()
+    assert numbers(tmp_path) == [0]
 
 
 def test_a_killed_gateway_s_lines_are_adopted_and_a_living_one_s_are_not(tmp_path):
