@@ -1,7 +1,8 @@
-"""`make demo`: the whole loop on this machine, on a simulated shop or on real sessions.
+"""`make demo`: the whole loop on this machine, as a story in six acts, or on real sessions.
 
-`make demo DATA=path/to/sessions.jsonl.gz` takes real ones. State lies in .kreislauf/demo and is
-fresh at each start; servers that an earlier demo left running are stopped first.
+`make demo DATA=path/to/sessions.jsonl.gz` replays real ones week by week. State lies in
+.kreislauf/demo and is fresh at each start; servers that an earlier demo left running are stopped
+first.
 """
 
 import argparse
@@ -11,8 +12,10 @@ import shutil
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -22,68 +25,140 @@ from kreislauf import sources
 from kreislauf.evaluation import split
 from kreislauf.lake.validate import validate_lines
 
+Everything = Callable[[], dict[str, dict]]
+"""Waits until all servers run, and returns their records by name."""
 PAGE = "kreislauf-demo.html"
+FIRST = ("prefect", "mlflow")
+"""Servers that a training needs. The others start while the first model is trained."""
+
+
+@dataclass(frozen=True)
+class Narrator:
+    """Prints what happens, and when."""
+
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self.began
+
+    def say(self, text: str) -> None:
+        """Print a line with its time."""
+        print(f"[{self.seconds:5.0f} s] {text}", flush=True)
 
 
 def main() -> None:
-    """Start the stack, replay the shop, print the summary, and stop the stack."""
+    """Start the stack, play the story or replay real sessions, print the summary, and stop the
+    stack."""
     arguments = parse()
-    # The demo leaves alone a lake or Triton that the shell points to.
-    for name in [name for name in os.environ if name.startswith("KREISLAUF_")]:
-        del os.environ[name]
-    began = time.monotonic()
+    narrator = Narrator()
     home = stack.ROOT / ".kreislauf" / "demo"
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - began:5.0f} s] {text}", flush=True)
-
-    start_fresh(home)
     try:
-        with ThreadPoolExecutor(1) as pool:
-            shop = pool.submit(load_shop, arguments.data)
-            say("starting Postgres, Prefect, MLflow, Triton, the gateway and a worker on 127.0.0.1")
-            running = stack.up(home)
-            events = shop.result()
-        for name in ("prefect", "mlflow"):
-            say(f"{name}: {running[name]['url']}")
-        os.environ.update(
-            stack.client_env(home, running)
-            | {"PREFECT_LOGGING_LEVEL": "WARNING", "MLFLOW_LOGGING_LEVEL": "WARNING"}
-        )
-        print(json.dumps(run(events, home, say)), flush=True)
-        if arguments.keep:
-            print(f"{status.show(running)}\nThe UIs stay up until you press Ctrl-C.", flush=True)
-            signal.pause()
+        with started(home, narrator) as everything:
+            if arguments.data:
+                result = run_replay(load_shop(arguments.data), home, narrator, everything)
+            else:
+                result = run_story(home, narrator, everything)
+            print(json.dumps(result), flush=True)
+            if arguments.keep:
+                print(f"{status.show(processes.read(home))}", flush=True)
+                print("The UIs stay up until you press Ctrl-C.", flush=True)
+                signal.pause()
     except (sources.SourceError, split.TooSmall, processes.StartError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        say("stopped")
+        narrator.say("stopped")
+
+
+@contextmanager
+def started(home: Path, narrator: Narrator) -> Iterator[Everything]:
+    """A fresh stack in `home`, and an environment that leads this process to it. Within, the
+    servers that a training needs answer; what is yielded waits for the others. Raises StartError.
+    """
+    # The demo leaves alone a lake or Triton that the shell points to.
+    for name in [name for name in os.environ if name.startswith("KREISLAUF_")]:
+        del os.environ[name]
+    start_fresh(home)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            narrator.say(
+                "starting Postgres, Prefect, MLflow, Triton, the gateway and a worker on 127.0.0.1"
+            )
+            starting = pool.submit(stack.up, home)
+            running = wait_for_first(home, starting)
+            for name in FIRST:
+                narrator.say(f"{name}: {running[name]['url']}")
+            os.environ.update(
+                stack.client_env(home, running)
+                | {"PREFECT_LOGGING_LEVEL": "WARNING", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+            )
+            yield starting.result
     finally:
         stack.down(home)
 
 
-def run(events: pl.DataFrame, home: Path, say) -> dict:
-    """Replay `events`, write the page, and return the summary."""
-    from demo.page import write_page
-    from demo.replay import replay, split_by_time, summary
+def wait_for_first(home: Path, starting: Future) -> dict[str, dict]:
+    """Return what runs once the servers `FIRST` answer. Raises StartError, as `starting` does."""
+    while True:
+        running = processes.read(home)
+        if all(name in running and processes.answers(running[name]["probe"]) for name in FIRST):
+            return running
+        if starting.done():
+            starting.result()
+        time.sleep(0.1)
 
-    files, period_days = split_by_time(events, home / "shop")
-    say(
+
+def run_story(home: Path, narrator: Narrator, everything: Everything) -> dict:
+    """Play the six acts and return the summary."""
+    from demo import story
+    from demo.loop import Loop
+
+    loop = Loop(home / "shop", everything)
+    acts = []
+    first_live_seconds = 0.0
+    for number, act in enumerate(story.acts(loop), 1):
+        first_live_seconds = first_live_seconds or narrator.seconds
+        title = f"{number}. {act.title}"
+        if not act.happened:
+            title = f"{title} (NOT AS IT SHOULD)"
+        narrator.say(f"{title}: {act.sentence}")
+        acts.append(act.happened)
+    narrator.say(story.epilogue(loop))
+    return {
+        **loop.summary(),
+        "acts": acts,
+        "first_live_seconds": round(first_live_seconds),
+        "seconds": round(narrator.seconds),
+    }
+
+
+def run_replay(
+    events: pl.DataFrame, home: Path, narrator: Narrator, everything: Everything
+) -> dict:
+    """Replay real `events` week by week, write the page, and return the summary."""
+    from demo import raw_files
+    from demo.page import write_page
+    from demo.replay import replay, summary
+
+    everything()
+    files, period_days = raw_files.split_by_time(events, home / "shop")
+    narrator.say(
         f"{events['session'].n_unique()} sessions: a history, "
         f"then {len(files) - 1} periods of {period_days:.1f} days"
     )
     periods = []
-    say("period  recall live (first model, table)  version  what happened")
-    for period in replay(files, period_days, say):
+    narrator.say("period  recall live (first model, table)  version  what happened")
+    for period in replay(files, period_days, narrator.say):
         periods.append(period)
-        say(
+        narrator.say(
             f"{period.number:6d}  {period.live_recall:.4f} "
             f"({period.frozen_recall:.4f}, {period.table_recall:.4f})  "
             f"version {period.version}  {period.finding} -> {period.trigger}: {period.story}"
         )
     result = summary(periods)
     page = write_page([asdict(period) for period in periods], result, home / PAGE)
-    say(f"the story with its curves: {page}")
+    narrator.say(f"the story with its curves: {page}")
     return result
 
 
@@ -112,12 +187,8 @@ def start_fresh(home: Path) -> None:
     home.mkdir(parents=True)
 
 
-def load_shop(data: Path | None) -> pl.DataFrame:
-    """Events of `data`, or of the simulated shop. Raises SourceError for a bad line."""
-    if data is None:
-        from demo.shop import simulate
-
-        return simulate()
+def load_shop(data: Path) -> pl.DataFrame:
+    """Events of `data`. Raises SourceError for a bad line."""
     from models.session_recommender.schema import EVENTS
 
     judged = validate_lines(EVENTS, list(sources.open_file(str(data), EVENTS.line).chunks()))

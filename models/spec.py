@@ -170,7 +170,8 @@ class ModelSpec(ABC):
     """Name of the folder, the registered model and the Triton model."""
     table: ClassVar[Table]
     Params: ClassVar[type[BaseModel]]
-    """Training parameters, each with a default; `Params.tiny()` trains in seconds for tests."""
+    """Training parameters, each with a default. `Params.small()` trains in less than a minute where
+    there is little to learn from, `Params.tiny()` in seconds, for tests."""
     Request: ClassVar[type[BaseModel]] = AnyObject
     """What `tensors` takes and checks, as the API describes it; `Answer`: what `answers` gives."""
     Answer: ClassVar[type[BaseModel]] = AnyObject

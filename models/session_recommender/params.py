@@ -52,6 +52,11 @@ class Params(BaseModel, extra="forbid"):
     )
 
     @classmethod
+    def small(cls) -> "Params":
+        """Parameters for shops of some thousand sessions; a training takes about 15 s."""
+        return cls(dim=32, epochs=1, batch_size=256, most_compared=300, ranker_epochs=1)
+
+    @classmethod
     def tiny(cls) -> "Params":
         """Parameters of a training that takes seconds on a few hundred sessions, for tests."""
         return cls(dim=16, epochs=2, batch_size=32, ranker_epochs=1)

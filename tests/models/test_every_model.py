@@ -86,6 +86,18 @@ def test_the_api_describes_requests_and_answers_field_by_field(model_type: spec.
         assert all(field.description for field in message.model_fields.values())
 
 
+def test_the_preset_for_small_shops_trains_a_file_like_any(
+    model_type: spec.ModelSpec, rows: pl.DataFrame, tmp_path: Path
+):
+    small = model_type.Params.small()
+    assert model_type.Params.model_validate(small.model_dump()) == small
+    trained = model_type.train(rows, small, TrainingContext(tmp_path))
+    assert trained.parity.passed
+    examples = model_type.examples(rows)
+    outputs = scoring.answer(trained.onnx, examples.inputs)
+    assert model_type.score(examples, outputs).mean() > 0
+
+
 def test_what_is_marked_for_the_search_can_be_searched(model_type: spec.ModelSpec):
     space = search.space(model_type.Params)
     for name, value in itertools.product(space, ("low", "high")):

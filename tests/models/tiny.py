@@ -46,6 +46,10 @@ class Params(BaseModel, extra="forbid"):
     steps: int = Field(50, ge=2, description="Thresholds tried.")
 
     @classmethod
+    def small(cls) -> "Params":
+        return cls()
+
+    @classmethod
     def tiny(cls) -> "Params":
         return cls(steps=20)
 

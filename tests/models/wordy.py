@@ -57,6 +57,10 @@ class Params(BaseModel, extra="forbid"):
     least: int = Field(1, ge=1, description="Answers that a message needs to be learnt.")
 
     @classmethod
+    def small(cls) -> "Params":
+        return cls()
+
+    @classmethod
     def tiny(cls) -> "Params":
         return cls()
 

@@ -1,0 +1,75 @@
+"""Wait for what the worker does after an event."""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+from prefect.client.schemas.objects import FlowRun
+
+from kreislauf import registry
+from kreislauf.evaluation import gate
+from tasks.recover import successor_key
+
+REACTION_SECONDS = 120
+"""Seconds within which a retraining has to start."""
+RETRAINING_SECONDS = 1_200
+"""Seconds within which a retraining has to end."""
+
+
+def wait(since: datetime) -> None:
+    """Return when the retraining that was started after `since` is over.
+
+    Raises TimeoutError if none starts or ends in time, and RuntimeError if it did not complete.
+    """
+    until(lambda: bool(created(since)), REACTION_SECONDS, "no retraining was started")
+    until(
+        lambda: all(is_over(run) for run in created(since)),
+        RETRAINING_SECONDS,
+        "the retraining did not end",
+    )
+    failed = [run for run in created(since) if run.state and not run.state.is_completed()]
+    if failed:
+        raise RuntimeError(f"Retraining {failed[0].name} ended as {failed[0].state}")
+
+
+def is_over(run: FlowRun) -> bool:
+    """Whether a run has ended. A crashed one has not: the flow recover begins another for it."""
+    return bool(run.state and run.state.is_final() and not run.state.is_crashed())
+
+
+def created(since: datetime) -> list[FlowRun]:
+    """Runs of the deployment `retrain` created after `since`, but not by its schedule; not those
+    that crashed and that another one has taken up."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=["retrain"])),
+            limit=100,
+        )
+    taken_up = {run.idempotency_key for run in runs}
+    return [
+        run
+        for run in runs
+        if not run.auto_scheduled
+        and run.created
+        and run.created >= since
+        and successor_key(run) not in taken_up
+    ]
+
+
+def until(condition: Callable[[], bool], seconds: float, problem: str) -> None:
+    """Poll twice a second. Raises TimeoutError naming the `problem`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(
+                f"{problem}: not within {seconds:.0f} s. "
+                "Look at the Prefect UI and the worker's log."
+            )
+        time.sleep(0.5)
+
+
+def newest_outcome(model: str) -> str:
+    """What the gate decided about the newest version."""
+    return gate.Decision.model_validate_json(registry.versions(model)[0].decision or "").outcome
