@@ -40,9 +40,9 @@ explore: setup ## Draw what is in the lake, what was rejected and why, what is s
 test: lint ## Run all tests; needs nothing but Python and pip
 	@$(BIN)/python -m pytest
 
-test-system: setup ## Install Debian's Prometheus and Alertmanager, and run what needs them
-	@command -v promtool amtool >/dev/null || (apt-get update -qq && \
-		apt-get install -qq -y --no-install-recommends prometheus prometheus-alertmanager)
+test-system: setup ## Install Debian's Prometheus, Alertmanager and Chromium, and run what needs them
+	@which promtool amtool chromium >/dev/null || (apt-get update -qq && \
+		apt-get install -qq -y --no-install-recommends prometheus prometheus-alertmanager chromium)
 	@$(BIN)/python -m pytest -n 0 -m system
 
 test-long: setup ## Run the kill and race loops, about half an hour

@@ -1,0 +1,29 @@
+"""A page is photographed after its scripts have run, by Debian's Chromium."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from demo import browser
+
+pytestmark = pytest.mark.system
+PAGE = """
+<body style="background: white">
+<script>setTimeout(() => document.body.style.background = "rgb(200, 0, 0)", 3000)</script>
+"""
+
+
+def test_a_page_is_a_picture_of_its_size_once_its_scripts_have_run(tmp_path: Path):
+    (tmp_path / "page.html").write_text(PAGE)
+    picture = tmp_path / "picture.png"
+    browser.photograph((tmp_path / "page.html").as_uri(), picture, 600, 500)
+    with Image.open(picture) as photo:
+        assert photo.size == (600, 500)
+        assert photo.convert("RGB").getpixel((300, 250)) == (200, 0, 0)
+
+
+def test_what_went_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(browser, "FLAGS", ("--version",))
+    with pytest.raises(RuntimeError, match=r"no picture of http://127\.0\.0\.1:9"):
+        browser.photograph("http://127.0.0.1:9", tmp_path / "picture.png", 600, 500)
