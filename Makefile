@@ -6,7 +6,7 @@ UV := $(BIN)/uv pip install -q
 LINKS := $(addprefix --find-links ,$(wildcard $(PIP_FIND_LINKS)))
 BACKEND := $(addprefix --torch-backend ,$(TORCH_BACKEND))
 
-.PHONY: help setup demo up down status deploy worker adopt explore test test-system test-long faults lint format lock
+.PHONY: help setup demo pictures up down status deploy worker adopt explore test test-system test-long faults lint format lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -15,6 +15,11 @@ setup: .venv/.done .venv-triton/.done ## Install everything into .venv and .venv
 
 demo: setup ## Watch the loop; DATA=sessions.jsonl.gz replays real sessions, KEEP=1 leaves the UIs up
 	@$(BIN)/python -W ignore -m demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep,)
+
+pictures: setup ## Draw the pictures of README and docs anew, from a run of the demo; installs Debian's Chromium
+	@command -v chromium >/dev/null || (apt-get update -qq && \
+		apt-get install -qq -y --no-install-recommends chromium)
+	@$(BIN)/python -W ignore -m demo.pictures
 
 up: setup ## Start (or repair) the local stack: Prefect, MLflow, Triton, gateway and a worker; state stays in .kreislauf, and what people changed in Prefect, unless RESET=1
 	@$(BIN)/python -W ignore -m deployments.stack up $(if $(RESET),--reset)

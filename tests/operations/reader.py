@@ -44,6 +44,7 @@ GIVEN = (
 """Beginnings of the commands that the reader gives, each of one command."""
 NOT_GIVEN = {
     r"make (demo|test|test-system|test-long|faults)\b.*": "many minutes; CI gives two of them",
+    r"make pictures": "it writes into docs what somebody has to look at",
     r"(TORCH_BACKEND=cpu )?make setup": "gigabytes; who runs this has given it",
     r"make adopt( .*)?": "the page of a search says it with the study, and that is given",
     r"\.venv/bin/python -m benchmarks\..*": "up to hours; tests/test_benchmarks.py has short ones",
