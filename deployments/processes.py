@@ -3,13 +3,13 @@
 They are recorded by process id and start time, so that no stranger is ever killed.
 """
 
+import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -39,7 +39,11 @@ def lasting_port(home: Path, name: str) -> int:
     ports = {}
     if path.exists():
         ports = json.loads(path.read_text())
-    ports[name] = free_port(ports.get(name, 0))
+    reserved_ports = {port for server, port in ports.items() if server != name}
+    port = free_port(ports.get(name, 0))
+    while port in reserved_ports:  # Its server is still starting, and does not listen yet.
+        port = free_port()
+    ports[name] = port
     _replace(path, ports)
     return ports[name]
 
@@ -93,11 +97,12 @@ def wait(record: Mapping, url: str, seconds: float) -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether a GET of `url` returns 200 within two seconds."""
+    """Whether a GET of `url` returns 200 within two seconds. A stranger that speaks no HTTP does
+    not."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
             return response.status == 200
-    except (urllib.error.URLError, OSError):
+    except (OSError, http.client.HTTPException):  # urllib's errors are OSErrors.
         return False
 
 

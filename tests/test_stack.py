@@ -1,8 +1,10 @@
 """The processes behind `make up`: found by id and start time, stopped with all they started."""
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -55,6 +57,30 @@ def test_a_server_that_dies_while_starting_is_reported_with_its_last_words(home)
         processes.StartError, match=r"server ended while starting\.(.|\n)*no licence"
     ):
         processes.wait(record, "http://127.0.0.1:1", 10)
+
+
+def test_a_stranger_that_speaks_no_http_does_not_answer():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def talk() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\r\n")
+
+        talker = threading.Thread(target=talk)
+        talker.start()
+        assert not processes.answers(f"http://127.0.0.1:{server.getsockname()[1]}")
+        talker.join()
+
+
+def test_servers_that_are_still_starting_keep_their_ports(home, monkeypatch):
+    """Until a server listens, its port looks free."""
+    home.mkdir(parents=True, exist_ok=True)
+    free = iter([4001, 4001, 4001, 4002])
+    monkeypatch.setattr(processes, "free_port", lambda preferred=0: next(free))
+    assert processes.lasting_port(home, "prefect") == 4001
+    assert processes.lasting_port(home, "triton") == 4002
 
 
 def test_a_second_start_keeps_what_runs_and_replaces_what_does_not(home):
