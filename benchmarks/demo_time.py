@@ -85,8 +85,9 @@ def add_runs(api: str, seconds: dict[str, float]) -> None:
     """Add what Prefect recorded of tasks, and of the processes in which the worker ran flows."""
     tasks = httpx.post(f"{api}/task_runs/filter", json={"limit": 200}).json()
     for run in tasks:
-        part = next((STAGES[begin] for begin in STAGES if run["name"].startswith(begin)), "other")
-        seconds[part] += run["total_run_time"]
+        stage = next((STAGES[begin] for begin in STAGES if run["name"].startswith(begin)), None)
+        if stage:  # Not a flow within another one, which Prefect records as a task, too.
+            seconds[stage] += run["total_run_time"]
     wanted = {"deployments": {"name": {"any_": ["retrain"]}}}
     for run in httpx.post(f"{api}/flow_runs/filter", json=wanted).json():
         states = httpx.get(f"{api}/flow_run_states/", params={"flow_run_id": run["id"]}).json()

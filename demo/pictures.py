@@ -20,7 +20,7 @@ FOLDER = stack.ROOT / "docs"
 PERIODS = tuple(SPANS)[1:]
 """All but the history."""
 TEXTS = (
-    "a quiet period:\nnothing is retrained",
+    "a stable period:\nnothing is retrained",
     "the season changes: concept drift,\nan event retrains",
     "tracking breaks: data\nfault, no training",
     "one version is refused,\none is rolled back",

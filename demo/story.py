@@ -1,7 +1,7 @@
 """The loop at work in six acts, on a simulated shop: what happened, each in a line.
 
 1. A first model goes live.
-2. A quiet period: nothing is retrained.
+2. A stable period: nothing is retrained.
 3. The season changes: recall falls, the monitor says why, its event starts a retraining.
 4. Tracking breaks: nothing is trained on it, and lines that could not be read come back later.
 5. A challenger that is not better is refused.
@@ -70,7 +70,7 @@ def stable(loop: Loop) -> Act:
     """Nothing changes, and nothing is retrained."""
     recalls, finding = loop.period("stable")
     return Act(
-        "A quiet period",
+        "A stable period",
         finding.verdict == "stable" and finding.action != ASKED,
         f"version {recalls.version} finds the next article in {recalls.live:.0%} of the cases. "
         f"The monitor: {finding.verdict}. Nothing is retrained.",
