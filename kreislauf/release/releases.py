@@ -8,6 +8,7 @@ Beside the entries stands `crash-<version>.json` for each version that ended the
 """
 
 import re
+import time
 import uuid
 from collections.abc import Collection
 from contextlib import suppress
@@ -42,6 +43,9 @@ class Release(BaseModel):
     reason: str
     who: str = Field(description="Flow run or person.")
     token: str = Field("", description="Tells entries apart that say the same.")
+    at: int | None = Field(
+        None, description="When it was written, ms since 1970 UTC on the wall clock."
+    )
 
     @property
     def versions(self) -> list[int]:
@@ -60,10 +64,18 @@ class Crash(BaseModel):
     who: str = Field(description="Flow run or person that tried.")
 
 
-def history(model: str) -> list[Release]:
-    """All entries of a model, oldest first; empty when it never went live."""
+def history(model: str, newest: int = 0) -> list[Release]:
+    """All entries of a model, or the `newest` ones, oldest first; empty when it never went live."""
     fs, paths = _entries(model)
-    return [Release.model_validate_json(fs.cat_file(path)) for path in paths]
+    return [Release.model_validate_json(fs.cat_file(path)) for path in paths[-newest:]]
+
+
+def first(model: str) -> Release | None:
+    """The first entry; None if nothing ever went live."""
+    fs, paths = _entries(model)
+    if not paths:
+        return None
+    return Release.model_validate_json(fs.cat_file(paths[0]))
 
 
 def current(model: str) -> Release | None:
@@ -137,6 +149,7 @@ def append(
         reason=reason,
         who=who,
         token=uuid.uuid4().hex,
+        at=int(time.time() * 1000),
     )
     fs, path = object_store.locate(settings().releases, model, f"{number}.json")
     try:

@@ -1,4 +1,5 @@
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -83,3 +84,17 @@ def test_a_hold_goes_on_until_it_is_lifted():
     assert releases.hold("m") == "Clicks fell."
     releases.append("m", 2, "lifted", "me", after=third, challenger=3, hold="")
     assert releases.hold("m") == releases.hold("n") == ""
+
+
+def test_entries_say_when_they_were_written_and_the_newest_are_read_alone(log):
+    assert releases.first("m") is None
+    assert releases.history("m", newest=2) == []
+    before = time.time() * 1000
+    release = None
+    for version in (1, 2, 3):
+        release = releases.append("m", version, "weekly", "cron", after=release)
+    assert before - 1 <= release.at <= time.time() * 1000
+    assert [entry.champion for entry in releases.history("m", newest=2)] == [2, 3]
+    assert releases.first("m").champion == 1
+    old = release.model_dump(exclude={"at"})
+    assert releases.Release.model_validate(old).at is None
