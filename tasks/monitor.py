@@ -17,6 +17,7 @@ from kreislauf.monitoring import (
     calibration,
     drift,
     feedback,
+    first_version,
     inputs,
     limits,
     measurement,
@@ -126,10 +127,11 @@ def measure(head: Measurement) -> Measurement:
             return head.model_copy(update={"shortage": measurement.short_history(head.version)})
         before = calibration.newest_rows(model_type, rows, lineage.start, start - 1)
         quality = probe.quality(window, before)
+        first = first_version.quality(probe, window, head.version, quality)
         values = probe.signals(window, probe.profile, float(np.median(heights)))
         measured = {
             "signals": measurement.with_history(values, history),
-            "quality": measurement.window_quality(probe, window, quality),
+            "quality": measurement.window_quality(probe, window, quality, first),
             "newest_gain": measurement.newest_gain(probe, window, head.tails, before),
             "slices": probe.slices(window, quality),
             "drift": _drift(probe, champion, window),

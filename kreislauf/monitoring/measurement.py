@@ -30,6 +30,10 @@ class Quality(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     live: float = Field(description="Metric of the version, at the hold-out's mix of requests.")
+    baseline: float = Field(description="The same of the version's trivial baseline.")
+    first_version: float | None = Field(
+        None, description="The same of the first version that was live; see `first_version.py`."
+    )
     realised: Interval = Field(description="Metric of the version over all requests.")
     gain: Interval = Field(description="Gain of a trivial baseline that is refitted.")
     stretches: list[tuple[int, float]] = Field(
@@ -169,8 +173,14 @@ def short_history(version: int) -> str:
     )
 
 
-def window_quality(probe: Probe, window: Window, measured: QualityMeasurement) -> Quality:
-    """Quality of the version in the window, of what `Probe.quality` has `measured` there."""
+def window_quality(
+    probe: Probe,
+    window: Window,
+    measured: QualityMeasurement,
+    first_version: float | None = None,
+) -> Quality:
+    """Quality of the version in the window, of what `Probe.quality` has `measured` there; and that
+    of the `first_version`."""
     model_type = probe.model_type
     groups = measured.examples.groups
     starts = statistics.groups_by_start(window.sample, model_type.table)
@@ -179,6 +189,8 @@ def window_quality(probe: Probe, window: Window, measured: QualityMeasurement) -
     labels_before = probe.holdout_examples.labels
     return Quality(
         live=probe.live_quality(window, measured.scores),
+        baseline=probe.live_quality(window, measured.baseline_scores),
+        first_version=first_version,
         realised=interval(measured.scores, groups, model_type.policy.confidence),
         gain=measured.gain,
         stretches=stretches,

@@ -28,6 +28,9 @@ def record_window(finding: Finding, measurement: Measurement) -> None:
     key = "/".join(map(str, head))
     values = {name: measured.value for name, measured in measurement.signals.items()}
     values[measurement.metric] = measurement.quality.live
+    values[tables.BASELINE] = measurement.quality.baseline
+    if measurement.quality.first_version is not None:
+        values[tables.FIRST_VERSION] = measurement.quality.first_version
     values["gain"] = measurement.quality.gain.mean
     values[REGRET] = finding.regret
     length = finding.end - finding.start + 1

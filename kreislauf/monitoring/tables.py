@@ -9,6 +9,10 @@ from kreislauf.monitoring import renamed
 
 WINDOWS = "windows"
 """Name of the table with each signal of each window."""
+BASELINE = "baseline"
+"""Name under which the quality of the version's trivial baseline stands there."""
+FIRST_VERSION = "first_version"
+"""Name under which that of the first version that was live stands there."""
 SLICES = "slices"
 """Name of the table with the live quality in each slice of each window."""
 ALARMS = "alarms"

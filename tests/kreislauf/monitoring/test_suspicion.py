@@ -191,7 +191,7 @@ def test_no_training_is_asked_for_while_ids_may_mean_something_else():
     }
     gain = Interval(mean=0.1, low=0.09, high=0.11)
     pays = Quality(
-        live=0.45, realised=gain, gain=gain, stretches=[], worst_stretch=0.8,
+        live=0.45, baseline=0.4, realised=gain, gain=gain, stretches=[], worst_stretch=0.8,
         new_label_shares=(0.0, 0.0),
     )  # fmt: skip
 
