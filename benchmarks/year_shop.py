@@ -14,7 +14,7 @@ from demo.shop import Plan, simulate
 from kreislauf import lake, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import scoring
-from kreislauf.evaluation.decision import Decision
+from kreislauf.evaluation.decision import DECISIONS, Decision
 from kreislauf.evaluation.intervals import interval
 from kreislauf.lake import delta, loading
 from kreislauf.monitoring import (
@@ -40,7 +40,7 @@ from models.spec import MAX_BATCH, Parity, TrainingResult
 from models.table import RawLines
 from tasks.lake import tidy_journal, tidy_table
 from tasks.monitor import PLOTTED_DAYS, add_remarks, measure, measure_tails
-from tasks.promote import DECISIONS, note_decision
+from tasks.promote import note_decision
 
 MODEL = SPEC.name
 SESSIONS = 120

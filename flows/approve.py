@@ -4,6 +4,7 @@ from prefect import flow, get_run_logger
 
 from flows.lift import lift
 from flows.publish import publish
+from kreislauf.lake import approvals
 from kreislauf.people import Text
 from kreislauf.registry import questions
 from kreislauf.registry.versions import DECLINED
@@ -43,6 +44,7 @@ def approve(
     if comment:
         signature = f"{who}: {comment}"
     if not go_live:
+        approvals.record(model, candidate.number, "declined", signature)
         questions.answer(candidate, f"{DECLINED} by {signature}")
         get_run_logger().info(f"{model} version {candidate.number} does not go live: {signature}.")
         return None

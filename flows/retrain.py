@@ -12,6 +12,7 @@ from flows.train import train
 from kreislauf import events, lake, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate
+from kreislauf.lake import approvals
 from kreislauf.monitoring import alarms, status
 from kreislauf.pages import release as release_page
 from kreislauf.registry import questions
@@ -132,6 +133,7 @@ def ask_a_person(version: registry.Version, decision: gate.Decision, hold: str) 
     question = f"{name} may go live. {' '.join(decision.reasons)}"
     if hold:
         question += f" The model is on hold: {hold} To approve ends the hold."
+    approvals.record(version.model, version.number, "asked", question)
     questions.ask(version, question)
     page = release_page.question_page(version, question)
     create_markdown_artifact(key=f"question-{version.model.replace('_', '-')}", markdown=page)

@@ -3,12 +3,12 @@
 from prefect import flow, get_run_logger
 
 from kreislauf import exposures, registry
-from kreislauf.lake import delta, exclusions, quarantine
+from kreislauf.evaluation.decision import DECISIONS
+from kreislauf.lake import approvals, delta, exclusions, quarantine
 from kreislauf.monitoring import tables
 from models import loading, spec
 from tasks.lake import TidyReport, tidy_journal, tidy_table
 from tasks.monitor import forget_reports, forget_windows
-from tasks.promote import DECISIONS
 
 JOURNALS = (
     tables.WINDOWS,
@@ -16,6 +16,7 @@ JOURNALS = (
     tables.ALARMS,
     exclusions.DISTRUSTED,
     exclusions.VERDICTS,
+    approvals.APPROVALS,
     DECISIONS,
 )
 """Tables that are written a row at a time."""

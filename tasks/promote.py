@@ -10,6 +10,7 @@ from prefect import task
 from kreislauf import lake, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate, scoring, split
+from kreislauf.evaluation.decision import DECISIONS
 from kreislauf.lake import journal
 from kreislauf.monitoring import drift, feedback
 from kreislauf.pages import markdown
@@ -17,8 +18,6 @@ from kreislauf.pages import version as version_page
 from kreislauf.release import permission
 from models import spec
 
-DECISIONS = "decisions"
-"""Name of the lake's table with a row for each decision."""
 INTEGERS = {
     "version",
     "parent",

@@ -15,15 +15,14 @@ import yaml
 
 from kreislauf import exposures
 from kreislauf.clock import DAY_MS
-from kreislauf.evaluation import gate
+from kreislauf.evaluation import decision, gate
 from kreislauf.evaluation.intervals import Interval
-from kreislauf.lake import exclusions, quarantine
+from kreislauf.lake import approvals, exclusions, quarantine
 from kreislauf.monitoring import diagnosis, feedback, inputs, probe, renamed, tables, window
 from kreislauf.registry import studies
 from models import spec
 from models.session_recommender.schema import EVENT_TYPES
 from serving import metrics
-from tasks import promote
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "glossary.md").read_text()
@@ -47,8 +46,8 @@ def test_verdicts_outcomes_variants_and_states_are_explained():
 
 
 def test_tables_are_explained():
-    explained({*exposures.TABLES, quarantine.REJECTS, exclusions.DISTRUSTED, promote.DECISIONS})
-    explained({exclusions.VERDICTS})
+    explained({*exposures.TABLES, quarantine.REJECTS, exclusions.DISTRUSTED, decision.DECISIONS})
+    explained({exclusions.VERDICTS, approvals.APPROVALS})
     explained({tables.WINDOWS, tables.SLICES, tables.ALARMS})
 
 

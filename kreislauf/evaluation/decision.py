@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from kreislauf.evaluation.intervals import Interval
 from kreislauf.evaluation.scores import Cost
 
+DECISIONS = "decisions"
+"""Name of the lake's table with a row for each decision."""
 Outcome = Literal["promote", "refuse", "inconclusive"]
 
 
