@@ -9,6 +9,7 @@ from kreislauf.people import Text
 from kreislauf.registry import questions
 from kreislauf.registry.versions import DECLINED
 from kreislauf.release import permission, releases, triton
+from tasks.page import draw_page
 
 
 @flow
@@ -46,6 +47,7 @@ def approve(
     if not go_live:
         approvals.record(model, candidate.number, "declined", signature)
         questions.answer(candidate, f"{DECLINED} by {signature}")
+        draw_page(model)
         get_run_logger().info(f"{model} version {candidate.number} does not go live: {signature}.")
         return None
     live = releases.current(model)

@@ -8,6 +8,7 @@ from prefect.runtime import flow_run
 from kreislauf import registry
 from kreislauf.pages import release as release_page
 from kreislauf.release import permission, publisher_lock, releases, triton
+from tasks.page import draw_page
 from tasks.publish import hand_over, missing, put_in_triton, restored
 
 
@@ -70,6 +71,7 @@ def experiment(
     create_markdown_artifact(
         key=f"ab-test-{model.replace('_', '-')}", markdown=release_page.experiment_page(release)
     )
+    draw_page(model)
     return release
 
 

@@ -5,6 +5,7 @@ from prefect import flow, get_run_logger
 
 from kreislauf.people import Text
 from kreislauf.release import permission, releases
+from tasks.page import draw_page
 
 
 @flow
@@ -33,7 +34,7 @@ def lift(who: Text, reason: Text, model: str = "session_recommender") -> release
     if not live.hold:
         get_run_logger().info(f"{model} is not on hold.")
         return live
-    return releases.append(
+    lifted = releases.append(
         model,
         live.champion,
         f"Not on hold any more: {reason}",
@@ -44,3 +45,5 @@ def lift(who: Text, reason: Text, model: str = "session_recommender") -> release
         watermark=live.watermark,
         hold="",
     )
+    draw_page(model)
+    return lifted

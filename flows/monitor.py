@@ -17,6 +17,7 @@ from tasks.monitor import (
     measure_tails,
     record,
 )
+from tasks.page import draw_page
 
 
 @flow
@@ -77,6 +78,7 @@ def monitor(
     finding = Finding.of(measured, signals, diagnosis, agreement)
     action = policy.decide(finding, policy.standing(finding), settings)
     record(finding, measured, action)
+    draw_page(model)
     logger.info(f"{finding.verdict.capitalize()}: {finding.reason} {action.sentence}")
     return finding.model_copy(update={"action": action.sentence})
 

@@ -7,6 +7,7 @@ from prefect.artifacts import create_markdown_artifact
 from kreislauf import events, registry
 from kreislauf.evaluation import gate
 from kreislauf.release import releases
+from tasks.page import draw_page
 from tasks.promote import choose_challenger, describe, judge, note_decision
 
 EVENTS = {
@@ -51,4 +52,5 @@ def promote(model: str = "session_recommender", version: int | None = None) -> g
     )
     # Last: a run that died before does all of it again.
     registry.record_decision(challenger, decision)
+    draw_page(model)
     return decision

@@ -9,6 +9,7 @@ from kreislauf import events, registry
 from kreislauf.pages import release as release_page
 from kreislauf.registry import questions
 from kreislauf.release import permission, publisher_lock, releases, triton
+from tasks.page import draw_page
 from tasks.publish import hand_over, missing, put_in_triton, restored
 
 
@@ -65,6 +66,7 @@ def publish(
         mirror(live)
         if candidate.question:
             questions.answer(candidate, f"approved by {live.who}")
+    draw_page(model)
     return live
 
 

@@ -19,6 +19,7 @@ from kreislauf.registry import questions
 from kreislauf.release import permission, releases
 from kreislauf.training import inputs
 from models import spec
+from tasks.page import draw_page
 from tasks.train import unfinished_version
 
 WAITING = "waiting for approval"
@@ -113,6 +114,7 @@ def close(version: registry.Version, outcome: str) -> None:
         version.lineage.watermark,
         f"Version {version.number} was trained: {outcome}.",
     )
+    draw_page(version.model)
 
 
 def withdraw_questions(version: registry.Version) -> None:

@@ -9,6 +9,7 @@ from kreislauf.evaluation import split
 from kreislauf.registry import claims
 from kreislauf.training import inputs
 from models import spec
+from tasks.page import draw_page
 from tasks.train import fit, plan, unfinished_plan
 
 
@@ -54,4 +55,5 @@ def train(
         f"{model_type.metric} in {model_type.policy.power:.0%} of the cases, a smaller one less "
         "often."
     )
+    draw_page(model)
     return fit(model, hyperparameters.model_dump(mode="json"), lineage)

@@ -9,6 +9,7 @@ from kreislauf.clock import when
 from kreislauf.lake import exclusions
 from kreislauf.people import Text
 from models import spec
+from tasks.page import draw_page
 
 
 @flow
@@ -63,6 +64,7 @@ def trust(
         at=int(datetime.now(UTC).timestamp() * 1000),
     )
     exclusions.record_verdict(verdict)
+    draw_page(model)
     left_out = exclusions.intervals(table)
     get_run_logger().info(f"{verdict.sentence} {describe(left_out)}")
     return verdict

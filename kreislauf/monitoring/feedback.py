@@ -22,17 +22,19 @@ MIN_ANSWERS = 100
 """Fewest answers of a day that counts as history."""
 SAMPLE = 50_000
 """Answers, about, of whole users, that are joined with their feedback."""
+VariantClicks = tuple[int, str, int, Interval]
+"""Version, variant, number of answers, and clicks per answer with the confidence interval."""
 log = logging.getLogger(__name__)
 
 
-def reactions(model: str, start: int, end: int) -> pl.DataFrame:
-    """Reactions to answers of the model until `end` (ms), and in `HISTORY_DAYS` before `start`
+def reactions(model: str, start: int, end: int, history_days: int = HISTORY_DAYS) -> pl.DataFrame:
+    """Reactions to answers of the model until `end` (ms), and in `history_days` before `start`
     (ms), as `join_feedback` gives them; empty without exposures or feedback."""
     newest_exposure = lake.watermark(exposures.EXPOSURES)
     newest_feedback = lake.watermark(exposures.FEEDBACK)
     if newest_exposure is None or newest_feedback is None:
         return pl.DataFrame()
-    first = start - HISTORY_DAYS * DAY_MS
+    first = start - history_days * DAY_MS
     last = min(end, min(newest_exposure, newest_feedback) - MATURITY_MS)
     of_model = pl.col("model") == model
     with lake.reading(exposures.EXPOSURES):
@@ -83,7 +85,7 @@ def clicks_per_answer(reactions: pl.DataFrame, version: int, start: int) -> dict
     return {"clicks": Measured(value=float(rate), history=history)}  # type: ignore[arg-type]
 
 
-def clicks_by_variant(reactions: pl.DataFrame, start: int) -> list[tuple[int, str, int, Interval]]:
+def clicks_by_variant(reactions: pl.DataFrame, start: int) -> list[VariantClicks]:
     """Version, variant, number of answers, and clicks per answer since `start` (ms) with its
     confidence interval over users; `reactions` are from `join_feedback`."""
     if reactions.is_empty():

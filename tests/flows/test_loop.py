@@ -343,7 +343,8 @@ def test_the_loop_on_s3(tiny, orders, s3, monkeypatch):
     assert ingest("s3://shop/raw", tiny).rows_kept == 4000
     assert ingest("s3://shop/raw", tiny).files_already_loaded == 2
     assert retrain(tiny).release == 1
-    assert s3.ls("shop/releases/tiny") == ["shop/releases/tiny/1.json"]
+    files = [path.rsplit("/", 1)[1] for path in s3.ls("shop/releases/tiny")]
+    assert sorted(files) == ["1.json", "lifecycle.html"]
     assert journal.read("decisions")["outcome"].to_list() == ["promote"]
     assert answers(tiny, {"price": [[40.0], [60.0]]}) == (1, [False, True])
 

@@ -1,0 +1,262 @@
+"""The tables of the lifecycle page: what `life.py` has read, as rows of texts."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from kreislauf.clock import when
+from kreislauf.evaluation.intervals import Interval
+from kreislauf.lake import exclusions
+from kreislauf.monitoring.feedback import VariantClicks
+from kreislauf.pages.life import CURVES, MAX_ROWS, Life
+from kreislauf.release.releases import Release
+
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table."""
+
+    text: str
+    href: str = ""
+    css: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the row."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Links:
+    """Addresses of the other servers, as the writer of the page has them; empty where unknown."""
+
+    prefect: str = ""
+    mlflow: str = ""
+    grafana: str = ""
+
+    def version(self, model: str, number: int) -> str:
+        """Address of a version in MLflow."""
+        if not self.mlflow:
+            return ""
+        return f"{self.mlflow}/#/models/{model}/versions/{number}"
+
+    def of_model(self, model: str) -> list[tuple[str, str]]:
+        """Name and address of what else there is to see."""
+        pages = []
+        if self.prefect:
+            key = model.replace("_", "-")
+            for name, artifact in (
+                ("releases", "release"),
+                ("cards", "card"),
+                ("looks of the monitor", "monitor"),
+            ):
+                pages.append((f"Prefect: {name}", f"{self.prefect}/artifacts/key/{artifact}-{key}"))
+            pages.append(("Prefect: runs", f"{self.prefect}/runs"))
+        if self.mlflow:
+            pages.append(("MLflow: versions", f"{self.mlflow}/#/models/{model}"))
+        if self.grafana:
+            pages.append(("Grafana: live answers", f"{self.grafana}/d/kreislauf"))
+        return pages
+
+
+def windows(life: Life) -> Table:
+    """The newest windows with verdict and qualities."""
+    rows = []
+    for row in newest(life.windows).iter_rows(named=True):
+        qualities = [number(row[name]) for name in CURVES]
+        cells = [Cell(when(row["end"])), Cell(f"{row['version']}", css="n")]
+        rows.append([*cells, *qualities, Cell(row["verdict"])])
+    head = ["window until", "version", "live", "first version", "baseline", "verdict"]
+    return Table(f"{life.metric} and verdict of each window, the newest first", head, rows)
+
+
+def releases(life: Life, links: Links) -> Table:
+    """The release log's newest entries."""
+    rows = []
+    for release in reversed(life.log):
+        cells = [
+            Cell(f"{release.number}", css="n"),
+            Cell(time(release.at)),
+            version(life.model, release.champion, links),
+            version(life.model, release.previous, links),
+            Cell(time(release.watermark)),
+            Cell(release.reason, css="text"),
+            Cell(release.who),
+        ]
+        rows.append(cells)
+    head = ["release", "written", "live version", "version before", "learnt until", "why", "by"]
+    return Table("Entries of the release log, the newest first", head, rows)
+
+
+def decisions(life: Life, links: Links) -> Table:
+    """What the gate has decided."""
+    rows = []
+    for row in newest(life.decisions).iter_rows(named=True):
+        cells = [
+            version(life.model, row["version"], links),
+            Cell(row["outcome"], css=row["outcome"]),
+            number(row["challenger_score"]),
+            number(row["champion_score"]),
+            Cell(interval_text(gain(row)), css="n"),
+            Cell(interval_text(interval(row, "over_baseline")), css="n"),
+            Cell(time(row["holdout_end"])),
+            Cell(row["reasons"], css="text"),
+        ]
+        rows.append(cells)
+    head = ["version", "decision", "its score", "the live one's", "gain over the live one"]
+    head += ["gain over the baseline", "judged on data until", "why"]
+    return Table("Decisions of the gate, the newest first", head, rows)
+
+
+def experiments(life: Life, links: Links) -> Table:
+    """A/B tests: consecutive releases with the same two versions are one."""
+    rows = []
+    by_versions = itertools.groupby(life.log, lambda entry: (entry.champion, entry.challenger))
+    groups = [list(entries) for _, entries in by_versions]
+    ends = [time(later[0].at) for later in groups[1:]]
+    for entries, end in zip(groups, [*ends, "it runs"], strict=False):
+        first = entries[0]
+        if first.challenger is None:
+            continue
+        shares = dict.fromkeys(share(entry) for entry in entries)
+        cells = [
+            Cell(time(first.at)),
+            Cell(end),
+            version(life.model, first.champion, links),
+            version(life.model, first.challenger, links),
+            Cell(" then ".join(shares)),
+            Cell(first.who),
+        ]
+        rows.append(cells)
+    head = ["start", "end", "champion", "challenger", "users with the challenger", "by"]
+    return Table("A/B tests, the newest first", head, rows[::-1])
+
+
+def clicks(life: Life, rates: Sequence[VariantClicks]) -> Table:
+    """Clicks per answer in the A/B test that runs."""
+    rows = []
+    for number_of_version, variant, answers, rate in rates:
+        numbers = (f"{answers:,}", f"{rate.mean:.4f} [{rate.low:.4f}, {rate.high:.4f}]")
+        cells = [Cell(variant), Cell(f"{number_of_version}", css="n")]
+        rows.append(cells + [Cell(text, css="n") for text in numbers])
+    caption = f"Clicks per answer since {when(life.clicks_since)}, 95 % interval over users"
+    return Table(caption, ["variant", "version", "answers", "clicks per answer"], rows)
+
+
+def alarms(life: Life) -> Table:
+    """What asked for attention, and what followed."""
+    rows = []
+    for row in newest(life.alarms).iter_rows(named=True):
+        cells = [
+            Cell(when(row["end"])),
+            Cell(f"{row['version']}", css="n"),
+            Cell(row["verdict"]),
+            Cell(row["reason"], css="text"),
+            Cell(row["action"], css="text"),
+        ]
+        rows.append(cells)
+    head = ["window until", "version", "verdict", "evidence", "what followed"]
+    return Table("Alarms of the monitor, the newest first", head, rows)
+
+
+def opinions(life: Life) -> Table:
+    """What the monitor and people said of stretches of the data, the newest stretch first."""
+    rows = []
+    for start, end, reason in life.faults:
+        rows.append((start, end, "the monitor", "left out", reason))
+    for verdict in life.verdicts:
+        says = "trusted"
+        if not verdict.trusted:
+            says = "left out"
+        rows.append((*verdict.stretch, verdict.who, says, verdict.reason))
+    ordered = sorted(rows, key=lambda row: row[1])[-MAX_ROWS:]
+    cells = []
+    for start, end, who, says, reason in reversed(ordered):
+        texts = (when(start), last(end), who, says)
+        cells.append([*map(Cell, texts), Cell(reason, css="text")])
+    head = ["from", "until", "who", "says", "why"]
+    return Table("What the monitor and people said of the data", head, cells)
+
+
+def left_out(life: Life) -> list[str]:
+    """The stretches that no training learns from now, the newest first."""
+    newest_stretches = reversed(life.left_out[-MAX_ROWS:])
+    return [f"{when(start)} to {last(end)}" for start, end in newest_stretches]
+
+
+def gains(life: Life, count: int) -> list[tuple[str, str, Interval]]:
+    """Label, outcome and gain of the newest `count` decisions that compared two versions."""
+    rows = []
+    for row in newest(life.decisions).iter_rows(named=True):
+        compared = gain(row)
+        if compared:
+            rows.append((f"v{row['version']} {row['outcome']}", row["outcome"], compared))
+    return rows[:count]
+
+
+def newest(rows: pl.DataFrame) -> pl.DataFrame:
+    """The newest rows, the newest first, of some that are ordered."""
+    return rows.tail(MAX_ROWS).reverse()
+
+
+def gain(row: dict) -> Interval | None:
+    """Gain over the champion, of a row of the table `decisions`."""
+    return interval(row, "gain")
+
+
+def interval(row: dict, name: str) -> Interval | None:
+    """An interval of a row of the table `decisions`; None if it has none."""
+    if row[f"{name}_mean"] is None:
+        return None
+    bounds = {bound: row[f"{name}_{bound}"] for bound in ("mean", "low", "high")}
+    return Interval(**bounds)
+
+
+def interval_text(compared: Interval | None) -> str:
+    """An interval in a cell."""
+    if compared is None:
+        return "none"
+    return str(compared)
+
+
+def version(model: str, numbered: int | None, links: Links) -> Cell:
+    """A version, with its page in MLflow."""
+    if numbered is None:
+        return Cell("none", css="n")
+    return Cell(f"{numbered}", links.version(model, numbered), "n")
+
+
+def number(value: float | None) -> Cell:
+    """A quality in a cell."""
+    if value is None:
+        return Cell(UNKNOWN, css="n")
+    return Cell(f"{value:.4f}", css="n")
+
+
+def share(release: Release) -> str:
+    """Share of the users with the challenger."""
+    if release.share == 0:
+        return "none, in the shadow"
+    return f"{release.share:.1%}"
+
+
+def time(moment: int | None) -> str:
+    """ms since 1970 as a date and time, UTC; old entries do not have every one."""
+    if moment is None:
+        return UNKNOWN
+    return when(moment)
+
+
+def last(end: int) -> str:
+    """The end of a stretch, which may go on."""
+    if end >= exclusions.NO_END:
+        return "now on"
+    return when(end)
