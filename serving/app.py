@@ -17,14 +17,14 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from kreislauf import gateway_secret
 from kreislauf.settings import Settings, settings
 from models.messages import AnyObject
-from serving import description, request_ids
+from serving import description, lifecycle_page, request_ids
 from serving.connections import Connection
 from serving.gateway import Gateway
 from serving.guard import Guard
@@ -40,6 +40,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem} for status in (400, 401, 404, 408, 413, 422, 503)
 }
 """What a question or feedback may get instead of an answer."""
+PAGE_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: PROBLEMS[status] for status in (401, 404, 503)
+}
+"""What a lifecycle page may be in the place of."""
 SERIES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
     401: PROBLEMS[401],
@@ -67,6 +71,23 @@ def create(settings: Settings) -> FastAPI:
         redoc_url=None,
         static_url=description.STATIC,
     )
+    add_routes(app)
+
+    @cache
+    def describe() -> dict[str, Any]:
+        models = app.state.gateway.follower.models.values()
+        model_types = [state.model_type for state in models]
+        return description.describe(app, model_types, bool(settings.gateway_token))
+
+    app.openapi = describe  # type: ignore[method-assign]
+    app.add_exception_handler(Refusal, answer_refusal)
+    app.add_exception_handler(RecursionError, answer_too_deep)
+    app.add_middleware(Guard, token=settings.gateway_token)
+    return app
+
+
+def add_routes(app: FastAPI) -> None:
+    """What the gateway answers, each with what it takes and gives."""
     app.add_api_route("/health", health, methods=["GET"], response_model=Health)
     app.add_api_route(
         "/ready",
@@ -93,18 +114,13 @@ def create(settings: Settings) -> FastAPI:
         response_class=Response,
         responses=PROBLEMS,
     )
-
-    @cache
-    def describe() -> dict[str, Any]:
-        models = app.state.gateway.follower.models.values()
-        model_types = [state.model_type for state in models]
-        return description.describe(app, model_types, bool(settings.gateway_token))
-
-    app.openapi = describe  # type: ignore[method-assign]
-    app.add_exception_handler(Refusal, answer_refusal)
-    app.add_exception_handler(RecursionError, answer_too_deep)
-    app.add_middleware(Guard, token=settings.gateway_token)
-    return app
+    app.add_api_route(
+        description.PAGE,
+        lifecycle_page.show,
+        methods=["GET"],
+        response_class=HTMLResponse,
+        responses=PAGE_PROBLEMS,
+    )
 
 
 async def predict(model: str, request: Request) -> Response:

@@ -12,6 +12,7 @@ from serving.messages import Asker, Prediction, Reaction
 
 PREDICT = "/v1/{model}/predict"
 FEEDBACK = "/v1/feedback"
+PAGE = "/models/{model}"
 OPEN = ("/health", "/ready")
 """Paths that need no token, and that no limit holds up."""
 STATIC = "/static"

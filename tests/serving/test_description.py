@@ -21,6 +21,7 @@ PATHS = {
     "/v1/session_recommender/predict",
     "/v1/tiny/predict",
     "/v1/feedback",
+    "/models/{model}",
 }
 
 
@@ -61,7 +62,7 @@ def test_where_a_token_is_wanted_the_description_says_so_and_needs_none(live, mo
     with TestClient(create(gateway_settings())) as gateway:
         for path in ("/docs", "/openapi.json", "/static/swagger-ui-bundle.js"):
             assert gateway.get(path).status_code == 200, path
-        for path in ("/metrics", "/doc", "/static", "/"):
+        for path in ("/metrics", "/models/tiny", "/doc", "/static", "/"):
             assert gateway.get(path).status_code == 401, path
         document = gateway.get("/openapi.json").json()
     assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
