@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -86,6 +87,7 @@ def started(home: Path, narrator: Narrator) -> Iterator[Everything]:
                 "starting Postgres, Prefect, MLflow, Triton, the gateway and a worker on 127.0.0.1"
             )
             starting = pool.submit(stack.up, home)
+            starting.add_done_callback(partial(say_where_the_page_is, narrator))
             running = wait_for_first(home, starting)
             for name in FIRST:
                 narrator.say(f"{name}: {running[name]['url']}")
@@ -96,6 +98,13 @@ def started(home: Path, narrator: Narrator) -> Iterator[Everything]:
             yield starting.result
     finally:
         stack.down(home)
+
+
+def say_where_the_page_is(narrator: Narrator, starting: Future) -> None:
+    """Say where the gateway shows the lifecycle page, unless the servers did not start."""
+    if not starting.exception():
+        gateway = starting.result()["gateway"]["url"]
+        narrator.say(f"lifecycle page, to reload: {gateway}/models/session_recommender")
 
 
 def wait_for_first(home: Path, starting: Future) -> dict[str, dict]:
