@@ -6,7 +6,7 @@ a retraining at the end of each week, and `tidy`. The shop has eight weeks of se
 Real are: the load of each hour's sessions, exactly once, with its commit; the tables `windows`,
 `slices`, `alarms` and `decisions`, the release log, MLflow on SQLite with each version's files, and
 a page of Evidently that each look attaches; the steps of `tidy`; and, in the first and in the last
-week, the whole look: tails, window, history, verdict, page and status.
+week, the whole look: tails, window, history, verdict, page, lifecycle page and status.
 
 Simulated are: what a look measures in the weeks between, which is one real measurement, moved to
 the look's window, and `tidy` runs once in each of them; trainings, in whose place the co-visitation

@@ -31,9 +31,11 @@ from kreislauf.monitoring import (
 from kreislauf.monitoring.diagnosis import diagnose
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.measurement import Measurement
+from kreislauf.pages import life, lifecycle
 from kreislauf.pages import monitor as pages
+from kreislauf.pages.life_tables import Links
 from kreislauf.registry import claims
-from kreislauf.release import releases
+from kreislauf.release import lifecycle_page, releases
 from kreislauf.settings import settings
 from models.session_recommender import SPEC, Params
 from models.spec import MAX_BATCH, Parity, TrainingResult
@@ -183,6 +185,7 @@ class ShopYear:
             page = pages.page(finding, measured, action, windows)
             (self.home / "page.md").write_text(page, encoding="utf-8")
             recording.write_status(finding, action.wait)
+            lifecycle_page.write(MODEL, lifecycle.draw(life.read(SPEC), Links()))
         recording.carry_out(finding, action, SPEC.table.name)
 
     def measure(self) -> Measurement:
