@@ -61,8 +61,8 @@ def first_model(loop: Loop) -> Act:
     return Act(
         "A first model goes live",
         live_version() == first.version,
-        f"version {first.version} has learnt from {SPANS['history']} days of visits, and "
-        "answers now.",
+        f"version {first.version} has learnt from a week of visits, was judged on the next day, "
+        "and answers now.",
     )
 
 
@@ -90,7 +90,7 @@ def season(loop: Loop) -> Act:
         loop.outcomes.append(retrainings.newest_outcome(MODEL))
     return Act(
         "The season changes",
-        is_asked and live_version() != recalls.version,
+        is_asked and live_version() != recalls.version and has_fallen(loop),
         f"recall falls to {recalls.live:.0%}. The monitor: {finding.verdict}. {finding.action} The "
         f"worker retrains, and version {live_version()} is live.",
     )
@@ -108,7 +108,7 @@ def fault(loop: Loop) -> Act:
     is_noticed = finding.verdict == "data fault" and live_version() == before
     return Act(
         "Tracking breaks",
-        is_noticed and replayed.lines_loaded == UNREADABLE,
+        is_noticed and replayed.lines_loaded == UNREADABLE and has_risen(loop),
         f"recall is back at {recalls.live:.0%}. The monitor: {finding.verdict}. {finding.action} "
         f"{replayed.lines_loaded} lines with an unknown field waited in quarantine, and became "
         "rows when the rule was mended.",
@@ -143,11 +143,21 @@ def fall(loop: Loop) -> Act:
     loop.rolled_back += live_version() == before
     return Act(
         "People click less",
-        live_version() == before,
+        live_version() == before and clicks_after < clicks_before,
         f"version {retraining.version} passed the gate, but has the best article last. Clicks per "
         f"answer fall from {clicks_before:.2f} to {clicks_after:.2f}, and version {live_version()} "
         "is live again. A person is asked before the next release.",
     )
+
+
+def has_fallen(loop: Loop) -> bool:
+    """Whether the live model lost a third of its recall or more since the period before."""
+    return loop.recalls[-1].live < loop.recalls[-2].live * 2 / 3
+
+
+def has_risen(loop: Loop) -> bool:
+    """Whether the live model won half of its recall or more since the period before."""
+    return loop.recalls[-1].live > loop.recalls[-2].live * 3 / 2
 
 
 def epilogue(loop: Loop) -> str:
