@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from demo.plan import PLAN, STARTS, day, within
 from demo.shop import simulate
 from kreislauf.evaluation import scoring
 from models.session_recommender import SPEC
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.system
 PATIENCE = 1800
 """Seconds, also on a machine that is ten times slower than usual."""
 PLAY = """
