@@ -16,6 +16,7 @@ from statistics import NormalDist
 import numpy as np
 import polars as pl
 
+from demo import raw_files
 from kreislauf.clock import DAY_MS
 
 FULL_EVENTS = 216_716_096
@@ -131,10 +132,7 @@ def _repeated(rows: pl.DataFrame) -> int:
 def _lines(rows: pl.DataFrame) -> bytes:
     """One JSON line for each session, as compact as in OTTO's files."""
     buffer = io.BytesIO()
-    sessions = rows.group_by("session", maintain_order=True).agg(
-        events=pl.struct("aid", "ts", "type")
-    )
-    sessions.write_ndjson(buffer)
+    raw_files.sessions(rows).write_ndjson(buffer)
     return buffer.getvalue()
 
 

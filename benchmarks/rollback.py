@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
+from demo import raw_files
 from demo.shop import Plan, simulate
 from deployments import stack
 
@@ -37,10 +37,7 @@ def measure(plan: Plan, params: dict, rounds: int, folder: Path) -> dict:
     from kreislauf import registry
     from kreislauf.evaluation import gate
 
-    raw = folder / "sessions.jsonl"
-    events = pl.struct("aid", "ts", "type").alias("events")
-    simulate(plan).group_by("session", maintain_order=True).agg(events).write_ndjson(raw)
-    ingest(str(raw), MODEL)
+    ingest(str(raw_files.write(simulate(plan), folder / "sessions.jsonl")), MODEL)
     for champion, seed in ((None, 0), (1, 1)):
         version = train(MODEL, params | {"seed": seed})
         decision = gate.Decision(

@@ -26,6 +26,7 @@ import polars as pl
 import yaml
 
 from benchmarks.waiting import until
+from demo import raw_files
 from demo.shop import START_MS, Plan, simulate
 from deployments import stack
 from kreislauf.clock import DAY_MS
@@ -179,9 +180,7 @@ class Shop:
         day = (pl.col("ts") - START_MS) // DAY_MS
         rows = self.rows.filter(day >= self.day, day < self.day + days)
         raw = self.folder / f"{self.day}.jsonl"
-        events = pl.struct("aid", "ts", "type").alias("events")
-        rows.group_by("session", maintain_order=True).agg(events).write_ndjson(raw)
-        ingest(str(raw), MODEL)
+        ingest(str(raw_files.write(rows, raw)), MODEL)
         self.day += days
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from demo import raw_files
 from demo.shop import Plan, simulate
 from kreislauf import lake, registry
 from kreislauf.clock import DAY_MS
@@ -66,8 +67,7 @@ class Hour:
 
     def __post_init__(self) -> None:
         buffer = io.BytesIO()
-        events = pl.struct("aid", "ts", "type").alias("events")
-        self.sessions.group_by("session", maintain_order=True).agg(events).write_ndjson(buffer)
+        raw_files.sessions(self.sessions).write_ndjson(buffer)
         self.lines = buffer.getvalue()
         self.sha256 = sha256(self.lines).hexdigest()
         self.stamp = f"{self.path}|{self.sha256}"

@@ -15,7 +15,7 @@ PERIOD_DAYS = 7.0
 def write(events: pl.DataFrame, path: Path) -> Path:
     """Write events (columns session, aid, ts, type), a line a session. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sessions(events).write_ndjson(path)
+    sessions(events).write_ndjson(path)
     return path
 
 
@@ -43,7 +43,7 @@ def split_by_time(events: pl.DataFrame, folder: Path) -> tuple[list[Path], float
     return files, length / DAY_MS
 
 
-def _sessions(events: pl.DataFrame) -> pl.DataFrame:
+def sessions(events: pl.DataFrame) -> pl.DataFrame:
     """A row for each session, with its events as a list, in the order of the first one."""
     return events.group_by("session", maintain_order=True).agg(
         pl.struct("aid", "ts", "type").alias("events")

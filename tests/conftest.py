@@ -89,16 +89,6 @@ def aliases(model: str) -> dict[str, int]:
     return {alias: int(number) for alias, number in registered.aliases.items()}
 
 
-def write_sessions(events: pl.DataFrame, path: Path) -> Path:
-    """Write events as a raw file in OTTO's format."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sessions = events.group_by("session", maintain_order=True).agg(
-        pl.struct("aid", "ts", "type").alias("events")
-    )
-    sessions.write_ndjson(path)
-    return path
-
-
 @pytest.fixture
 def other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder `models` of another repository, on the path: what is put there is a model type."""

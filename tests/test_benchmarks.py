@@ -45,6 +45,7 @@ from benchmarks import (
 from benchmarks.contenders import Measured
 from benchmarks.otto import EVENTS_PER_SESSION, FAULTS, generate
 from benchmarks.race import Check, Job, Watch, seconds_to
+from demo import raw_files
 from kreislauf import lake, sources
 from kreislauf.evaluation import gate as gate_task
 from kreislauf.evaluation import scoring
@@ -53,7 +54,6 @@ from kreislauf.monitoring import tables
 from kreislauf.monitoring.diagnosis import Verdict
 from models.session_recommender import SPEC
 from models.session_recommender.batches import Batches
-from tests.conftest import write_sessions
 
 
 def rows(path: Path) -> pl.DataFrame:
@@ -207,7 +207,7 @@ def test_too_small_a_folder_is_said_before_anything_is_written(monkeypatch: pyte
 def publish(events: pl.DataFrame, folder: Path, share: float = 0.8) -> Path:
     """A folder as `benchmarks.recommender` wants it: the newest sessions of `events` are the
     test."""
-    raw = write_sessions(events.sort("session", "ts", "aid", "type"), folder / "raw.jsonl")
+    raw = raw_files.write(events.sort("session", "ts", "aid", "type"), folder / "raw.jsonl")
     (folder / "sessions.jsonl.gz").write_bytes(gzip.compress(raw.read_bytes()))
     first = round(events["session"].n_unique() * share)
     (folder / "meta.json").write_text(json.dumps({"first_test_session": first}))

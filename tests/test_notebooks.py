@@ -16,10 +16,11 @@ import polars as pl
 import pytest
 from matplotlib.image import imread
 
+from demo import raw_files
 from models.session_recommender.schema import EVENTS
 from notebooks import suspects
 from tasks.lake import load_file
-from tests.conftest import ROOT, write_sessions
+from tests.conftest import ROOT
 
 NOTEBOOK = ROOT / "notebooks" / "explore.py"
 PICTURES = ("lake", "rejects", "popularity", "sessions", "suspects")
@@ -84,7 +85,7 @@ def ingest(
         ("second", events.filter(is_second), dirty),
     ):
         if batch.height:
-            path = write_sessions(batch, folder / f"{name} $^$.jsonl")
+            path = raw_files.write(batch, folder / f"{name} $^$.jsonl")
             path.write_bytes(path.read_bytes() + b"\n".join(lines))
             load_file.fn(str(path), EVENTS, 1.0)
 

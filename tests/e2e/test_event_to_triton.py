@@ -18,10 +18,10 @@ import polars as pl
 import psutil
 import pytest
 
+from demo import raw_files
 from demo.shop import START_MS, Plan, simulate
 from deployments import processes, stack
 from kreislauf.clock import DAY_MS
-from tests.conftest import write_sessions
 
 MODEL = "session_recommender"
 # A day's sessions are enough to show that a model is as good as the table.
@@ -53,7 +53,7 @@ class Stack:
         """Days [first, last) of the shop."""
         days = (self.events["ts"] - START_MS) // DAY_MS
         chosen = self.events.filter((days >= first) & (days < last))
-        source = write_sessions(chosen, self.home / "raw" / f"{first}.jsonl")
+        source = raw_files.write(chosen, self.home / "raw" / f"{first}.jsonl")
         self.python(f"from flows.ingest import ingest; ingest({str(source)!r})")
 
     def hurry(self) -> None:

@@ -15,6 +15,7 @@ import pytest
 from prefect.exceptions import ParameterTypeError
 
 from benchmarks import rollback as rollback_benchmark
+from demo import raw_files
 from demo.shop import Plan
 from flows.approve import approve
 from flows.ingest import ingest
@@ -39,7 +40,7 @@ from kreislauf.settings import settings
 from models import spec
 from models.spec import Policy
 from serving import live
-from tests.conftest import aliases, write_sessions
+from tests.conftest import aliases
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
@@ -639,7 +640,7 @@ def test_a_changed_file_is_never_used(tiny, orders, home):
 def test_the_recommender_goes_live_and_no_pickle_is_ever_loaded(home, small_shop, monkeypatch):
     model_type = spec.load("session_recommender")
     monkeypatch.setattr(type(model_type), "policy", Policy(min_effect=0.1, baseline_margin=0.05))
-    ingest(str(write_sessions(small_shop, home / "raw" / "sessions.jsonl")))
+    ingest(str(raw_files.write(small_shop, home / "raw" / "sessions.jsonl")))
     with what_pickles_name() as named:
         first = retrain("session_recommender", params=model_type.Params.tiny().model_dump())
         assert first.outcome == "promote", first.reason

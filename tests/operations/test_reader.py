@@ -11,11 +11,12 @@ import httpx
 import psutil
 import pytest
 
+from demo import raw_files
 from demo.shop import START_MS, Plan, simulate
 from deployments import processes
 from kreislauf.clock import DAY_MS
 from tests import documented
-from tests.conftest import moto, shop_on, write_sessions
+from tests.conftest import moto, shop_on
 from tests.operations.reader import GIVEN, Reader, of_page
 from tests.stream_tools import until
 
@@ -46,7 +47,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         def deliver(first: int, last: int) -> None:
             days = (events["ts"] - START_MS) // DAY_MS
             chosen = events.filter((days >= first) & (days < last))
-            file = write_sessions(chosen, folder / "raw" / f"{first}.jsonl")
+            file = raw_files.write(chosen, folder / "raw" / f"{first}.jsonl")
             shop.put_file(str(file), f"shop/raw/2026-11/{first}.jsonl")
 
         variables = {

@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from demo import raw_files
 from demo.shop import Plan, simulate
-from tests.conftest import write_sessions
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 DAY = 86_400_000
@@ -37,7 +37,7 @@ def test_make(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
     def days(first: int, last: int) -> str:
         inside = pl.col("ts").is_between(start + first * DAY, start + last * DAY - 1)
-        return str(write_sessions(shop.filter(inside), home / "raw" / f"{first}.jsonl"))
+        return str(raw_files.write(shop.filter(inside), home / "raw" / f"{first}.jsonl"))
 
     history = days(0, 16)
     with open(history, "a") as file:
