@@ -25,7 +25,7 @@ from prefect.events import AutomationCore, Event, Resource
 
 import models
 from benchmarks import fault_data
-from benchmarks.waiting import until
+from demo.waiting import until
 from deployments import processes, stack
 from kreislauf import events
 

@@ -16,7 +16,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
 from benchmarks.fault_loop import MODEL, PATIENCE, Loop, send
-from benchmarks.waiting import until
+from demo.waiting import until
 from kreislauf import registry
 from kreislauf.registry import runs
 from kreislauf.release import releases

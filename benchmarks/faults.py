@@ -39,7 +39,7 @@ from benchmarks.crowd import Crowd
 from benchmarks.fault_data import QUESTION
 from benchmarks.fault_loop import MODEL, OPEN, PATIENCE, Loop, type_of
 from benchmarks.fault_points import POINTS
-from benchmarks.waiting import until
+from demo.waiting import until
 from kreislauf.release import releases
 from tasks.recover import successor_key
 

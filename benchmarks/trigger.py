@@ -25,9 +25,9 @@ import httpx
 import polars as pl
 import yaml
 
-from benchmarks.waiting import until
 from demo import raw_files
 from demo.shop import START_MS, Plan, simulate
+from demo.waiting import until
 from deployments import stack
 from kreislauf.clock import DAY_MS
 

@@ -1,17 +1,17 @@
 """Wait for what the worker does after an event."""
 
-import time
-from collections.abc import Callable
 from datetime import datetime
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.objects import FlowRun
 
+from demo.waiting import until
 from kreislauf import registry
 from kreislauf.evaluation import gate
 from tasks.recover import successor_key
 
+WHERE = " (look at the Prefect UI and the worker's log)"
 REACTION_SECONDS = 120
 """Seconds within which a retraining has to start."""
 RETRAINING_SECONDS = 1_200
@@ -23,11 +23,11 @@ def wait(since: datetime) -> None:
 
     Raises TimeoutError if none starts or ends in time, and RuntimeError if it did not complete.
     """
-    until(lambda: bool(created(since)), REACTION_SECONDS, "no retraining was started")
+    until(lambda: bool(created(since)), REACTION_SECONDS, f"no retraining was started{WHERE}")
     until(
         lambda: all(is_over(run) for run in created(since)),
         RETRAINING_SECONDS,
-        "the retraining did not end",
+        f"the retraining did not end{WHERE}",
     )
     failed = [run for run in created(since) if run.state and not run.state.is_completed()]
     if failed:
@@ -56,18 +56,6 @@ def created(since: datetime) -> list[FlowRun]:
         and run.created >= since
         and successor_key(run) not in taken_up
     ]
-
-
-def until(condition: Callable[[], bool], seconds: float, problem: str) -> None:
-    """Poll twice a second. Raises TimeoutError naming the `problem`."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(
-                f"{problem}: not within {seconds:.0f} s. "
-                "Look at the Prefect UI and the worker's log."
-            )
-        time.sleep(0.5)
 
 
 def newest_outcome(model: str) -> str:
