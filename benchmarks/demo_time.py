@@ -50,7 +50,8 @@ def main() -> None:
         started(Path(folder), narrator) as everything,
     ):
         seconds["servers that a training needs"] = narrator.seconds
-        result = run_story(Path(folder), narrator, timed_function(everything, seconds))
+        waiting = timed_function(everything, seconds, "waiting for the other servers")
+        result = run_story(Path(folder), narrator, waiting)
         add_runs(everything()["prefect"]["api"], seconds)
     for part, spent in sorted(seconds.items(), key=lambda item: -item[1]):
         print(f"{spent:7.1f} s  {part}")
@@ -66,9 +67,7 @@ def timed(module: ModuleType, name: str, seconds: dict[str, float]) -> Iterator[
         yield
 
 
-def timed_function(
-    function: Callable, seconds: dict[str, float], part: str = "waiting for the other servers"
-) -> Callable:
+def timed_function(function: Callable, seconds: dict[str, float], part: str) -> Callable:
     """The function, whose seconds are added to a part."""
 
     def call(*arguments, **options):

@@ -84,9 +84,7 @@ class Loop:
     def ingest(self, name: str, events: pl.DataFrame, unreadable: int = 0) -> IngestReport:
         """Load a period's events, with a number of lines `unreadable`."""
         path = raw_files.write(events, self.folder / f"{name}.jsonl")
-        lines = path.read_bytes().splitlines(keepends=True)
-        strange = map(mishaps.with_unknown_field, lines[:unreadable])
-        path.write_bytes(b"".join([*strange, *lines[unreadable:]]))
+        mishaps.add_unknown_field(path, unreadable)
         return ingest(str(path), MODEL)
 
     def retrain(self, reason: str, seed: int) -> Retraining:

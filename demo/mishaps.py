@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import msgspec
@@ -39,9 +40,11 @@ def with_placeholders(events: pl.DataFrame, start: int, share: float) -> pl.Data
     return events.with_columns(aid=aid).unique(EVENTS.key, maintain_order=True)
 
 
-def with_unknown_field(line: bytes) -> bytes:
-    """A raw line as a newer version of the shop's app sends it: with a field that no rule has."""
-    return line.replace(b'{"session"', b'{"app":"7.2","session"', 1)
+def add_unknown_field(path: Path, count: int) -> None:
+    """Make the first `count` lines of a raw file such as a newer version of the shop's app sends:
+    with a field that no rule has."""
+    lines = path.read_bytes()
+    path.write_bytes(lines.replace(b'{"session"', b'{"app":"7.2","session"', count))
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """The demo's result as one self-contained HTML page: curves, and the story period by period."""
 
 import html
-from datetime import UTC, datetime
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from kreislauf import clock
 from kreislauf.pages import markdown
 
 STYLE = (
@@ -92,7 +92,7 @@ def _row(period: dict) -> str:
     """A period as a row of the table, coloured by the gate's outcome."""
     numbers = [
         str(period["number"]),
-        str(datetime.fromtimestamp(period["start"] / 1000, UTC).date()),
+        clock.date(period["start"]),
         f"{period['live_recall']:.4f}",
         f"{period['frozen_recall']:.4f}",
         str(period["version"]),

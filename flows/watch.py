@@ -1,7 +1,5 @@
 """Watch the clicks on a new release, and roll it back if they are clearly fewer than before."""
 
-import itertools
-
 from prefect import flow, get_run_logger
 from pydantic import NonNegativeFloat
 
@@ -58,7 +56,7 @@ def watch(maturity_minutes: NonNegativeFloat = 60) -> list[Comparison]:
 def replaced_version(history: list[releases.Release]) -> int | None:
     """The champion that the live one has replaced; None if there is none, or if the live one was
     live before: it came back by a rollback."""
-    champions = [number for number, _ in itertools.groupby(history, lambda entry: entry.champion)]
+    champions = [history[position].champion for position in releases.changes(history)]
     if len(champions) < 2 or champions[-1] in champions[:-1]:
         return None
     return champions[-2]

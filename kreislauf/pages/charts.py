@@ -4,11 +4,10 @@ units of the SVG. The template draws it."""
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import polars as pl
 
-from kreislauf.clock import DAY_MS
+from kreislauf.clock import DAY_MS, date
 from kreislauf.evaluation.intervals import Interval
 
 LEFT = 46
@@ -192,8 +191,3 @@ def dates(x: Scale, count: int) -> list[Tick]:
     step = (x.high - x.low) / count
     days = {int(x.low + step * (number + 0.5)) // DAY_MS * DAY_MS for number in range(count)}
     return [Tick(x(day), date(day)) for day in sorted(days) if day >= x.low]
-
-
-def date(time: int) -> str:
-    """ms since 1970 as a date, UTC."""
-    return f"{datetime.fromtimestamp(time / 1000, UTC):%Y-%m-%d}"

@@ -1,6 +1,5 @@
 """All that the lifecycle page shows, read from the lake and from beside the release log."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -208,12 +207,3 @@ def _question(model: str, log: Sequence[Release], decisions: pl.DataFrame) -> st
     if declined or approved or max(promoted, default=0) > version:
         return ""
     return text
-
-
-def champions(log: Sequence[Release]) -> list[int]:
-    """Positions in the log of the entries with another champion than the one before."""
-    positions = [0]
-    for number, (earlier, later) in enumerate(itertools.pairwise(log), 1):
-        if later.champion != earlier.champion:
-            positions.append(number)
-    return positions[: len(log)]

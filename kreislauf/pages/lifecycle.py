@@ -13,8 +13,9 @@ from kreislauf.clock import when
 from kreislauf.monitoring import tables
 from kreislauf.monitoring.feedback import VariantClicks
 from kreislauf.pages import charts, life_tables
-from kreislauf.pages.life import DAYS, MAX_ROWS, Life, champions, moments
+from kreislauf.pages.life import CURVES, DAYS, MAX_ROWS, Life, moments
 from kreislauf.pages.life_tables import Links
+from kreislauf.release import releases
 
 ANSWERS = {
     "stable": "its answers are as good as usual",
@@ -26,7 +27,6 @@ ANSWERS = {
 }
 """What each verdict means for the shop, after the live version was named."""
 NOT_WATCHED = "the monitor has not looked at it yet"
-CURVES = ("live", tables.FIRST_VERSION, tables.BASELINE)
 WIDE = 860
 NARROW = 360
 GAINS = 20
@@ -83,7 +83,7 @@ def summary(life: Life) -> str:
 
 def live_since(life: Life) -> str:
     """The live version, and since when; only of releases that have the time."""
-    first = life.log[champions(life.log)[-1]]
+    first = life.log[releases.changes(life.log)[-1]]
     since = ""
     if first.at is not None:
         since = f" since {when(first.at)} UTC"
@@ -112,7 +112,7 @@ def figures(life: Life) -> str:
 def marks(life: Life) -> list[tuple[int, str]]:
     """Where each new champion stands on the axis of time (ms), and its label."""
     places = moments(life.log, life.newest)
-    changed = champions(life.log)
+    changed = releases.changes(life.log)
     labelled = [(places[n], f"v{life.log[n].champion}") for n in changed]
     return [mark for mark in labelled if mark[0] > life.since]
 
@@ -123,7 +123,7 @@ def quality(life: Life) -> list[charts.CurveChart]:
         return []
     widths = {"wide": (WIDE, 300), "narrow": (NARROW, 260)}
     return [
-        charts.curves(css, width, height, life.windows, CURVES, marks(life))
+        charts.curves(css, width, height, life.windows, tuple(CURVES), marks(life))
         for css, (width, height) in widths.items()
     ]
 

@@ -10,7 +10,7 @@ Beside the entries stands `crash-<version>.json` for each version that ended the
 import re
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import fsspec
@@ -68,6 +68,16 @@ def history(model: str, newest: int = 0) -> list[Release]:
     """All entries of a model, or the `newest` ones, oldest first; empty when it never went live."""
     fs, paths = _entries(model)
     return [Release.model_validate_json(fs.cat_file(path)) for path in paths[-newest:]]
+
+
+def changes(log: Sequence[Release]) -> list[int]:
+    """Positions in the log, from 0, of the entries with another champion than the one before; the
+    first is one."""
+    return [
+        number
+        for number, entry in enumerate(log)
+        if number == 0 or entry.champion != log[number - 1].champion
+    ]
 
 
 def first(model: str) -> Release | None:

@@ -237,7 +237,7 @@ def test_crowded_marks_keep_their_line_and_lose_their_label():
     story.write_windows(6)
     releases = [(FIRST, "v1"), (FIRST + 1, "v2"), (FIRST + 6 * WEEK, "v3")]
     windows = life.read(SPEC).windows
-    drawn = charts.curves("wide", 860, 300, windows, lifecycle.CURVES, releases)
+    drawn = charts.curves("wide", 860, 300, windows, tuple(life.CURVES), releases)
     assert [mark.label for mark in drawn.marks] == ["", "v2", "v3"]
     assert all(drawn.left <= mark.at <= drawn.right for mark in drawn.marks)
 
@@ -254,7 +254,7 @@ def test_curves_and_axes_of_nothing_but_zeros_can_be_drawn():
     windows = life.read(SPEC).windows
     row = pl.DataFrame([{"end": FIRST, "version": 1, "verdict": "stable", "live": 0.0}])
     drawn = charts.curves(
-        "wide", 860, 300, pl.concat([windows, row], how="diagonal"), lifecycle.CURVES, []
+        "wide", 860, 300, pl.concat([windows, row], how="diagonal"), tuple(life.CURVES), []
     )
     assert len(drawn.points) == 1
     assert drawn.times
