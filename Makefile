@@ -6,6 +6,9 @@ UV := $(BIN)/uv pip install -q
 LINKS := $(addprefix --find-links ,$(wildcard $(PIP_FIND_LINKS)))
 BACKEND := $(addprefix --torch-backend ,$(TORCH_BACKEND))
 
+# Every process of the loop imports some 5,400 modules: 17 s of CPU, 7 s if what was compiled is kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo pictures up down status deploy worker adopt explore test test-system test-long faults lint format lock
 
 help: ## List the targets
