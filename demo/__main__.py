@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
+import httpx
 import polars as pl
 
 from deployments import processes, stack, status
@@ -86,7 +87,7 @@ def started(home: Path, narrator: Narrator) -> Iterator[Everything]:
             narrator.say(
                 "starting Postgres, Prefect, MLflow, Triton, the gateway and a worker on 127.0.0.1"
             )
-            starting = pool.submit(stack.up, home)
+            starting = pool.submit(start_all, home)
             starting.add_done_callback(partial(say_where_the_page_is, narrator))
             running = wait_for_first(home, starting)
             for name in FIRST:
@@ -98,6 +99,17 @@ def started(home: Path, narrator: Narrator) -> Iterator[Everything]:
             yield starting.result
     finally:
         stack.down(home)
+
+
+def start_all(home: Path) -> dict[str, dict]:
+    """Start all servers, and pause the schedules of the deployments: the shop's days pass in
+    seconds, so the next hour is not the time to look at it again. Returns what runs, by name.
+    Raises StartError."""
+    running = stack.up(home)
+    api = running["prefect"]["api"]
+    for deployment in httpx.post(f"{api}/deployments/filter", json={}).raise_for_status().json():
+        httpx.post(f"{api}/deployments/{deployment['id']}/pause_deployment").raise_for_status()
+    return running
 
 
 def say_where_the_page_is(narrator: Narrator, starting: Future) -> None:

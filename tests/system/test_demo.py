@@ -20,12 +20,19 @@ PATIENCE = 1800
 PLAY = """
 import json, sys
 from pathlib import Path
+
+import httpx
 from demo.__main__ import Narrator, run_story, started
 
 home = Path(sys.argv[1])
 narrator = Narrator()
 with started(home, narrator) as everything:
-    print(json.dumps(run_story(home, narrator, everything)))
+    summary = run_story(home, narrator, everything)
+    of_schedules = {"flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}}}
+    api = everything()["prefect"]["api"]
+    runs = httpx.post(f"{api}/flow_runs/filter", json=of_schedules).json()
+    summary["scheduled_runs"] = sum(run["auto_scheduled"] for run in runs)
+    print(json.dumps(summary))
 """
 
 
@@ -42,6 +49,7 @@ def test_the_story_happens_and_the_loop_pays(tmp_path: Path):
     assert summary["acts"] == [True] * 6, done.stdout
     assert (summary["events"], summary["refused"]) == (1, 1)
     assert (summary["data_faults"], summary["rolled_back"]) == (1, 1)
+    assert summary["scheduled_runs"] == 0
     assert summary["live_recall"] >= 0.9 * recall_of_the_last_world()
     assert summary["frozen_recall"] <= 0.5 * summary["live_recall"]
 
