@@ -12,7 +12,9 @@ from serving.messages import Asker, Prediction, Reaction
 
 PREDICT = "/v1/{model}/predict"
 FEEDBACK = "/v1/feedback"
-PAGE = "/models/{model}"
+LIFECYCLES = "/models/"
+"""Beginning of the paths of the lifecycle pages, which take the token as a password, too."""
+PAGE = f"{LIFECYCLES}{{model}}"
 OPEN = ("/health", "/ready")
 """Paths that need no token, and that no limit holds up."""
 STATIC = "/static"
@@ -21,6 +23,7 @@ PAGES = ("/docs", "/openapi.json", f"{STATIC}/")
 """Beginnings of the paths of the description itself, which a browser gets without a token."""
 REFERENCE = "#/components/schemas/{model}"
 TOKEN = {"type": "http", "scheme": "bearer", "description": "KREISLAUF_GATEWAY_TOKEN"}
+PASSWORD = {"type": "http", "scheme": "basic", "description": "any name; the token is the password"}
 
 
 def describe(app: FastAPI, model_types: list[ModelSpec], needs_token: bool) -> dict[str, Any]:
@@ -47,11 +50,13 @@ def describe(app: FastAPI, model_types: list[ModelSpec], needs_token: bool) -> d
         del operation["parameters"]
         paths[PREDICT.format(model=model_type.name)] = {"post": operation}
     if needs_token:
-        document["components"]["securitySchemes"] = {"token": TOKEN}
+        document["components"]["securitySchemes"] = {"token": TOKEN, "password": PASSWORD}
     for path, operations in paths.items():
         for operation in operations.values():
             if not needs_token:
                 operation["responses"].pop("401", None)
+            elif path == PAGE:
+                operation["security"] = [{"token": []}, {"password": []}]
             elif path not in OPEN:
                 operation["security"] = [{"token": []}]
     return document

@@ -65,7 +65,10 @@ def test_where_a_token_is_wanted_the_description_says_so_and_needs_none(live, mo
         for path in ("/metrics", "/models/tiny", "/doc", "/static", "/"):
             assert gateway.get(path).status_code == 401, path
         document = gateway.get("/openapi.json").json()
-    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    schemes = document["components"]["securitySchemes"]
+    assert [schemes[name]["scheme"] for name in ("token", "password")] == ["bearer", "basic"]
+    (page,) = [path for path in document["paths"] if "password" in str(document["paths"][path])]
+    assert page == "/models/{model}"
     free = {
         path
         for path, operations in document["paths"].items()

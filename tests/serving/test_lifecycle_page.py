@@ -1,6 +1,7 @@
 """The gateway shows the lifecycle page that the flows have drawn, and nothing else of that
 folder."""
 
+import base64
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,52 @@ def test_the_page_needs_the_token_where_one_is_set(tiny: str, monkeypatch: pytes
         assert client.get("/models/tiny").status_code == 401
         header = {"Authorization": "Bearer secret"}
         assert client.get("/models/tiny", headers=header).text == "<h1>tiny</h1>"
+
+
+def test_a_browser_gives_the_token_as_a_password_for_the_page_and_for_nothing_else(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+):
+    lifecycle_page.write(tiny, "<h1>tiny</h1>")
+    token = "sécret: §"
+    monkeypatch.setenv("KREISLAUF_GATEWAY_TOKEN", token)
+    with TestClient(create(settings())) as client:
+        refused = client.get("/models/tiny")
+        assert refused.headers["www-authenticate"].startswith("Basic realm=")
+        assert "any name, and the token as password" in refused.json()["detail"]
+        assert token not in refused.text
+        for name in ("Ada", ""):
+            header = {"Authorization": basic(f"{name}:{token}")}
+            assert client.get("/models/tiny", headers=header).text == "<h1>tiny</h1>"
+        for path in ("/metrics", "/", "/modelstiny", "/v1/tiny/predict"):
+            response = client.get(path, headers=header)
+            assert response.status_code == 401, path
+            assert "www-authenticate" not in response.headers
+        assert client.post("/v1/tiny/predict", headers=header, json={}).status_code == 401
+        assert client.post("/v1/feedback", headers=header, json={}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Basic", "Basic ", "Basic =", "Basic ä", "Basic c2VjcmV0", "secret", "basic secret",
+        "Bearer OnNlY3JldA==", "Basic OnNlY3JldA== ", "Digest OnNlY3JldA==",
+    ],
+)  # fmt: skip
+def test_what_is_not_the_token_as_a_password_is_refused(
+    tiny: str, header: str, monkeypatch: pytest.MonkeyPatch
+):
+    lifecycle_page.write(tiny, "<h1>tiny</h1>")
+    monkeypatch.setenv("KREISLAUF_GATEWAY_TOKEN", "secret")
+    with TestClient(create(settings())) as client:
+        right = client.get("/models/tiny", headers={"Authorization": "Basic OnNlY3JldA=="})
+        assert right.status_code == 200
+        wrong = client.get("/models/tiny", headers={"Authorization": header.encode()})
+        assert wrong.status_code == 401
+
+
+def basic(credentials: str) -> str:
+    """The header of HTTP Basic."""
+    return f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
 
 def test_a_page_that_cannot_be_read_is_said_to_be_so(shop: TestClient):

@@ -139,3 +139,17 @@ def test_the_gateway_s_page_asks_for_nothing_else_and_breaks_no_rule_of_its_own(
     assert [text for text in messages if "favicon" not in text and "404" not in text] == []
     colour = page.locator(".curve.live").first.evaluate("e => getComputedStyle(e).stroke")
     assert colour == "rgb(11, 110, 79)", "the style of the page is allowed"
+
+
+@pytest.mark.parametrize(("password", "status"), [("secret", 200), ("wrong", 401)])
+def test_a_person_gives_the_gateway_s_token_as_a_password(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch, password: str, status: int
+):
+    lifecycle_page.write(story.MODEL, draw())
+    monkeypatch.setenv("KREISLAUF_GATEWAY_TOKEN", "secret")
+    credentials = {"username": "Ada", "password": password}
+    page = browser.new_page(http_credentials=credentials)
+    with running() as address:
+        response = page.goto(f"http://{address}/models/{story.MODEL}")
+    assert response.status == status
+    assert ("No version is live yet" in page.content()) == (status == 200)
