@@ -6,6 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
+DARK = "--force-dark-mode"
+"""Makes the browser prefer dark colours."""
 COLOURS = 64
 """Of a picture; pages are text on plain ground."""
 LOADING_MS = 15_000
@@ -29,15 +31,19 @@ FLAGS = (
 )
 
 
-def photograph(url: str, path: Path, width: int, height: int) -> None:
-    """Write the top of the page at `url`, `width` times `height` pixels, as a small PNG.
+def photograph(url: str, path: Path, width: int, height: int, dark: bool = False) -> None:
+    """Write the top of the page at `url`, `width` times `height` pixels, as a small PNG; `dark` is
+    how somebody sees it whose screen is dark.
 
     Raises RuntimeError if Chromium makes no picture, and FileNotFoundError if there is no Chromium.
     """
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.png"
         command = ["chromium", *FLAGS, f"--user-data-dir={folder}/profile"]
-        command += [f"--window-size={width},{height}", f"--screenshot={picture}", url]
+        command += [f"--window-size={width},{height}", f"--screenshot={picture}"]
+        if dark:
+            command.append(DARK)
+        command.append(url)
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
         if not picture.exists():
             raise RuntimeError(f"Chromium made no picture of {url}: {done.stderr.strip()}")

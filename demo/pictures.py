@@ -29,6 +29,10 @@ TEXTS = (
 WIDTH = 1200
 HEIGHT = 810
 """Pixels of a page."""
+NARROW = 400
+"""Pixels of a telephone's width."""
+TALL = 1400
+"""Pixels of a long page."""
 
 
 def main() -> None:
@@ -40,7 +44,9 @@ def main() -> None:
     ):
         loop = play(Path(folder) / "shop", narrator, everything)
         curve.draw(days(loop), bands(), FOLDER / "curve.svg")
-        photograph_card(loop.recalls[-1].version, everything()["prefect"]["url"])
+        running = everything()
+        photograph_card(loop.recalls[-1].version, running["prefect"]["url"])
+        photograph_life(running["gateway"]["url"])
     narrator.say(f"the pictures are in {FOLDER}")
 
 
@@ -97,6 +103,16 @@ def photograph_card(version: int, prefect: str) -> None:
     (card,) = [card for card in cards if f"version {version}:" in str(card.data).splitlines()[0]]
     url = f"{prefect}/v2/artifacts/artifact/{card.id}"
     browser.photograph(url, FOLDER / "card.png", WIDTH, HEIGHT)
+
+
+def photograph_life(gateway: str) -> None:
+    """Take pictures of the lifecycle page: on a wide screen, on a narrow one, and in the dark."""
+    from demo.loop import MODEL
+
+    url = f"{gateway}/models/{MODEL}"
+    browser.photograph(url, FOLDER / "lifecycle.png", WIDTH, TALL)
+    browser.photograph(url, FOLDER / "lifecycle-narrow.png", NARROW, TALL)
+    browser.photograph(url, FOLDER / "lifecycle-dark.png", WIDTH, TALL, dark=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,18 @@ def test_a_page_is_a_picture_of_its_size_once_its_scripts_have_run(tmp_path: Pat
         assert photo.convert("RGB").getpixel((300, 250)) == (200, 0, 0)
 
 
+@pytest.mark.parametrize(("dark", "ground"), [(False, (255, 255, 255)), (True, (0, 0, 200))])
+def test_a_page_looks_as_on_a_small_or_dark_screen(tmp_path: Path, dark: bool, ground: tuple):
+    style = "@media (prefers-color-scheme: dark) { body { background: rgb(0, 0, 200) } }"
+    style += "@media (min-width: 401px) { body { background: rgb(200, 0, 0) } }"
+    (tmp_path / "page.html").write_text(f"<style>{style}</style><body>")
+    picture = tmp_path / "picture.png"
+    browser.photograph((tmp_path / "page.html").as_uri(), picture, 400, 500, dark)
+    with Image.open(picture) as photo:
+        assert photo.size == (400, 500)
+        assert photo.convert("RGB").getpixel((200, 250)) == ground
+
+
 def test_what_went_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(browser, "FLAGS", ("--version",))
     with pytest.raises(RuntimeError, match=r"no picture of http://127\.0\.0\.1:9"):
