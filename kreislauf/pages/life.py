@@ -38,6 +38,8 @@ class Life:
     metric: str
     log: list[Release]
     """The newest entries of the release log, oldest first."""
+    champions: list[Release]
+    """Entries with which the champions of `log` went live, oldest first."""
     windows: pl.DataFrame
     """Columns of `SCHEMA`, oldest first."""
     decisions: pl.DataFrame
@@ -121,6 +123,7 @@ def read(model_type: ModelSpec) -> Life:
         model=model,
         metric=model_type.metric,
         log=log,
+        champions=_champions(log),
         windows=_windows(model, model_type.metric, since),
         decisions=decisions,
         alarms=_alarms(model, since),
@@ -148,6 +151,12 @@ def moments(log: Sequence[Release], newest: int) -> list[int]:
             before = release.at
         places.append(before)
     return places
+
+
+def _champions(log: Sequence[Release]) -> list[Release]:
+    """The first of these champions may be live since an entry before them."""
+    entries = [log[position] for position in releases.changes(log)]
+    return [*map(releases.beginning, entries[:1]), *entries[1:]]
 
 
 def _first_champion(model: str) -> int | None:

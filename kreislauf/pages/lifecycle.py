@@ -15,7 +15,6 @@ from kreislauf.monitoring.feedback import VariantClicks
 from kreislauf.pages import charts, life_tables
 from kreislauf.pages.life import CURVES, DAYS, MAX_ROWS, Life, moments
 from kreislauf.pages.life_tables import Links
-from kreislauf.release import releases
 
 ANSWERS = {
     "stable": "its answers are as good as usual",
@@ -83,7 +82,7 @@ def summary(life: Life) -> str:
 
 def live_since(life: Life) -> str:
     """The live version, and since when; only of releases that have the time."""
-    first = life.log[releases.changes(life.log)[-1]]
+    first = life.champions[-1]
     since = ""
     if first.at is not None:
         since = f" since {when(first.at)} UTC"
@@ -111,9 +110,9 @@ def figures(life: Life) -> str:
 
 def marks(life: Life) -> list[tuple[int, str]]:
     """Where each new champion stands on the axis of time (ms), and its label."""
-    places = moments(life.log, life.newest)
-    changed = releases.changes(life.log)
-    labelled = [(places[n], f"v{life.log[n].champion}") for n in changed]
+    places = moments(life.champions, life.newest)
+    labels = [f"v{release.champion}" for release in life.champions]
+    labelled = zip(places, labels, strict=True)
     return [mark for mark in labelled if mark[0] > life.since]
 
 

@@ -88,6 +88,17 @@ def first(model: str) -> Release | None:
     return Release.model_validate_json(fs.cat_file(paths[0]))
 
 
+def beginning(release: Release) -> Release:
+    """The entry since which the champion of `release` is live without a break."""
+    fs, paths = _entries(release.model)
+    for path in reversed(paths[: release.number - 1]):
+        earlier = Release.model_validate_json(fs.cat_file(path))
+        if earlier.champion != release.champion:
+            break
+        release = earlier
+    return release
+
+
 def current(model: str) -> Release | None:
     """The entry in force: the newest one."""
     fs, paths = _entries(model)

@@ -129,6 +129,15 @@ def test_each_part_comes_from_its_table():
     } <= addresses
 
 
+def test_a_champion_of_more_releases_than_the_page_shows_is_live_since_its_first():
+    for number in range(1, life.MAX_ROWS + 12):
+        version = 1 + (number > 2)
+        story.write_release(number, version, FIRST + number * HOUR_MS, watermark=FIRST)
+    assert len(life.read(SPEC).log) == life.MAX_ROWS
+    assert summary().startswith("Version 2 is live since 2026-09-28 03:00 UTC;")
+    assert lifecycle.marks(life.read(SPEC)) == [(FIRST + 3 * HOUR_MS, "v2")]
+
+
 def test_an_ended_test_has_its_end_and_all_shares():
     story.write_releases(1)
     about = {"challenger": 2, "share": 0.25, "who": "Ada"}
