@@ -17,7 +17,9 @@ BOTTOM = 28
 MARK_GAP = 30
 """Least distance between two marks that both have a label."""
 TICK_GAP = 90
-"""Distance between two dates on the axis, about."""
+"""Least distance between two dates on the axis."""
+DATE_ROOM = 20
+"""What a date needs on its right, beyond the margin."""
 ROW = 26
 """Height of a row with an interval."""
 
@@ -187,7 +189,9 @@ def labelled(releases: Sequence[tuple[int, str]], x: Scale) -> list[Tick]:
 
 
 def dates(x: Scale, count: int) -> list[Tick]:
-    """Beginnings of days, about evenly placed; each once."""
-    step = (x.high - x.low) / count
-    days = {int(x.low + step * (number + 0.5)) // DAY_MS * DAY_MS for number in range(count)}
-    return [Tick(x(day), date(day)) for day in sorted(days) if day >= x.low]
+    """At most `count` beginnings of days in equal steps; the first moment if no day begins."""
+    step = max(1, math.ceil((x.high - x.low) / count / DAY_MS)) * DAY_MS
+    first = math.ceil(x.low / DAY_MS) * DAY_MS
+    ticks = [Tick(x(day), date(day)) for day in range(first, int(x.high) + 1, step)]
+    inside = [tick for tick in ticks if tick.at <= x.last - DATE_ROOM]
+    return inside or [Tick(x.first, date(int(x.low)))]
