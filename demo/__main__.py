@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -26,10 +26,10 @@ from deployments import processes, stack, status
 from kreislauf import sources
 from kreislauf.evaluation import split
 from kreislauf.lake.validate import validate_lines
+from kreislauf.release import lifecycle_page
 
 Everything = Callable[[], dict[str, dict]]
 """Waits until all servers run, and returns their records by name."""
-PAGE = "kreislauf-demo.html"
 FIRST = ("prefect", "mlflow")
 """Servers that a training needs. The others start while the first model is trained."""
 
@@ -157,12 +157,10 @@ def run_story(home: Path, narrator: Narrator, everything: Everything) -> dict:
 def run_replay(
     events: pl.DataFrame, home: Path, narrator: Narrator, everything: Everything
 ) -> dict:
-    """Replay real `events` week by week, write the page, and return the summary."""
+    """Replay real `events` week by week, and return the summary."""
     from demo import raw_files
-    from demo.page import write_page
-    from demo.replay import replay, summary
+    from demo.replay import MODEL, replay, summary
 
-    everything()
     files, period_days = raw_files.split_by_time(events, home / "shop")
     narrator.say(
         f"{events['session'].n_unique()} sessions: a history, "
@@ -170,17 +168,15 @@ def run_replay(
     )
     periods = []
     narrator.say("period  recall live (first model, table)  version  what happened")
-    for period in replay(files, period_days, narrator.say):
+    for period in replay(files, period_days, narrator.say, everything):
         periods.append(period)
         narrator.say(
             f"{period.number:6d}  {period.live_recall:.4f} "
             f"({period.frozen_recall:.4f}, {period.table_recall:.4f})  "
             f"version {period.version}  {period.finding} -> {period.trigger}: {period.story}"
         )
-    result = summary(periods)
-    page = write_page([asdict(period) for period in periods], result, home / PAGE)
-    narrator.say(f"the story with its curves: {page}")
-    return result
+    narrator.say(f"the lifecycle page, which needs no server: {lifecycle_page.address(MODEL)}")
+    return summary(periods)
 
 
 def parse() -> argparse.Namespace:

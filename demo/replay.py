@@ -7,7 +7,6 @@ as the schedule would start it.
 Import this only after the environment says where the stack is.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,9 +35,6 @@ class Period:
     """The events of one stretch of the replay."""
 
     number: int
-    start: int
-    """ms since 1970 UTC."""
-    sessions: int
     requests: int
     version: int
     """Live version that answered."""
@@ -51,16 +47,22 @@ class Period:
     trigger: str
     """Cause of the retraining: event or schedule."""
     story: str
-    seconds: float
 
 
-def replay(files: list[Path], period_days: float, say: Callable[[str], None]) -> Iterator[Period]:
-    """Make the first file's model live, then replay each further file; yields its period."""
+def replay(
+    files: list[Path],
+    period_days: float,
+    say: Callable[[str], None],
+    everything: Callable[[], object],
+) -> Iterator[Period]:
+    """Make the first file's model live, wait for `everything` else that runs, then replay each
+    further file; yields its period."""
     say(f"history: {ingest(str(files[0]), MODEL).rows_kept} events; training the first model")
     first = retrain(MODEL, reason="the first model")
     if first.release is None or first.version is None:
         raise RuntimeError(f"The first model did not go live: {first.reason}")
     say(f"version {first.version} is live: {first.reason}")
+    everything()
     frozen = registry.onnx_file(registry.get(MODEL, first.version))
     for number, file in enumerate(files[1:], 1):
         yield replay_period(number, file, frozen, first.version, period_days)
@@ -69,7 +71,6 @@ def replay(files: list[Path], period_days: float, say: Callable[[str], None]) ->
 def replay_period(number: int, file: Path, frozen: Path, first: int, period_days: float) -> Period:
     """Serve the period's sessions with the live version, then let the loop learn of them."""
     model_type = spec.load(MODEL)
-    began = time.monotonic()
     judged = validate_lines(
         model_type.table, list(sources.open_file(str(file), model_type.table.line).chunks())
     )
@@ -91,8 +92,6 @@ def replay_period(number: int, file: Path, frozen: Path, first: int, period_days
     story = story_since(since, newest)
     return Period(
         number=number,
-        start=int(judged.rows[model_type.table.time].min()),  # type: ignore[arg-type]
-        sessions=judged.lines_in,
         requests=recalls.requests,
         version=recalls.version,
         live_recall=recalls.live,
@@ -101,7 +100,6 @@ def replay_period(number: int, file: Path, frozen: Path, first: int, period_days
         finding=finding.reason,
         trigger=trigger,
         story=story,
-        seconds=time.monotonic() - began,
     )
 
 

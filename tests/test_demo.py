@@ -1,6 +1,4 @@
 import hashlib
-import json
-from datetime import UTC, datetime
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 import torch
 
 from demo import mishaps, raw_files
-from demo.page import write_page
 from demo.shop import START_MS, Plan, simulate
 from kreislauf import lake
 from kreislauf.clock import DAY_MS
@@ -54,41 +51,6 @@ def test_periods_hold_every_event_once_and_end_at_their_time(small_shop, tmp_pat
         .equals(small_shop.sort(EVENTS.key))
     )
     assert periods[0]["ts"].max() < periods[1]["ts"].min()
-
-
-def test_the_page_stands_alone_and_tells_the_story(tmp_path):
-    period = {
-        "number": 1,
-        "start": int(datetime(2026, 1, 5, tzinfo=UTC).timestamp() * 1000),
-        "sessions": 2,
-        "requests": 9,
-        "version": 1,
-        "live_recall": 0.5,
-        "frozen_recall": 0.4,
-        "table_recall": 0.45,
-        "finding": "Decay: <b>",
-        "trigger": "event",
-        "story": "promote version 2",
-        "seconds": 1.0,
-    }
-    summary = {
-        "periods": 1,
-        "frozen_recall": 0.4,
-        "table_recall": 0.45,
-        "live_recall": 0.5,
-        "retrainings": 1,
-        "events": 1,
-        "promoted": 1,
-        "refused": 0,
-        "inconclusive": 0,
-        "requests": 9,
-    }
-    text = write_page([period], json.loads(json.dumps(summary)), tmp_path / "page.html").read_text()
-    assert "<svg" in text
-    assert "2026-01-05" in text
-    assert "Decay: &lt;b&gt;" in text
-    assert 'src="http' not in text
-    assert 'href="http' not in text.split("<table")[1]
 
 
 def test_a_fault_gives_some_events_of_its_time_a_placeholder_and_changes_no_other(small_shop):
