@@ -34,7 +34,7 @@ from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.measurement import Measurement
 from kreislauf.pages import life, lifecycle
 from kreislauf.pages import monitor as pages
-from kreislauf.pages.life_tables import Links
+from kreislauf.pages.links import Links
 from kreislauf.registry import claims
 from kreislauf.release import lifecycle_page, releases
 from kreislauf.settings import settings

@@ -55,15 +55,7 @@ def experiment(
         who = who or flow_run.get_name() or "a person, from Python"
         absent = missing(model, live.versions)
         if challenger is None:
-            release = releases.append(
-                model,
-                live.champion,
-                reason(None, 0),
-                who,
-                live,
-                watermark=live.watermark,
-                missing=absent,
-            )
+            release = end(live, who, absent)
         else:
             release = begin(registry.get(model, challenger), live, share, who, absent)
         triton.serve(model, release.versions)
@@ -100,7 +92,22 @@ def begin(
             share=share,
             watermark=live.watermark,
             missing=absent,
+            flow_run=flow_run.get_id(),
         )
+
+
+def end(live: releases.Release, who: str, absent: list[int]) -> releases.Release:
+    """Write the release with the champion alone. Versions that are `absent` are left out."""
+    return releases.append(
+        live.model,
+        live.champion,
+        reason(None, 0),
+        who,
+        after=live,
+        watermark=live.watermark,
+        missing=absent,
+        flow_run=flow_run.get_id(),
+    )
 
 
 def reason(challenger: int | None, share: float) -> str:

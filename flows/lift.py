@@ -2,6 +2,7 @@
 again."""
 
 from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
 
 from kreislauf.people import Text
 from kreislauf.release import permission, releases
@@ -44,6 +45,7 @@ def lift(who: Text, reason: Text, model: str = "session_recommender") -> release
         share=live.share,
         watermark=live.watermark,
         hold="",
+        flow_run=flow_run.get_id(),
     )
     draw_page(model)
     return lifted

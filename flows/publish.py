@@ -111,6 +111,7 @@ def go_live(
             watermark=candidate.lineage.watermark,
             hold=hold,
             missing=absent,
+            flow_run=flow_run.get_id(),
         )
     triton.serve(candidate.model, release.versions)
     return release

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
 
 from kreislauf import lake, registry
 from kreislauf.clock import DAY_MS
@@ -188,6 +189,7 @@ def measure_keeping(measurement: Measurement) -> Interval:
 @task(task_run_name="record-{finding.model}-{finding.version}")
 def record(finding: Finding, measurement: Measurement, action: Action) -> None:
     """Store the window, show the page, write the status, and do what follows."""
+    finding = finding.model_copy(update={"flow_run": flow_run.get_id() or ""})
     recording.record_window(finding, measurement)
     if finding.verdict != "not enough data" or finding.remarks:
         since = finding.end - PLOTTED_DAYS * DAY_MS

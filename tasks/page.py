@@ -9,7 +9,7 @@ from prefect.settings import PREFECT_UI_URL
 from kreislauf.lake.exclusions import NO_END
 from kreislauf.monitoring import feedback
 from kreislauf.pages import life, lifecycle
-from kreislauf.pages.life_tables import Links
+from kreislauf.pages.links import Links
 from kreislauf.release import lifecycle_page
 from kreislauf.settings import settings
 from models import spec

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 from prefect import task
+from prefect.runtime import flow_run
 
 from kreislauf import lake, registry
 from kreislauf.clock import DAY_MS
@@ -96,9 +97,10 @@ def choose_challenger(model: str, version: int | None) -> registry.Version:
 
 
 def note_decision(challenger: registry.Version, decision: gate.Decision) -> None:
-    """Add the decision to the lake's table of decisions, once."""
+    """Add the decision to the lake's table of decisions, once, with the id of this flow run."""
     key = f"{challenger.model}/{challenger.number}/{decision.champion_version}"
-    journal.append_once(DECISIONS, key, as_row(challenger, decision))
+    run = pl.lit(flow_run.get_id(), pl.String)
+    journal.append_once(DECISIONS, key, as_row(challenger, decision).with_columns(flow_run=run))
 
 
 def as_row(version: registry.Version, decision: gate.Decision) -> pl.DataFrame:

@@ -7,7 +7,7 @@ from kreislauf.monitoring import tables
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.policy import Action
 
-COLUMNS = {"model", "version", "start", "end", "groups", "verdict", "reason"}
+COLUMNS = {"model", "version", "start", "end", "groups", "verdict", "reason", "flow_run"}
 """Columns of the table that a finding fills; `action` and `asks` say what followed."""
 
 
@@ -25,7 +25,7 @@ def resolve(model: str, until: int, action: str) -> None:
     ended until then (ms)."""
     waiting = tables.read(tables.ALARMS, pl.col("end") <= until, pl.col("asks"), model=model)
     for row in waiting.iter_rows(named=True):
-        outcome = pl.DataFrame([row | {"action": action, "asks": False}])
+        outcome = pl.DataFrame([row | {"action": action, "asks": False}], schema=waiting.schema)
         # The key is stored: what an earlier version resolved stays resolved once.
         journal.append_once(tables.ALARMS, f"{_key(row)}/settled", outcome)
 

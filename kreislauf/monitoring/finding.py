@@ -47,6 +47,7 @@ class Finding(BaseModel):
         [], description="What somebody should look at, though it changes no verdict."
     )
     action: str = Field("", description="What followed, in a sentence.")
+    flow_run: str = Field("", description="Id of Prefect's run that recorded it.")
 
     @classmethod
     def of(

@@ -35,7 +35,8 @@ def record_window(finding: Finding, measurement: Measurement) -> None:
     values[REGRET] = finding.regret
     length = finding.end - finding.start + 1
     rows = calibration.signal_rows(*head, length, finding.verdict, values)
-    journal.append_once(tables.WINDOWS, key, rows)
+    by_run = rows.with_columns(flow_run=pl.lit(finding.flow_run))
+    journal.append_once(tables.WINDOWS, key, by_run)
     if measurement.slices:
         columns = dict(zip(("model", "version", "start", "end"), head, strict=True))
         slices = pl.DataFrame([s.model_dump() for s in measurement.slices], schema=SLICE_SCHEMA)

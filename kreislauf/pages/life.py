@@ -27,7 +27,12 @@ CLOCK_LAG = 2 * DAY_MS
 """How far the newest data of a shop in operation lies behind the clock, at most."""
 CURVES = {"live": pl.Float64, tables.FIRST_VERSION: pl.Float64, tables.BASELINE: pl.Float64}
 """Columns of `Life.windows` with a quality each."""
-SCHEMA = {"end": pl.Int64, "version": pl.Int64, "verdict": pl.String} | CURVES
+SCHEMA = {
+    "end": pl.Int64,
+    "version": pl.Int64,
+    "verdict": pl.String,
+    "flow_run": pl.String,
+} | CURVES
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def read(model_type: ModelSpec) -> Life:
     if newest_look:
         times.append(newest_look.end)
     if decisions.height:
-        decisions = decisions.sort("holdout_end", "version")
+        decisions = _with_flow_run(decisions).sort("holdout_end", "version")
         times.append(decisions["holdout_end"][-1])
     newest = max(times, default=0)
     since = newest - DAYS * DAY_MS
@@ -174,17 +179,25 @@ def _windows(model: str, metric: str, since: int) -> pl.DataFrame:
     names = {metric: "live", tables.FIRST_VERSION: tables.FIRST_VERSION}
     names[tables.BASELINE] = tables.BASELINE
     looks = rows.filter(pl.col("verdict") != "calibration", pl.col("signal").is_in(list(names)))
-    renamed = looks.with_columns(pl.col("signal").replace(names))
+    renamed = _with_flow_run(looks).with_columns(pl.col("signal").replace(names))
     of_window = [(pl.col("value").filter(signal=name)).first().alias(name) for name in CURVES]
-    windows = renamed.group_by("end", "version", "verdict").agg(of_window)
+    run = pl.col("flow_run").first()
+    windows = renamed.group_by("end", "version", "verdict").agg(run, *of_window)
     return windows.select(list(SCHEMA)).sort("end", "version").tail(MAX_WINDOWS)
+
+
+def _with_flow_run(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of a table; none has a flow run where an earlier version of Kreislauf wrote it all."""
+    if "flow_run" in rows.columns:
+        return rows
+    return rows.with_columns(flow_run=pl.lit(None, pl.String))
 
 
 def _alarms(model: str, since: int) -> pl.DataFrame:
     rows = tables.read(tables.ALARMS, pl.col("end") > since, model=model)
     if rows.is_empty():
         return rows
-    return rows.sort("end", maintain_order=True)
+    return _with_flow_run(rows).sort("end", maintain_order=True)
 
 
 def _faults(table: str) -> list[tuple[int, int, str]]:

@@ -11,9 +11,12 @@ from kreislauf.evaluation.intervals import Interval
 from kreislauf.lake import exclusions
 from kreislauf.monitoring.feedback import VariantClicks
 from kreislauf.pages.life import CURVES, MAX_ROWS, Life
+from kreislauf.pages.links import Links
 from kreislauf.release.releases import Release
 
 UNKNOWN = "-"
+LONG = 200
+"""Characters of a text that is shown at once."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,18 @@ class Cell:
     text: str
     href: str = ""
     css: str = ""
+
+    @property
+    def beginning(self) -> str:
+        """As much of the text as is shown before somebody asks for the rest."""
+        if len(self.text) <= LONG:
+            return self.text
+        return self.text[:LONG].rsplit(" ", 1)[0]
+
+    @property
+    def rest(self) -> str:
+        """The rest of a long text."""
+        return self.text.removeprefix(self.beginning)
 
 
 @dataclass(frozen=True)
@@ -34,46 +49,13 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-@dataclass(frozen=True)
-class Links:
-    """Addresses of the other servers, as the writer of the page has them; empty where unknown."""
-
-    prefect: str = ""
-    mlflow: str = ""
-    grafana: str = ""
-
-    def version(self, model: str, number: int) -> str:
-        """Address of a version in MLflow."""
-        if not self.mlflow:
-            return ""
-        return f"{self.mlflow}/#/models/{model}/versions/{number}"
-
-    def of_model(self, model: str) -> list[tuple[str, str]]:
-        """Name and address of what else there is to see."""
-        pages = []
-        if self.prefect:
-            key = model.replace("_", "-")
-            for name, artifact in (
-                ("releases", "release"),
-                ("cards", "card"),
-                ("looks of the monitor", "monitor"),
-            ):
-                pages.append((f"Prefect: {name}", f"{self.prefect}/artifacts/key/{artifact}-{key}"))
-            pages.append(("Prefect: runs", f"{self.prefect}/runs"))
-        if self.mlflow:
-            pages.append(("MLflow: versions", f"{self.mlflow}/#/models/{model}"))
-        if self.grafana:
-            pages.append(("Grafana: live answers", f"{self.grafana}/d/kreislauf"))
-        return pages
-
-
-def windows(life: Life) -> Table:
+def windows(life: Life, links: Links) -> Table:
     """The newest windows with verdict and qualities."""
     rows = []
     for row in newest(life.windows).iter_rows(named=True):
         qualities = [number(row[name]) for name in CURVES]
         cells = [Cell(when(row["end"])), Cell(f"{row['version']}", css="n")]
-        rows.append([*cells, *qualities, Cell(row["verdict"])])
+        rows.append([*cells, *qualities, verdict(row, links)])
     head = ["window until", "version", "live", "first version", "baseline", "verdict"]
     return Table(f"{life.metric} and verdict of each window, the newest first", head, rows)
 
@@ -84,7 +66,7 @@ def releases(life: Life, links: Links) -> Table:
     for release in reversed(life.log):
         cells = [
             Cell(f"{release.number}", css="n"),
-            Cell(time(release.at)),
+            Cell(time(release.at), links.flow_run(release.flow_run)),
             version(life.model, release.champion, links),
             version(life.model, release.previous, links),
             Cell(time(release.watermark)),
@@ -102,7 +84,7 @@ def decisions(life: Life, links: Links) -> Table:
     for row in newest(life.decisions).iter_rows(named=True):
         cells = [
             version(life.model, row["version"], links),
-            Cell(row["outcome"], css=row["outcome"]),
+            Cell(row["outcome"], links.flow_run(row["flow_run"]), row["outcome"]),
             number(row["challenger_score"]),
             number(row["champion_score"]),
             Cell(interval_text(gain(row)), css="n"),
@@ -111,7 +93,7 @@ def decisions(life: Life, links: Links) -> Table:
             Cell(row["reasons"], css="text"),
         ]
         rows.append(cells)
-    head = ["version", "decision", "its score", "the live one's", "gain over the live one"]
+    head = ["version", "decision", "its score", "live score", "gain over the live one"]
     head += ["gain over the baseline", "judged on data until", "why"]
     return Table("Decisions of the gate, the newest first", head, rows)
 
@@ -151,14 +133,14 @@ def clicks(life: Life, rates: Sequence[VariantClicks]) -> Table:
     return Table(caption, ["variant", "version", "answers", "clicks per answer"], rows)
 
 
-def alarms(life: Life) -> Table:
+def alarms(life: Life, links: Links) -> Table:
     """What asked for attention, and what followed."""
     rows = []
     for row in newest(life.alarms).iter_rows(named=True):
         cells = [
             Cell(when(row["end"])),
             Cell(f"{row['version']}", css="n"),
-            Cell(row["verdict"]),
+            verdict(row, links),
             Cell(row["reason"], css="text"),
             Cell(row["action"], css="text"),
         ]
@@ -232,6 +214,11 @@ def version(model: str, numbered: int | None, links: Links) -> Cell:
     if numbered is None:
         return Cell("none", css="n")
     return Cell(f"{numbered}", links.version(model, numbered), "n")
+
+
+def verdict(row: dict, links: Links) -> Cell:
+    """A verdict of the monitor, with the run that gave it."""
+    return Cell(row["verdict"], links.flow_run(row["flow_run"]))
 
 
 def number(value: float | None) -> Cell:

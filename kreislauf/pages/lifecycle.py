@@ -14,7 +14,7 @@ from kreislauf.monitoring import tables
 from kreislauf.monitoring.feedback import VariantClicks
 from kreislauf.pages import charts, life_tables
 from kreislauf.pages.life import CURVES, DAYS, MAX_ROWS, Life, moments
-from kreislauf.pages.life_tables import Links
+from kreislauf.pages.links import Links
 
 ANSWERS = {
     "stable": "its answers are as good as usual",
@@ -47,16 +47,17 @@ def draw(life: Life, links: Links, clicks: Sequence[VariantClicks] = ()) -> str:
         life=life,
         summary=summary(life),
         links=links.of_model(life.model),
+        runs=bool(links.prefect),
         quality=quality(life),
         quality_text=quality_text(life),
         gains=gains(life),
         gains_text=gains_text(life),
-        windows=life_tables.windows(life),
+        windows=life_tables.windows(life, links),
         releases=life_tables.releases(life, links),
         decisions=life_tables.decisions(life, links),
         experiments=life_tables.experiments(life, links),
         clicks=life_tables.clicks(life, clicks),
-        alarms=life_tables.alarms(life),
+        alarms=life_tables.alarms(life, links),
         left_out=life_tables.left_out(life),
         opinions=life_tables.opinions(life),
         days=DAYS,

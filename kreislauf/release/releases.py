@@ -42,6 +42,7 @@ class Release(BaseModel):
     hold: str = Field("", description="Why nothing is published without a person; empty if it is.")
     reason: str
     who: str = Field(description="Flow run or person.")
+    flow_run: str = Field("", description="Id of Prefect's run that wrote it; old entries lack it.")
     token: str = Field("", description="Tells entries apart that say the same.")
     at: int | None = Field(
         None, description="When it was written, ms since 1970 UTC on the wall clock."
@@ -134,21 +135,21 @@ def append(
     watermark: int | None = None,
     hold: str | None = None,
     missing: Collection[int] = (),
+    flow_run: str | None = None,
 ) -> Release:
     """Put these versions in force, on the condition that `after` is still the newest entry.
 
     A test that goes on keeps its salt, so that a changed share moves only the users it must;
     another one gets another. Without `hold`, a hold goes on; an empty one lifts it. A version that
-    is `missing` is nobody's `previous`.
+    is `missing` is nobody's `previous`. `flow_run` is the id of who writes, a run of Prefect's.
 
     Raises ReleaseConflict when someone else wrote meanwhile.
     """
     number = 1
     previous = None
     salt = ""
-    if hold is None and after:
-        hold = after.hold
     if after:
+        hold = after.hold if hold is None else hold
         number = after.number + 1
         previous = after.previous if after.champion == champion else after.champion
     if previous in missing:
@@ -169,6 +170,7 @@ def append(
         hold=hold or "",
         reason=reason,
         who=who,
+        flow_run=flow_run or "",
         token=uuid.uuid4().hex,
         at=int(time.time() * 1000),
     )

@@ -2,8 +2,11 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
+import polars as pl
 import pytest
+from prefect.client.orchestration import get_client
 
 import flows.train
 from flows.approve import approve
@@ -17,7 +20,10 @@ from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.train import train
 from flows.trust import trust
-from kreislauf.release import lifecycle_page
+from kreislauf.evaluation.decision import DECISIONS
+from kreislauf.lake import journal
+from kreislauf.monitoring import tables
+from kreislauf.release import lifecycle_page, releases
 from tests.flows.test_loop import newest_page
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
@@ -69,6 +75,27 @@ def test_the_page_follows_a_model_from_its_first_training_on(tiny, orders, monke
     moment = datetime.fromtimestamp(1_700_000_000, UTC)
     trust(moment, "Ada", "A test.", end=moment, trusted=False, model=tiny)
     assert "No training learns from these stretches" in drawn(tiny)
+    check_flow_runs(tiny)
+
+
+def check_flow_runs(model: str) -> None:
+    """What is stored names Prefect's run that wrote it, by its id."""
+    log = releases.history(model)
+    flows_of_log = [flow_of(release.flow_run) for release in log]
+    assert flows_of_log == ["publish", "publish", "publish", "experiment", "lift"]
+    decisions = journal.read(DECISIONS, model=model)
+    assert {flow_of(run) for run in decisions["flow_run"]} == {"promote"}
+    assert decisions["flow_run"].n_unique() == decisions.height
+    looks = journal.read(tables.WINDOWS, pl.col("verdict") != "calibration", model=model)
+    (look,) = looks["flow_run"].unique()
+    assert flow_of(look) == "monitor"
+    assert set(journal.read(tables.ALARMS, model=model)["flow_run"]) == {look}
+
+
+def flow_of(run: str) -> str:
+    """Name of the flow of a flow run, as Prefect's server has it."""
+    with get_client(sync_client=True) as client:
+        return client.read_flow(client.read_flow_run(UUID(run)).flow_id).name
 
 
 def test_a_question_is_on_the_page_until_a_person_says_no(tiny, orders):

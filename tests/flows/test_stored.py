@@ -16,6 +16,7 @@ from kreislauf import lake, registry
 from kreislauf.evaluation import gate
 from kreislauf.lake import exclusions, journal
 from kreislauf.monitoring import alarms, calibration, renamed, status, tables
+from kreislauf.pages import life
 from kreislauf.registry import studies
 from kreislauf.release import releases
 from models import spec
@@ -129,6 +130,10 @@ def test_the_loop_goes_on_from_yesterday(stored, monkeypatch):
     assert windows["length_bin"].null_count() == 0
     result = retrain(MODEL, params=model_type.Params.tiny().model_dump())
     assert result.version == 4
+    page = life.read(model_type)
+    assert page.windows["flow_run"].is_null().to_list() == [True] * 2 + [False], "of yesterday"
+    assert page.decisions["flow_run"].is_null().to_list() == [True] * 2 + [False]
+    assert not any(release.flow_run for release in page.log[:2])
     version = registry.get(MODEL, 4)
     assert version.lineage.parent == 2, "it started from yesterday's weights"
     assert version.lineage.without == exclusions.intervals("events")

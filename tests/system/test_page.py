@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from kreislauf.monitoring.feedback import clicks_by_variant, reactions
 from kreislauf.pages import life, lifecycle
-from kreislauf.pages.life_tables import Links
+from kreislauf.pages.links import Links
 from kreislauf.release import lifecycle_page
 from tests.kreislauf.pages import story
 from tests.serving.conftest import running

@@ -1,6 +1,8 @@
 """The lifecycle page has what the tables have, bounded, and says who is asked what."""
 
+import itertools
 import re
+import uuid
 
 import polars as pl
 import pytest
@@ -10,8 +12,8 @@ from kreislauf.evaluation.decision import DECISIONS
 from kreislauf.lake import approvals, exclusions, journal
 from kreislauf.lake.exclusions import HumanVerdict
 from kreislauf.monitoring import calibration, feedback, policy, tables
-from kreislauf.pages import charts, life, lifecycle
-from kreislauf.pages.life_tables import Links
+from kreislauf.pages import charts, life, life_tables, lifecycle
+from kreislauf.pages.links import Links
 from kreislauf.release import lifecycle_page
 from models import spec
 from models.session_recommender import SPEC
@@ -127,6 +129,43 @@ def test_each_part_comes_from_its_table():
         "http://mlflow:2/#/models/session_recommender/versions/6",
         "http://grafana:3/d/kreislauf",
     } <= addresses
+
+
+def test_releases_decisions_and_verdicts_lead_to_their_flow_runs_where_these_are_on_record():
+    def number() -> str:
+        return str(uuid.uuid4())
+
+    story.write_releases(1)
+    story.write_windows(1)
+    story.write_decisions(1)
+    story.write_alarms()
+    assert "/runs/flow-run/" not in page(), "an earlier version of Kreislauf recorded none"
+    runs = {"release": number(), "window": number(), "decision": number(), "alarm": number()}
+    story.write_release(3, 2, FIRST + WEEK, flow_run=runs["release"])
+    windows = calibration.signal_rows(
+        MODEL, 2, FIRST, FIRST + WEEK, WEEK, "stable", {SPEC.metric: 0.4}
+    )
+    rows = windows.with_columns(flow_run=pl.lit(runs["window"]))
+    journal.append_once(tables.WINDOWS, "w", rows)
+    rows = story.decision(4, FIRST + WEEK, "promote", 0.1)
+    journal.append_once(DECISIONS, "d", rows.with_columns(flow_run=pl.lit(runs["decision"])))
+    rows = journal.read(tables.ALARMS).with_columns(flow_run=pl.lit(runs["alarm"]))
+    journal.append_once(tables.ALARMS, "a", rows)
+    html = page()
+    for title, text, run in (
+        ("Quality over time", "stable", runs["window"]),
+        ("Releases", "2026-10-05 00:00", runs["release"]),
+        ("Decisions", "promote", runs["decision"]),
+        ("Alarms", "concept drift", runs["alarm"]),
+    ):
+        links = re.findall(
+            r'<a href="http://prefect:1/runs/flow-run/(.*?)">(.*?)</a>', section(html, title)
+        )
+        assert links == [(run, text)], title
+    assert "lead to their runs in Prefect" in html
+    without_prefect = lifecycle.draw(life.read(SPEC), Links())
+    assert "flow-run" not in without_prefect
+    assert "lead to their runs" not in without_prefect
 
 
 def test_a_champion_of_more_releases_than_the_page_shows_is_live_since_its_first():
@@ -249,6 +288,29 @@ def test_crowded_marks_keep_their_line_and_lose_their_label():
     drawn = charts.curves("wide", 860, 300, windows, tuple(life.CURVES), releases)
     assert [mark.label for mark in drawn.marks] == ["", "v2", "v3"]
     assert all(drawn.left <= mark.at <= drawn.right for mark in drawn.marks)
+
+
+@pytest.mark.parametrize("days", [0.4, 3, 8.3, 17, 90])
+def test_dates_of_an_axis_keep_apart_and_inside(days: float):
+    x = charts.Scale(FIRST + HOUR_MS, FIRST + HOUR_MS + days * DAY_MS, 52, 842)
+    places = [tick.at for tick in charts.dates(x, 8)]
+    assert 1 <= len(places) <= 8
+    gaps = {round(later - earlier) for earlier, later in itertools.pairwise(places)}
+    assert len(gaps) <= 1, "the steps are equal"
+    assert min(gaps, default=charts.TICK_GAP) >= charts.TICK_GAP
+    assert places[0] >= 52
+    assert places[-1] <= 842 - charts.DATE_ROOM
+
+
+def test_a_long_text_is_unfolded_by_who_wants_it():
+    reason = "It loses more than 0.01 in a slice. " * 12
+    story.write_release(1, 1, FIRST, reason=reason.strip())
+    (row,) = re.findall(
+        "<details><summary>(.*?)</summary>(.*?)</details>", section(page(), "Releases")
+    )
+    beginning, rest = (text.replace("&nbsp;...", "").replace("... ", "") for text in row)
+    assert len(beginning) <= life_tables.LONG
+    assert f"{beginning}{rest}".split() == reason.split()
 
 
 @pytest.mark.parametrize(
