@@ -61,7 +61,9 @@ def experiment(
         triton.serve(model, release.versions)
         registry.mirror(model, release.champion, release.challenger, release.previous)
     create_markdown_artifact(
-        key=f"ab-test-{model.replace('_', '-')}", markdown=release_page.experiment_page(release)
+        key=f"ab-test-{model.replace('_', '-')}",
+        markdown=release_page.experiment_page(release),
+        description="Who gets which version in an A/B test",
     )
     draw_page(model)
     return release

@@ -42,7 +42,11 @@ def promote(model: str = "session_recommender", version: int | None = None) -> g
     decision = judge(model, challenger.number, champion)
     note_decision(challenger, decision)
     page = describe(model, challenger.number, decision)
-    create_markdown_artifact(key=f"card-{model.replace('_', '-')}", markdown=page)
+    create_markdown_artifact(
+        key=f"card-{model.replace('_', '-')}",
+        markdown=page,
+        description="Why a version may go live, or not",
+    )
     events.emit_model_event(
         EVENTS[decision.outcome],
         model,

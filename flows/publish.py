@@ -122,5 +122,7 @@ def announce(release: releases.Release, event: str) -> None:
     facts = {"version": release.champion, "release": release.number}
     events.emit_model_event(event, release.model, release.reason, **facts)
     create_markdown_artifact(
-        key=f"release-{release.model.replace('_', '-')}", markdown=release_page.page(release)
+        key=f"release-{release.model.replace('_', '-')}",
+        markdown=release_page.page(release),
+        description="What went live, and how it is rolled back",
     )

@@ -138,7 +138,11 @@ def ask_a_person(version: registry.Version, decision: gate.Decision, hold: str) 
     approvals.record(version.model, version.number, "asked", question)
     questions.ask(version, question)
     page = release_page.question_page(version, question)
-    create_markdown_artifact(key=f"question-{version.model.replace('_', '-')}", markdown=page)
+    create_markdown_artifact(
+        key=f"question-{version.model.replace('_', '-')}",
+        markdown=page,
+        description="What a person is asked about a version",
+    )
     events.emit_model_event(
         events.MODEL_QUESTIONED, version.model, question, version=version.number
     )

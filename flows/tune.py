@@ -96,6 +96,8 @@ def conclude(study: studies.Study) -> TuningResult:
     }
     studies.end(study, validations)
     create_markdown_artifact(
-        key=f"search-{study.model.replace('_', '-')}", markdown=search_page.page(tuned, trials)
+        key=f"search-{study.model.replace('_', '-')}",
+        markdown=search_page.page(tuned, trials),
+        description="Trials of a search, and its best hyperparameters",
     )
     return tuned

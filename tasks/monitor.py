@@ -196,7 +196,9 @@ def record(finding: Finding, measurement: Measurement, action: Action) -> None:
         windows = tables.read(tables.WINDOWS, pl.col("end") > since, model=finding.model)
         text = pages.page(finding, measurement, action, windows)
         key = f"monitor-{finding.model.replace('_', '-')}"
-        create_markdown_artifact(key=key, markdown=text)
+        create_markdown_artifact(
+            key=key, markdown=text, description="What the monitor saw, and what follows"
+        )
     recording.write_status(finding, action.wait)
     recording.carry_out(finding, action, spec.load(finding.model).table.name)
 

@@ -30,7 +30,11 @@ def draw_page(model: str) -> None:
             clicks = feedback.clicks_by_variant(reactions, start)
         lifecycle_page.write(model, lifecycle.draw(current, links(), clicks))
         text = f"{lifecycle.summary(current)}\n\n{where(model)}"
-        create_markdown_artifact(key=f"lifecycle-{model.replace('_', '-')}", markdown=text)
+        create_markdown_artifact(
+            key=f"lifecycle-{model.replace('_', '-')}",
+            markdown=text,
+            description="What is live, how well it answers, and what waits for a person",
+        )
     except Exception as error:  # Whatever the storage or Prefect raises.
         get_run_logger().error(
             f"The lifecycle page of {model} was not drawn anew, and may be old: {error!r}"

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import polars as pl
 import pytest
+from prefect.artifacts import Artifact
 from prefect.client.orchestration import get_client
 
 import flows.train
@@ -76,6 +77,9 @@ def test_the_page_follows_a_model_from_its_first_training_on(tiny, orders, monke
     trust(moment, "Ada", "A test.", end=moment, trusted=False, model=tiny)
     assert "No training learns from these stretches" in drawn(tiny)
     check_flow_runs(tiny)
+    for key in ("card", "release", "ab-test", "monitor", "lifecycle"):
+        artifact = Artifact.get(f"{key}-tiny")
+        assert artifact.description, f"Prefect's list says what {key} is"
 
 
 def check_flow_runs(model: str) -> None:
