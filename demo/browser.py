@@ -48,4 +48,6 @@ def photograph(url: str, path: Path, width: int, height: int, dark: bool = False
         if not picture.exists():
             raise RuntimeError(f"Chromium made no picture of {url}: {done.stderr.strip()}")
         with Image.open(picture) as photo:
-            photo.convert("RGB").quantize(COLOURS).save(path, optimize=True)
+            # The default method drops colours of few pixels: red signs became brown.
+            few = photo.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE)
+            few.save(path, optimize=True)

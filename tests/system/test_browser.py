@@ -35,6 +35,19 @@ def test_a_page_looks_as_on_a_small_or_dark_screen(tmp_path: Path, dark: bool, g
         assert photo.convert("RGB").getpixel((200, 250)) == ground
 
 
+def test_a_small_sign_keeps_its_colour_beside_many(tmp_path: Path):
+    ground = "body { margin: 0; background: linear-gradient(to right, #002000, #dfffef) }"
+    sign = "i { position: absolute; top: 250px; left: 300px; width: 8px; height: 8px }"
+    style = f"<style>{ground} {sign} i {{ background: rgb(180, 40, 30) }}</style>"
+    (tmp_path / "page.html").write_text(
+        f"<!doctype html>{style}<body style='height: 500px'><i></i>"
+    )
+    picture = tmp_path / "picture.png"
+    browser.photograph((tmp_path / "page.html").as_uri(), picture, 600, 500)
+    with Image.open(picture) as photo:
+        assert photo.convert("RGB").getpixel((304, 254)) == pytest.approx((180, 40, 30), abs=10)
+
+
 def test_what_went_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(browser, "FLAGS", ("--version",))
     with pytest.raises(RuntimeError, match=r"no picture of http://127\.0\.0\.1:9"):
