@@ -6,6 +6,8 @@ from pathlib import Path
 
 from PIL import Image
 
+BARS = 200
+"""Pixels of a window that the browser may leave empty, for bars that nobody sees."""
 DARK = "--force-dark-mode"
 """Makes the browser prefer dark colours."""
 COLOURS = 64
@@ -40,7 +42,7 @@ def photograph(url: str, path: Path, width: int, height: int, dark: bool = False
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.png"
         command = ["chromium", *FLAGS, f"--user-data-dir={folder}/profile"]
-        command += [f"--window-size={width},{height}", f"--screenshot={picture}"]
+        command += [f"--window-size={width},{height + BARS}", f"--screenshot={picture}"]
         if dark:
             command.append(DARK)
         command.append(url)
@@ -49,5 +51,6 @@ def photograph(url: str, path: Path, width: int, height: int, dark: bool = False
             raise RuntimeError(f"Chromium made no picture of {url}: {done.stderr.strip()}")
         with Image.open(picture) as photo:
             # The default method drops colours of few pixels: red signs became brown.
-            few = photo.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE)
+            top = photo.crop((0, 0, width, height)).convert("RGB")
+            few = top.quantize(COLOURS, Image.Quantize.MAXCOVERAGE)
             few.save(path, optimize=True)

@@ -27,12 +27,14 @@ def test_a_page_is_a_picture_of_its_size_once_its_scripts_have_run(tmp_path: Pat
 def test_a_page_looks_as_on_a_small_or_dark_screen(tmp_path: Path, dark: bool, ground: tuple):
     style = "@media (prefers-color-scheme: dark) { body { background: rgb(0, 0, 200) } }"
     style += "@media (min-width: 401px) { body { background: rgb(200, 0, 0) } }"
-    (tmp_path / "page.html").write_text(f"<style>{style}</style><body>")
+    long = "<body><p style='height: 900px'>"
+    (tmp_path / "page.html").write_text(f"<style>{style} p {{ background: inherit }}</style>{long}")
     picture = tmp_path / "picture.png"
     browser.photograph((tmp_path / "page.html").as_uri(), picture, 400, 500, dark)
     with Image.open(picture) as photo:
         assert photo.size == (400, 500)
         assert photo.convert("RGB").getpixel((200, 250)) == ground
+        assert photo.convert("RGB").getpixel((200, 499)) == ground
 
 
 def test_a_small_sign_keeps_its_colour_beside_many(tmp_path: Path):
