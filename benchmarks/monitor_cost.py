@@ -156,7 +156,7 @@ def load(size: float, home: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.jsonl"
         generate(raw, round(size * 1e6 / EVENTS_PER_SESSION))
-        lake.load_file(SPEC.table, sources.open_file(str(raw), SPEC.table.line))
+        lake.load_file(SPEC.table, sources.open_file(str(raw), SPEC.table))
 
 
 def run(

@@ -246,7 +246,7 @@ def read(data: Path) -> pl.DataFrame:
 
     return validate_lines(
         SPEC.table,
-        list(sources.open_file(str(data / "sessions.jsonl.gz"), SPEC.table.line).chunks()),
+        list(sources.open_file(str(data / "sessions.jsonl.gz"), SPEC.table).chunks()),
     ).rows
 
 

@@ -83,6 +83,7 @@ class Orders:
     """A raw file that is not on a disk."""
 
     path = "orders.jsonl"
+    mapping = None
 
     def __init__(self) -> None:
         self.lines = [order(number) for number in range(DAYS * ORDERS_PER_DAY)]

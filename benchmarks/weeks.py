@@ -44,7 +44,7 @@ def load(folder: Path, model_type: ModelSpec) -> pl.DataFrame:
     ValueError if a line is bad."""
     path = folder / "sessions.jsonl.gz"
     judged = validate_lines(
-        model_type.table, list(sources.open_file(str(path), model_type.table.line).chunks())
+        model_type.table, list(sources.open_file(str(path), model_type.table).chunks())
     )
     if judged.rejected.height:
         raise ValueError(

@@ -64,6 +64,7 @@ class Hour:
 
     path: str
     sessions: pl.DataFrame
+    mapping: None = None
 
     def __post_init__(self) -> None:
         buffer = io.BytesIO()

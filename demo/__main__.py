@@ -208,7 +208,7 @@ def load_shop(data: Path) -> pl.DataFrame:
     """Events of `data`. Raises SourceError for a bad line."""
     from models.session_recommender.schema import EVENTS
 
-    judged = validate_lines(EVENTS, list(sources.open_file(str(data), EVENTS.line).chunks()))
+    judged = validate_lines(EVENTS, list(sources.open_file(str(data), EVENTS).chunks()))
     for bad in judged.rejected.head(1).iter_rows(named=True):
         where = f"{data}, line {bad['line']}"
         raise sources.SourceError(

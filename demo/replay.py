@@ -72,7 +72,7 @@ def replay_period(number: int, file: Path, frozen: Path, first: int, period_days
     """Serve the period's sessions with the live version, then let the loop learn of them."""
     model_type = spec.load(MODEL)
     judged = validate_lines(
-        model_type.table, list(sources.open_file(str(file), model_type.table.line).chunks())
+        model_type.table, list(sources.open_file(str(file), model_type.table).chunks())
     )
     recalls = ask(MODEL, judged.rows, frozen)
     if recalls.version == first and not np.isclose(recalls.live, recalls.frozen, atol=1e-3):

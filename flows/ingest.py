@@ -5,7 +5,9 @@ from prefect import flow
 from kreislauf import events, exposures, lake, sources
 from kreislauf.lake import open_tables
 from kreislauf.people import Share
+from models import mapping as mappings
 from models import spec
+from models.mapping import Mapping
 from tasks import lake as lake_tasks
 
 MERGE_LOADS = 50
@@ -40,39 +42,42 @@ def ingest(
     model: str = "session_recommender",
     max_reject_share: Share = 0.1,
     table: str | None = None,
+    mapping: str | None = None,
 ) -> IngestReport:
     """Load raw files, or the segments of the gateway.
 
     Running it again is safe: each file is loaded once.
 
     Args:
-        source: A `.jsonl`, `.jsonl.gz`, `.jsonl.zst` or `.parquet` file, a folder that is
-            searched with all below it, or an `s3://` prefix.
+        source: A file of JSON lines, CSV or Parquet, a folder that is searched with all below it,
+            or an `s3://` prefix.
         model: Model type, a folder in `models/`; it decides the table and what a valid line is.
         max_reject_share: Maximum share of bad lines. A file with more is not loaded at all: its
             source is broken.
         table: `exposures` or `feedback`, for the gateway's segments; then the model does not
             matter.
+        mapping: Path of a YAML file that says how the source's columns become the table's; by
+            default they have its names. With a changed mapping, every file is a new one.
 
     Returns:
-        The accounts of every file, and their totals: lines in = loaded + rejected + blank,
-        rows in = kept + rejected + duplicate. Rejected lines are in the table `rejects`, byte for
-        byte.
+        The accounts of every file, and their totals, which balance. Rejected lines are in the
+        table `rejects`, byte for byte.
 
     Raises:
-        ValueError: No model type, or table, has this name.
+        ValueError: No model type, or table, has this name; or the mapping does not fit.
         SourceError: There are no raw files in `source`, or it cannot be reached.
         IngestError: Files could not be loaded; all others are.
     """
     target = find_table(model, table)
-    listing = sources.find(source)
+    reading = read_mapping(mapping, target)
+    listing = sources.find(source, reading)
     failed: dict[str, Exception] = {}
     with open_tables.kept_open():
         loads = lake_tasks.find_loaded(listing.stamps, target)
         new = [path for path in listing.raw_files if path not in loads]
         for number, path in enumerate(new, 1):
             # A bad file must not stop the next.
-            state = lake_tasks.load_file(path, target, max_reject_share, return_state=True)
+            state = lake_tasks.load_file(path, target, max_reject_share, reading, return_state=True)
             outcome = state.result(raise_on_failure=False)
             if isinstance(outcome, Exception):
                 failed[path] = outcome
@@ -81,14 +86,11 @@ def ingest(
             if number % MERGE_LOADS == 0 and loads:
                 lake_tasks.merge_small_files(target.name)
     loaded = [loads[path] for path in listing.raw_files if path in loads]
-    left_alone = listing.left_alone
-    if target.name in exposures.TABLES:
-        left_alone = []  # A gateway is writing to them.
+    # A gateway is writing to what is left alone among its segments.
+    left_alone = [] if target.name in exposures.TABLES else listing.left_alone
     lake_tasks.show_loads(target.name, loaded, failed, left_alone)
     report = summarize(target.name, loaded, left_alone)
-    stopped = [error.counts for error in failed.values() if isinstance(error, lake.TooManyRejects)]
-    if report.lines_rejected or stopped:
-        events.emit_rejected(target.name, lake.total([report, *stopped]), stopped=len(stopped))
+    report_rejects(report, failed)
     remarks: list[str] = []
     if report.files_loaded and target.name not in exposures.TABLES:
         remarks = lake_tasks.look_at_newest(model)
@@ -109,6 +111,23 @@ def find_table(model: str, table: str | None) -> spec.Table:
             f"No table of the gateway is called {table!r}. Known: {', '.join(exposures.TABLES)}."
         )
     return exposures.TABLES[table]
+
+
+def report_rejects(report: IngestReport, failed: dict[str, Exception]) -> None:
+    """Emit an event if lines were rejected, or if so many were that files were not loaded."""
+    stopped = [error.counts for error in failed.values() if isinstance(error, lake.TooManyRejects)]
+    if report.lines_rejected or stopped:
+        events.emit_rejected(report.table, lake.total([report, *stopped]), stopped=len(stopped))
+
+
+def read_mapping(path: str | None, table: spec.Table) -> Mapping | None:
+    """The mapping in a file, if one is named. Raises ValueError for a table of the gateway, whose
+    segments need none, and MappingError."""
+    if path is None:
+        return None
+    if table.name in exposures.TABLES:
+        raise ValueError(f"The gateway writes {table.name} as it is: leave `mapping` out.")
+    return mappings.read(path, table)
 
 
 def summarize(table: str, loads: list[lake.Accounts], left_alone: list[str]) -> IngestReport:

@@ -4,6 +4,7 @@ from prefect import flow
 
 from kreislauf import lake
 from kreislauf.lake import quarantine
+from models import mapping as mappings
 from models import spec
 from tasks.lake import replay_source, show_replays
 
@@ -19,8 +20,10 @@ class ReplayReport(lake.Counts):
 
 
 @flow
-def replay(model: str = "session_recommender", reason: str | None = None) -> ReplayReport:
-    """Validate quarantined lines again, after a rule of the model type was mended.
+def replay(
+    model: str = "session_recommender", reason: str | None = None, mapping: str | None = None
+) -> ReplayReport:
+    """Validate quarantined lines again, after a rule of the model type or a mapping was mended.
 
     Running it again is safe. A line that passes leaves the quarantine and becomes rows, by the same
     commit rules as a load: duplicates are looked for, and the accounts balance. A line that does
@@ -30,20 +33,23 @@ def replay(model: str = "session_recommender", reason: str | None = None) -> Rep
         model: Model type, a folder in `models/`.
         reason: Only sources with rejects of this reason code, such as `unknown-value`; default:
             all.
+        mapping: Path of the YAML file by which the lines are read now; default: their own columns
+            are the table's.
 
     Returns:
         The accounts of every source, and their totals.
 
     Raises:
-        ValueError: No model type has this name.
+        ValueError: No model type has this name, or the mapping does not fit.
         lake.Overtaken: Another replay ran at the same time.
     """
     table = spec.load(model).table
+    reading = mappings.read(mapping, table) if mapping else None
     quarantined = quarantine.sources(table)
     if reason is not None:
         quarantined = quarantined.filter(quarantined["reason"] == reason)
     files = quarantined.select("source", "sha256").unique(maintain_order=True).rows()
-    replays = [replay_source(model, source, sha256) for source, sha256 in files]
+    replays = [replay_source(model, source, sha256, reading) for source, sha256 in files]
     show_replays(table.name, replays)
     return ReplayReport(
         table=table.name, sources=tuple(replays), **lake.total(replays).model_dump()

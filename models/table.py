@@ -57,6 +57,42 @@ class RawLines:
         """Line at position `i`, counted from 0."""
         return self.data[self.starts[i] : self.ends[i]]
 
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        return len(self.data)
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """Unvalidated rows of one flat source, by its own columns."""
+
+    source: str
+    frame: pl.DataFrame
+    """The source's columns, as they are stored there; those of CSV are text."""
+    numbers: np.ndarray
+    """int64: the number of each row in the file, from 1; then those of `broken`."""
+    broken: Sequence[tuple[int, str, str]] = ()
+    """Position, from the frame's height on, reason code and rule of what is no row."""
+    texts: Sequence[bytes] = ()
+    """Of `broken`, as they are stored."""
+    blank: int = 0
+    """Number of blank lines, which have no number."""
+
+    def __len__(self) -> int:
+        return self.frame.height + len(self.broken) + self.blank
+
+    def line(self, i: int) -> bytes:
+        """The row at position `i` as an object of JSON, or the text that is no row."""
+        if i >= self.frame.height:
+            return self.texts[i - self.frame.height]
+        return msgspec.json.encode(self.frame.row(i, named=True))
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        return int(self.frame.estimated_size())
+
 
 @dataclass(frozen=True)
 class Table:

@@ -1,6 +1,6 @@
 """Tasks of the flows ingest, replay and tidy, and the tables that they show in Prefect's UI."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
@@ -11,6 +11,7 @@ from kreislauf import lake, sources
 from kreislauf.lake import compaction, delta, journal, loading
 from kreislauf.monitoring import remarks
 from models import spec
+from models.mapping import Mapping
 
 REMARK_DAYS = 7.0
 """Newest days in which is looked for what somebody should know."""
@@ -30,7 +31,7 @@ def may_pass_later(_task: object, _run: object, state: object) -> bool:
     retry_condition_fn=may_pass_later,
     cache_policy=NO_CACHE,
 )
-def find_loaded(stamps: Mapping[str, str], table: spec.Table) -> dict[str, lake.Accounts]:
+def find_loaded(stamps: dict[str, str], table: spec.Table) -> dict[str, lake.Accounts]:
     """Accounts of the files that are in the table already, by path; `stamps` are those of all
     files, by path."""
     loads = loading.find_loaded(table, stamps.values())
@@ -44,19 +45,21 @@ def find_loaded(stamps: Mapping[str, str], table: spec.Table) -> dict[str, lake.
     retry_condition_fn=may_pass_later,
     cache_policy=NO_CACHE,
 )
-def load_file(path: str, table: spec.Table, max_reject_share: float) -> lake.Accounts:
+def load_file(
+    path: str, table: spec.Table, max_reject_share: float, mapping: Mapping | None = None
+) -> lake.Accounts:
     """Validate one raw file and load it into the table, exactly once."""
-    return lake.load_file(table, sources.open_file(path, table.line), max_reject_share)
+    return lake.load_file(table, sources.open_file(path, table, mapping), max_reject_share)
 
 
 def show_loads(
     table: str,
     loaded: Sequence[lake.Accounts],
-    failed: Mapping[str, Exception],
+    failed: dict[str, Exception],
     left_alone: Sequence[str],
 ) -> None:
     """Show the accounts of each file in Prefect's UI, and name those that nobody has read."""
-    hidden = {"table", "source", "kind", "sha256", "already_loaded", "reasons"}
+    hidden = {"table", "source", "kind", "sha256", "mapping", "already_loaded", "reasons"}
     rows: list[dict] = []
     for load in loaded:
         state = "loaded before" if load.already_loaded else "loaded"
@@ -65,7 +68,7 @@ def show_loads(
     if left_alone:
         get_run_logger().warning(
             f"{len(left_alone)} files are left alone, because they do not end in "
-            f"{', '.join(sources.ENDINGS)}: {', '.join(left_alone[:MAX_NAMES])}"
+            f"{sources.ANY_ENDING}: {', '.join(left_alone[:MAX_NAMES])}"
         )
         rows += [{"file": path, "state": "left alone"} for path in left_alone[:MAX_NAMES]]
     create_table_artifact(
@@ -90,9 +93,11 @@ def merge_small_files(table: str) -> None:
 
 
 @task(task_run_name="replay {source}", cache_policy=NO_CACHE)
-def replay_source(model: str, source: str, sha256: str | None) -> lake.Accounts:
+def replay_source(
+    model: str, source: str, sha256: str | None, mapping: Mapping | None = None
+) -> lake.Accounts:
     """Validate the rejects of one source again."""
-    return lake.replay(spec.load(model).table, source, sha256)
+    return lake.replay(spec.load(model).table, source, sha256, mapping)
 
 
 def show_replays(table: str, replays: Sequence[lake.Accounts]) -> None:

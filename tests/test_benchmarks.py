@@ -362,7 +362,7 @@ def test_the_gate_benchmark_swaps_two_models_until_the_gain_is_as_wanted():
 
 def load(path: Path) -> lake.Accounts:
     """Load a file as the flow's task does."""
-    return lake.load_file(SPEC.table, sources.open_file(str(path), SPEC.table.line))
+    return lake.load_file(SPEC.table, sources.open_file(str(path), SPEC.table))
 
 
 def test_the_training_benchmark_ends_with_its_ratios(

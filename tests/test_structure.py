@@ -59,7 +59,7 @@ def imported(path: Path) -> set[str]:
 def allowed(path: Path) -> str:
     """What of ours a file may import, as a pattern."""
     parts = path.relative_to(ROOT).with_suffix("").parts
-    spec = r"models\.(spec|table|text|loading|messages)\b.*"
+    spec = r"models(\.(spec|table|text|loading|messages|mapping|conversion)\b.*|\.mapping$)"
     if parts[0] == "models":
         own = rf"|models\.{parts[1]}\b.*" if len(parts) > 2 else ""
         return rf"models$|{spec}{own}"

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from models.mapping import Mapping
+
 LoadKind = Literal["file", "stream", "replay"]
 """What a load read: a raw file, a batch of a stream, or rejects."""
 OTHER = ("other", "Other rules")
@@ -33,6 +35,8 @@ class Counts(BaseModel):
     lines_loaded: int
     lines_rejected: int
     lines_blank: int
+    lines_left_out: int = 0
+    """Lines that the mapping does not want."""
     rows_in: int
     rows_kept: int
     rows_rejected: int
@@ -43,7 +47,8 @@ class Counts(BaseModel):
 
     @model_validator(mode="after")
     def _balance(self) -> "Counts":
-        if self.lines_in != self.lines_loaded + self.lines_rejected + self.lines_blank:
+        lines = self.lines_loaded + self.lines_rejected + self.lines_blank + self.lines_left_out
+        if self.lines_in != lines:
             raise ValueError("the lines do not balance; nothing was loaded, please report this")
         if self.rows_in != self.rows_kept + self.rows_rejected + self.rows_duplicate:
             raise ValueError("the rows do not balance; nothing was loaded, please report this")
@@ -57,6 +62,8 @@ class Accounts(Counts):
     kind: LoadKind
     source: str
     sha256: str | None
+    mapping: Mapping | None = None
+    """By which the source was read, if it is not the table's own."""
     version: int
     """The table's version that this load made."""
     already_loaded: bool = False

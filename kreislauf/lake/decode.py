@@ -51,6 +51,8 @@ class DecodedLines:
     """Position, reason code and rule of each line that does not decode."""
     blank: int
     """Number of blank lines."""
+    left_out: int = 0
+    """Number of lines that a mapping leaves out."""
 
 
 def decode_lines(
@@ -159,11 +161,11 @@ def read_by_rule(table: Table, raw: RawLines, positions: np.ndarray) -> _Decoded
             line.decode()
             record = decoder.decode(line)
             if _may_repeat_fields(table, line, record):
-                json.loads(line, object_pairs_hook=_refuse_repeated_fields)
+                refuse_repeated_fields(line)
             decoded.records.append(record)
             decoded.positions.append(position)
         except (ValueError, RecursionError) as error:
-            decoded.broken[position] = _reason(error)
+            decoded.broken[position] = reason(error)
     return decoded
 
 
@@ -177,7 +179,12 @@ def _may_repeat_fields(table: Table, line: bytes, record: Any) -> bool:
     return bool(table.line.__struct_defaults__) or line.count(b'":') != expected
 
 
-def _refuse_repeated_fields(pairs: list[tuple[str, Any]]) -> None:
+def refuse_repeated_fields(line: bytes) -> None:
+    """Raises ValueError if an object in the line has a field twice."""
+    json.loads(line, object_pairs_hook=_refuse_repeated)
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
@@ -188,7 +195,7 @@ class _RepeatedField(ValueError):
     pass
 
 
-def _reason(error: Exception) -> tuple[str, str]:
+def reason(error: Exception) -> tuple[str, str]:
     """Reason code, and the rule that a line broke in at most `MAX_RULE` characters."""
     code, rule = _whole_reason(error)
     if len(rule) > MAX_RULE:

@@ -17,9 +17,12 @@ MIN_REJECTS = 20
 MAX_RULES = 1_000
 """Most rules that a load counts one by one: they may quote a million names from outside."""
 GENERAL_RULE = (
-    pl.col("rule").str.replace_all(r"\[\d+\]", "[...]").str.replace_all(r" \(byte \d+\)", "")
+    pl.col("rule")
+    .str.replace_all(r"\[\d+\]", "[...]")
+    .str.replace_all(r" \(byte \d+\)", "")
+    .str.replace_all(r", got '.*'$", "")
 )
-"""The rule that a line broke, with positions in the line left out."""
+"""The rule that a line broke, with positions in the line and its value left out."""
 
 
 KINDS = {
@@ -33,7 +36,7 @@ KINDS = {
     "JSON lines with other fields or values": (b"{",),
 }
 """What a source may be that is not what the rules want, by how its first line starts."""
-OTHER_KIND = "CSV or another text, not JSON lines"
+OTHER_KIND = "CSV, whose name has to end in .csv, or another text"
 
 
 class TooManyRejects(LakeError):
@@ -53,7 +56,7 @@ class Intake:
         """Folder of Arrow files with the rejected lines."""
         self.rejects.mkdir()
         self.lines: Counter[str] = Counter()
-        """Number of lines: in, blank, rejected."""
+        """Number of lines: in, blank, left out, rejected."""
         self.rows: Counter[str] = Counter()
         """Number of rows: in, rejected."""
         self.reasons: Counter[tuple[str, str]] = Counter()
@@ -67,7 +70,12 @@ class Intake:
             path = self.rejects / f"{self.lines['in']:012}.arrow"
             rejected.write_ipc(path, compression="uncompressed")
         self.lines.update(
-            {"in": lines.lines_in, "blank": lines.lines_blank, "rejected": rejected.height}
+            {
+                "in": lines.lines_in,
+                "blank": lines.lines_blank,
+                "left out": lines.lines_left_out,
+                "rejected": rejected.height,
+            }
         )
         self.rows.update({"in": lines.rows_in, "rejected": int(rejected["rows"].sum())})
         self._count_reasons(rejected)
@@ -93,9 +101,11 @@ class Intake:
         """Fields of Counts, when `kept` of the rows are no duplicates."""
         lines = self.lines
         rows = self.rows
+        unloaded = lines["blank"] + lines["left out"] + lines["rejected"]
         return {
             "lines_in": lines["in"],
-            "lines_loaded": lines["in"] - lines["blank"] - lines["rejected"],
+            "lines_loaded": lines["in"] - unloaded,
+            "lines_left_out": lines["left out"],
             "lines_rejected": lines["rejected"],
             "lines_blank": lines["blank"],
             "rows_in": rows["in"],
@@ -112,7 +122,8 @@ class Intake:
         """
         rejected = self.lines["rejected"]
         share = rejected / max(self.lines["in"], 1)
-        unreadable = rejected > 0 and rejected == self.lines["in"] - self.lines["blank"]
+        wanted = self.lines["in"] - self.lines["blank"] - self.lines["left out"]
+        unreadable = rejected > 0 and rejected == wanted
         if share <= max_reject_share or (rejected < MIN_REJECTS and not (whole and unreadable)):
             return
         cure = "Mend the source or the rules, or raise max_reject_share."

@@ -20,6 +20,7 @@ from kreislauf.lake.intake import Intake
 from kreislauf.lake.staging import DATE
 from kreislauf.lake.storage import LakeError
 from kreislauf.lake.validate import REJECTED
+from models.mapping import Mapping
 from models.table import Table
 
 Progress = dict[str, tuple[int | None, int | None]]
@@ -42,6 +43,8 @@ class Origin:
     sha256: str | None = None
     replaces: str | None = None
     """SQL predicate of the rejects that a replay read: its own take their place."""
+    mapping: Mapping | None = None
+    """By which the rows were read, if it is not the table's own."""
 
 
 @dataclass
@@ -141,6 +144,7 @@ class Landing:
             kind=self._origin.kind,
             source=self._origin.source,
             sha256=self._origin.sha256,
+            mapping=self._origin.mapping,
             version=version,
         )
         progress = {}

@@ -1,17 +1,18 @@
 """Loads: raw lines into a table, exactly once, and the accounts of every load."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, cast
 
 import numpy as np
 import polars as pl
 
-from kreislauf.lake import decode, delta, quarantine, staging, storage, validate
+from kreislauf.lake import decode, delta, mapped, quarantine, staging, storage, validate
 from kreislauf.lake.accounts import Accounts
 from kreislauf.lake.intake import Intake
 from kreislauf.lake.landing import Landing, Origin, Overtaken, Progress, open_table
 from kreislauf.lake.storage import LakeError
-from models.table import RawLines, Table
+from models.mapping import Mapping
+from models.table import RawLines, RawRows, Table
 
 REPLAY_LINES = 10_000
 """Rejected lines that are read together."""
@@ -26,8 +27,10 @@ class RawFile(Protocol):
     stamp: str
 
     @property
+    def mapping(self) -> Mapping | None: ...
+    @property
     def sha256(self) -> str: ...
-    def chunks(self) -> Iterator[RawLines]: ...
+    def chunks(self) -> Iterator[RawLines | RawRows]: ...
 
 
 def find_loaded(table: Table, stamps: Iterable[str]) -> dict[str, Accounts]:
@@ -61,38 +64,49 @@ def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Acc
         quarantine.publish_rejects(table)
         return earlier
 
+    def content_id() -> str:
+        if file.mapping is None:
+            return f"{table.name}/{file.sha256}"
+        return f"{table.name}/{file.sha256}/{file.mapping.digest}"
+
     def origin() -> Origin:
-        content_id = f"{table.name}/{file.sha256}"
-        progress: Progress = {content_id: (None, None), stamp_id: (None, None)}
-        return Origin("file", file.path, progress, file.sha256)
+        progress: Progress = {content_id(): (None, None), stamp_id: (None, None)}
+        return Origin("file", file.path, progress, file.sha256, mapping=file.mapping)
 
     try:
-        return load(table, file.chunks(), origin, max_reject_share, whole=True)
+        return load(table, file.chunks(), origin, max_reject_share, True, file.mapping)
     except Overtaken:
-        earlier = _accounts_of(table, f"{table.name}/{file.sha256}")
+        earlier = _accounts_of(table, content_id())
         assert earlier is not None
         return earlier
 
 
 def load(
     table: Table,
-    raws: Iterable[RawLines],
+    raws: Iterable[RawLines | RawRows],
     origin: Callable[[], Origin],
     max_reject_share: float = 1.0,
     whole: bool = False,
+    mapping: Mapping | None = None,
 ) -> Accounts:
     """Load lines in bounded memory: one commit, or nothing.
 
-    They are all lines of a `whole` source, or a batch. `origin` is called when all lines have been
-    read. Raises Overtaken if the table's progress is not the one that `origin` starts from. Raises
-    TooManyRejects if more than `max_reject_share` of the lines are bad, and at least MIN_REJECTS or
-    all of a whole source. Raises LakeUnreachable if the storage does not answer.
+    By default they are the table's own lines, or rows with its columns. They are all lines of a
+    `whole` source, or a batch. `origin` is called when all lines have been read. Raises Overtaken
+    if the table's progress is not the one that `origin` starts from. Raises TooManyRejects if more
+    than `max_reject_share` of the lines are bad, and at least MIN_REJECTS or all of a whole source.
+    Raises LakeUnreachable if the storage does not answer.
     """
     quarantine.publish_rejects(table)
     with staging.spool() as folder:
         intake = Intake(table, folder)
         for batch in staging.batches(raws):
-            decoded = decode.decode_lines(table, batch)
+            if mapping is not None or isinstance(batch[0], RawRows):
+                decoded = mapped.decode_rows(table, mapping, batch)
+            else:
+                lines = cast(list[RawLines], batch)
+                decoded = decode.decode_lines(table, lines)
+                decoded = mapped.with_flat_lines(table, lines, decoded)
             intake.add(validate.apply_rules(table, batch, decoded))
             del decoded  # before the next batch needs as much memory
         intake.check(max_reject_share, whole)
@@ -114,11 +128,13 @@ def load(
     return accounts
 
 
-def replay(table: Table, source: str, sha256: str | None) -> Accounts:
+def replay(
+    table: Table, source: str, sha256: str | None, mapping: Mapping | None = None
+) -> Accounts:
     """Validate the rejects of one source again, by today's rules.
 
-    Lines that pass become rows, the others stay. `sha256` tells files of the same path apart;
-    streams have none. Raises Overtaken if another replay was faster.
+    Lines that pass become rows, the others stay. `mapping` is the source's of today. `sha256` tells
+    files of the same path apart; streams have none. Raises Overtaken if another replay was faster.
     """
     quarantine.publish_rejects(table)
     lines = quarantine.lines_of(table).filter(
@@ -132,12 +148,12 @@ def replay(table: Table, source: str, sha256: str | None) -> Accounts:
     counter = f"{table.name}/replays"
     before = progress(table, [counter])[counter]
     replaces = quarantine.predicate(table, source, sha256, last)
-    origin = Origin("replay", source, {counter: (before, None)}, sha256, replaces)
+    origin = Origin("replay", source, {counter: (before, None)}, sha256, replaces, mapping)
     batches = lines.select("line", "raw").collect_batches(chunk_size=REPLAY_LINES)
     raws = (
         RawLines.of(source, batch["raw"].to_list(), batch["line"].to_numpy()) for batch in batches
     )
-    return load(table, raws, lambda: origin)
+    return load(table, raws, lambda: origin, mapping=mapping)
 
 
 def progress(table: Table, ids: Sequence[str]) -> dict[str, int | None]:
@@ -202,7 +218,7 @@ def _stamp_id(table: Table, stamp: str) -> str:
     return f"{table.name}/seen/{stamp}"
 
 
-def _as_earlier(commit: Mapping[str, str]) -> Accounts:
+def _as_earlier(commit: dict[str, str]) -> Accounts:
     """Accounts of a load that is not the present one, of its commit's metadata."""
     accounts = Accounts.model_validate_json(commit["accounts"])
     return accounts.model_copy(update={"already_loaded": True})

@@ -14,7 +14,7 @@ import polars as pl
 
 from kreislauf import full_disk
 from kreislauf.settings import settings
-from models.table import RawLines, Table
+from models.table import RawLines, RawRows, Table
 
 DATE = "event_date"
 """Column by which tables are partitioned."""
@@ -55,12 +55,12 @@ def spool() -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
-def batches(raws: Iterable[RawLines]) -> Iterator[list[RawLines]]:
-    """Raw lines in lists of about `BATCH_BYTES` or `BATCH_LINES`."""
-    batch: list[RawLines] = []
+def batches(raws: Iterable[RawLines | RawRows]) -> Iterator[list[RawLines | RawRows]]:
+    """Raw lines, or rows, in lists of about `BATCH_BYTES` or `BATCH_LINES`."""
+    batch: list[RawLines | RawRows] = []
     for raw in raws:
         batch.append(raw)
-        size = sum(len(member.data) for member in batch)
+        size = sum(member.size for member in batch)
         if size >= BATCH_BYTES or sum(map(len, batch)) >= BATCH_LINES:
             yield batch
             batch = []

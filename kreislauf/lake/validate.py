@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -10,9 +11,9 @@ from pandera.config import ValidationDepth, config_context
 from pandera.errors import SchemaErrors
 
 from kreislauf.clock import DAY_MS
-from kreislauf.lake import decode
+from kreislauf.lake import decode, mapped
 from kreislauf.lake.decode import DecodedLines
-from models.table import RawLines, Table
+from models.table import RawLines, RawRows, Table
 
 REJECTED = pl.Schema(
     {
@@ -41,15 +42,22 @@ class ValidatedLines:
     """Columns of REJECTED."""
     lines_in: int
     lines_blank: int
+    lines_left_out: int
     rows_in: int
 
 
-def validate_lines(table: Table, raws: Sequence[RawLines]) -> ValidatedLines:
+def validate_lines(table: Table, raws: Sequence[RawLines | RawRows]) -> ValidatedLines:
     """Decode and validate a batch of at least one RawLines."""
-    return apply_rules(table, raws, decode.decode_lines(table, raws))
+    if isinstance(raws[0], RawRows):
+        return apply_rules(table, raws, mapped.decode_rows(table, None, raws))
+    lines = cast(Sequence[RawLines], raws)
+    decoded = mapped.with_flat_lines(table, lines, decode.decode_lines(table, lines))
+    return apply_rules(table, raws, decoded)
 
 
-def apply_rules(table: Table, raws: Sequence[RawLines], decoded: DecodedLines) -> ValidatedLines:
+def apply_rules(
+    table: Table, raws: Sequence[RawLines | RawRows], decoded: DecodedLines
+) -> ValidatedLines:
     """Validate the lines of a batch; a line with one bad row is rejected whole."""
     rows = decoded.rows
     breaking = pl.concat([_breaking_rules(table, rows), _in_the_future(table, rows)])
@@ -69,11 +77,12 @@ def apply_rules(table: Table, raws: Sequence[RawLines], decoded: DecodedLines) -
         rejected=_with_raw(rejected, raws),
         lines_in=sum(map(len, raws)),
         lines_blank=decoded.blank,
+        lines_left_out=decoded.left_out,
         rows_in=rows.height + int(rejected["rows"].sum()),
     )
 
 
-def _with_raw(rejected: pl.DataFrame, raws: Sequence[RawLines]) -> pl.DataFrame:
+def _with_raw(rejected: pl.DataFrame, raws: Sequence[RawLines | RawRows]) -> pl.DataFrame:
     """Columns of REJECTED for positions in `line`."""
     positions = rejected["line"].to_numpy()
     firsts = np.cumsum([0, *map(len, raws)])

@@ -3,25 +3,19 @@
 S3's endpoint and credentials are the usual AWS variables, which botocore reads.
 """
 
-import gzip
 import hashlib
-import io
-import shutil
-import tempfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
-from kreislauf.sources import storage
+from kreislauf.sources import endings, storage
 from kreislauf.sources.storage import SourceError
-from models.table import RawLines
+from kreislauf.sources.stored import StoredBytes
+from models import mapping as mappings
+from models.mapping import Mapping
+from models.table import RawLines, RawRows, Table
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
-_ANY_ENDING = " or ".join(ENDINGS)
 MAX_LINE_BYTES = 64 << 20
 """Maximum bytes of a line: a file without line feeds would fill the memory."""
 
@@ -36,45 +30,52 @@ class Listing(NamedTuple):
     """Of each raw file, as `RawFile.stamp`."""
 
 
-def find(source: str) -> Listing:
+def find(source: str, mapping: Mapping | None = None) -> Listing:
     """The files in `source`.
 
     `source` is a file, a folder (with all below it) or an s3:// prefix. What ends like a raw file
     is one. As everywhere, files and folders are hidden whose name begins with a full stop, or with
-    an underscore, such as `_temporary`. Raises SourceError if there is no raw file or a folder may
-    not be read, SourceUnreachable if S3 does not answer.
+    an underscore, such as `_temporary`. With another `mapping`, a file is a new one. Raises
+    SourceError if there is no raw file or a folder may not be read, SourceUnreachable if S3 does
+    not answer.
     """
     with storage.named_errors(source):
         versions = storage.list_files(source)
     visible = sorted(
         path for path in versions if path == source or not storage.is_hidden(path, source)
     )
-    raw_files = [path for path in visible if path.endswith(ENDINGS)]
+    raw_files = [path for path in visible if endings.is_raw(path)]
     if not raw_files and list(versions) == [source]:
         raise _unknown_ending(source)
     if not raw_files:
         raise SourceError(
-            f"No raw files are in {source}. Put files that end in {_ANY_ENDING} there."
+            f"No raw files are in {source}. Put files that end in {endings.ANY_ENDING} there."
         )
     misnamed = [path for path in raw_files if path.encode(errors="replace").decode() != path]
     if misnamed:
         raise SourceError(f"{misnamed[0]!a} has a name that is not UTF-8. Rename it.")
-    left_alone = [path for path in visible if not path.endswith(ENDINGS)]
-    return Listing(
-        raw_files, left_alone, {path: storage.stamp(path, versions[path]) for path in raw_files}
-    )
+    left_alone = [path for path in visible if not endings.is_raw(path)]
+    stamps = {path: _stamp(storage.stamp(path, versions[path]), mapping) for path in raw_files}
+    return Listing(raw_files, left_alone, stamps)
 
 
-def open_file(path: str, line: type[msgspec.Struct]) -> "RawFile":
+def _stamp(stamp: str, mapping: Mapping | None) -> str:
+    """The stamp of a file that is read by a mapping."""
+    if mapping is None:
+        return stamp
+    return hashlib.sha256(f"{stamp}/{mapping.digest}".encode()).hexdigest()
+
+
+def open_file(path: str, table: Table, mapping: Mapping | None = None) -> "RawFile":
     """The raw file at `path`; reads none of its content.
 
-    `line` is the shape of its lines, by which the columns of a Parquet file are understood. Raises
-    SourceError if the file is missing or has another ending than `ENDINGS`. Raises
-    SourceUnreachable if the disk or S3 does not answer.
+    `mapping` says how its rows become those of `table`. By default JSON has the table's lines, CSV
+    its columns, and Parquet either. Raises SourceError if the file is missing or has an ending that
+    is none of `ENDINGS`. Raises SourceUnreachable if the disk or S3 does not answer.
     """
-    if not path.endswith(ENDINGS):
+    if not endings.is_raw(path):
         raise _unknown_ending(path)
-    return RawFile(path, line)
+    return RawFile(path, table, mapping)
 
 
 class RawFile:
@@ -86,16 +87,17 @@ class RawFile:
 
     The same stamp means the same content, without reading it."""
 
-    def __init__(self, path: str, line: type[msgspec.Struct]) -> None:
+    def __init__(self, path: str, table: Table, mapping: Mapping | None = None) -> None:
         self.path = path
-        self._line = line
+        self.mapping = mapping
+        self._table = table
         self._sha256 = ""
         self._s3 = None
         if storage.on_s3(path):
             self._s3 = storage.s3_client()
         with storage.opened(path, self._s3) as file:
             self._version = storage.content_version(file)
-        self.stamp = storage.stamp(path, self._version)
+        self.stamp = _stamp(storage.stamp(path, self._version), mapping)
 
     @property
     def sha256(self) -> str:
@@ -109,10 +111,11 @@ class RawFile:
             )
         return self._sha256
 
-    def chunks(self) -> Iterator[RawLines]:
-        """The lines in order, unpacked, about `storage.CHUNK_BYTES` at a time.
+    def chunks(self) -> Iterator[RawLines | RawRows]:
+        """The lines in order, unpacked, about `storage.CHUNK_BYTES` at a time; of CSV and flat
+        Parquet rows by columns.
 
-        A Parquet row is a line of JSON. Memory is bounded by a few chunks, or a few times the
+        Another Parquet row is a line of JSON. Memory is bounded by a few chunks, or a few times the
         longest line. Raises SourceError if the file has no byte, is broken or not what its ending
         says; a packed file, or one of Parquet, may have no lines. It is raised as well if a line is
         above `MAX_LINE_BYTES` or the file changes meanwhile, possibly after chunks have been handed
@@ -120,7 +123,7 @@ class RawFile:
         """
         self._sha256 = ""
         with storage.opened(self.path, self._s3) as file:
-            stored = _Stored(self.path, file)
+            stored = StoredBytes(self.path, file)
             self._check_unchanged(file)
             yield from self._read(stored)
             self._check_unchanged(file)
@@ -128,9 +131,11 @@ class RawFile:
                 raise SourceError(f"{self.path} is empty. Remove it, or deliver it again.")
         self._sha256 = stored.sha.hexdigest()
 
-    def _read(self, stored: "_Stored") -> Iterator[RawLines]:
-        if self.path.endswith(".parquet"):
-            return _rows(self.path, stored, self._line)
+    def _read(self, stored: "StoredBytes") -> Iterator[RawLines | RawRows]:
+        if endings.is_parquet(self.path):
+            return _parquet(self.path, stored, self._table, self.mapping)
+        if endings.is_csv(self.path):
+            return _csv(self.path, stored, self.mapping or mappings.identity(self._table))
         return _lines(self.path, stored)
 
     def _check_unchanged(self, file: Any) -> None:
@@ -138,72 +143,14 @@ class RawFile:
             raise storage.changed_error(self.path)
 
 
-class _Stored(io.RawIOBase):
-    """Stored bytes as a stream that hashes what passes, and whose errors are SourceErrors."""
-
-    def __init__(self, path: str, file: Any) -> None:
-        self.sha = hashlib.sha256()
-        self.size = 0
-        """Number of bytes that have passed."""
-        self._path = path
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        with storage.named_errors(self._path):
-            size = self._file.readinto(buffer)
-        self.sha.update(memoryview(buffer)[:size])
-        self.size += size
-        return size
-
-    def drain(self) -> None:
-        """Hash what is left, which an unpacker may not have asked for."""
-        buffer = bytearray(storage.CHUNK_BYTES)
-        while self.readinto(buffer):
-            pass
-
-    @contextmanager
-    def read_whole(self) -> Iterator[Any]:
-        """The file at its start, hashed and fit for random access; a temporary copy if on S3."""
-        if not storage.on_s3(self._path):
-            self.drain()
-            self._file.seek(0)
-            yield self._file
-            return
-        with tempfile.TemporaryFile() as copy:
-            try:
-                shutil.copyfileobj(self, copy, storage.CHUNK_BYTES)
-                copy.seek(0)
-            except SourceError:
-                raise
-            except OSError as error:
-                full = f"{self._path} does not fit in {tempfile.gettempdir()} ({error})"
-                raise SourceError(f"{full}. Set TMPDIR to a larger folder.") from error
-            yield copy
-
-
-def _unpacked(path: str, stored: _Stored) -> Any:
-    """Stream of the unpacked bytes."""
-    if path.endswith(".gz"):
-        return gzip.GzipFile(fileobj=stored, mode="rb")
-    if path.endswith(".zst"):
-        import pyarrow
-
-        # The package zstandard takes a stream that was cut off for a whole one.
-        return pyarrow.CompressedInputStream(pyarrow.PythonFile(stored, "r"), "zstd")
-    return stored
-
-
-def _lines(path: str, stored: _Stored) -> Iterator[RawLines]:
-    unpacked = _unpacked(path, stored)
+def _lines(path: str, stored: StoredBytes) -> Iterator[RawLines]:
+    unpacked = stored.unpacked()
     buffer = bytearray(storage.CHUNK_BYTES)
     view = memoryview(buffer)
     pieces: list[bytes] = []  # of the line that has not ended yet
     held = 0  # bytes of these pieces
     first = 1
-    while size := _fill(path, unpacked, buffer):
+    while size := unpacked.readinto(buffer):
         head = buffer.find(b"\n", 0, size)
         if head < 0:
             head = size
@@ -224,39 +171,55 @@ def _lines(path: str, stored: _Stored) -> Iterator[RawLines]:
     stored.drain()
 
 
-def _fill(path: str, unpacked: Any, buffer: bytearray) -> int:
-    """Read into `buffer`; 0 at the end."""
+def _csv(path: str, stored: StoredBytes, mapping: Mapping) -> Iterator[RawRows]:
+    from kreislauf.sources import delimited
+
     try:
-        return unpacked.readinto(buffer)
-    except SourceError:
-        raise
-    except (EOFError, OSError, zlib.error) as error:
-        compression = "gzip" if path.endswith(".gz") else "zstd"
-        if isinstance(error, EOFError) or "Truncated" in str(error):
-            raise SourceError(
-                f"{path} is cut off: its {compression} stream has no end. Deliver it again."
-            ) from error
-        raise SourceError(
-            f"{path} is not a sound {compression} file ({error}). Deliver it again."
-        ) from error
+        yield from delimited.rows(path, stored.unpacked(), mapping, storage.CHUNK_BYTES)
+    except delimited.DelimitedError as error:
+        raise SourceError(f"{path} {error}") from error
+    stored.drain()
 
 
-def _rows(path: str, stored: _Stored, line: type[msgspec.Struct]) -> Iterator[RawLines]:
+def _parquet(
+    path: str, stored: StoredBytes, table: Table, mapping: Mapping | None
+) -> Iterator[RawLines | RawRows]:
     from kreislauf.sources import parquet
 
     with stored.read_whole() as file:
         try:
-            for raw in parquet.lines(path, file, line, storage.CHUNK_BYTES):
-                too_long = np.flatnonzero(raw.ends - raw.starts > MAX_LINE_BYTES)
-                if len(too_long):
-                    raise _too_long(path, f"Row {raw.numbers[too_long[0]]}")
-                yield raw
+            opened = parquet.opened(file)
+            rows = 0
+            with parquet.named_errors():
+                for raw in _rows(path, opened, table, mapping):
+                    rows += len(raw)
+                    yield raw
+            parquet.check_complete(opened, rows)
         except parquet.ParquetError as error:
             raise SourceError(f"{path} {error}") from error
 
 
+def _rows(
+    path: str, opened: Any, table: Table, mapping: Mapping | None
+) -> Iterator[RawLines | RawRows]:
+    from kreislauf.sources import flat_parquet, parquet
+
+    is_nested = table.items is None or table.items in opened.schema_arrow.names
+    if mapping is not None or not is_nested:
+        flat = mapping or mappings.identity(table)
+        yield from flat_parquet.rows(path, opened, flat, storage.CHUNK_BYTES)
+        return
+    for raw in parquet.lines(path, opened, table.line, storage.CHUNK_BYTES):
+        too_long = np.flatnonzero(raw.ends - raw.starts > MAX_LINE_BYTES)
+        if len(too_long):
+            raise _too_long(path, f"Row {raw.numbers[too_long[0]]}")
+        yield raw
+
+
 def _unknown_ending(path: str) -> SourceError:
-    return SourceError(f"{path} has an unknown ending. Name it {_ANY_ENDING}, after what is in it.")
+    return SourceError(
+        f"{path} has an unknown ending. Name it {endings.ANY_ENDING}, after what is in it."
+    )
 
 
 def _too_long(path: str, where: str) -> SourceError:

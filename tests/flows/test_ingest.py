@@ -194,11 +194,11 @@ def test_passing_trouble_is_retried_and_broken_files_are_not(shop, monkeypatch):
     (shop / "c.jsonl").write_bytes(b"")
     calls = []
 
-    def flaky(path, line):
+    def flaky(path, table, mapping):
         calls.append(path)
         if path.endswith("a.jsonl") and calls.count(path) == 1:
             raise SourceUnreachable("S3 did not answer")
-        return open_file(path, line)
+        return open_file(path, table, mapping)
 
     open_file = sources.open_file
     monkeypatch.setattr(sources, "open_file", flaky)

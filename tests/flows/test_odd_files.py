@@ -45,7 +45,7 @@ KINDS = {
     "a zip archive: unpack it": zipped,
     "a web page or XML": lambda _: b"<html>\n<body>502 Bad Gateway</body>\n</html>\n",
     "a JSON array: write each": lambda _: json.dumps(GOOD).encode(),
-    "CSV or another text": lambda _: b"session,aid,ts,type\n0,100,1661724000278,clicks\n",
+    "CSV, whose name has to": lambda _: b"session,aid,ts,type\n0,100,1661724000278,clicks\n",
     "JSON lines with other fields or values": lambda _: jsonl([session(1, 1_661_724_000)]),
 }
 
@@ -83,11 +83,15 @@ def test_empty_parts_are_loaded_with_no_lines(tmp_path):
 
 def test_files_that_are_left_alone_are_named(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(jsonl(GOOD))
-    names = ["C.JSONL", "b.ndjson", "d.jsonl.bz2", "part-00000.json.gz"]
+    names = ["b.tsv", "d.jsonl.bz2"]
     for name in names:
         (tmp_path / name).write_bytes(b"")
+    (tmp_path / "C.JSONL").write_bytes(jsonl([session(7, 1_661_724_000_000)]))
+    (tmp_path / "b.ndjson").write_bytes(jsonl([session(8, 1_661_724_000_000)]))
+    packed = gzip.compress(jsonl([session(9, 1_661_724_000_000)]))
+    (tmp_path / "part-00000.json.gz").write_bytes(packed)
     report = ingest(str(tmp_path))
-    assert report.files_loaded == 1
+    assert (report.files_loaded, report.rows_kept) == (4, 8)
     assert report.left_alone == tuple(str(tmp_path / name) for name in names)
     rows = json.loads(Artifact.get("ingest-events").data)
     assert [row["file"] for row in rows if row["state"] == "left alone"] == list(report.left_alone)

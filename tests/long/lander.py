@@ -95,7 +95,7 @@ def child(place: str, note: mmap.mmap, moment: str) -> None:
     table = spec.load("session_recommender").table
     while Path(place).is_dir():
         for path in sources.find(place).raw_files:
-            lake.load_file(table, sources.open_file(path, table.line))
+            lake.load_file(table, sources.open_file(path, table))
     for _ in land_topic(
         table, place, 40, 0.2, 1.0, until_end=False, skip_lost=False, is_over=lambda: False
     ):

@@ -60,7 +60,7 @@ def check(raw):
     """All files, whole, once; and nothing is left that no table knows."""
     whole_files_only()
     for path in sources.find(str(raw)).raw_files:
-        lake.load_file(EVENTS, sources.open_file(path, EVENTS.line))
+        lake.load_file(EVENTS, sources.open_file(path, EVENTS))
     whole_files_only()
     assert len(lake.history(EVENTS)) == FILES
     rows = lake.read(EVENTS).rows()

@@ -61,7 +61,7 @@ def test_a_lake_in_a_folder_with_an_odd_name(tmp_path, monkeypatch):
         '{"session": 1, "events": [{"aid": 5, "ts": 1661724000000, "type": "clicks"}]}\n'
     )
     for _ in range(2):
-        lake.load_file(table, sources.open_file(str(raw), table.line))
+        lake.load_file(table, sources.open_file(str(raw), table))
     assert lake.read(table).height == 1
     assert lake.watermark(table) == 1_661_724_000_000
     assert (folder / "lake" / "events" / "_delta_log").is_dir()

@@ -47,6 +47,7 @@ class File:
     path: str
     lines: list[bytes]
     batch: int = 1_000_000
+    mapping: None = None
 
     def __post_init__(self):
         self.sha256 = sha256(b"\n".join(self.lines)).hexdigest()
@@ -662,7 +663,7 @@ def test_a_load_counts_few_rules_however_many_names_come_from_outside(tmp_path):
             schema=validate.REJECTED,
         )
         none = pl.DataFrame(schema=EVENTS.dtypes)
-        lines.add(validate.ValidatedLines(none, rejected, 1_000, 0, 1_000))
+        lines.add(validate.ValidatedLines(none, rejected, 1_000, 0, 0, 1_000))
     assert len(lines.reasons) <= 1_001
     assert lines.reasons.total() == 20_000
 

@@ -55,7 +55,7 @@ def load_new():
         loads = loading.find_loaded(EVENTS, listing.stamps.values())
         for path in listing.raw_files:
             if listing.stamps[path] not in loads:
-                lake.load_file(EVENTS, sources.open_file(path, EVENTS.line))
+                lake.load_file(EVENTS, sources.open_file(path, EVENTS))
     return len(loads)
 
 
@@ -67,7 +67,7 @@ def test_a_load_reads_no_more_after_many_others(shop):
         for number in range(30):
             deliver(fs, number)
             requests.new()
-            file = sources.open_file(f"s3://shop/raw/{number:03}.jsonl", EVENTS.line)
+            file = sources.open_file(f"s3://shop/raw/{number:03}.jsonl", EVENTS)
             lake.load_file(EVENTS, file)
             costs.append(len(requests.new()))
     # The log has a request a moment after its answer, so that it may count for the next load.

@@ -1,0 +1,220 @@
+"""Rows of a source to those of a table, by a mapping."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from kreislauf.lake import decode
+from kreislauf.lake.decode import DecodedLines
+from models import conversion
+from models.mapping import Mapping, identity
+from models.table import RawLines, RawRows, Table
+
+JSON = msgspec.json.Decoder()
+SHOWN = 40
+"""Most characters of a value in a rule."""
+
+
+def decode_rows(
+    table: Table, mapping: Mapping | None, batch: Sequence[RawLines | RawRows]
+) -> DecodedLines:
+    """Decode a batch of at least one, of which a row of the source is one of the table.
+
+    By default the source has the table's own columns. The mapping fits the table.
+    """
+    mapping = mapping or identity(table)
+    frames: list[pl.DataFrame] = []
+    broken: list[tuple[int, str, str]] = []
+    blank = 0
+    left_out = 0
+    offset = 0
+    for raw in batch:
+        if isinstance(raw, RawRows):
+            rows = _SourceRows(raw.frame, np.arange(raw.frame.height), raw.broken, raw.blank)
+        else:
+            rows = read_lines(mapping, raw)
+        unwanted = _is_unwanted(mapping, rows.frame)
+        positions = rows.positions[~unwanted.to_numpy()]
+        line = pl.Series("line", positions + offset, pl.UInt32)
+        columns, faults = convert(table, mapping, rows.frame.filter(~unwanted))
+        frames.append(columns.insert_column(0, line).filter(faults["rule"].is_null()))
+        broken += faults.insert_column(0, line).filter(pl.col("rule").is_not_null()).rows()
+        broken += [(offset + position, code, rule) for position, code, rule in rows.broken]
+        blank += rows.blank
+        left_out += int(unwanted.sum())
+        offset += len(raw)
+    return DecodedLines(pl.concat(frames), broken, blank, left_out)
+
+
+def with_flat_lines(table: Table, raws: Sequence[RawLines], decoded: DecodedLines) -> DecodedLines:
+    """What was decoded of a table's lines, and of the broken ones those that are a single row: they
+    have the table's columns instead of a list."""
+    if table.items is None or not decoded.broken:
+        return decoded
+    places = [position for position, _, _ in decoded.broken]
+    firsts = np.cumsum([0, *map(len, raws)])
+    owners = np.searchsorted(firsts, places, side="right") - 1
+    broken = [raws[o].line(int(p - firsts[o])) for o, p in zip(owners, places, strict=True)]
+    flat = decode_rows(table, None, [RawLines.of("", broken)])
+    if flat.rows.is_empty():
+        return decoded
+    positions = pl.Series(places, dtype=pl.UInt32)
+    rows = flat.rows.with_columns(positions.gather(flat.rows["line"]).alias("line"))
+    items = f'"{table.items}"'.encode()
+    rejected = []
+    for position, code, rule in flat.broken:
+        fault = decoded.broken[position]
+        if items not in broken[position]:
+            fault = (places[position], code, rule)
+        rejected.append(fault)
+    merged = pl.concat([decoded.rows, rows]).sort("line", maintain_order=True)
+    return DecodedLines(merged, rejected, decoded.blank)
+
+
+@dataclass(frozen=True)
+class _SourceRows:
+    """Rows of a source by its columns, and what could not be read."""
+
+    frame: pl.DataFrame
+    positions: np.ndarray
+    broken: Sequence[tuple[int, str, str]]
+    blank: int
+
+
+def _is_unwanted(mapping: Mapping, frame: pl.DataFrame) -> pl.Series:
+    """Whether `only` leaves a row out."""
+    unwanted = pl.Series([False]).new_from_index(0, frame.height)
+    for name, values in mapping.only.items():
+        unwanted |= ~conversion.text(frame[name]).is_in(values).fill_null(False)
+    return unwanted
+
+
+def convert(
+    table: Table, mapping: Mapping, frame: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The table's columns, and for each row the reason and rule of its first fault, or null."""
+    columns: list[pl.Series] = []
+    reason = pl.Series("reason", [None], pl.String).new_from_index(0, frame.height)
+    rule = reason.alias("rule")
+    for name, dtype in table.dtypes.items():
+        column = mapping.columns[name]
+        source = pl.Series([column.constant]).new_from_index(0, frame.height)
+        if column.source:
+            source = frame[column.source]
+        change, shape, code = conversion.of(column, dtype, name == table.time)
+        values = change(source)
+        columns.append(values.alias(name))
+        if not values.null_count():
+            continue
+        is_new = values.is_null() & rule.is_null()
+        is_missing = source.is_null() | (source.cast(pl.String, strict=False) == "").fill_null(
+            False
+        )
+        origin = column.source or name
+        shown = conversion.text(source).str.slice(0, SHOWN)
+        wrong = pl.select(
+            pl.format(
+                "Expected `{}` to be {}, got '{}'",
+                pl.lit(origin),
+                pl.lit(shape),
+                shown.fill_null(""),
+            )
+        ).to_series()
+        absent = pl.Series([f"`{origin}` has no value"])
+        rule = rule.zip_with(~is_new, absent.zip_with(is_missing, wrong))
+        codes = pl.Series(["missing-field"]).zip_with(is_missing, pl.Series([code]))
+        reason = reason.zip_with(~is_new, codes)
+    return pl.DataFrame(columns), pl.DataFrame([reason.alias("reason"), rule.alias("rule")])
+
+
+def read_lines(mapping: Mapping, raw: RawLines) -> _SourceRows:
+    """JSON lines by the source's columns. `a.b` is b in a nested object a, or a field so called."""
+    tree = _tree(mapping)
+    values: dict[str, list[Any]] = {name: [] for name in mapping.sources}
+    positions: list[int] = []
+    broken: list[tuple[int, str, str]] = []
+    blank = 0
+    for position in range(len(raw)):
+        line = raw.line(position).removeprefix(b"\xef\xbb\xbf")
+        if not line or line.isspace():
+            blank += 1
+            continue
+        try:
+            row = _fields(line, tree)
+        except (ValueError, RecursionError) as error:
+            broken.append((position, *decode.reason(error)))
+            continue
+        positions.append(position)
+        for name, column in values.items():
+            column.append(row.get(name))
+    frame = pl.DataFrame([_series(name, column) for name, column in values.items()])
+    return _SourceRows(frame, np.array(positions, np.int64), broken, blank)
+
+
+def _tree(mapping: Mapping) -> dict[str, Any]:
+    """Fields that a line may have: True for one that is read, False for one that is ignored, and a
+    tree for an object."""
+    tree: dict[str, Any] = {}
+    for names, is_read in ((mapping.ignored, False), (mapping.sources, True)):
+        for name in names:
+            *objects, field = name.split(".")
+            branch = tree
+            for member in objects:
+                if not isinstance(branch.get(member), dict):
+                    branch[member] = {}
+                branch = branch[member]
+            branch[field] = is_read
+            tree[name] = is_read
+    return tree
+
+
+def _fields(line: bytes, tree: dict[str, Any]) -> dict[str, Any]:
+    """Values of a line's fields that are read, by their paths. Raises ValueError."""
+    line.decode()
+    record = JSON.decode(line)
+    if not isinstance(record, dict):
+        raise msgspec.ValidationError("Expected `object`")
+    row: dict[str, Any] = {}
+    fields = _collect(record, tree, "", row)
+    if line.count(b'":') != fields:
+        decode.refuse_repeated_fields(line)
+    return row
+
+
+def _collect(record: dict[str, Any], tree: dict[str, Any], prefix: str, row: dict[str, Any]) -> int:
+    """Add the fields of an object to `row`; returns how many it has. Raises ValidationError."""
+    fields = len(record)
+    for name, value in record.items():
+        node = tree.get(name)
+        path = prefix + name
+        if node is None:
+            raise msgspec.ValidationError(
+                f"Object contains unknown field `{path}`: use it in the mapping, or name it under "
+                "`ignored`"
+            )
+        if node is True and isinstance(value, dict | list):
+            raise msgspec.ValidationError(f"Expected `{path}` to be a single value")
+        if node is True:
+            row[path] = value
+        elif isinstance(node, dict) and isinstance(value, dict):
+            fields += _collect(value, node, f"{path}.", row)
+        elif isinstance(node, dict) and value is not None:
+            raise msgspec.ValidationError(f"Expected `{path}` to be an object")
+    return fields
+
+
+def _series(name: str, values: list[Any]) -> pl.Series:
+    """Values of JSON as a column; as text, if they are of several types."""
+    try:
+        column = pl.Series(name, values, strict=True)
+    except (TypeError, OverflowError, pl.exceptions.PolarsError):
+        texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
+        return pl.Series(name, texts, pl.String)
+    if column.dtype == pl.Null:
+        return column.cast(pl.String)
+    return column

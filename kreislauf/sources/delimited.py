@@ -1,0 +1,176 @@
+"""CSV files as rows: delimiter and header are recognised, values stay text."""
+
+import csv
+import io
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+import pyarrow
+from pyarrow import csv as arrow_csv
+
+from kreislauf.sources.texts import as_text
+from models.mapping import Mapping, MappingError
+from models.table import RawRows
+
+DELIMITERS = ",;\t|"
+SAMPLE_LINES = 20
+"""Lines at the beginning from which the delimiter is recognised."""
+BOM = b"\xef\xbb\xbf"
+
+
+class DelimitedError(ValueError):
+    """The file cannot be read; the message says why and what to do, after the file's path."""
+
+
+def rows(path: str, stream: Any, mapping: Mapping, chunk_bytes: int) -> Iterator[RawRows]:
+    """The rows of a CSV file by its columns, about `chunk_bytes` at a time.
+
+    `stream` has the unpacked bytes. Numbers count records from 1, without the header. A record with
+    more or fewer values than columns is broken, and so is one that is not UTF-8. Raises
+    DelimitedError.
+    """
+    head = _head(stream, chunk_bytes)
+    if not head:
+        return
+    names, delimiter = _layout(head, mapping)
+    invalid: list[arrow_csv.InvalidRow] = []
+
+    def keep(record: arrow_csv.InvalidRow) -> str:
+        invalid.append(record)
+        return "skip"
+
+    header = 0 if mapping.csv else 1
+    whole = pyarrow.PythonFile(io.BufferedReader(_Joined(head, stream), chunk_bytes), "r")
+    number = 1
+    try:
+        reader = arrow_csv.open_csv(
+            whole,
+            arrow_csv.ReadOptions(
+                use_threads=False, block_size=chunk_bytes, column_names=names, skip_rows=header
+            ),
+            arrow_csv.ParseOptions(
+                delimiter=delimiter,
+                newlines_in_values=True,
+                ignore_empty_lines=False,
+                invalid_row_handler=keep,
+            ),
+            arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pyarrow.large_binary()), check_utf8=False
+            ),
+        )
+        for batch in reader:
+            # Arrow numbers records from 1, the header among them, and reads ahead.
+            skipped = {record.number - header: record for record in invalid}
+            numbers = _numbers(number, batch.num_rows, skipped)
+            number = int(numbers[-1]) + 1 if len(numbers) else number
+            broken = [_broken(n, record) for n, record in skipped.items() if n < number]
+            invalid = [record for n, record in skipped.items() if n >= number]
+            yield _rows(path, pl.DataFrame(batch), numbers, broken, delimiter)
+    except pyarrow.ArrowException as error:
+        raise DelimitedError(f"is no sound CSV file ({error}). Mend it.") from error
+    if invalid:
+        broken = [_broken(record.number - header, record) for record in invalid]
+        nothing = pl.DataFrame(schema=dict.fromkeys(names, pl.Binary))
+        yield _rows(path, nothing, np.array([], np.int64), broken, delimiter)
+
+
+class _Broken(NamedTuple):
+    """A record that is no row."""
+
+    number: int
+    text: bytes
+    reason: str
+    rule: str
+
+
+def _broken(number: int, record: arrow_csv.InvalidRow) -> _Broken:
+    if "\n" in record.text and record.text.count('"') % 2:
+        raise DelimitedError(
+            f"opens a quote in record {number} that nothing closes. Mend it, or the rest is lost."
+        )
+    rule = f"Expected {record.expected_columns} columns, got {record.actual_columns}"
+    return _Broken(number, record.text.encode(), "wrong-columns", rule)
+
+
+def _numbers(first: int, count: int, skipped: Collection[int]) -> np.ndarray:
+    """Numbers of `count` records from number `first` on, without those `skipped`."""
+    numbers = np.arange(first, first + count + len(skipped))
+    return numbers[~np.isin(numbers, list(skipped))][:count]
+
+
+class _Joined(io.RawIOBase):
+    """Bytes that have been read already, and then the rest of their stream."""
+
+    def __init__(self, head: bytes, rest: Any) -> None:
+        self._head = memoryview(head)
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._head:
+            return self._rest.readinto(buffer)
+        size = min(len(buffer), len(self._head))
+        buffer[:size] = self._head[:size]
+        self._head = self._head[size:]
+        return size
+
+
+def _head(stream: Any, size: int) -> bytes:
+    """The first bytes, without a mark of UTF-8 before them."""
+    buffer = bytearray(size)
+    length = stream.readinto(buffer)
+    head = bytes(buffer[:length])
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
+        raise DelimitedError("is UTF-16 or binary, not text in UTF-8. Convert it to UTF-8.")
+    return head.removeprefix(BOM)
+
+
+def _layout(head: bytes, mapping: Mapping) -> tuple[list[str], str]:
+    """Names of the columns, and the delimiter: the one that makes the columns of the mapping, or,
+    without a header, as many as the mapping names. Raises DelimitedError."""
+    lines = head.decode(errors="replace").splitlines()[:SAMPLE_LINES]
+    faults = []
+    for delimiter in sorted(DELIMITERS, key=lambda mark: -lines[0].count(mark)):
+        first = next(csv.reader(lines, delimiter=delimiter), [])
+        names = [name.strip() for name in first]
+        if mapping.csv:
+            names = mapping.csv.names
+            if len(first) != len(names):
+                faults.append(f"has {len(first)} columns; the mapping names {len(names)}.")
+                continue
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise DelimitedError(f"has several columns called {', '.join(repeated)}. Rename them.")
+        try:
+            mapping.check_columns(names)
+        except MappingError as error:
+            faults.append(str(error))
+            continue
+        return names, delimiter
+    raise DelimitedError(faults[0])
+
+
+def _rows(
+    path: str, values: pl.DataFrame, numbers: np.ndarray, broken: list[_Broken], delimiter: str
+) -> RawRows:
+    """Records as rows: values as text, and those broken behind them."""
+    texts = as_text(values)
+    is_bad = texts.select(pl.any_horizontal(pl.all().is_null())).to_series()
+    is_blank = texts.select(pl.all_horizontal(pl.all() == "")).to_series().fill_null(False)
+    for row in values.insert_column(0, pl.Series(numbers)).filter(is_bad).rows():
+        text = delimiter.encode().join(row[1:])
+        broken.append(_Broken(row[0], text, "bad-utf8", "Invalid UTF-8"))
+    is_row = ~is_bad & ~is_blank
+    frame = texts.filter(is_row)
+    return RawRows(
+        path,
+        frame,
+        np.array([*numbers[is_row.to_numpy()], *(b.number for b in broken)], np.int64),
+        [(frame.height + i, b.reason, b.rule) for i, b in enumerate(broken)],
+        [b.text for b in broken],
+        int(is_blank.sum()),
+    )

@@ -1,0 +1,202 @@
+"""How a source's columns become those of a table, as a YAML file says it.
+
+```yaml
+columns:
+  session: visitorid
+  aid: itemid
+  ts: {from: timestamp, unit: ms}
+  type: {from: event, values: {view: clicks, addtocart: carts, transaction: orders}}
+ignored: [transactionid]
+```
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from models.table import Table
+
+UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
+"""Milliseconds in each unit of time."""
+ISO = "iso"
+"""The format of times such as 2026-11-28 12:30:00+01:00, with a space or a T."""
+
+
+class MappingError(ValueError):
+    """A mapping that cannot be used; the message names file, place and cure."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Column(_Strict):
+    """Where the values of a table's column come from."""
+
+    source: str | None = Field(
+        None, alias="from", description="The source's column; a.b is b in a nested object a."
+    )
+    constant: str | None = Field(None, description="A value that every row gets.")
+    values: dict[str, str] | None = Field(
+        None, description="The source's values, and what the table has for each."
+    )
+    unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        None, description="Of a time that is a number since 1970 UTC."
+    )
+    format: str | None = Field(
+        None, description="Of a time that is text: iso, or a pattern such as %d.%m.%Y %H:%M."
+    )
+    zone: str | None = Field(
+        None, description="Time zone, such as Europe/Berlin, of times that name none."
+    )
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _as_text(cls, values: Any) -> Any:
+        """YAML reads 0 and true as no text; as values of a source they are what is written."""
+        if not isinstance(values, dict):
+            return values
+        return {str(key): value for key, value in values.items()}
+
+    @field_validator("zone")
+    @classmethod
+    def _is_a_zone(cls, zone: str | None) -> str | None:
+        if zone is not None:
+            try:
+                ZoneInfo(zone)
+            except (KeyError, ValueError, OSError) as error:
+                raise ValueError(f"{zone!r} is no time zone; one is Europe/Berlin") from error
+        return zone
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> "Column":
+        if (self.source is None) == (self.constant is None):
+            raise ValueError("say either `from`, the source's column, or `constant`")
+        if self.unit and self.format:
+            raise ValueError("say either `unit`, for numbers, or `format`, for text")
+        return self
+
+
+class Delimited(_Strict):
+    """What a CSV file does not say itself."""
+
+    names: list[str] = Field(min_length=1, description="Names of the columns: there is no header.")
+
+
+class Mapping(_Strict):
+    """How the rows of a source become those of a table: a row of the source is one of the table."""
+
+    columns: dict[str, Column]
+    """By the table's column."""
+    ignored: list[str] = []
+    """Columns of the source that are left out on purpose."""
+    only: dict[str, list[str]] = {}
+    """Values of the source's columns that are wanted; rows with others are left out, counted."""
+    csv: Delimited | None = None
+    """For CSV files without a header."""
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _in_full(cls, columns: Any) -> Any:
+        """`aid: itemid` is short for `aid: {from: itemid}`."""
+        if not isinstance(columns, dict):
+            return columns
+        return {
+            name: {"from": column} if isinstance(column, str) else column
+            for name, column in columns.items()
+        }
+
+    @field_validator("only", mode="before")
+    @classmethod
+    def _wanted_as_text(cls, only: Any) -> Any:
+        if not isinstance(only, dict):
+            return only
+        return {
+            name: [str(value) for value in values] if isinstance(values, list) else values
+            for name, values in only.items()
+        }
+
+    @property
+    def sources(self) -> list[str]:
+        """Columns of the source that are read, without repetition."""
+        used = [column.source for column in self.columns.values() if column.source]
+        return list(dict.fromkeys([*used, *self.only]))
+
+    @property
+    def digest(self) -> str:
+        """Hex digest of all that it says."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def check(self, table: Table) -> None:
+        """Raises MappingError if the mapping does not make the rows of `table`."""
+        missing = [name for name in table.dtypes if name not in self.columns]
+        unknown = [name for name in self.columns if name not in table.dtypes]
+        if missing or unknown:
+            raise MappingError(
+                f"`columns` has to name each column of the table {table.name}, "
+                f"{', '.join(table.dtypes)}, and no other. "
+                + " ".join(
+                    [*(f"{name} is missing." for name in missing)]
+                    + [f"{name} is none." for name in unknown]
+                )
+            )
+        time = self.columns[table.time]
+        if time.constant is None and not time.unit and not time.format:
+            raise MappingError(
+                f"`columns.{table.time}` has to say what its times are: `unit` (s, ms, us or ns) "
+                "for numbers, `format` for text."
+            )
+        if time.format and "%z" not in time.format and not time.zone and time.format != ISO:
+            raise MappingError(
+                f"`columns.{table.time}` has to say the `zone` of its times: their format has "
+                "no %z."
+            )
+        both = sorted(set(self.ignored) & set(self.sources))
+        if both:
+            raise MappingError(f"{', '.join(both)} cannot be both used and ignored.")
+
+    def check_columns(self, columns: list[str]) -> None:
+        """Raises MappingError if these are not the columns that a flat source has to have."""
+        missing = [name for name in self.sources if name not in columns]
+        unmentioned = [name for name in columns if name not in (*self.sources, *self.ignored)]
+        if missing:
+            raise MappingError(
+                f"lacks {', '.join(missing)}; its columns are {', '.join(columns)}. "
+                "Mend `from` in the mapping."
+            )
+        if unmentioned:
+            raise MappingError(
+                f"has columns that the mapping does not mention: {', '.join(unmentioned)}. "
+                "Use them, or name them under `ignored`."
+            )
+
+
+def identity(table: Table) -> Mapping:
+    """The mapping of a source that has the table's own columns, times in ms."""
+    columns: dict[str, Any] = {name: {"from": name} for name in table.dtypes}
+    columns[table.time] = {"from": table.time, "unit": "ms"}
+    return Mapping.model_validate({"columns": columns})
+
+
+def read(path: str, table: Table) -> Mapping:
+    """The mapping in a YAML file. Raises MappingError, with the place in the file."""
+    try:
+        content = YAML(typ="safe").load(Path(path).read_text())
+        mapping = Mapping.model_validate(content)
+        mapping.check(table)
+    except OSError as error:
+        raise MappingError(f"The mapping {path} cannot be read: {error.strerror}.") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise MappingError(f"The mapping {path} is no YAML: {error}") from error
+    except ValidationError as error:
+        faults = "; ".join(
+            f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg']}" for fault in error.errors()
+        )
+        raise MappingError(f"The mapping {path} has faults. {faults}.") from error
+    except MappingError as error:
+        raise MappingError(f"The mapping {path} does not fit. {error}") from error
+    return mapping
