@@ -29,7 +29,11 @@ def whole_numbers(values: pl.Series) -> pl.Series:
     if dtype.is_decimal():
         cast = values.cast(pl.Int64, strict=False)
         return _only(cast, cast.cast(dtype, strict=False) == values)
-    texts = text(values).str.strip_chars()
+    texts = text(values)
+    as_written = texts.cast(pl.Int64, strict=False)
+    if as_written.null_count() == texts.null_count():
+        return as_written
+    texts = texts.str.strip_chars()
     whole_texts = _only(texts, texts.str.contains(WHOLE))
     return whole_texts.str.replace(r"\.0*$", "").cast(pl.Int64, strict=False)
 
@@ -50,8 +54,13 @@ def text(values: pl.Series) -> pl.Series:
 
 def choices(values: pl.Series, column: Column, words: pl.Enum) -> pl.Series:
     """The words that `column.values` has for the source's values, or the words themselves."""
+    texts = text(values)
+    if not column.values:
+        as_written = texts.cast(words, strict=False)
+        if as_written.null_count() == texts.null_count():
+            return as_written
     mapped = column.values or {word: word for word in words.categories}
-    stripped = text(values).str.strip_chars()
+    stripped = texts.str.strip_chars()
     words_of = stripped.replace_strict(mapped, default=None, return_dtype=pl.String)
     return words_of.cast(words, strict=False)
 
@@ -82,7 +91,9 @@ def milliseconds(values: pl.Series, column: Column) -> pl.Series:
 
 def _scaled(whole: pl.Series, factor: float) -> pl.Series:
     """Whole numbers of a unit in ms; null where they are too large."""
-    if factor >= 1:
+    if factor == 1:
+        return whole
+    if factor > 1:
         limit = 2**63 // int(factor) - 1
         return _only(whole, whole.is_between(-limit, limit)) * int(factor)
     return whole // round(1 / factor)

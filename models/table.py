@@ -2,9 +2,9 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 import numpy as np
@@ -127,6 +127,24 @@ class Table:
             if isinstance(field.type, ListType) and isinstance(field.type.item_type, StructType):
                 return field.name
         return None
+
+    @cached_property
+    def flat(self) -> "Table | None":
+        """The same table, of which a line is a single row; None if that is so already."""
+        if self.items is None:
+            return None
+        hints = get_type_hints(self.line, include_extras=True)
+        (items,) = (field for field in _fields(self.line) if field.name == self.items)
+        item = items.type.item_type  # type: ignore[attr-defined]
+        hints |= get_type_hints(item.cls, include_extras=True)
+        fields = [*(f for f in _fields(self.line) if f.name != self.items), *item.fields]
+        row = msgspec.defstruct(
+            f"{self.line.__name__}Row",
+            [(f.name, hints[f.name], msgspec.field(name=f.encode_name)) for f in fields],
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        return replace(self, line=row)
 
     @cached_property
     def order(self) -> list[str]:

@@ -60,9 +60,9 @@ def decode_lines(
 ) -> DecodedLines:
     """Decode a batch of at least one RawLines.
 
+    A line of a table with a list may be a single row, too: then it has the table's columns.
     `compiled` tells whether the compiled loop is used; by default, where it is worth loading.
     """
-    template = template_of(table.line)
     if compiled is None:
         compiled = _is_worth_loading(raws)
     frames: list[pl.DataFrame] = []
@@ -70,19 +70,41 @@ def decode_lines(
     blank = 0
     offset = 0
     for raw in raws:
+        likely, *others = _shapes(table, raw)
         frames_of_raw: list[pl.DataFrame] = []
         remaining = np.arange(len(raw))
+        template = template_of(likely.line)
         if compiled and template is not None:
-            rows, remaining = read_usual_lines(table, raw, template)
+            rows, remaining = read_usual_lines(likely, raw, template)
             frames_of_raw.append(rows)
         if len(remaining) or not frames_of_raw:
-            slow = read_by_rule(table, raw, remaining)
-            frames_of_raw.append(table.unfold(slow.records, slow.positions))
-            broken += [(offset + position, *reason) for position, reason in slow.broken.items()]
+            slow = read_by_rule(likely, raw, remaining)
+            frames_of_raw.append(likely.unfold(slow.records, slow.positions))
+            faults = slow.broken
             blank += slow.blank
+            for shape in others if faults else []:
+                rest = read_by_rule(shape, raw, np.array([*faults]))
+                frames_of_raw.append(shape.unfold(rest.records, rest.positions))
+                meant = [p for p in rest.broken if shape.items and _has_list(table, raw, p)]
+                faults = {p: faults[p] for p in rest.broken} | {p: rest.broken[p] for p in meant}
+            broken += [(offset + position, *reason) for position, reason in faults.items()]
         frames.append(_in_order(frames_of_raw).with_columns(pl.col("line") + offset))
         offset += len(raw)
     return DecodedLines(pl.concat(frames), broken, blank)
+
+
+def _shapes(table: Table, raw: RawLines) -> list[Table]:
+    """What a line may be, the first one's first: a record with a list, or a single row."""
+    if table.flat is None:
+        return [table]
+    if len(raw) and not _has_list(table, raw, 0):
+        return [table.flat, table]
+    return [table, table.flat]
+
+
+def _has_list(table: Table, raw: RawLines, position: int) -> bool:
+    """Whether a line names the field that is a list."""
+    return f'"{table.items}"'.encode() in raw.line(position)
 
 
 def _is_worth_loading(raws: Sequence[RawLines]) -> bool:

@@ -104,9 +104,7 @@ def load(
             if mapping is not None or isinstance(batch[0], RawRows):
                 decoded = mapped.decode_rows(table, mapping, batch)
             else:
-                lines = cast(list[RawLines], batch)
-                decoded = decode.decode_lines(table, lines)
-                decoded = mapped.with_flat_lines(table, lines, decoded)
+                decoded = decode.decode_lines(table, cast(list[RawLines], batch))
             intake.add(validate.apply_rules(table, batch, decoded))
             del decoded  # before the next batch needs as much memory
         intake.check(max_reject_share, whole)

@@ -51,31 +51,6 @@ def decode_rows(
     return DecodedLines(pl.concat(frames), broken, blank, left_out)
 
 
-def with_flat_lines(table: Table, raws: Sequence[RawLines], decoded: DecodedLines) -> DecodedLines:
-    """What was decoded of a table's lines, and of the broken ones those that are a single row: they
-    have the table's columns instead of a list."""
-    if table.items is None or not decoded.broken:
-        return decoded
-    places = [position for position, _, _ in decoded.broken]
-    firsts = np.cumsum([0, *map(len, raws)])
-    owners = np.searchsorted(firsts, places, side="right") - 1
-    broken = [raws[o].line(int(p - firsts[o])) for o, p in zip(owners, places, strict=True)]
-    flat = decode_rows(table, None, [RawLines.of("", broken)])
-    if flat.rows.is_empty():
-        return decoded
-    positions = pl.Series(places, dtype=pl.UInt32)
-    rows = flat.rows.with_columns(positions.gather(flat.rows["line"]).alias("line"))
-    items = f'"{table.items}"'.encode()
-    rejected = []
-    for position, code, rule in flat.broken:
-        fault = decoded.broken[position]
-        if items not in broken[position]:
-            fault = (places[position], code, rule)
-        rejected.append(fault)
-    merged = pl.concat([decoded.rows, rows]).sort("line", maintain_order=True)
-    return DecodedLines(merged, rejected, decoded.blank)
-
-
 @dataclass(frozen=True)
 class _SourceRows:
     """Rows of a source by its columns, and what could not be read."""

@@ -50,9 +50,7 @@ def validate_lines(table: Table, raws: Sequence[RawLines | RawRows]) -> Validate
     """Decode and validate a batch of at least one RawLines."""
     if isinstance(raws[0], RawRows):
         return apply_rules(table, raws, mapped.decode_rows(table, None, raws))
-    lines = cast(Sequence[RawLines], raws)
-    decoded = mapped.with_flat_lines(table, lines, decode.decode_lines(table, lines))
-    return apply_rules(table, raws, decoded)
+    return apply_rules(table, raws, decode.decode_lines(table, cast(Sequence[RawLines], raws)))
 
 
 def apply_rules(

@@ -273,7 +273,7 @@ SHAPES = [
         [(1, 2, TIME, "carts"), (2, 3, TIME, "clicks")],
         (
             ("out-of-range", "Expected `array` of length >= 1 - at `$.events`"),
-            ("missing-field", "`ts` has no value"),
+            ("missing-field", "Object missing required field `ts`"),
         ),
     ),
     Shape(
