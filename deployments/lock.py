@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deployments.stack import ROOT
-
 COMPILE = (
     "pip",
     "compile",
@@ -21,6 +19,7 @@ COMPILE = (
     "--no-annotate",
     "-q",
 )
+ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 
 
