@@ -1,20 +1,24 @@
 .DEFAULT_GOAL := help
-PYTHON ?= python3.11
+# The Python that .venv was made with, or else what python3 is.
+PYTHON ?= $(or $(wildcard .venv/bin/python),python3)
 BIN := .venv/bin
-UV := $(BIN)/uv pip install -q
-# A folder with wheels that pip was told to look into is used by uv too, if it exists.
-LINKS := $(addprefix --find-links ,$(wildcard $(PIP_FIND_LINKS)))
+# uv, with pip's configuration.
+INSTALL := $(BIN)/python -m deployments.installer pip install -q
 BACKEND := $(addprefix --torch-backend ,$(TORCH_BACKEND))
 
 # Every process of the loop imports some 5,400 modules: 17 s of CPU, 7 s if what was compiled is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo pictures up down status deploy worker adopt explore test test-system test-long faults lint format lock
+.PHONY: help setup demo pictures up down status deploy worker adopt explore test test-pythons test-system test-long faults lint format lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
-setup: .venv/.done .venv-triton/.done ## Install everything into .venv and .venv-triton; TORCH_BACKEND=cpu saves 3 GB
+setup: ## Install everything into .venv and .venv-triton; PYTHON=python3.12 chooses a Python, TORCH_BACKEND=cpu saves 3 GB
+	@$(PYTHON) -c '' 2>/dev/null || { echo "Kreislauf cannot be installed: $(PYTHON) does not run;" \
+		'install Python 3.11 or 3.12, and choose it with `make setup PYTHON=...`.' >&2; exit 1; }
+	@$(PYTHON) -m deployments.interpreter
+	@$(MAKE) -s .venv/.done .venv-triton/.done
 
 demo: setup ## Watch the loop; DATA=sessions.jsonl.gz replays real sessions, KEEP=1 leaves the UIs up
 	@$(BIN)/python -W ignore -m demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep,)
@@ -48,6 +52,9 @@ explore: setup ## Draw what is in the lake, what was rejected and why, what is s
 test: lint ## Run all tests; needs nothing but Python and pip
 	@$(BIN)/python -m pytest
 
+test-pythons: setup ## Run the quick tests on the other Pythons that are installed, and look for the wheels of those that are not
+	@$(BIN)/python -m deployments.pythons
+
 test-system: setup ## Install Debian's Prometheus, Alertmanager and Chromium, and run what needs them
 	@which promtool amtool chromium >/dev/null || (apt-get update -qq && \
 		apt-get install -qq -y --no-install-recommends prometheus prometheus-alertmanager chromium)
@@ -69,7 +76,7 @@ format: setup ## Put the code into its format
 	@$(BIN)/ruff format .
 
 lock: .venv/.uv ## Resolve the dependencies anew
-	env -u UV_FIND_LINKS -u PIP_FIND_LINKS $(BIN)/python -m deployments.lock $(LINKS)
+	@env -u UV_FIND_LINKS $(BIN)/python -m deployments.lock
 
 .venv/.uv:
 	@$(PYTHON) -m venv .venv
@@ -78,12 +85,12 @@ lock: .venv/.uv ## Resolve the dependencies anew
 
 .venv/.done: .venv/.uv pyproject.toml constraints.txt
 	@echo "installing Kreislauf into .venv"
-	@$(UV) -p $(BIN)/python $(LINKS) $(BACKEND) -c constraints.txt -e '.[dev]'
+	@$(INSTALL) -p $(BIN)/python $(BACKEND) -c constraints.txt -e '.[dev]'
 	@$(BIN)/uv pip check -q -p $(BIN)/python
 	@touch $@
 
 .venv-triton/.done: .venv/.uv deployments/triton/constraints.txt
 	@echo "installing Triton into .venv-triton"
 	@$(BIN)/uv venv -q --allow-existing -p $(BIN)/python .venv-triton
-	@$(UV) -p .venv-triton/bin/python -c deployments/triton/constraints.txt -r deployments/triton/requirements.in
+	@$(INSTALL) -p .venv-triton/bin/python -c deployments/triton/constraints.txt -r deployments/triton/requirements.in
 	@touch $@

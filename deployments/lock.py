@@ -1,57 +1,64 @@
 """Resolve pyproject.toml into constraints.txt, with hashes. `make lock`.
 
-The CPU build of torch is no public release of its own. Its hash is taken from the wheel folder that
-pip uses, if there is one, and stands beside those of the public build.
+One lock holds for all Pythons that Kreislauf runs on. It is resolved from pip's index alone: what
+lies in a wheel folder is not there for others. The CPU build of torch is no public release of its
+own. Its hash is taken from pip's wheel folder, if there is one, and stands beside those of the
+public build.
 """
 
 import hashlib
-import subprocess
+import re
 import sys
 from pathlib import Path
 
-COMPILE = (
-    "pip",
-    "compile",
-    "--generate-hashes",
-    "--python-version",
-    "3.11",
-    "--no-header",
-    "--no-annotate",
-    "-q",
-)
-ROOT = Path(__file__).resolve().parent.parent
-CONSTRAINTS = ROOT / "constraints.txt"
+from deployments import installer, interpreter
+
+COMPILE = ("--universal", "--generate-hashes", "--no-header", "--no-annotate", "-q")
+CONSTRAINTS = "constraints.txt"
+TRITON = "deployments/triton/constraints.txt"
+LOCKS = {
+    CONSTRAINTS: ("pyproject.toml", "--extra", "dev"),
+    TRITON: ("deployments/triton/requirements.in",),
+}
+"""What each file of constraints locks, as uv's arguments."""
+LOCAL = ("find-links", "extra-index-url", "constraint")
+"""Options of pip for what this machine has, and others may not."""
 
 
-def main(links: list[str]) -> None:
-    """Lock both environments; `links` are uv's arguments that name the wheel folders."""
-    uv = Path(sys.executable).parent / "uv"
-    subprocess.run(
-        [uv, *COMPILE, "pyproject.toml", "--extra", "dev", "-o", CONSTRAINTS], cwd=ROOT, check=True
-    )
-    triton = ROOT / "deployments" / "triton"
-    subprocess.run(
-        [uv, *COMPILE, "requirements.in", "-o", "constraints.txt"], cwd=triton, check=True
-    )
-    folders = [Path(link) for link in links if link != "--find-links"]
-    for folder in folders:
-        for wheel in folder.glob("torch-*+cpu-*.whl"):
+def main() -> None:
+    """Lock both environments."""
+    options = installer.pip_options()
+    oldest, *_ = interpreter.VERSIONS
+    for constraints, requirements in LOCKS.items():
+        command = ["pip", "compile", *COMPILE, "--python-version", oldest, *requirements]
+        code = installer.uv([*command, "-o", constraints], public(options))
+        if code:
+            sys.exit(code)
+    for place in options.get("find-links", "").split():
+        for wheel in Path(place).glob("torch-*+cpu-*.whl"):
             add_hash(wheel)
+
+
+def public(options: dict[str, str]) -> dict[str, str]:
+    """The options without those for what this machine has."""
+    return {name: value for name, value in options.items() if name not in LOCAL}
 
 
 def add_hash(wheel: Path) -> None:
     """Add the wheel's hash to those of its version. Ends the program if it is not locked."""
     version = wheel.name.split("-")[1].split("+")[0]
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    head = f"torch=={version} \\\n"
-    text = CONSTRAINTS.read_text()
-    if head not in text:
+    file = interpreter.ROOT / CONSTRAINTS
+    text = file.read_text()
+    head = re.search(rf"^torch=={re.escape(version)}\b.* \\\n", text, re.M)
+    if not head:
         raise SystemExit(
-            f"{wheel.name} is not the version that was resolved: {head.strip()} is missing."
+            f"{wheel.name} is not the version that was resolved: torch=={version} is missing."
         )
     if digest not in text:
-        CONSTRAINTS.write_text(text.replace(head, f"{head}    --hash=sha256:{digest} \\\n"))
+        line = f"    --hash=sha256:{digest} \\\n"
+        file.write_text(text[: head.end()] + line + text[head.end() :])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -22,6 +22,10 @@ from deployments.environment import python_path
 from kreislauf.settings import settings
 
 FOLDER = Path(__file__).resolve().parent
+VERSION = sysconfig.get_python_version()
+"""Of Python, such as `3.12`; `make setup` makes both environments with the same."""
+STUB = "triton_python_backend_stub"
+"""The program in which Triton runs a Python backend; there is one for each Python."""
 PAUSES = (1.0, 60.0)
 """Shortest and longest pause, in seconds, before Triton is started anew; each is twice the last."""
 END_WITH_PARENT = 1
@@ -75,7 +79,7 @@ def watch(home: Path, http: str, grpc: str, metrics: str) -> int:
 def _run(home: Path, http: str, grpc: str, metrics: str) -> int:
     """Run Triton until it ends; the code of its exit, below 0 for a signal."""
     repository, models = _open_repository()
-    site = environment() / "lib/python3.11/site-packages"
+    site = environment() / f"lib/python{VERSION}/site-packages"
     command: list[str | Path] = [
         site / "pytriton/tritonserver/bin/tritonserver",
         f"--model-repository={repository}",
@@ -159,7 +163,7 @@ def _copy_backends(home: Path, site: Path) -> Path:
     triton = site / "pytriton/tritonserver"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(triton / "backends/python", folder / "python")
-    shutil.copy2(triton / "python_backend_stubs/3.11/triton_python_backend_stub", folder / "python")
+    shutil.copy2(triton / "python_backend_stubs" / VERSION / STUB, folder / "python")
     shutil.copytree(FOLDER / "triton/onnxruntime", folder / "onnxruntime")
     return folder
 

@@ -9,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from deployments import interpreter
 from tests.conftest import ROOT
 
 PROGRAMS = [
@@ -31,7 +32,7 @@ PROGRAMS = [
     "pytest",
     "python",
     "python3",
-    "python3.11",
+    *(f"python{version}" for version in interpreter.VERSIONS),
     "ruff",
     "sh",
     "source",

@@ -11,12 +11,13 @@ from prefect.client.schemas.filters import ArtifactFilter, DeploymentFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 
+from deployments import lock
 from tests import documented
 from tests.conftest import ROOT
 
 PATIENCE = 1200
 """Seconds after which a run will not end any more, also on a machine that is slow."""
-AS_OF_OLD = ("pyproject.toml", "constraints.txt", "deployments/triton/constraints.txt")
+AS_OF_OLD = ("pyproject.toml", *lock.LOCKS)
 """Files whose time says to make whether it has to install anew."""
 GIVEN = (
     "make",
@@ -43,9 +44,10 @@ GIVEN = (
 )
 """Beginnings of the commands that the reader gives, each of one command."""
 NOT_GIVEN = {
-    r"make (demo|test|test-system|test-long|faults)\b.*": "many minutes; CI gives two of them",
+    r"make (demo|test(-[a-z]+)?|faults)\b.*": "many minutes; CI gives three of them",
+    r"pip config list": "`make setup` has given it, with `deployments/installer.py`",
     r"make pictures": "it writes into docs what somebody has to look at",
-    r"(TORCH_BACKEND=cpu )?make setup": "gigabytes; who runs this has given it",
+    r"(TORCH_BACKEND=cpu )?make setup( PYTHON=.*)?": "gigabytes; who runs this has given it",
     r"make adopt( .*)?": "the page of a search says it with the study, and that is given",
     r"\.venv/bin/python -m benchmarks\..*": "up to hours; tests/test_benchmarks.py has short ones",
     r"prefect deployment run": "a form",
