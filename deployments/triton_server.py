@@ -87,6 +87,11 @@ def _run(home: Path, http: str, grpc: str, metrics: str) -> int:
         "--model-control-mode=explicit",
         "--exit-on-error=false",
         "--strict-readiness=false",
+        # Else each version starts a process more, which reads the configuration and ends.
+        "--disable-auto-complete-config",
+        # A version's process that starts beside others may get no processor for a second. Triton
+        # takes it for dead, and then ends itself (triton-inference-server/server#8882).
+        "--model-load-thread-count=1",
         "--exit-timeout-secs=3",
         *(f"--load-model={model}" for model in models),
         "--http-address=127.0.0.1",

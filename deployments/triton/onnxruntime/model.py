@@ -17,11 +17,6 @@ import triton_python_backend_utils as pb
 class TritonPythonModel:
     """One instance of one version of one model."""
 
-    @staticmethod
-    def auto_complete_config(auto_complete_model_config):
-        """The repository states everything: nothing is guessed."""
-        return auto_complete_model_config
-
     def initialize(self, args):
         """Load `<version>/model.onnx`; refuse a config whose inputs or outputs the graph lacks."""
         folder = Path(args["model_repository"]) / args["model_version"]

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from deployments import processes, stack
@@ -66,6 +67,16 @@ def test_a_kept_request_warms_a_version_up(tmp_path, home):
     assert 'input_data_file: "1/price"' in warm_up
     kept = home / "triton" / "tiny" / "warmup" / "1" / "price"
     assert kept.read_bytes() == np.float32(5).tobytes()
+
+
+def test_each_version_starts_one_process_and_ends_none(own_triton, tmp_path):
+    for version in (1, 2):
+        triton.add_version("tiny", version, write(tmp_path / f"{version}.onnx", 1.0))
+    triton.serve("tiny", [1, 2])
+    (server,) = psutil.Process(own_triton["pid"]).children()
+    assert len(server.children()) == 2
+    times = server.cpu_times()
+    assert times.children_user + times.children_system == 0, "a process has ended"
 
 
 def test_a_version_is_never_overwritten(tmp_path, home):
