@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -122,15 +121,6 @@ def copied(name: str, folder: Path) -> str:
     return name
 
 
-@pytest.fixture(scope="session")
-def one_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
-    """Triton for all tests; `repository` is its folder."""
-    home = tmp_path_factory.mktemp("triton")
-    record = stack.up(home, ("triton",))["triton"]
-    yield {**record, "repository": home / "triton"}
-    processes.stop(record)
-
-
 @pytest.fixture
 def own_triton(home: Path) -> Iterator[dict]:
     """A Triton that a test may kill."""
@@ -140,35 +130,40 @@ def own_triton(home: Path) -> Iterator[dict]:
 
 
 @pytest.fixture
-def triton(one_triton: dict, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict]:
-    """A real Triton that has no model yet."""
-    monkeypatch.setenv("KREISLAUF_TRITON_URL", one_triton["grpc"])
-    monkeypatch.setenv("KREISLAUF_TRITON_REPOSITORY", str(one_triton["repository"]))
-    yield one_triton
-    from tritonclient.grpc import InferenceServerClient
+def triton(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict]:
+    """A real Triton of the test's own, without a model; `repository` is its folder.
 
-    with InferenceServerClient(one_triton["grpc"]) as client:
-        for folder in one_triton["repository"].iterdir():
-            client.unload_model(folder.name)
-        while any(
-            model.state not in ("", "UNAVAILABLE")
-            for model in client.get_model_repository_index().models
-        ):
-            time.sleep(0.02)
-    # "Unavailable" comes before a model's process has ended, and a load beside that end can abort
-    # Triton (boost::interprocess::lock_exception, triton-inference-server/server#8882).
-    living = psutil.wait_procs(model_processes(one_triton["pid"]), timeout=60)[1]
-    assert not living, "Triton's unloaded models go on"
-    for folder in one_triton["repository"].iterdir():
-        shutil.rmtree(folder)
+    It starts in half a second. To empty one for the next test takes longer, because Triton waits a
+    second for each model's end.
+    """
+    folder = tmp_path_factory.mktemp("triton")
+    record = stack.up(folder, ("triton",))["triton"]
+    monkeypatch.setenv("KREISLAUF_TRITON_URL", record["grpc"])
+    monkeypatch.setenv("KREISLAUF_TRITON_REPOSITORY", str(folder / "triton"))
+    yield {**record, "repository": folder / "triton"}
+    kill_triton(record)
 
 
-def model_processes(triton: int) -> Iterator[psutil.Process]:
-    """The processes in which a Triton, by its process id, runs models."""
-    for child in psutil.Process(triton).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if "backend_stub" in child.name():
-                yield child
+def kill_triton(record: dict) -> None:
+    """Kill a Triton and its models at once, and remove the shared memory that it then leaves."""
+    members = processes.family(record)
+    left = {path for process in members for path in shared_memory(process)}
+    for process in members:
+        processes.kill(process.pid)
+    psutil.wait_procs(members, timeout=10)
+    for path in left:
+        path.unlink(missing_ok=True)
+
+
+def shared_memory(process: psutil.Process) -> Iterator[Path]:
+    """The shared memory of Triton's that a process has open."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
+            path = line.split(maxsplit=5)[-1]
+            if path.startswith("/dev/shm/triton_"):
+                yield Path(path)
 
 
 @contextmanager
