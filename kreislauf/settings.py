@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import tomllib
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -18,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kreislauf import plain_names
 
+PREFIX = "KREISLAUF_"
+RUN = "run.json"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NO_PROXY = ("no_proxy", "NO_PROXY", "no_grpc_proxy")
 """Variables with hosts that are asked without a proxy; some clients read one, some another."""
@@ -47,7 +49,7 @@ class Settings(BaseSettings):
     understands.
     """
 
-    model_config = SettingsConfigDict(env_prefix="KREISLAUF_")
+    model_config = SettingsConfigDict(env_prefix=PREFIX)
 
     home: Path = Path(".kreislauf")
     """Folder of everything that the embedded defaults keep."""
@@ -121,7 +123,7 @@ class Settings(BaseSettings):
     @cached_property
     def running(self) -> dict[str, dict]:
         """Addresses and process ids of the local stack, by service, as `run.json` records them."""
-        path = self.home / "run.json"
+        path = self.home / RUN
         if not path.exists():
             return {}
         return json.loads(path.read_text())
@@ -211,5 +213,35 @@ def listens(url: str) -> bool:
 
 
 def settings() -> Settings:
-    """The settings of this moment, read afresh: tests and long-lived workers see changes."""
+    """The settings of this moment: tests and long-lived workers see changes.
+
+    They are read anew only after a change, because flows ask for them hundreds of times.
+    """
+    variables = tuple(
+        (name, value)
+        for name, value in os.environ.items()
+        if name == "HOME" or name.upper().startswith(PREFIX)
+    )
+    folder = os.getcwd()
+    return _read(variables, folder, _stamp(_home(variables, folder) / RUN))
+
+
+@lru_cache(maxsize=4)
+def _home(variables: tuple[tuple[str, str], ...], folder: str) -> Path:
+    """`Settings.home` in an environment and a working directory."""
+    return Settings().home
+
+
+@lru_cache(maxsize=4)
+def _read(variables: tuple[tuple[str, str], ...], folder: str, stamp: tuple[int, ...]) -> Settings:
+    """The settings in an environment and a working directory, beside a `run.json`."""
     return Settings()
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What is another after a file was replaced; empty if there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
