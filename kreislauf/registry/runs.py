@@ -1,5 +1,4 @@
-"""MLflow itself, and a training as one of its runs: parameters, curves, data, environment, the ONNX
-file."""
+"""MLflow itself, and a training as one of its runs: parameters, curves, data, packages, ONNX."""
 
 import hashlib
 import json
@@ -9,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import distributions
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -197,8 +197,13 @@ def log_environment() -> None:
     """Store the names and versions of all installed packages with the run."""
     import mlflow
 
-    packages = sorted(f"{package.name}=={package.version}" for package in distributions())
-    mlflow.log_text("\n".join(packages), "environment.txt")
+    mlflow.log_text("\n".join(packages()), "environment.txt")
+
+
+@cache
+def packages() -> list[str]:
+    """Each installed package as `name==version`, sorted; a process reads them once."""
+    return sorted("{Name}=={Version}".format_map(each.metadata) for each in distributions())
 
 
 def log_dataset(lineage: Lineage) -> None:
