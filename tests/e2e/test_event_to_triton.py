@@ -22,14 +22,14 @@ from demo import raw_files
 from demo.shop import START_MS, Plan, simulate
 from deployments import processes, stack
 from kreislauf.clock import DAY_MS
+from models import spec
 
 MODEL = "session_recommender"
 # A day's sessions are enough to show that a model is as good as the table.
-PLAN = Plan(days=10, sessions_per_day=2600, articles=400, change_day=3)
-QUICK = {"epochs": 1, "ranker_epochs": 1}
+PLAN = Plan(days=10, sessions_per_day=1300, articles=200, change_day=3)
+SMALL = spec.load(MODEL).Params.small().model_dump()
 PATIENCE = 1200
-"""Seconds after which something will not happen any more, also on a machine that is ten times
-slower than usual."""
+"""Seconds after which something will not happen any more, however slow the machine is."""
 
 
 @dataclass
@@ -57,13 +57,14 @@ class Stack:
         self.python(f"from flows.ingest import ingest; ingest({str(source)!r})")
 
     def hurry(self) -> None:
-        """Let the deployment train with `QUICK`; everything else about it stays."""
+        """Let the deployment train with the small preset; everything else about it stays."""
         deployment = self.deployment("retrain")
-        self.change(deployment, {"parameters": deployment["parameters"] | {"params": QUICK}})
+        self.change(deployment, {"parameters": deployment["parameters"] | {"params": SMALL}})
 
-    def pause_monitor(self) -> None:
-        """Let no run of the monitor, which is due at each full hour, emit events of its own."""
-        self.change(self.deployment("monitor"), {"paused": True})
+    def pause(self, *names: str) -> None:
+        """Let no run of these deployments come between, whatever the clock says."""
+        for name in names:
+            self.change(self.deployment(name), {"paused": True})
 
     def deployment(self, name: str) -> dict:
         """A deployment as the server has it."""
@@ -156,9 +157,9 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         shop = Stack(home, stack.up(home), simulate(PLAN))
         shop.ingest(0, 3)
         shop.hurry()
-        shop.pause_monitor()
+        shop.pause("monitor", "collect", "watch")
         shop.python(
-            f"from flows.retrain import retrain; assert retrain(params={QUICK}).release == 1"
+            f"from flows.retrain import retrain; assert retrain(params={SMALL}).release == 1"
         )
         yield shop
     finally:
