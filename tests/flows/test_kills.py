@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton"
 NEVER = 10**9
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
 def test_a_rerun_finishes_what_a_kill_at_any_step_left(
     every, tiny, orders, other_models, home, tmp_path, monkeypatch
 ):

@@ -16,7 +16,7 @@ from tests.flows.child_process import receive, send, started
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
-@pytest.mark.parametrize("rounds", [10, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [4, pytest.param(200, marks=pytest.mark.long)])
 def test_of_two_publishers_exactly_one_wins(
     rounds, tiny, orders, other_models, tmp_path, monkeypatch
 ):

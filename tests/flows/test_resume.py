@@ -35,7 +35,7 @@ def arrive(path: Path, model: str) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [14, pytest.param(1, marks=pytest.mark.long)])
 def test_a_retraining_killed_at_any_step_is_finished_though_an_event_has_arrived(
     every, tiny, orders, other_models, home, tmp_path, monkeypatch
 ):

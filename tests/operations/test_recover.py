@@ -27,7 +27,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds instead of minutes."""
     monkeypatch.setattr(steps, "SILENCE", SHORT)
     monkeypatch.setattr(steps, "PENDING", SHORT)
-    monkeypatch.setattr(steps, "LISTENING_SECONDS", 3)
+    monkeypatch.setattr(steps, "LISTENING_SECONDS", 1.5)
 
 
 @pytest.fixture
