@@ -19,7 +19,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OUT = "rows.parquet"
 REJECTS = "rejects.parquet"
-LINE = b'{"session":0,"events":[{"aid":0,"ts":1659304800000,"type":"clicks"}]}\n'
+LINES = {
+    "nested.jsonl": b'{"session":0,"events":[{"aid":0,"ts":1659304800000,"type":"clicks"}]}\n',
+    "flat.jsonl": b'{"session":0,"aid":0,"ts":1659304800000,"type":"clicks"}\n',
+    "flat.csv": b"session,aid,ts,type\n0,0,1659304800000,clicks\n",
+}
+"""A file of one event in each shape, by how the names of files in this shape end."""
 
 
 def kreislauf(file: Path, folder: Path) -> None:
@@ -41,6 +46,19 @@ def duckdb(file: Path, folder: Path, codec: str = "zstd") -> None:
         f"""COPY (SELECT session, unnest(events, recursive := true)
                   FROM read_json('{file}', format = 'newline_delimited', columns = {columns}))
             TO '{folder / OUT}' (FORMAT parquet, COMPRESSION {codec})"""
+    )
+
+
+def duckdb_flat(file: Path, folder: Path) -> None:
+    """DuckDB as it comes, on a file with a row for each event: CSV or JSON lines."""
+    import duckdb
+
+    columns = """{session: 'BIGINT', aid: 'BIGINT', ts: 'BIGINT', "type": 'VARCHAR'}"""
+    source = f"read_json('{file}', format = 'newline_delimited', columns = {columns})"
+    if file.suffix == ".csv":
+        source = f"read_csv('{file}', header = true, columns = {columns})"
+    duckdb.connect().execute(
+        f"COPY (SELECT * FROM {source}) TO '{folder / OUT}' (FORMAT parquet, COMPRESSION zstd)"
     )
 
 
@@ -86,6 +104,7 @@ def python_loop(file: Path, folder: Path) -> None:
 CONTENDERS = {
     work.__name__: work for work in (kreislauf, duckdb, duckdb_snappy, polars, python_loop)
 }
+FLAT_CONTENDERS = {work.__name__: work for work in (kreislauf, duckdb_flat)}
 
 
 @dataclass(frozen=True)
@@ -156,15 +175,16 @@ def _rows(name: str, folder: Path) -> int:
 
 def main() -> None:
     """Measure the contender, and print the result."""
-    work = CONTENDERS[sys.argv[1]]
+    work = (CONTENDERS | FLAT_CONTENDERS)[sys.argv[1]]
     file = Path(sys.argv[2])
     folder = Path(sys.argv[3])
     first = folder / "first"
     result = folder / "result"
     first.mkdir()
     result.mkdir()
-    (folder / "line.jsonl").write_bytes(LINE)
-    work(folder / "line.jsonl", first)
+    shape = next((shape for shape in LINES if file.name.endswith(shape)), "nested.jsonl")
+    (folder / shape).write_bytes(LINES[shape])
+    work(folder / shape, first)
     start = _cpu()
     began = time.monotonic()
     work(file, result)

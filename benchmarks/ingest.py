@@ -3,7 +3,8 @@
 `python -m benchmarks.ingest` takes about ten minutes on 2 cores and needs 25 GB in the temporary
 folder (set TMPDIR to another one); `--quick` takes a tenth of both and of the data. It loads 1 M
 generated sessions with Kreislauf, DuckDB, Polars and a Python loop in turn. It loads a file with
-1 % of its lines broken with Kreislauf. Each of these runs three times. Then it loads ten times as
+1 % of its lines broken with Kreislauf, and the same events as CSV and as JSON lines of one event
+each with Kreislauf and DuckDB. Each of these runs three times. Then it loads ten times as
 many sessions with Kreislauf. It stops if a row is missing or one too many. The last line is JSON:
 medians of CPU seconds and of peak memory in MB, their ratios, and how many of the broken lines are
 in the quarantine, byte for byte.
@@ -25,7 +26,7 @@ from statistics import median
 
 import polars as pl
 
-from benchmarks.contenders import CONTENDERS, REJECTS, Measured, measure
+from benchmarks.contenders import CONTENDERS, FLAT_CONTENDERS, REJECTS, Measured, measure
 from benchmarks.otto import Written, generate
 
 SESSIONS = 1_000_000
@@ -106,7 +107,14 @@ def run(work: Path, sessions: int, repeats: int, factor: int) -> dict:
         f"{sessions} sessions, {files[clean].events} events, {clean.stat().st_size / 1e6:.0f} MB",
         flush=True,
     )
+    flat = write_flat(clean)
+    files |= dict.fromkeys(flat.values(), files[clean])
     jobs = [(name, name, clean) for name in CONTENDERS] + [("kreislauf_dirty", "kreislauf", dirty)]
+    jobs += [
+        (f"{name.removesuffix('_flat')}_{shape}", name, file)
+        for shape, file in flat.items()
+        for name in FLAT_CONTENDERS
+    ]
     runs: dict[str, list[Measured]] = {label: [] for label, _, _ in jobs}
     recovered = len(bad)
     for _ in range(repeats):
@@ -117,8 +125,8 @@ def run(work: Path, sessions: int, repeats: int, factor: int) -> dict:
                 recovered = min(recovered, rejected)
             print(describe(label, measured), flush=True)
         jobs.reverse()
-    clean.unlink()
-    dirty.unlink()
+    for file in (clean, dirty, *flat.values()):
+        file.unlink()
     written = generate(large, sessions * factor)
     measured, _ = run_contender("kreislauf", large, written)
     runs["kreislauf_large"] = [measured]
@@ -130,6 +138,15 @@ def run(work: Path, sessions: int, repeats: int, factor: int) -> dict:
         "bad_lines_recovered": recovered,
         **_medians(runs),
     }
+
+
+def write_flat(nested: Path) -> dict[str, Path]:
+    """Files with the events of one of sessions, a row each, by their shape."""
+    files = {"csv": nested.with_name("flat.csv"), "flat": nested.with_name("flat.jsonl")}
+    events = pl.scan_ndjson(nested).explode("events").unnest("events")
+    events.sink_csv(files["csv"])
+    events.sink_ndjson(files["flat"])
+    return files
 
 
 def describe(label: str, run: Measured) -> str:
@@ -161,6 +178,8 @@ def _ratios(runs: dict[str, list[Measured]]) -> dict[str, float]:
         "python_loop_over_ours": cpu["python_loop"] / cpu["kreislauf"],
         "peak_memory_10x_over_1x": peak["kreislauf_large"] / peak["kreislauf"],
         "dirty_over_clean": cpu["kreislauf_dirty"] / cpu["kreislauf"],
+        "csv_over_duckdb_copy": cpu["kreislauf_csv"] / cpu["duckdb_csv"],
+        "flat_over_duckdb_copy": cpu["kreislauf_flat"] / cpu["duckdb_flat"],
         "cpu_over_duckdb_copy_with_start": ours / duckdb,
     }
     return {name: round(ratio, 3) for name, ratio in ratios.items()}

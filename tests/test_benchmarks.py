@@ -142,6 +142,8 @@ def test_the_ingest_benchmark_ends_with_its_ratios(tmp_path: Path):
         "python_loop_over_ours",
         "peak_memory_10x_over_1x",
         "dirty_over_clean",
+        "csv_over_duckdb_copy",
+        "flat_over_duckdb_copy",
     }
     assert all(result[name] > 0 for name in ratios)
     assert result["bad_lines"] == result["bad_lines_recovered"] > 0
