@@ -6,6 +6,7 @@ from prefect import flow
 
 from kreislauf.lake import open_tables
 from kreislauf.people import Share
+from models import mapping as mappings
 from models import spec
 from tasks.stream import StreamReport, land_topic, retry_while_unreachable, stream_run
 
@@ -19,6 +20,7 @@ def stream(
     max_reject_share: Share = 0.1,
     until_end: bool = False,
     skip_lost: bool = False,
+    mapping: str | None = None,
 ) -> StreamReport:
     """Land a Kafka topic in the table of a model type, each message exactly once.
 
@@ -29,21 +31,20 @@ def stream(
     Args:
         topic: Kafka topic; each message is a line of JSON. Kafka's address is in KREISLAUF_KAFKA.
         model: Model type, a folder in `models/`; it decides the table and what a valid line is.
-        batch_seconds: Seconds after which a batch is stored, if it is not full earlier. Each batch
-            makes a version of the table, and files.
+        batch_seconds: Seconds after which a batch is stored, if not full earlier; it makes files.
         batch_messages: Messages, or 64 MB, with which a batch is full.
         max_reject_share: Maximum share of bad messages. A worse batch stops the stream before
             it is visible.
         until_end: End, whether paused or not, when the topic has been read to its end.
         skip_lost: Go on with the messages that Kafka still has, if it deleted some unread.
+        mapping: Path of a YAML file that says how a message's fields become the table's columns.
 
     Returns:
-        The accounts of this run: lines (messages) in = loaded + rejected + blank, rows in =
-        kept + rejected + duplicate. Rejected messages are in the table `rejects`, byte for byte;
-        `line` is their offset.
+        The accounts of this run, which balance; a line is a message. Rejected messages are in the
+        table `rejects`, byte for byte; `line` is their offset.
 
     Raises:
-        ValueError: No model type has this name.
+        ValueError: No model type has this name, or the mapping does not fit.
         TopicError: There is no such topic, or Kafka's settings are wrong.
         MessagesLost: Kafka deleted messages before they were read.
         TooManyRejects: The topic is broken: the batch is not loaded.
@@ -65,6 +66,7 @@ def stream(
             max_reject_share,
             until_end,
             skip_lost,
+            mappings.read(mapping, table) if mapping else None,
             run.is_over,
         )
         for accounts, reader in retry_while_unreachable(land, run.is_over):

@@ -90,14 +90,14 @@ class Delimited(_Strict):
 class Mapping(_Strict):
     """How the rows of a source become those of a table: a row of the source is one of the table."""
 
-    columns: dict[str, Column]
-    """By the table's column."""
-    ignored: list[str] = []
-    """Columns of the source that are left out on purpose."""
-    only: dict[str, list[str]] = {}
-    """Values of the source's columns that are wanted; rows with others are left out, counted."""
-    csv: Delimited | None = None
-    """For CSV files without a header."""
+    columns: dict[str, Column] = Field(
+        description="Where each column of the table comes from; a name alone is a source's column."
+    )
+    ignored: list[str] = Field([], description="Columns that are left out on purpose.")
+    only: dict[str, list[str]] = Field(
+        {}, description="Values of the source's columns that are wanted; other rows are left out."
+    )
+    csv: Delimited | None = Field(None, description="For CSV files without a header.")
 
     @field_validator("columns", mode="before")
     @classmethod
@@ -173,6 +173,16 @@ class Mapping(_Strict):
                 f"has columns that the mapping does not mention: {', '.join(unmentioned)}. "
                 "Use them, or name them under `ignored`."
             )
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema of a mapping for editors, which is kept in docs/."""
+    schema = Mapping.model_json_schema()
+    columns = schema["properties"]["columns"]
+    columns["additionalProperties"] = {
+        "anyOf": [{"type": "string"}, columns["additionalProperties"]]
+    }
+    return schema
 
 
 def identity(table: Table) -> Mapping:

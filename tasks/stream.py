@@ -18,6 +18,7 @@ from kreislauf import events, lake
 from kreislauf.lake import quarantine
 from kreislauf.sources.kafka import Batch, Reader
 from models import spec
+from models.mapping import Mapping
 
 MAX_SILENCE_SECONDS = 300
 """Seconds for which Kafka or the lake may be silent before the run fails."""
@@ -56,6 +57,7 @@ def land_topic(
     max_reject_share: float,
     until_end: bool,
     skip_lost: bool,
+    mapping: Mapping | None,
     is_over: Callable[[], bool],
 ) -> Landings:
     """Land batches until `is_over`, or, with `until_end`, until the topic has been read."""
@@ -70,16 +72,21 @@ def land_topic(
             batch = reader.read_batch(batch_messages, batch_seconds, is_enough)
             accounts = None
             if batch.raws:
-                accounts = _load_batch(table, topic, batch, max_reject_share)
+                accounts = _load_batch(table, topic, batch, max_reject_share, mapping)
                 reader.confirm(batch)
             yield accounts, reader
 
 
 def _load_batch(
-    table: spec.Table, topic: str, batch: Batch, max_reject_share: float
+    table: spec.Table,
+    topic: str,
+    batch: Batch,
+    max_reject_share: float,
+    mapping: Mapping | None,
 ) -> lake.Accounts:
-    origin = lake.Origin("stream", f"kafka://{topic}", dict(batch.progress))
-    return lake.load(table, batch.raws, lambda: origin, max_reject_share)
+    source = f"kafka://{topic}"
+    origin = lake.Origin("stream", source, dict(batch.progress), mapping=mapping)
+    return lake.load(table, batch.raws, lambda: origin, max_reject_share, mapping=mapping)
 
 
 def retry_while_unreachable(land: Callable[[], Landings], is_over: Callable[[], bool]) -> Landings:

@@ -175,7 +175,7 @@ def read_by_rule(table: Table, raw: RawLines, positions: np.ndarray) -> _Decoded
     decoder = msgspec.json.Decoder(table.line)
     decoded = _DecodedByRule([], [], {}, 0)
     for position in positions.tolist():
-        line = raw.line(position).removeprefix(b"\xef\xbb\xbf")
+        line = payload(raw.line(position))
         if not line or line.isspace():
             decoded.blank += 1
             continue
@@ -189,6 +189,14 @@ def read_by_rule(table: Table, raw: RawLines, positions: np.ndarray) -> _Decoded
         except (ValueError, RecursionError) as error:
             decoded.broken[position] = reason(error)
     return decoded
+
+
+def payload(line: bytes) -> bytes:
+    """A line without what may stand before its JSON: the mark of UTF-8, or, of a message for
+    Confluent's schema registry, a zero byte and four of the schema's number."""
+    if line.startswith(b"\0") and line[5:6] == b"{":
+        return line[5:]
+    return line.removeprefix(b"\xef\xbb\xbf")
 
 
 def _may_repeat_fields(table: Table, line: bytes, record: Any) -> bool:

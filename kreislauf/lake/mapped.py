@@ -115,7 +115,7 @@ def read_lines(mapping: Mapping, raw: RawLines) -> _SourceRows:
     broken: list[tuple[int, str, str]] = []
     blank = 0
     for position in range(len(raw)):
-        line = raw.line(position).removeprefix(b"\xef\xbb\xbf")
+        line = decode.payload(raw.line(position))
         if not line or line.isspace():
             blank += 1
             continue

@@ -74,6 +74,33 @@ def test_a_topic_lands_with_accounts_and_a_second_run_goes_on(kafka, emitted):
     assert emitted == []
 
 
+def test_messages_of_one_event_and_fields_of_their_own_become_rows(kafka, tmp_path):
+    topic = kafka.topic(1)
+    clicks = [{"sid": n, "item": {"id": str(n)}, "at": T0 // 1000 + n} for n in range(30)]
+    values = [json.dumps(click).encode() for click in clicks]
+    of_registry = [b"\0\0\0\0\7" + value for value in values[:10]]
+    kafka.send(topic, [*of_registry, *values[10:], b'{"sid": 1}', None], partition=0)
+    path = tmp_path / "shop.yaml"
+    path.write_text(
+        "columns: {session: sid, aid: item.id, type: {constant: clicks}, ts: {from: at, unit: s}}"
+    )
+    report = stream(topic, until_end=True, mapping=str(path))
+    assert (report.lines_in, report.lines_loaded, report.lines_blank) == (32, 30, 1)
+    assert lake.read(EVENTS)["aid"].to_list() == list(range(30))
+    (load,) = lake.history(EVENTS)
+    assert load.mapping is not None
+    assert [(reject.reason, reject.rule) for reject in load.reasons] == [
+        ("missing-field", "`item.id` has no value")
+    ]
+
+
+def test_messages_of_one_event_with_the_tables_own_fields_need_no_mapping(kafka):
+    topic = kafka.topic(1)
+    event = {"session": 1, "aid": 2, "ts": T0, "type": "clicks"}
+    kafka.send(topic, [json.dumps(event).encode(), session(2)], partition=0)
+    assert stream(topic, until_end=True).rows_kept == 3
+
+
 def test_bad_messages_are_kept_with_their_partition_and_offset(kafka, emitted):
     topic = kafka.topic(3)
     bad = [
@@ -158,9 +185,9 @@ def test_of_two_streams_at_once_one_stops(kafka, monkeypatch):
     kafka.send(topic, [*sessions(0, 10), b"oops"], partition=0)
     load = lake.load
 
-    def with_another_in_between(*args):
-        load(*args)
-        return load(*args)
+    def with_another_in_between(*args, **options):
+        load(*args, **options)
+        return load(*args, **options)
 
     monkeypatch.setattr(lake, "load", with_another_in_between)
     with pytest.raises(lake.Overtaken, match="Only one run may land a topic"):
@@ -257,11 +284,11 @@ def test_a_lake_that_was_silent_gets_every_message_once(kafka, monkeypatch):
     topic, load, calls = kafka.topic(3), lake.load, []
     kafka.send(topic, sessions(0, 300))
 
-    def flaky(*args):
+    def flaky(*args, **options):
         calls.append(args)
         if len(calls) == 2:
             raise lake.LakeUnreachable("no answer")
-        accounts = load(*args)
+        accounts = load(*args, **options)
         if len(calls) == 4:
             raise ConnectionResetError("the answer was lost")
         return accounts

@@ -14,6 +14,7 @@ import pytest
 from kreislauf import lake, sources
 from models import mapping as mappings
 from models.session_recommender.schema import EVENTS
+from tests.conftest import ROOT
 
 TIME = int(datetime(2022, 8, 29, 12, 30, 15, 250_000, UTC).timestamp() * 1000)
 """12:30:15.250 UTC on a summer's day."""
@@ -432,3 +433,8 @@ def test_a_mapping_that_cannot_work_is_refused_with_its_place(tmp_path, text, me
     path.write_text(text)
     with pytest.raises(mappings.MappingError, match=message):
         mappings.read(str(path), EVENTS)
+
+
+def test_the_schema_for_editors_is_that_of_the_code():
+    stored = json.loads((ROOT / "docs" / "mapping.schema.json").read_text())
+    assert stored == mappings.json_schema(), "write json.dumps(json_schema(), indent=2) there"
