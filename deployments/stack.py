@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deployments import (
@@ -88,10 +89,17 @@ def start(name: str, home: Path, running: dict[str, dict]) -> dict:
 
 
 def down(home: Path) -> None:
-    """Stop everything in `run.json`, in the order opposite to the start; the state stays."""
+    """Stop everything in `run.json`; the state stays.
+
+    The worker goes first, because its runs need the servers, and Postgres last, because the servers
+    need it. They stop side by side.
+    """
     running = processes.read(home)
-    for name in reversed(running):
-        processes.stop(running[name])
+    servers = [name for name in running if name not in ("worker", "postgres")]
+    with ThreadPoolExecutor() as pool:
+        for names in (["worker"], servers, ["postgres"]):
+            records = [running[name] for name in names if name in running]
+            list(pool.map(processes.stop, records))
     processes.write(home, {})
 
 
