@@ -76,23 +76,6 @@ def _unpacked(path: str, stored: StoredBytes) -> Any:
     return stored
 
 
-def _fill(path: str, unpacked: Any, buffer: bytearray) -> int:
-    """Read into `buffer`; 0 at the end."""
-    try:
-        return unpacked.readinto(buffer)
-    except SourceError:
-        raise
-    except (EOFError, OSError, zlib.error) as error:
-        compression = "gzip" if path.lower().endswith(".gz") else "zstd"
-        if isinstance(error, EOFError) or "Truncated" in str(error):
-            raise SourceError(
-                f"{path} is cut off: its {compression} stream has no end. Deliver it again."
-            ) from error
-        raise SourceError(
-            f"{path} is not a sound {compression} file ({error}). Deliver it again."
-        ) from error
-
-
 class Unpacked(NamedTuple):
     """A stream of unpacked bytes, whose errors are SourceErrors."""
 
@@ -100,5 +83,18 @@ class Unpacked(NamedTuple):
     stream: Any
 
     def readinto(self, buffer: Any) -> int:
-        """As of a raw stream."""
-        return _fill(self.path, self.stream, buffer)
+        """Read into `buffer`; 0 at the end."""
+        try:
+            return self.stream.readinto(buffer)
+        except SourceError:
+            raise
+        except (EOFError, OSError, zlib.error) as error:
+            compression = "gzip" if self.path.lower().endswith(".gz") else "zstd"
+            if isinstance(error, EOFError) or "Truncated" in str(error):
+                raise SourceError(
+                    f"{self.path} is cut off: its {compression} stream has no end. "
+                    "Deliver it again."
+                ) from error
+            raise SourceError(
+                f"{self.path} is not a sound {compression} file ({error}). Deliver it again."
+            ) from error
