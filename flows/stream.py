@@ -31,7 +31,7 @@ def stream(
     Args:
         topic: Kafka topic; each message is a line of JSON. Kafka's address is in KREISLAUF_KAFKA.
         model: Model type, a folder in `models/`; it decides the table and what a valid line is.
-        batch_seconds: Seconds after which a batch is stored, if not full earlier; it makes files.
+        batch_seconds: Seconds after which a batch, a version of the table, is stored if not full.
         batch_messages: Messages, or 64 MB, with which a batch is full.
         max_reject_share: Maximum share of bad messages. A worse batch stops the stream before
             it is visible.
