@@ -20,7 +20,7 @@ GENERAL_RULE = (
     pl.col("rule")
     .str.replace_all(r"\[\d+\]", "[...]")
     .str.replace_all(r" \(byte \d+\)", "")
-    .str.replace_all(r", got '.*'$", "")
+    .str.replace_all(r"(?s), got '.*'$", "")
 )
 """The rule that a line broke, with positions in the line and its value left out."""
 
