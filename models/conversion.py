@@ -84,8 +84,9 @@ def milliseconds(values: pl.Series, column: Column) -> pl.Series:
         return exact
     texts = text(values).str.strip_chars()
     fractions = _only(texts, texts.str.contains(NUMBER)).cast(pl.Float64, strict=False) * factor
-    in_ms = fractions.floor().cast(pl.Int64, strict=False)
-    replayed = _parsed(_only(texts, texts.str.contains(OFFSET)), Column(constant=""))
+    # A float of 1661776215.278 s is a little less than that many ms.
+    in_ms = fractions.round(3).floor().cast(pl.Int64, strict=False)
+    replayed = _parsed(texts, Column(constant="", zone=column.zone))
     return _first_of(exact, in_ms, replayed)
 
 

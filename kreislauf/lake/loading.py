@@ -104,7 +104,9 @@ def load(
             if mapping is not None or isinstance(batch[0], RawRows):
                 decoded = mapped.decode_rows(table, mapping, batch)
             else:
-                decoded = decode.decode_lines(table, cast(list[RawLines], batch))
+                lines = cast(list[RawLines], batch)
+                decoded = decode.decode_lines(table, lines)
+                decoded = mapped.with_single_rows(table, lines, decoded)
             intake.add(validate.apply_rules(table, batch, decoded))
             del decoded  # before the next batch needs as much memory
         intake.check(max_reject_share, whole)

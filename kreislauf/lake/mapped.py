@@ -51,6 +51,37 @@ def decode_rows(
     return DecodedLines(pl.concat(frames), broken, blank, left_out)
 
 
+def with_single_rows(table: Table, raws: Sequence[RawLines], decoded: DecodedLines) -> DecodedLines:
+    """What was decoded of a table's lines, and of the broken ones those that are a single row whose
+    values convert.
+
+    So a CSV or Parquet row comes back from the quarantine, where its values are text or floats.
+    """
+    if table.items is None:
+        return decoded
+    firsts = np.cumsum([0, *map(len, raws)])
+    field = f'"{table.items}"'.encode()
+    places: list[int] = []
+    texts: list[bytes] = []
+    for place, _, _ in decoded.broken:
+        owner = int(np.searchsorted(firsts, place, side="right")) - 1
+        text = raws[owner].line(int(place - firsts[owner]))
+        if field not in text:
+            places.append(place)
+            texts.append(text)
+    if not texts:
+        return decoded
+    single = decode_rows(table, None, [RawLines.of("", texts)])
+    positions = pl.Series(places, dtype=pl.UInt32).gather(single.rows["line"])
+    converted = set(positions)
+    rows = pl.concat([decoded.rows, single.rows.with_columns(positions.alias("line"))])
+    return DecodedLines(
+        rows.sort("line", maintain_order=True),
+        [fault for fault in decoded.broken if fault[0] not in converted],
+        decoded.blank,
+    )
+
+
 @dataclass(frozen=True)
 class _SourceRows:
     """Rows of a source by its columns, and what could not be read."""

@@ -50,7 +50,9 @@ def validate_lines(table: Table, raws: Sequence[RawLines | RawRows]) -> Validate
     """Decode and validate a batch of at least one RawLines."""
     if isinstance(raws[0], RawRows):
         return apply_rules(table, raws, mapped.decode_rows(table, None, raws))
-    return apply_rules(table, raws, decode.decode_lines(table, cast(Sequence[RawLines], raws)))
+    lines = cast(Sequence[RawLines], raws)
+    decoded = decode.decode_lines(table, lines)
+    return apply_rules(table, raws, mapped.with_single_rows(table, lines, decoded))
 
 
 def apply_rules(

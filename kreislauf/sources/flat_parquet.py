@@ -12,13 +12,15 @@ import pyarrow
 from pyarrow import types
 from pyarrow.parquet import ParquetFile
 
-from kreislauf.sources.parquet import ParquetError, rows_per_chunk
+from kreislauf.sources.parquet import ParquetError, is_text, rows_per_chunk
 from kreislauf.sources.texts import as_text
 from models.mapping import Mapping, MappingError
 from models.table import RawRows
 
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 """Names under which pandas stores the index of a frame."""
+WRITABLE_MS = (-62_135_596_800_000, 253_402_300_799_999)
+"""The years 1 to 9999, in ms since 1970 UTC."""
 
 
 def rows(path: str, parquet: ParquetFile, mapping: Mapping, chunk_bytes: int) -> Iterator[RawRows]:
@@ -41,26 +43,33 @@ def rows(path: str, parquet: ParquetFile, mapping: Mapping, chunk_bytes: int) ->
     except MappingError as error:
         raise ParquetError(str(error)) from error
     wanted = [name for name in mapping.sources if name in stored]
-    constants = [pl.lit(value).alias(name) for name, value in of_path.items()]
+    _check_single_values([parquet.schema_arrow.field(name) for name in wanted])
+    added = [pl.lit(value).alias(name) for name, value in of_path.items()]
+    zoned = {column.source for column in mapping.columns.values() if column.zone}
+    for field in parquet.schema_arrow:
+        if field.name in wanted and field.name not in zoned and _lacks_zone(field.type):
+            # The quarantine, too, has to say which moment is meant.
+            added.append(pl.col(field.name).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
     first = 1
     for group in range(parquet.num_row_groups):
         size = rows_per_chunk(parquet.metadata.row_group(group), chunk_bytes)
         batches = parquet.iter_batches(size, row_groups=[group], columns=wanted, use_threads=False)
         for batch in batches:
-            yield _rows(path, batch, first, constants)
+            yield _rows(path, batch, first, added)
             first += len(batch)
 
 
-def _rows(path: str, batch: pyarrow.RecordBatch, first: int, constants: list[pl.Expr]) -> RawRows:
+def _rows(path: str, batch: pyarrow.RecordBatch, first: int, added: list[pl.Expr]) -> RawRows:
     """Rows from number `first` on; those with text that is not UTF-8 are broken."""
-    texts = [field.name for field in batch.schema if _is_text(field.type)]
+    texts = [field.name for field in batch.schema if is_text(field.type)]
     values = pl.DataFrame(_with_bytes(batch, texts))
+    _check_times(values)
     decoded = as_text(values)
     is_broken = pl.Series([False]).new_from_index(0, values.height)
     for name in texts:
         is_broken |= decoded[name].is_null() & values[name].is_not_null()
     numbers = np.arange(first, first + values.height)
-    frame = decoded.filter(~is_broken).with_columns(constants)
+    frame = decoded.filter(~is_broken).with_columns(added)
     broken = values.filter(is_broken)
     return RawRows(
         path,
@@ -71,8 +80,31 @@ def _rows(path: str, batch: pyarrow.RecordBatch, first: int, constants: list[pl.
     )
 
 
-def _is_text(dtype: pyarrow.DataType) -> bool:
-    return types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype)
+def _lacks_zone(dtype: pyarrow.DataType) -> bool:
+    """Whether values are times or dates without a time zone; these are of UTC."""
+    return types.is_date(dtype) or (types.is_timestamp(dtype) and dtype.tz is None)
+
+
+def _check_single_values(fields: list[pyarrow.Field]) -> None:
+    wrong = [
+        f"{field.name} ({field.type})"
+        for field in fields
+        if types.is_nested(field.type) or types.is_duration(field.type)
+    ]
+    if wrong:
+        raise ParquetError(
+            f"has columns that hold no single values: {', '.join(wrong)}. Store text or numbers."
+        )
+
+
+def _check_times(values: pl.DataFrame) -> None:
+    """Raises ParquetError for times that cannot be written down, here or in the quarantine."""
+    for column in values.select(pl.col(pl.Datetime)):
+        years = column.dt.timestamp("ms")
+        if not years.drop_nulls().is_between(*WRITABLE_MS).all():
+            raise ParquetError(
+                f"has times in {column.name} outside of the years 1 to 9999. Deliver it again."
+            )
 
 
 def _with_bytes(batch: pyarrow.RecordBatch, texts: list[str]) -> pyarrow.RecordBatch:

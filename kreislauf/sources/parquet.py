@@ -96,8 +96,13 @@ def _fits_json(dtype: pyarrow.DataType) -> bool:
         return _fits_json(dtype.value_type)
     if types.is_nested(dtype):
         return all(_fits_json(dtype.field(i).type) for i in range(dtype.num_fields))
-    text = types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype)
-    return text or types.is_primitive(dtype) or types.is_decimal128(dtype) or types.is_null(dtype)
+    scalar = types.is_primitive(dtype) or types.is_decimal128(dtype) or types.is_null(dtype)
+    return scalar or is_text(dtype)
+
+
+def is_text(dtype: pyarrow.DataType) -> bool:
+    """Whether values of this type are text."""
+    return types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype)
 
 
 def rows_per_chunk(group: Any, chunk_bytes: int) -> int:

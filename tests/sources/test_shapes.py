@@ -3,17 +3,21 @@ and becomes what it should."""
 
 import gzip
 import json
+import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
+import pandera.polars as pa
 import polars as pl
 import pytest
 
 from kreislauf import lake, sources
+from models import conversion
 from models import mapping as mappings
-from models.session_recommender.schema import EVENTS
+from models.session_recommender.schema import END_MS, EVENTS, FIRST_MS, Event
 from tests.conftest import ROOT
 
 TIME = int(datetime(2022, 8, 29, 12, 30, 15, 250_000, UTC).timestamp() * 1000)
@@ -362,17 +366,22 @@ def test_a_shape_is_loaded_with_every_row_accounted_for(shape: Shape, tmp_path: 
 
 def load(shape: Shape, path: Path) -> tuple[lake.Accounts, mappings.Mapping | None]:
     """The accounts of a shape's load, and its mapping."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if callable(shape.content):
-        shape.content(path)
-    else:
-        path.write_bytes(shape.content)
+    write(shape, path)
     mapping = None
     if shape.mapping:
         file = path.parent / "mapping.yaml"
         file.write_text(shape.mapping)
         mapping = mappings.read(str(file), EVENTS)
     return lake.load_file(EVENTS, sources.open_file(str(path), EVENTS, mapping)), mapping
+
+
+def write(shape: Shape, path: Path) -> None:
+    """Write a shape's file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if callable(shape.content):
+        shape.content(path)
+    else:
+        path.write_bytes(shape.content)
 
 
 def test_a_changed_mapping_is_a_new_source_and_mends_what_was_rejected(tmp_path: Path):
@@ -404,11 +413,84 @@ def test_a_changed_mapping_is_a_new_source_and_mends_what_was_rejected(tmp_path:
         ("a.csv.gz", b"\x1f\x8b", "is cut off"),
         ("a.parquet", parquet(session=[1], aid=[2], ts=[3], kind=["clicks"]), "lacks type"),
         ("a.csv", b"", "is empty"),
+        ("a.parquet", parquet(session=[1], aid=[[2]], ts=[TIME], type=["x"]), r"values: aid \(.*"),
+        (
+            "a.parquet",
+            parquet(session=[1], aid=[timedelta(1)], ts=[TIME], type=["clicks"]),
+            r"hold no single values: aid \(duration",
+        ),
+        (
+            "a.parquet",
+            parquet(
+                session=[1], aid=[2], ts=pl.Series([2**62]).cast(pl.Datetime("ms")), type=["clicks"]
+            ),
+            "has times in ts outside of the years 1 to 9999",
+        ),
     ],
 )
 def test_a_file_of_another_shape_is_refused_with_its_cure(tmp_path, name, content, message):
     with pytest.raises(sources.SourceError, match=message):
         load(Shape(name, content, "", []), tmp_path / name)
+
+
+class NoOrders(Event):
+    type: pl.Enum = pa.Field(dtype_kwargs={"categories": ("clicks", "carts")})
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(
+            "a.csv", csv("session,aid,ts,type", f"1,5,{TIME},orders", f"1,6,{TIME},carts"), "", []
+        ),
+        *(
+            Shape(
+                f"{unit}-{zone and zone[:3]}.parquet",
+                parquet(
+                    session=[1.0, 1.0],
+                    aid=[5, 6],
+                    ts=pl.Series([TIME] * 2).cast(pl.Datetime("ms", zone)).dt.cast_time_unit(unit),
+                    type=["orders", "carts"],
+                ),
+                "",
+                [],
+            )
+            for unit in ("ms", "us", "ns")
+            for zone in (None, "UTC", "Asia/Tokyo")
+        ),
+    ],
+    ids=lambda shape: shape.name,
+)
+def test_rows_come_back_from_the_quarantine_when_a_rule_was_mended(shape: Shape, tmp_path: Path):
+    path = tmp_path / shape.name
+    before = replace(EVENTS, schema=NoOrders)
+    write(shape, path)
+    accounts = lake.load_file(before, sources.open_file(str(path), before))
+    assert (accounts.lines_loaded, accounts.lines_rejected) == (1, 1)
+    replayed = lake.replay(EVENTS, str(path), accounts.sha256)
+    assert (replayed.lines_loaded, replayed.lines_rejected) == (1, 0)
+    assert (1, 5, TIME, "orders") in lake.read(EVENTS).rows()
+
+
+@pytest.mark.parametrize(("unit", "places"), [("s", 3), ("ms", 0), ("us", -3), ("ns", -6)])
+def test_times_keep_their_milliseconds_in_every_unit(unit: str, places: int):
+    column = mappings.Column.model_validate({"from": "t", "unit": unit})
+    expected = random.Random(0).choices(range(FIRST_MS, END_MS), k=10_000)
+    for values in (
+        pl.Series([time / 10**places if places > 0 else time * 10**-places for time in expected]),
+        pl.Series([f"{Decimal(time).scaleb(-places):f}" for time in expected]),
+    ):
+        assert conversion.milliseconds(values, column).to_list() == expected
+
+
+def test_values_are_left_out_of_the_rules_that_are_counted(tmp_path: Path):
+    rows = [f'1,"a\n{number}",{TIME},clicks' for number in range(5)]
+    accounts, _ = load(
+        Shape("a.csv", csv("session,aid,ts,type", *rows), "", []), tmp_path / "a.csv"
+    )
+    assert [(r.rule, r.lines) for r in accounts.reasons] == [
+        ("Expected `aid` to be a whole number", 5)
+    ]
 
 
 @pytest.mark.parametrize(
