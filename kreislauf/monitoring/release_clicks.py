@@ -200,18 +200,23 @@ def feedback_silence(answers: Answers, reference: float) -> str:
     """That nobody has clicked for so long that feedback must have stopped; empty if not. As many
     clicks per answer as the `reference` were usual.
 
-    No release makes everybody stop, so the clicks say nothing of a release then.
+    No release makes everybody stop, so the clicks say nothing of a release then. A release that is
+    clicked less has longer breaks between two clicks, so its own rate until its last click counts
+    if that is lower.
     """
     clicks = np.flatnonzero(answers.clicked)
     first = 0
+    expected_rate = reference
     if len(clicks):
         first = int(clicks[-1]) + 1
+        expected_rate = min(reference, len(clicks) / first)
     count = len(answers) - first
-    if count * reference < MISSING:
+    expected_clicks = count * expected_rate
+    if expected_clicks < MISSING:
         return ""
     return (
         f"Feedback has stopped: there was none on the {count} answers since "
-        f"{when(int(answers.times[first]))}, of which about {count * reference:.0f} should have "
+        f"{when(int(answers.times[first]))}, of which about {expected_clicks:.0f} should have "
         "been clicked. So the clicks say nothing of the release. Does the shop still send "
         "feedback, and with the request ids of the answers?"
     )

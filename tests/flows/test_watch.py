@@ -106,6 +106,13 @@ def test_feedback_that_stopped_is_named_and_nothing_is_done(tiny):
     assert "Does the shop still send feedback" in comparison.reason
 
 
+def test_a_long_break_between_the_few_clicks_on_a_bad_release_is_not_silence(tiny):
+    release(tiny, 1, 2)
+    land(1, WEEK, 0.2)
+    land(2, DAY, 0.03, feedback_until=7.9)
+    assert watched(tiny).worse
+
+
 def test_clicks_on_another_model_do_not_hide_that_feedback_stopped(tiny):
     release(tiny, 1, 2)
     land(1, WEEK, 0.2)

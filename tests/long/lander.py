@@ -97,7 +97,15 @@ def child(place: str, note: mmap.mmap, moment: str) -> None:
         for path in sources.find(place).raw_files:
             lake.load_file(table, sources.open_file(path, table))
     for _ in land_topic(
-        table, place, 40, 0.2, 1.0, until_end=False, skip_lost=False, is_over=lambda: False
+        table,
+        place,
+        40,
+        0.2,
+        1.0,
+        until_end=False,
+        skip_lost=False,
+        mapping=None,
+        is_over=lambda: False,
     ):
         pass
 

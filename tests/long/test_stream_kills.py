@@ -95,7 +95,15 @@ def check(shop: Shop, topic: str) -> None:
     """Drain the topic; everything that was sent is where it belongs, exactly once, and all accounts
     add up."""
     for _ in land_topic(
-        EVENTS, topic, 10_000, 5, 1.0, until_end=True, skip_lost=False, is_over=lambda: False
+        EVENTS,
+        topic,
+        10_000,
+        5,
+        1.0,
+        until_end=True,
+        skip_lost=False,
+        mapping=None,
+        is_over=lambda: False,
     ):
         pass
     kinds = Counter(kind for kind, _ in shop.sent.values())
