@@ -1,5 +1,6 @@
 """Ingest: raw files in, validated rows out; what does not pass is quarantined with its reason."""
 
+import polars as pl
 from prefect import flow
 
 from kreislauf import events, exposures, lake, sources
@@ -39,7 +40,7 @@ class IngestReport(lake.Counts):
 @flow
 def ingest(
     source: str,
-    model: str = "session_recommender",
+    model: str | None = None,
     max_reject_share: Share = 0.1,
     table: str | None = None,
     mapping: str | None = None,
@@ -51,7 +52,7 @@ def ingest(
     Args:
         source: A file of JSON lines, CSV or Parquet, a folder that is searched with all below it,
             or an `s3://` prefix.
-        model: Model type, a folder in `models/`; it decides the table and what a valid line is.
+        model: Model type, a folder in `models/`; by default the mapping's or `session_recommender`.
         max_reject_share: Maximum share of bad lines. A file with more is not loaded at all: its
             source is broken.
         table: `exposures` or `feedback`, for the gateway's segments; then the model does not
@@ -68,8 +69,8 @@ def ingest(
         SourceError: There are no raw files in `source`, or it cannot be reached.
         IngestError: Files could not be loaded; all others are.
     """
-    target = find_table(model, table)
-    reading = read_mapping(mapping, target)
+    model_type, reading = mappings.find(mapping, model)
+    target = find_table(model_type, table, reading)
     listing = sources.find(source, reading)
     failed: dict[str, Exception] = {}
     with open_tables.kept_open():
@@ -93,19 +94,24 @@ def ingest(
     report_rejects(report, failed)
     remarks: list[str] = []
     if report.files_loaded and target.name not in exposures.TABLES:
-        remarks = lake_tasks.look_at_newest(model)
+        remarks = lake_tasks.look_at_newest(model_type.name)
     if failed:
-        raise IngestError(describe_failures(loaded, failed), frozenset(failed))
+        raise IngestError(describe_failures(model_type, loaded, failed), frozenset(failed))
     return report.model_copy(update={"remarks": tuple(remarks)})
 
 
-def find_table(model: str, table: str | None) -> spec.Table:
+def find_table(
+    model_type: spec.ModelSpec, table: str | None, mapping: Mapping | None
+) -> spec.Table:
     """The gateway's `table`, or else that of the model type.
 
-    Raises ValueError, with the names that there are.
+    Raises ValueError, with the names that there are; and with a mapping for a table of the gateway,
+    whose segments need none.
     """
     if table is None:
-        return spec.load(model).table
+        return model_type.table
+    if mapping is not None:
+        raise ValueError(f"The gateway writes {table} as it is: leave `mapping` out.")
     if table not in exposures.TABLES:
         raise ValueError(
             f"No table of the gateway is called {table!r}. Known: {', '.join(exposures.TABLES)}."
@@ -118,16 +124,6 @@ def report_rejects(report: IngestReport, failed: dict[str, Exception]) -> None:
     stopped = [error.counts for error in failed.values() if isinstance(error, lake.TooManyRejects)]
     if report.lines_rejected or stopped:
         events.emit_rejected(report.table, lake.total([report, *stopped]), stopped=len(stopped))
-
-
-def read_mapping(path: str | None, table: spec.Table) -> Mapping | None:
-    """The mapping in a file, if one is named. Raises ValueError for a table of the gateway, whose
-    segments need none, and MappingError."""
-    if path is None:
-        return None
-    if table.name in exposures.TABLES:
-        raise ValueError(f"The gateway writes {table.name} as it is: leave `mapping` out.")
-    return mappings.read(path, table)
 
 
 def summarize(table: str, loads: list[lake.Accounts], left_alone: list[str]) -> IngestReport:
@@ -143,11 +139,36 @@ def summarize(table: str, loads: list[lake.Accounts], left_alone: list[str]) -> 
     )
 
 
-def describe_failures(loaded: list[lake.Accounts], failed: dict[str, Exception]) -> str:
+def describe_failures(
+    model_type: spec.ModelSpec, loaded: list[lake.Accounts], failed: dict[str, Exception]
+) -> str:
     """The message of an IngestError."""
     reasons = "\n".join(f"- {path}: {error}" for path, error in failed.items())
     return (
         f"{len(failed)} of {len(loaded) + len(failed)} files could not be loaded:\n{reasons}\n"
         f"The other {len(loaded)} are loaded. "
         "Mend these and run again: no file is loaded twice."
+        f"{other_model_types(model_type, failed)}"
+    )
+
+
+def other_model_types(model_type: spec.ModelSpec, failed: dict[str, Exception]) -> str:
+    """A sentence on the model types that take text where this one takes whole numbers, if that may
+    be why files are refused; else empty."""
+    stopped = [error.counts for error in failed.values() if isinstance(error, lake.TooManyRejects)]
+    codes = {reason.reason for counts in stopped for reason in counts.reasons}
+    if not codes & {"wrong-type", "out-of-range"}:
+        return ""
+    own = model_type.table.dtypes
+    numbers = [name for name, dtype in own.items() if dtype.is_integer()]
+    tables = {name: spec.load(name).table.dtypes for name in spec.names()}
+    takers = [
+        name
+        for name, dtypes in tables.items()
+        if dtypes.names() == own.names() and any(dtypes[each] == pl.String for each in numbers)
+    ]
+    return "".join(
+        f"\n{model_type.name} takes ids that are whole numbers from 0 to 2^63 - 1. If yours are "
+        f"text, negative or larger, name the model type {name}: docs/data.md says how."
+        for name in takers
     )

@@ -5,7 +5,6 @@ from prefect import flow
 from kreislauf import lake
 from kreislauf.lake import quarantine
 from models import mapping as mappings
-from models import spec
 from tasks.lake import replay_source, show_replays
 
 
@@ -21,7 +20,7 @@ class ReplayReport(lake.Counts):
 
 @flow
 def replay(
-    model: str = "session_recommender", reason: str | None = None, mapping: str | None = None
+    model: str | None = None, reason: str | None = None, mapping: str | None = None
 ) -> ReplayReport:
     """Validate quarantined lines again, after a rule of the model type or a mapping was mended.
 
@@ -30,7 +29,8 @@ def replay(
     not pass stays, byte for byte.
 
     Args:
-        model: Model type, a folder in `models/`.
+        model: Model type, a folder in `models/`, whose quarantine is read. By default the
+            mapping's, or `session_recommender`.
         reason: Only sources with rejects of this reason code, such as `unknown-value`; default:
             all.
         mapping: Path of the YAML file by which the lines are read now; default: their own columns
@@ -43,13 +43,13 @@ def replay(
         ValueError: No model type has this name, or the mapping does not fit.
         lake.Overtaken: Another replay ran at the same time.
     """
-    table = spec.load(model).table
-    reading = mappings.read(mapping, table) if mapping else None
+    model_type, reading = mappings.find(mapping, model)
+    table = model_type.table
     quarantined = quarantine.sources(table)
     if reason is not None:
         quarantined = quarantined.filter(quarantined["reason"] == reason)
     files = quarantined.select("source", "sha256").unique(maintain_order=True).rows()
-    replays = [replay_source(model, source, sha256, reading) for source, sha256 in files]
+    replays = [replay_source(model_type.name, source, sha256, reading) for source, sha256 in files]
     show_replays(table.name, replays)
     return ReplayReport(
         table=table.name, sources=tuple(replays), **lake.total(replays).model_dump()

@@ -7,14 +7,13 @@ from prefect import flow
 from kreislauf.lake import open_tables
 from kreislauf.people import Share
 from models import mapping as mappings
-from models import spec
 from tasks.stream import StreamReport, land_topic, retry_while_unreachable, stream_run
 
 
 @flow
 def stream(
     topic: str,
-    model: str = "session_recommender",
+    model: str | None = None,
     batch_seconds: float = 30,
     batch_messages: int = 100_000,
     max_reject_share: Share = 0.1,
@@ -30,7 +29,7 @@ def stream(
 
     Args:
         topic: Kafka topic; each message is a line of JSON. Kafka's address is in KREISLAUF_KAFKA.
-        model: Model type, a folder in `models/`; it decides the table and what a valid line is.
+        model: Model type, a folder in `models/`; by default the mapping's or `session_recommender`.
         batch_seconds: Seconds after which a batch, a version of the table, is stored if not full.
         batch_messages: Messages, or 64 MB, with which a batch is full.
         max_reject_share: Maximum share of bad messages. A worse batch stops the stream before
@@ -52,7 +51,8 @@ def stream(
         Overtaken: Another run lands the same topic.
         ConnectionError: Kafka or the lake did not answer for five minutes.
     """
-    table = spec.load(model).table
+    model_type, reading = mappings.find(mapping, model)
+    table = model_type.table
     with (
         open_tables.kept_open(),
         stream_run(table.name, topic, max_reject_share, ends_itself=until_end) as run,
@@ -66,7 +66,7 @@ def stream(
             max_reject_share,
             until_end,
             skip_lost,
-            mappings.read(mapping, table) if mapping else None,
+            reading,
             run.is_over,
         )
         for accounts, reader in retry_while_unreachable(land, run.is_over):

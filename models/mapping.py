@@ -18,6 +18,8 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
+from models import spec
+from models.spec import ModelSpec
 from models.table import Table
 
 UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
@@ -90,6 +92,9 @@ class Delimited(_Strict):
 class Mapping(_Strict):
     """How the rows of a source become those of a table: a row of the source is one of the table."""
 
+    model: str | None = Field(
+        None, description="The model type that the rows are for; by default session_recommender."
+    )
     columns: dict[str, Column] = Field(
         description="Where each column of the table comes from; a name alone is a source's column."
     )
@@ -192,12 +197,39 @@ def identity(table: Table) -> Mapping:
     return Mapping.model_validate({"columns": columns})
 
 
+def find(path: str | None, model: str | None) -> tuple[ModelSpec, Mapping | None]:
+    """The model type that a source is for, and the mapping in the YAML file, if there is one.
+
+    It is `model`, or the mapping's own, or the default. Raises MappingError, and ValueError if
+    there is no such model type.
+    """
+    if path is None:
+        return spec.load(model or spec.DEFAULT), None
+    mapping = _parse(path)
+    if model and mapping.model and model != mapping.model:
+        raise MappingError(
+            f"The mapping {path} is for {mapping.model}, and not for {model}: leave `model` out of "
+            "one of them."
+        )
+    model_type = spec.load(model or mapping.model or spec.DEFAULT)
+    return model_type, read(path, model_type.table)
+
+
 def read(path: str, table: Table) -> Mapping:
     """The mapping in a YAML file. Raises MappingError, with the place in the file."""
+    mapping = _parse(path)
+    try:
+        mapping.check(table)
+    except MappingError as error:
+        raise MappingError(f"The mapping {path} does not fit. {error}") from error
+    return mapping
+
+
+def _parse(path: str) -> Mapping:
+    """What a YAML file says, whatever table it is for. Raises MappingError."""
     try:
         content = YAML(typ="safe").load(Path(path).read_text())
-        mapping = Mapping.model_validate(content)
-        mapping.check(table)
+        return Mapping.model_validate(content)
     except OSError as error:
         raise MappingError(f"The mapping {path} cannot be read: {error.strerror}.") from error
     except (YAMLError, UnicodeDecodeError) as error:
@@ -207,6 +239,3 @@ def read(path: str, table: Table) -> Mapping:
             f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg']}" for fault in error.errors()
         )
         raise MappingError(f"The mapping {path} has faults. {faults}.") from error
-    except MappingError as error:
-        raise MappingError(f"The mapping {path} does not fit. {error}") from error
-    return mapping

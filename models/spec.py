@@ -25,6 +25,8 @@ from models.table import Table
 
 Tensors = dict[str, np.ndarray]
 """Arrays by name. `models/text.py` says which of them are text."""
+DEFAULT = "session_recommender"
+"""Name of the model type where none is named."""
 MAX_BATCH = 64
 """Maximum requests that a server hands to a file at a time; parity covers every size up to it."""
 
@@ -66,19 +68,6 @@ class Policy(BaseModel):
 
 
 @dataclass(frozen=True)
-class Search:
-    """Range of a hyperparameter, from `low` to `high` inclusive.
-
-    `lr: Annotated[float, Search(1e-4, 1e-2, log=True)]` lets a search vary a number of `Params`.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    """Whether equal ratios are equally likely, rather than equal differences."""
-
-
-@dataclass(frozen=True)
 class Examples:
     """`n` requests and their right answers, as tensors."""
 
@@ -87,7 +76,7 @@ class Examples:
     labels: np.ndarray
     """The right answers, `n` rows."""
     groups: np.ndarray
-    """`n` integers: examples of one group are dependent and are resampled together."""
+    """`n` integers or texts: examples of one group are dependent and are resampled together."""
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -228,6 +217,15 @@ class ModelSpec(ABC):
     @abstractmethod
     def items(self, answer: dict) -> list:
         """What an answer shows, best first, as JSON values; it is kept with the exposure."""
+
+    def item(self, value: Any) -> Any:
+        """The item of a feedback as `items` has it, whatever JSON it was sent as."""
+        return value
+
+    def answer_form(self, request: dict) -> Callable[[dict], dict]:
+        """How an answer is written for this request, such as with ids as text; by default as it
+        is."""
+        return lambda answer: answer
 
     @abstractmethod
     def golden(self) -> list[dict]:

@@ -200,12 +200,18 @@ class Table:
         columns = {"line": pl.Series("line", positions, pl.UInt32).gather(index)}
         for name, dtype in self.dtypes.items():
             if name in own:
-                values = [getattr(line, name) for line in lines]
-                columns[name] = pl.Series(name, values, dtype, strict=True).gather(index)
+                columns[name] = _column(name, lines, dtype).gather(index)
             else:
-                values = [getattr(item, name) for item in items]
-                columns[name] = pl.Series(name, values, dtype, strict=True)
+                columns[name] = _column(name, items, dtype)
         return pl.DataFrame(columns)
+
+
+def _column(name: str, records: Sequence[Any], dtype: pl.DataType) -> pl.Series:
+    """The field of each record; in a column of text, a whole number is its digits."""
+    values = [getattr(record, name) for record in records]
+    if dtype == pl.String:
+        values = [str(value) if isinstance(value, int) else value for value in values]
+    return pl.Series(name, values, dtype, strict=True)
 
 
 def _fields(struct: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:

@@ -15,9 +15,9 @@ from typing import Any
 from kreislauf import gateway_secret
 from kreislauf.exposures import KINDS, PSEUDONYMS, Exposure, Feedback, Variant, pseudonym
 from kreislauf.settings import Settings
-from models import loading, text
+from models import loading
 from models.spec import Tensors
-from serving import parsing, request_ids, split
+from serving import parsing, questions, request_ids, split
 from serving.ask import NoAnswer, NotResident, TooLate, Triton
 from serving.follow import ModelState, ReleaseFollower
 from serving.metrics import Metrics
@@ -98,7 +98,8 @@ class Gateway:
         """One answer. Raises Refusal."""
         began = time.perf_counter()
         state = self.get_state(model)
-        user, inputs = self.parse_question(state, body)
+        question = questions.parse(state.model_type, body)
+        user, inputs = question.user, question.inputs
         answer = await self.answer(state, inputs, user or uuid.uuid4().hex, began)
         items = state.model_type.items(answer.answer)
         request_id = request_ids.make(self.request_id_key, model, answer.variant, answer.version)
@@ -125,7 +126,7 @@ class Gateway:
             "model": model,
             "version": answer.version,
             "variant": answer.variant,
-            "answer": answer.answer,
+            "answer": question.form(answer.answer),
         }
 
     async def answer(self, state: ModelState, inputs: Tensors, user: str, began: float) -> Answer:
@@ -205,12 +206,12 @@ class Gateway:
             )
         model = content["model"]
         kind = content["kind"]
-        self.get_state(model)
+        state = self.get_state(model)
         request_id = content["request_id"]
         variant, version = request_ids.parse(self.request_id_key, model, request_id)
         if kind not in KINDS:
             raise Refusal(422, f"kind is {str(kind)[:100]!r}. Send one of {', '.join(KINDS)}.")
-        item = json.dumps(content["item"])
+        item = json.dumps(state.model_type.item(content["item"]))
         # Counted as people do: JSON may spell an umlaut with six characters.
         if len(json.dumps(content["item"], ensure_ascii=False)) > USER_CHARACTERS:
             raise Refusal(
@@ -251,18 +252,6 @@ class Gateway:
                 f"No model type is called {str(model)[:100]!r}. Known: {', '.join(models)}.",
             )
         return models[model]
-
-    def parse_question(self, state: ModelState, body: bytes) -> tuple[str | None, Tensors]:
-        """User and tensors of a request. Raises Refusal with the model type's own words.
-
-        The parsed JSON can be twenty times the body: it is not kept while Triton is asked.
-        """
-        request = parsing.parse(body)
-        user = parsing.pop_user(request)
-        try:
-            return user, text.unify(state.model_type.tensors([request]))
-        except ValueError as error:
-            raise Refusal(422, str(error)[:1_000]) from error
 
 
 def overlap(items: list, challenger_items: list) -> float:

@@ -59,9 +59,11 @@ def imported(path: Path) -> set[str]:
 def allowed(path: Path) -> str:
     """What of ours a file may import, as a pattern."""
     parts = path.relative_to(ROOT).with_suffix("").parts
-    spec = r"models(\.(spec|table|text|loading|messages|mapping|conversion)\b.*|\.mapping$)"
+    spec = r"models(\.(spec|search|table|text|loading|messages|mapping|conversion)\b.*|\.mapping$)"
     if parts[0] == "models":
-        own = rf"|models\.{parts[1]}\b.*" if len(parts) > 2 else ""
+        # A model type may be another one's class with other ids or another table.
+        base = r"|models\.\w+\.(model_type|params)\b.*"
+        own = rf"|models\.{parts[1]}\b.*{base}" if len(parts) > 2 else ""
         return rf"models$|{spec}{own}"
     if parts[0] == "kreislauf":
         organ = [parts[1]] if len(parts) > 2 else []

@@ -28,7 +28,11 @@ REJECTED = pl.Schema(
 """Columns of rejected lines; `rows` is the number of rows, 1 for a line that does not decode."""
 BROKEN = {"line": pl.UInt32, "reason": pl.String, "rule": pl.String}
 """Columns of lines that break a rule; `line` is the position in the batch."""
-CHECKS = {"isin": "to be one of", "not_nullable": "not to be null"}
+CHECKS = {
+    "isin": "to be one of",
+    "not_nullable": "not to be null",
+    "str_length": "to be of length",
+}
 """Names of Pandera's checks in words, where the name itself does not read well."""
 
 

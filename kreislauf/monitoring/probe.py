@@ -16,6 +16,7 @@ from kreislauf.evaluation import scoring, split
 from kreislauf.evaluation.intervals import Interval, interval
 from kreislauf.monitoring import statistics
 from kreislauf.monitoring.window import Window
+from models import text
 from models.spec import Examples, ModelSpec
 
 REFIT_SHARE = 0.4
@@ -248,4 +249,4 @@ def _halves(
     others."""
     table = model_type.table
     learnt, asked = split.halves(window.sample, table)
-    return learnt, np.isin(examples.groups, asked[table.group].unique().to_numpy())
+    return learnt, text.is_among(examples.groups, asked[table.group].unique())

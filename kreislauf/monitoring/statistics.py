@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
+from models import text
 from models.table import Table
 
 STRETCHES = 8
@@ -62,8 +63,10 @@ def standard_error(
 
 def most_frequent(values: np.ndarray) -> np.ndarray:
     """The most frequent of `values` (n, ...)."""
-    distinct, counts = np.unique(values, axis=0, return_counts=True)
-    return distinct[counts.argmax()]
+    _, first, counts = np.unique(
+        text.numbered(values), axis=0, return_index=True, return_counts=True
+    )
+    return values[first[counts.argmax()]]
 
 
 def share_of(value: np.ndarray, values: np.ndarray) -> float:
@@ -108,7 +111,8 @@ def new_label_shares(now: np.ndarray, before: np.ndarray) -> tuple[float, float]
 
 def _counts(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How often each distinct value occurs in `now` (n, ...) and `before` (m, ...), (k,)."""
-    values, index = np.unique(np.concatenate([now, before]), axis=0, return_inverse=True)
+    both = text.numbered(np.concatenate([now, before]))
+    values, index = np.unique(both, axis=0, return_inverse=True)
     index = index.ravel()
     counts_now = np.bincount(index[: len(now)], minlength=len(values))
     return counts_now, np.bincount(index[len(now) :], minlength=len(values))
@@ -142,7 +146,8 @@ def vanished_share(
     """Share that values have that are not in `now` (n, ...) at all, among the values of `before`
     (m, ...) that as many groups as now should have `expected` times; 0 if there are fewer than
     `MIN_VALUES` of these. Groups are (n,) and (m,)."""
-    values, index = np.unique(np.concatenate([before, now]), axis=0, return_inverse=True)
+    both = text.numbered(np.concatenate([before, now]))
+    values, index = np.unique(both, axis=0, return_inverse=True)
     index = index.ravel()
     ids_before = np.unique(groups_before, return_inverse=True)[1]
     pairs = np.unique(np.stack([index[: len(before)], ids_before]), axis=1)
@@ -170,12 +175,12 @@ def stretch_means(
     `scores` (n,) are of examples of `groups` (n,); `starts` is from `groups_by_start`. Stretches of
     fewer than `MIN_GROUPS` groups are left out.
     """
-    scored = starts.filter(pl.nth(0).is_in(np.unique(groups)))
+    scored = starts.filter(pl.nth(0).is_in(text.distinct(groups).tolist()))
     means = []
     for index in np.array_split(np.arange(scored.height), STRETCHES):
         stretch = scored[index]
         if stretch.height >= MIN_GROUPS:
-            inside = np.isin(groups, stretch[:, 0].to_numpy())
+            inside = text.is_among(groups, stretch.to_series())
             means.append((stretch[0, 1], float(scores[inside].mean())))
     return means
 

@@ -15,6 +15,7 @@ from kreislauf.monitoring import doubts, statistics
 from kreislauf.monitoring.probe import REFIT_SHARE, Probe
 from kreislauf.monitoring.tails import FRACTIONS, REFIT_FRACTIONS, Tail, TailHistory
 from kreislauf.monitoring.window import TrustedRows, read_window
+from models import text
 from models.spec import Examples
 from models.table import Table
 
@@ -50,7 +51,8 @@ class TailProbe:
         """Right answers of each group of the hold-out, (labels of the group, ...)."""
         examples = self.probe.holdout_examples
         order = np.argsort(examples.groups, kind="stable")
-        borders = np.flatnonzero(np.diff(examples.groups[order])) + 1
+        ordered = examples.groups[order]
+        borders = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
         return np.split(examples.labels[order], borders)
 
     @cached_property
@@ -123,7 +125,7 @@ class TailProbe:
         for fraction in FRACTIONS:
             start = end + 1 - length // fraction
             chosen = rows.filter(table.within(start))
-            inside = np.isin(examples.groups, chosen[table.group].unique().to_numpy())
+            inside = text.is_among(examples.groups, chosen[table.group].unique())
             if len(np.unique(examples.groups[inside])) < statistics.MIN_GROUPS:
                 continue
             asked = examples.take(inside)

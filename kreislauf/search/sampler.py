@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import BaseModel
 
-from models.spec import Search
+from models.search import Search
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -53,7 +53,7 @@ def space(params: type[BaseModel], fixed: Container[str] = ()) -> Space:
         name: _distribution(params, name, mark) for name, mark in marks.items() if name not in fixed
     }
     if not distributions:
-        why = "mark a number in it with models.spec.Search"
+        why = "mark a number in it with models.search.Search"
         if marks:
             why = f"{', '.join(marks)}: all of it is fixed"
         raise ValueError(

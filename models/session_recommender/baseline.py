@@ -30,7 +30,7 @@ def build(rows: pl.DataFrame, folder: Path) -> Path:
     if rows.is_empty():
         raise ValueError("No rows to fit the baseline on: widen the window.")
     e = events(rows)
-    catalogue = Catalogue(np.unique(e.aid))
+    catalogue = Catalogue.of(e)
     path = folder / "baseline.onnx"
     onnx.save(with_vocabulary(graph(covisit(e, catalogue), catalogue), catalogue), path)
     return path

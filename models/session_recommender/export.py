@@ -1,6 +1,6 @@
 """Export of the scorer to one self-contained ONNX file, and the proof that both agree.
 
-The file takes raw article ids and answers raw article ids.
+The file takes raw article ids and answers raw article ids, which may be text.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from onnxscript.optimizer import optimize
 
-from models.session_recommender.features import INPUTS, LENGTH, PADDING, Catalogue
+from models.session_recommender.features import INPUTS, LENGTH, PADDING, Catalogue, padding_of
 from models.session_recommender.runtime import silence_libraries
 from models.session_recommender.scorer import Scorer
 from models.session_recommender.vocabulary import OPSET, with_vocabulary
@@ -57,7 +57,7 @@ def export(scorer: Scorer, catalogue: Catalogue, path: Path) -> Path:
 def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: list[np.ndarray]) -> Parity:
     """Compare module and file, in batches of every size that a server may make.
 
-    `inputs` are raw ids, kinds and times, int64 (n, 20) each. Sessions of no, one and 20 events are
+    `inputs` are raw ids, kinds and times, (n, 20) each. Sessions of no, one and 20 events are
     added to them.
     """
     inputs = [np.concatenate([_edges(values), values]) for values in inputs]
@@ -108,6 +108,6 @@ def _module_answers(
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
-    """Sessions of no event, of one, and of `LENGTH`: int64 (3, 20)."""
-    nothing = np.full(LENGTH, PADDING)
+    """Sessions of no event, of one, and of `LENGTH`: (3, 20)."""
+    nothing = np.full(LENGTH, padding_of(values), values.dtype)
     return np.stack([nothing, np.r_[values[0, :1], nothing[1:]], np.resize(values[:, 0], LENGTH)])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from models import text
 from models.session_recommender.schema import EVENT_TYPES
 
 LENGTH = 20
@@ -16,11 +17,13 @@ MAX_EVENTS = 500
 """Maximum events of a session that a model learns from and is judged by, the first ones: people
 have fewer, and a bot's would outweigh everybody's (benchmarks/bots.py)."""
 PADDING = -1
-"""Number that fills `article_ids` of short sessions, and answers of a small catalogue."""
+"""Number that fills what short sessions lack, and answers of a small catalogue."""
+NO_ID = ""
+"""What fills them in place of `PADDING` where ids are text."""
 INPUTS = ("article_ids", "types", "times")
 """Inputs of the ONNX file, int64 (batch, LENGTH), oldest event first.
 
-They are raw ids; 0 click, 1 cart, 2 order; and ms since 1970.
+They are raw ids, which may be text; 0 click, 1 cart, 2 order; and ms since 1970.
 """
 DENSE = 8
 """Maximum ids per article for which a table of all ids is small."""
@@ -33,7 +36,9 @@ class Events:
     """Events in the order of (session, time), as parallel arrays of shape (events,)."""
 
     session: np.ndarray
+    """int64, or text"""
     aid: np.ndarray
+    """int64, or text"""
     ts: np.ndarray
     """ms since 1970 UTC"""
     kind: np.ndarray
@@ -51,6 +56,11 @@ class Events:
             self.session[mask], self.aid[mask], self.ts[mask], self.kind[mask], self.position[mask]
         )
 
+    @property
+    def number(self) -> np.ndarray:
+        """Number of each event's session, from 1 in their order: int64 (events,)."""
+        return np.cumsum(self.position == 0)
+
     def started(self) -> np.ndarray:
         """Time of the session's first event, for each event: int64 ms of shape (events,)."""
         return self.ts[np.arange(len(self)) - self.position]
@@ -61,7 +71,7 @@ def events(rows: pl.DataFrame) -> Events:
     `MAX_EVENTS` are there."""
     rows = rows.with_columns(pl.col("type").cast(pl.Enum(EVENT_TYPES)))
     rows = rows.sort("session", "ts", "aid", "type")
-    session, aid, ts = (rows[column].to_numpy() for column in ("session", "aid", "ts"))
+    session, aid, ts = (text.column(rows[column]) for column in ("session", "aid", "ts"))
     kind = rows["type"].to_physical().to_numpy().astype(np.int64)
     index = np.arange(len(rows))
     is_first = np.ones(len(rows), bool)
@@ -74,26 +84,36 @@ def events(rows: pl.DataFrame) -> Events:
     return all_events.take(counts)
 
 
-def prefixes(e: Events, values: np.ndarray, padding: int) -> tuple[np.ndarray, np.ndarray]:
+def padding_of(values: np.ndarray) -> int | str:
+    """What stands where `values`, which may be text, have nothing."""
+    return NO_ID if text.is_text(values) else PADDING
+
+
+def prefixes(
+    e: Events, values: np.ndarray, padding: int | str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Collect the at most `LENGTH` events before each event but a session's first.
 
-    `values` (events,) is what to collect, such as article ids. Returns inputs int64 (n, LENGTH),
-    oldest first and then `padding`, and the position in `e` of each label, int64 (n,).
+    `values` (events,) is what to collect, such as article ids. Returns inputs (n, LENGTH), oldest
+    first and then `padding`, by default that of the values, and the position in `e` of each label,
+    int64 (n,).
     """
+    if padding is None:
+        padding = padding_of(values)
     label = np.flatnonzero(e.position > 0)
     length = np.minimum(e.position[label], LENGTH)
     column = np.arange(LENGTH)
     index = (label - length)[:, None] + np.minimum(column, length[:, None] - 1)
-    return np.where(column < length[:, None], values[index], padding).astype(np.int64), label
+    return np.where(column < length[:, None], values[index], padding).astype(values.dtype), label
 
 
 @dataclass(frozen=True)
 class Catalogue:
     """Raw article ids and their rows in every table of the model.
 
-    `ids` int64 (articles,), ascending. The tables have `size` rows: the articles, then rows that
-    stand for no article, at least one and so many that the best `LENGTH` always exist. The last
-    one, `nothing`, is unknown and padding alike.
+    `ids` are int64 or text (articles,), ascending. The tables have `size` rows: the articles, then
+    rows that stand for no article, at least one and so many that the best `LENGTH` always exist.
+    The last one, `nothing`, is unknown and padding alike.
     """
 
     ids: np.ndarray
@@ -108,16 +128,24 @@ class Catalogue:
         """Row of an unknown article and of padding."""
         return self.size - 1
 
+    @classmethod
+    def of(cls, e: Events) -> "Catalogue":
+        """The articles of these events."""
+        return cls(text.distinct(e.aid))
+
     def rows(self, aid: np.ndarray) -> np.ndarray:
         """Raw ids of any shape to rows, `nothing` where unknown; int64."""
         if not len(self.ids):
             return np.full(aid.shape, self.nothing)
+        if text.is_text(self.ids):
+            return text.positions(aid, self.ids, self.nothing)
         index = np.minimum(np.searchsorted(self.ids, aid), len(self.ids) - 1)
         return np.where(self.ids[index] == aid, index, self.nothing)
 
     def raw(self) -> np.ndarray:
-        """Raw id of each row, int64 (size,), `PADDING` where there is no article."""
-        return np.r_[self.ids, np.full(self.size - len(self.ids), PADDING)].astype(np.int64)
+        """Raw id of each row, (size,), `padding_of(ids)` where there is no article."""
+        rest = np.full(self.size - len(self.ids), padding_of(self.ids), self.ids.dtype)
+        return np.concatenate([self.ids, rest])
 
 
 def with_popularity(rows: pl.LazyFrame, profile: pl.DataFrame) -> pl.LazyFrame:
@@ -145,7 +173,7 @@ def with_popularity(rows: pl.LazyFrame, profile: pl.DataFrame) -> pl.LazyFrame:
 
 def _is_dense(ids: pl.Series) -> bool:
     """Whether a table of all ids up to the largest is small."""
-    if ids.is_empty():
+    if ids.is_empty() or not ids.dtype.is_integer():
         return False
     values = ids.to_numpy()
     return bool(values.min() >= 0 and values.max() < DENSE * len(values))

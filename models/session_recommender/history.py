@@ -10,7 +10,7 @@ from torch import Tensor
 from models.session_recommender.covisitation import covisit
 from models.session_recommender.covisitation_index import CovisitationIndex
 from models.session_recommender.encoder import Session
-from models.session_recommender.features import PADDING, Catalogue, Events, prefixes
+from models.session_recommender.features import Catalogue, Events, prefixes
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class History:
         e = self.events.take(mask)
         rows = self.rows[mask]
         row_prefixes, label = prefixes(e, rows, self.catalogue.nothing)
-        kind_prefixes, _ = prefixes(e, e.kind, PADDING)
-        time_prefixes, _ = prefixes(e, e.ts, PADDING)
+        kind_prefixes, _ = prefixes(e, e.kind)
+        time_prefixes, _ = prefixes(e, e.ts)
         session = Session(*map(torch.from_numpy, (row_prefixes, kind_prefixes, time_prefixes)))
         labels = torch.from_numpy(rows[label])
         kinds = torch.from_numpy(e.kind[label])

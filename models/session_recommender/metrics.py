@@ -1,8 +1,8 @@
 """Recall@k, MRR@k and coverage@k of recommended articles, and their slices.
 
-`answers` are int64 (n, m): raw article ids, best first, `PADDING` where there is none; only the
-first `k` columns count. `labels` are int64 (n,): the article that came next, or `PADDING` where it
-is unknown, which nothing hits.
+`answers` are int64 or text (n, m): raw article ids, best first, `PADDING` or `NO_ID` where there is
+none; only the first `k` columns count. `labels` are as `answers`, (n,): the article that came next,
+or what stands for none where it is unknown, which nothing hits.
 
 With one label per example recall@k is the hit rate, as in Hidasi et al., "Session-based
 recommendations with recurrent neural networks", 2016. OTTO's score is in
@@ -18,7 +18,8 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from models.session_recommender.features import DAY_MS, MAX_EVENTS, PADDING
+from models import text
+from models.session_recommender.features import DAY_MS, MAX_EVENTS, padding_of
 from models.session_recommender.schema import EVENT_TYPES
 
 K = 20
@@ -60,8 +61,8 @@ def coverage(answers: np.ndarray, catalogue_size: int, k: int = K) -> float:
     Raises ValueError if the catalogue is empty or has fewer articles than the answers, or `k` is
     below 1.
     """
-    shown = np.unique(_first(answers, k))
-    count = int((shown != PADDING).sum())
+    shown = text.distinct(_first(answers, k))
+    count = int((shown != padding_of(answers)).sum())
     if catalogue_size < max(count, 1):
         raise ValueError(
             f"The answers hold {count} articles and the catalogue {catalogue_size}: "
@@ -113,7 +114,8 @@ def _hits(answers: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
         raise ValueError(
             f"There are {len(answers)} rows of answers for {len(labels)} labels: give one for each."
         )
-    return (_first(answers, k) == labels[:, None]) & (labels[:, None] != PADDING)
+    is_known = labels != padding_of(labels)
+    return (_first(answers, k) == labels[:, None]) & is_known[:, None]
 
 
 def _bucket(values: pl.Series, buckets: Mapping[str, float]) -> pl.Series:

@@ -3,14 +3,15 @@
 Importing it stays light: no torch.
 """
 
+from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 
-from models.session_recommender import metrics
+from models.session_recommender import metrics, requests
 from models.session_recommender.features import (
     INPUTS,
     LENGTH,
@@ -19,9 +20,15 @@ from models.session_recommender.features import (
     prefixes,
     with_popularity,
 )
-from models.session_recommender.messages import NextArticles, Session
+from models.session_recommender.ids import Ids, WholeNumbers, Words
+from models.session_recommender.messages import (
+    NextArticles,
+    NextArticlesByText,
+    Session,
+    SessionByText,
+)
 from models.session_recommender.params import Params
-from models.session_recommender.schema import END_MS, EVENT_TYPES, EVENTS, FIRST_MS
+from models.session_recommender.schema import EVENTS, TEXT_EVENTS
 from models.spec import Examples, ModelSpec, Policy, Tensors, TrainingContext, TrainingResult
 
 
@@ -41,6 +48,7 @@ class SessionRecommender(ModelSpec):
 
     name = "session_recommender"
     table = EVENTS
+    ids: ClassVar[Ids] = WholeNumbers()
     Params = Params
     Request = Session
     Answer = NextArticles
@@ -58,7 +66,7 @@ class SessionRecommender(ModelSpec):
         e = events(rows)
         label = np.flatnonzero(e.position > 0)
         columns = zip(INPUTS, (e.aid, e.kind, e.ts), strict=True)
-        inputs = {name: prefixes(e, values, PADDING)[0] for name, values in columns}
+        inputs = {name: prefixes(e, values)[0] for name, values in columns}
         return Examples(inputs, e.aid[label], e.session[label])
 
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
@@ -81,16 +89,18 @@ class SessionRecommender(ModelSpec):
         """Share of the articles that training saw."""
         return metrics.coverage(outputs["answers"], profile.height)
 
-    def tensors(self, requests: list[dict]) -> Tensors:
+    def tensors(self, bodies: list[dict]) -> Tensors:
         """Requests `{"events": [{"aid": 7, "type": "clicks", "ts": 1661724000278}, ...]}`.
 
         Events come oldest first, or in any order if each has `ts`: they are sorted then, as for a
         training. Only the newest 20 count. `type` is clicks if it is missing, and without `ts` the
         time is unknown.
         """
-        inputs = {name: np.full((len(requests), LENGTH), PADDING, np.int64) for name in INPUTS}
-        for i, request in enumerate(requests):
-            decoded = [_event(i, j, event) for j, event in enumerate(_events(i, request))]
+        shape = (len(bodies), LENGTH)
+        inputs = {name: np.full(shape, PADDING) for name in INPUTS}
+        inputs[INPUTS[0]] = np.full(shape, self.ids.padding, self.ids.dtype)
+        for i, request in enumerate(bodies):
+            decoded = requests.events(i, request, self.ids)
             if all(time != PADDING for _, _, time in decoded):
                 decoded.sort(key=itemgetter(2))
             newest = decoded[-LENGTH:]
@@ -102,13 +112,29 @@ class SessionRecommender(ModelSpec):
         """`{"article_ids": [...], "scores": [...]}` per request, best first."""
         result = []
         for ids, scores in zip(outputs["answers"], outputs["scores"], strict=True):
-            real = ids != PADDING
+            real = ids != self.ids.padding
             result.append({"article_ids": ids[real].tolist(), "scores": scores[real].tolist()})
         return result
 
-    def items(self, answer: dict) -> list[int]:
+    def items(self, answer: dict) -> list:
         """The article ids."""
         return answer["article_ids"]
+
+    def item(self, value: Any) -> Any:
+        """The article id, whether it was sent as a number or as text."""
+        article = self.ids.read(value)
+        return value if article is None else article
+
+    def answer_form(self, request: dict) -> Callable[[dict], dict]:
+        """With article ids as numbers or as text: as `ids` of the request says, or else as its
+        events have theirs."""
+        id_type = requests.id_type(request)
+
+        def with_ids(answer: dict) -> dict:
+            article_ids = [self.ids.write(article, id_type) for article in answer["article_ids"]]
+            return answer | {"article_ids": article_ids}
+
+        return with_ids
 
     def golden(self) -> list[dict]:
         """Edge cases: no event, unknown articles, a lone event, repeats, more than 20 events."""
@@ -154,48 +180,15 @@ class SessionRecommender(ModelSpec):
         return baseline.build(rows, folder)
 
 
-def _events(i: int, request: dict) -> list:
-    """Events of request `i`."""
-    events = None
-    if isinstance(request, dict):
-        events = request.get("events")
-    if not isinstance(events, list):
-        raise ValueError(
-            f'Request {i}: "events" must be a list. '
-            'Send {"events": [{"aid": 123}]}, oldest first.'
-        )
-    return events
+class TextSessionRecommender(SessionRecommender):
+    """The same for articles and sessions whose ids are text, or numbers that int64 does not hold.
 
+    `article_ids` and `answers` are text, with nothing in place of -1. Whole numbers are their
+    digits.
+    """
 
-def _event(i: int, j: int, event: dict) -> tuple[int, int, int]:
-    """Article, kind and time of one event."""
-    if not isinstance(event, dict):
-        event = {}
-    aid = event.get("aid")
-    ts = event.get("ts")
-    kind = event.get("type", EVENT_TYPES[0])
-    field = f"Request {i}: events[{j}]"
-    if not _is_natural(aid):
-        raise ValueError(
-            f'{field}["aid"] is {aid!r}. Send an article id, an integer from 0 to 2^63 - 1.'
-        )
-    time = PADDING
-    if ts is not None:
-        if not _is_natural(ts):
-            raise ValueError(
-                f'{field}["ts"] is {ts!r}. Send ms since 1970, an integer, or leave it out.'
-            )
-        if not FIRST_MS <= ts < END_MS:
-            raise ValueError(
-                f'{field}["ts"] is {ts}, not in 2000 to 2099. Send ms since 1970, not seconds or '
-                "microseconds."
-            )
-        time = ts
-    if kind not in EVENT_TYPES:
-        raise ValueError(f'{field}["type"] is {kind!r}. Send one of {", ".join(EVENT_TYPES)}.')
-    return aid, EVENT_TYPES.index(kind), time
-
-
-def _is_natural(value: Any) -> TypeGuard[int]:
-    """Whether a JSON value is an integer that int64 holds, and not negative."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    name = "session_recommender_text"
+    table = TEXT_EVENTS
+    ids = Words()
+    Request = SessionByText
+    Answer = NextArticlesByText

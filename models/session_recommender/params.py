@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from models.spec import Search
+from models.search import Search
 
 
 class Params(BaseModel, extra="forbid"):

@@ -13,12 +13,13 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from models import text
 from models.session_recommender import blocks, export, fit, initial_vectors, selection, warm_start
 from models.session_recommender.batches import Batches, Sequences
 from models.session_recommender.blocks import Block
 from models.session_recommender.covisitation_index import CovisitationIndex
 from models.session_recommender.encoder import Encoder
-from models.session_recommender.features import PADDING, Catalogue, Events, events, prefixes
+from models.session_recommender.features import Catalogue, Events, events, prefixes
 from models.session_recommender.fit import Stage
 from models.session_recommender.history import History
 from models.session_recommender.objectives import EncoderTask, RankerTask
@@ -50,7 +51,7 @@ def train(rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingRes
             "No session of these rows has two events, so there is no next article to learn: "
             "widen the window."
         )
-    catalogue = Catalogue(np.unique(e.aid))
+    catalogue = Catalogue.of(e)
     with silence_libraries(), one_thread(), isolate_rng():
         torch.manual_seed(params.seed)
         training = PrequentialTraining(History(e, catalogue), params, work)
@@ -77,8 +78,8 @@ def train(rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingRes
 
 
 def inputs(e: Events) -> list[np.ndarray]:
-    """Raw article ids, kinds and times of every prefix, int64 (n, LENGTH) each."""
-    return [prefixes(e, values, PADDING)[0] for values in (e.aid, e.kind, e.ts)]
+    """Raw article ids, kinds and times of every prefix, (n, LENGTH) each."""
+    return [prefixes(e, values)[0] for values in (e.aid, e.kind, e.ts)]
 
 
 class PrequentialTraining:
@@ -172,7 +173,7 @@ class PrequentialTraining:
         self.parent_ranker = parent.ranker
         if self.work.new_groups is None:
             return self.history.starts > parent.trained_until
-        return np.isin(self.history.events.session, self.work.new_groups.to_numpy())
+        return text.is_among(self.history.events.session, self.work.new_groups)
 
     def older_stage(self, index: CovisitationIndex, number: np.ndarray) -> Stage:
         """The encoder on the older sessions; the beginning of the first block chooses the epoch."""
@@ -199,7 +200,7 @@ class PrequentialTraining:
 
     def block_stage(self, index: CovisitationIndex, number: np.ndarray, block: int) -> Stage:
         """The encoder on the block's sessions and as many older ones, against forgetting."""
-        session = self.history.events.session
+        session = self.history.events.number
         is_new = number == block
         start = int(self.history.starts[is_new].min())
         older = np.unique(session[number < block])

@@ -1,13 +1,16 @@
 """The weights file: what a training leaves, and what the next one takes over."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from models import text
 from models.session_recommender.encoder import Encoder
 from models.session_recommender.features import Catalogue
 from models.session_recommender.ranker import Ranker
@@ -33,8 +36,11 @@ def read_parent(path: Path) -> Parent:
         metadata = file.metadata()
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     encoder = _below(state, "encoder.")
+    ids = state["catalogue"].numpy()
+    if ids.dtype == np.uint8:
+        ids = np.array(json.loads(ids.tobytes()), object)
     return Parent(
-        Catalogue(state["catalogue"].numpy()),
+        Catalogue(ids),
         encoder.pop("articles"),
         encoder,
         _below(state, "ranker."),
@@ -65,7 +71,11 @@ def save_weights(
     """Write the tensors that the next training starts from."""
     tensors = {f"encoder.{name}": t.contiguous() for name, t in encoder.state_dict().items()}
     tensors |= {f"ranker.{name}": t.contiguous() for name, t in ranker.state_dict().items()}
-    tensors["catalogue"] = torch.from_numpy(catalogue.ids.copy())
+    ids = catalogue.ids
+    if text.is_text(ids):
+        # The format has no text: its bytes as a JSON list.
+        ids = np.frombuffer(json.dumps(ids.tolist()).encode(), np.uint8)
+    tensors["catalogue"] = torch.from_numpy(ids.copy())
     safetensors.torch.save_file(tensors, path, {"trained_until": str(trained_until)})
     return path
 

@@ -14,7 +14,8 @@ import polars as pl
 from models.tiny import Tiny
 from pydantic import BaseModel, Field
 
-from models.spec import MAX_BATCH, Parity, Search, TrainingContext, TrainingResult
+from models.search import Search
+from models.spec import MAX_BATCH, Parity, TrainingContext, TrainingResult
 
 
 class Params(BaseModel, extra="forbid"):

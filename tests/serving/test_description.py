@@ -19,6 +19,7 @@ PATHS = {
     "/metrics",
     "/v1/{model}/predict",
     "/v1/session_recommender/predict",
+    "/v1/session_recommender_text/predict",
     "/v1/tiny/predict",
     "/v1/feedback",
     "/models/{model}",

@@ -430,7 +430,12 @@ def test_nothing_live_is_said(gateway: TestClient):
         ("/v1/tiny/predict", b'{"price": 1, "user": true}', 422, "user must be"),
         ("/v1/tiny/predict", b'{"price": 1, "user": "' + b"x" * 201 + b'"}', 422, "user must be"),
         ("/v1/tiny/predict", b" " * 1_000_001, 413, "longer than"),
-        ("/v1/nothing/predict", b"{}", 404, "Known: session_recommender, tiny"),
+        (
+            "/v1/nothing/predict",
+            b"{}",
+            404,
+            "Known: session_recommender, session_recommender_text, tiny",
+        ),
         ("/v1/feedback", b"{}", 422, "is missing or unknown"),
         (
             "/v1/feedback",

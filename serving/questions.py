@@ -1,0 +1,33 @@
+"""What a request to predict asks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from models import text
+from models.spec import ModelSpec, Tensors
+from serving import parsing
+from serving.parsing import Refusal
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a request asks."""
+
+    user: str | None
+    inputs: Tensors
+    form: Callable[[dict], dict]
+    """How the answer is written."""
+
+
+def parse(model_type: ModelSpec, body: bytes) -> Question:
+    """What a request asks. Raises Refusal with the model type's own words.
+
+    The parsed JSON can be twenty times the body: it is not kept while Triton is asked.
+    """
+    request = parsing.parse(body)
+    user = parsing.pop_user(request)
+    try:
+        inputs = text.unify(model_type.tensors([request]))
+        return Question(user, inputs, model_type.answer_form(request))
+    except ValueError as error:
+        raise Refusal(422, str(error)[:1_000]) from error

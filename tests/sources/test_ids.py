@@ -1,0 +1,88 @@
+"""Ids as shops have them: text, negative numbers, and numbers that int64 does not hold."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from flows.ingest import IngestError, ingest
+from kreislauf import lake
+from models import mapping as mappings
+from models import spec
+from tests.conftest import ROOT
+from tests.kreislauf.lake.test_lake import T0
+
+CASES = ROOT.parent / "shared" / "cases" / "data" / "20_string_ids"
+TEXT = spec.load("session_recommender_text")
+COLUMNS = "columns: {session: s, aid: a, ts: {from: t, unit: ms}, type: {constant: clicks}}\n"
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "raw" / "a"
+
+
+def write(path: Path, text: str, ending: str) -> str:
+    path = path.with_suffix(ending)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "articles", "session"),
+    [("sku", "SKU-0", "0"), ("uuid", "103", "3f2a0000-0000-4000-8000-000000000000")],
+)
+def test_sessions_with_text_are_taken_by_the_model_type_of_text_and_named_by_the_other(
+    name, articles, session
+):
+    source = str(CASES / f"{name}.jsonl")
+    with pytest.raises(IngestError, match=r"name the model type session_recommender_text: docs/"):
+        ingest(source)
+    report = ingest(source, TEXT.name)
+    assert (report.table, report.lines_rejected) == ("text_events", 0)
+    first = lake.read(TEXT.table).sort("session", "ts").row(0, named=True)
+    assert (first["aid"], first["session"]) == (articles, session)
+
+
+def test_numbers_of_any_size_are_their_digits_in_every_format(path):
+    ids = [-5, 0, 2**53 + 1, 2**63, 2**64 - 1]
+    lines = [f'{{"session": {n}, "aid": {n}, "ts": {T0}, "type": "clicks"}}' for n in ids]
+    rows = [f"{n},{n},{T0},clicks" for n in ids]
+    sources = [
+        write(path, "\n".join(lines), ".jsonl"),
+        write(
+            path, "session,aid,ts,type\n" + "".join(f"{n},{n},{T0},clicks\n" for n in ids), ".csv"
+        ),
+    ]
+    signed = pl.Series([-5, 0, 2**53 + 1])
+    unsigned = pl.Series([2**63, 2**64 - 1], dtype=pl.UInt64)
+    for number, aid in enumerate((signed, unsigned)):
+        frame = pl.DataFrame({"session": aid, "aid": aid}).with_columns(
+            ts=T0, type=pl.lit("clicks")
+        )
+        frame.write_parquet(path.parent / f"{number}.parquet")
+        sources.append(str(path.parent / f"{number}.parquet"))
+    kept = [ingest(source, TEXT.name).rows_kept for source in sources]
+    assert kept == [5, 0, 0, 0], "the same rows in every format"
+    rows = lake.read(TEXT.table).select("session", "aid").rows()
+    assert sorted(rows) == sorted((str(n), str(n)) for n in ids)
+
+
+def test_a_mapping_names_the_model_type(path):
+    source = write(path, f"s,a,t\nx,Ä-1,{T0}\n,b,{T0}\n{'y' * 101},b,{T0}\n", ".csv")
+    mapping = write(path, f"model: {TEXT.name}\n{COLUMNS}", ".yaml")
+    report = ingest(source, max_reject_share=1, mapping=mapping)
+    assert (report.table, report.rows_kept, report.lines_rejected) == ("text_events", 1, 2)
+    assert lake.read(TEXT.table)["aid"].to_list() == ["Ä-1"]
+    rules = sorted(lake.rejects(TEXT.table)["rule"])
+    assert rules == ["Expected `session` to be of length 1, 100", "`s` has no value"]
+    with pytest.raises(mappings.MappingError, match="is for session_recommender_text, and not"):
+        ingest(source, "session_recommender", mapping=mapping)
+
+
+def test_a_model_type_that_there_is_not_is_named(path):
+    mapping = write(path, f"model: shoes\n{COLUMNS}", ".yaml")
+    with pytest.raises(ValueError, match="No model type is called 'shoes'"):
+        ingest("nothing.csv", mapping=mapping)
