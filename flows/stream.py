@@ -32,8 +32,7 @@ def stream(
         model: Model type, a folder in `models/`; by default the mapping's or `session_recommender`.
         batch_seconds: Seconds after which a batch, a version of the table, is stored if not full.
         batch_messages: Messages, or 64 MB, with which a batch is full.
-        max_reject_share: Maximum share of bad messages. A worse batch stops the stream before
-            it is visible.
+        max_reject_share: Maximum share of bad messages; a worse batch stops the stream unseen.
         until_end: End, whether paused or not, when the topic has been read to its end.
         skip_lost: Go on with the messages that Kafka still has, if it deleted some unread.
         mapping: Path of a YAML file that says how a message's fields become the table's columns.
