@@ -20,16 +20,16 @@ setup: ## Install everything into .venv and .venv-triton; PYTHON=python3.12 choo
 	@$(PYTHON) -m deployments.interpreter
 	@$(MAKE) -s .venv/.done .venv-triton/.done
 
-demo: setup ## Watch the loop; DATA=sessions.jsonl.gz replays real sessions, KEEP=1 leaves the UIs up
-	@$(BIN)/python -W ignore -m demo $(if $(DATA),--data "$(DATA)") $(if $(KEEP),--keep,)
+demo: setup ## Watch the loop; DATA=events.csv MAPPING=shop.yaml replays real events, KEEP=1 leaves the UIs up
+	@$(BIN)/python -W ignore -m demo $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)") $(if $(KEEP),--keep,)
 
 pictures: setup ## Draw the pictures of README and docs anew, from a run of the demo; installs Debian's Chromium
 	@command -v chromium >/dev/null || (apt-get update -qq && \
 		apt-get install -qq -y --no-install-recommends chromium)
 	@$(BIN)/python -W ignore -m demo.pictures
 
-up: setup ## Start (or repair) the local stack: Prefect, MLflow, Triton, gateway and a worker; state stays in .kreislauf, and what people changed in Prefect, unless RESET=1
-	@$(BIN)/python -W ignore -m deployments.stack up $(if $(RESET),--reset)
+up: setup ## Start (or repair) the local stack: Prefect, MLflow, Triton, gateway and a worker; state stays in .kreislauf, and what people changed in Prefect, unless RESET=1; DATA=events.csv MAPPING=shop.yaml makes a first model of them
+	@$(BIN)/python -W ignore -m deployments.stack up $(if $(RESET),--reset) $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)")
 
 down: ## Stop the local stack; its state stays
 	@$(BIN)/python -W ignore -m deployments.stack down

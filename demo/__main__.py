@@ -1,6 +1,6 @@
 """`make demo`: the whole loop on this machine, as a story in six acts, or on real sessions.
 
-`make demo DATA=path/to/sessions.jsonl.gz` replays real ones week by week. State lies in
+`make demo DATA=path/to/events MAPPING=shop.yaml` replays real ones week by week. State lies in
 .kreislauf/demo and is fresh at each start; servers that an earlier demo left running are stopped
 first.
 """
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,15 +23,19 @@ import httpx
 import polars as pl
 
 from deployments import processes, stack, status
-from kreislauf import sources
+from kreislauf import lake, sources
 from kreislauf.evaluation import split
-from kreislauf.lake.validate import validate_lines
 from kreislauf.release import lifecycle_page
+from models import mapping as mappings
 
 Everything = Callable[[], dict[str, dict]]
 """Waits until all servers run, and returns their records by name."""
 FIRST = ("prefect", "mlflow")
 """Servers that a training needs. The others start while the first model is trained."""
+
+
+MAX_REJECT_SHARE = 0.1
+"""Maximum share of bad lines of a file of real events, as in the flow ingest."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ def main() -> None:
     try:
         with started(home, narrator) as everything:
             if arguments.data:
-                result = run_replay(load_shop(arguments.data), home, narrator, everything)
+                model, events = load_shop(arguments.data, arguments.mapping, narrator)
+                result = run_replay(model, events, home, narrator, everything)
             else:
                 result = run_story(home, narrator, everything)
             print(json.dumps(result), flush=True)
@@ -67,7 +72,13 @@ def main() -> None:
                 print(f"{status.show(processes.read(home))}", flush=True)
                 print("The UIs stay up until you press Ctrl-C.", flush=True)
                 signal.pause()
-    except (sources.SourceError, split.TooSmall, processes.StartError) as error:
+    except (
+        sources.SourceError,
+        lake.LakeError,
+        mappings.MappingError,
+        split.TooSmall,
+        processes.StartError,
+    ) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         narrator.say("stopped")
@@ -155,11 +166,11 @@ def run_story(home: Path, narrator: Narrator, everything: Everything) -> dict:
 
 
 def run_replay(
-    events: pl.DataFrame, home: Path, narrator: Narrator, everything: Everything
+    model: str, events: pl.DataFrame, home: Path, narrator: Narrator, everything: Everything
 ) -> dict:
     """Replay real `events` week by week, and return the summary."""
     from demo import raw_files
-    from demo.replay import MODEL, replay, summary
+    from demo.replay import replay, summary
 
     files, period_days = raw_files.split_by_time(events, home / "shop")
     narrator.say(
@@ -168,32 +179,31 @@ def run_replay(
     )
     periods = []
     narrator.say("period  recall live (first model, table)  version  what happened")
-    for period in replay(files, period_days, narrator.say, everything):
+    for period in replay(model, files, period_days, narrator.say, everything):
         periods.append(period)
         narrator.say(
             f"{period.number:6d}  {period.live_recall:.4f} "
             f"({period.frozen_recall:.4f}, {period.table_recall:.4f})  "
             f"version {period.version}  {period.finding} -> {period.trigger}: {period.story}"
         )
-    narrator.say(f"the lifecycle page, which needs no server: {lifecycle_page.address(MODEL)}")
-    return summary(periods)
+    narrator.say(f"the lifecycle page, which needs no server: {lifecycle_page.address(model)}")
+    return summary(model, periods)
 
 
 def parse() -> argparse.Namespace:
-    """The arguments. Ends the program if DATA is no file."""
+    """The arguments. Ends the program if DATA or MAPPING is not there."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument(
-        "--data", type=Path, help="real sessions in OTTO's format, jsonl or jsonl.gz"
-    )
+    parser.add_argument("--data", help="a shop's events: what the flow ingest takes")
+    parser.add_argument("--mapping", help="a YAML file that says what their columns are")
     parser.add_argument(
         "--keep", action="store_true", help="keep the UIs up at the end until Ctrl-C"
     )
     arguments = parser.parse_args()
-    if arguments.data and not arguments.data.is_file():
-        sys.exit(
-            f"{arguments.data} is no file: DATA wants sessions in OTTO's format, "
-            "one JSON object per line."
-        )
+    for given in filter(None, (arguments.data, arguments.mapping)):
+        if not given.startswith("s3://") and not Path(given).exists():
+            sys.exit(f"{given} is not there: DATA and MAPPING want paths.")
+    if arguments.mapping and not arguments.data:
+        sys.exit("MAPPING says how DATA is read: give DATA, too.")
     return arguments
 
 
@@ -204,17 +214,23 @@ def start_fresh(home: Path) -> None:
     home.mkdir(parents=True)
 
 
-def load_shop(data: Path) -> pl.DataFrame:
-    """Events of `data`. Raises SourceError for a bad line."""
-    from models.session_recommender.schema import EVENTS
-
-    judged = validate_lines(EVENTS, list(sources.open_file(str(data), EVENTS).chunks()))
-    for bad in judged.rejected.head(1).iter_rows(named=True):
-        where = f"{data}, line {bad['line']}"
-        raise sources.SourceError(
-            f"{where}: {bad['rule']}. The demo wants clean data; remove this line."
-        )
-    return judged.rows
+def load_shop(data: str, mapping: str | None, narrator: Narrator) -> tuple[str, pl.DataFrame]:
+    """The model type for `data`, and its events as the flow ingest would load them, in a table of
+    their own. Raises SourceError, LakeError and MappingError."""
+    model_type, reading = mappings.find(mapping, None)
+    table = replace(model_type.table, name=f"demo_{model_type.table.name}")
+    loads = [
+        lake.load_file(table, sources.open_file(path, table, reading), MAX_REJECT_SHARE)
+        for path in sources.find(data, reading).raw_files
+    ]
+    counts = lake.total(loads)
+    narrator.say(
+        f"{data}: {counts.rows_kept} events, {counts.rows_duplicate} duplicates, "
+        f"{counts.lines_rejected} of {counts.lines_in} lines rejected"
+    )
+    for reason in counts.reasons:
+        narrator.say(f"{reason.lines} lines: {reason.rule}")
+    return model_type.name, lake.read(table)
 
 
 if __name__ == "__main__":

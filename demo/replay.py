@@ -27,8 +27,6 @@ from kreislauf.monitoring.policy import ASKED
 from kreislauf.release import releases
 from models import spec
 
-MODEL = "session_recommender"
-
 
 @dataclass(frozen=True)
 class Period:
@@ -50,6 +48,7 @@ class Period:
 
 
 def replay(
+    model: str,
     files: list[Path],
     period_days: float,
     say: Callable[[str], None],
@@ -57,39 +56,41 @@ def replay(
 ) -> Iterator[Period]:
     """Make the first file's model live, wait for `everything` else that runs, then replay each
     further file; yields its period."""
-    say(f"history: {ingest(str(files[0]), MODEL).rows_kept} events; training the first model")
-    first = retrain(MODEL, reason="the first model")
+    say(f"history: {ingest(str(files[0]), model).rows_kept} events; training the first model")
+    first = retrain(model, reason="the first model")
     if first.release is None or first.version is None:
         raise RuntimeError(f"The first model did not go live: {first.reason}")
     say(f"version {first.version} is live: {first.reason}")
     everything()
-    frozen = registry.onnx_file(registry.get(MODEL, first.version))
+    frozen = registry.onnx_file(registry.get(model, first.version))
     for number, file in enumerate(files[1:], 1):
-        yield replay_period(number, file, frozen, first.version, period_days)
+        yield replay_period(model, number, file, frozen, first.version, period_days)
 
 
-def replay_period(number: int, file: Path, frozen: Path, first: int, period_days: float) -> Period:
+def replay_period(
+    model: str, number: int, file: Path, frozen: Path, first: int, period_days: float
+) -> Period:
     """Serve the period's sessions with the live version, then let the loop learn of them."""
-    model_type = spec.load(MODEL)
+    model_type = spec.load(model)
     judged = validate_lines(
         model_type.table, list(sources.open_file(str(file), model_type.table).chunks())
     )
-    recalls = ask(MODEL, judged.rows, frozen)
+    recalls = ask(model, judged.rows, frozen)
     if recalls.version == first and not np.isclose(recalls.live, recalls.frozen, atol=1e-3):
         raise RuntimeError(
             f"Version {first} answers {recalls.live} in Triton and {recalls.frozen} in process."
         )
-    ingest(str(file), MODEL)
+    ingest(str(file), model)
     since = datetime.now(UTC)
-    newest = registry.versions(MODEL)[0].number
-    finding = monitor(MODEL, window_days=period_days)
+    newest = registry.versions(model)[0].number
+    finding = monitor(model, window_days=period_days)
     assert finding is not None, "the first model is live"
     trigger = "event"
     if finding.action != ASKED:
         trigger = "schedule"
-        parameters = {"model": MODEL, "reason": "weekly schedule"}
+        parameters = {"model": model, "reason": "weekly schedule"}
         run_deployment("retrain/retrain", parameters=parameters, timeout=0)
-    story = story_since(since, newest)
+    story = story_since(model, since, newest)
     return Period(
         number=number,
         requests=recalls.requests,
@@ -103,14 +104,14 @@ def replay_period(number: int, file: Path, frozen: Path, first: int, period_days
     )
 
 
-def story_since(since: datetime, before: int) -> str:
+def story_since(model: str, since: datetime, before: int) -> str:
     """Wait until the retraining that was started after `since` is over; its outcome in words.
 
     `before` is the newest version at that time.
     """
     retrainings.wait(since)
-    newest = registry.versions(MODEL)[0]
-    current = releases.current(MODEL)
+    newest = registry.versions(model)[0]
+    current = releases.current(model)
     if newest.number == before:
         return "cooling down or waiting: too little new data since the last retraining."
     decision = gate.Decision.model_validate_json(newest.decision or "")
@@ -121,7 +122,7 @@ def story_since(since: datetime, before: int) -> str:
     return f"{decision.outcome} version {newest.number}: {reasons} Now {live_now}."
 
 
-def summary(periods: list[Period]) -> dict:
+def summary(model: str, periods: list[Period]) -> dict:
     """The replay in numbers; recalls averaged over the last quarter."""
     tail = periods[-max(1, len(periods) // 4) :]
     outcomes = [p.story.split()[0] for p in periods]
@@ -137,6 +138,6 @@ def summary(periods: list[Period]) -> dict:
         "promoted": outcomes.count("promote"),
         "refused": outcomes.count("refuse"),
         "inconclusive": outcomes.count("inconclusive"),
-        "live_version": releases.history(MODEL)[-1].champion,
+        "live_version": releases.history(model)[-1].champion,
         "requests": sum(p.requests for p in periods),
     }

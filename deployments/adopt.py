@@ -9,11 +9,13 @@ import inspect
 import io
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from deployments import triggers
 from deployments.stack import ROOT
 from kreislauf import search
 from kreislauf.registry import RegistryError, studies
@@ -86,15 +88,17 @@ def select_trainings(model: str, deployments: list) -> Iterator[Any]:
 
 
 def refuse_to_share(deployment: Any, model: str) -> None:
-    """Raise ValueError if events of other models start the deployment with these parameters."""
-    other_models = [name for name in spec.names() if name != model]
-    if not other_models:
-        return
-    for trigger in deployment.get("triggers", []):
-        resource = str(trigger.get("match", {}).get("prefect.resource.id", "*"))
-        if resource.endswith("*"):
+    """Raise ValueError if events of models with other parameters start the deployment with
+    these."""
+    own = spec.load(model).Params
+    others = [name for name in spec.names() if spec.load(name).Params is not own]
+    for trigger in triggers.triggers([deployment]):
+        other_models = [
+            name for name in others if fnmatch(f"kreislauf.model.{name}", trigger.resource)
+        ]
+        if other_models:
             raise ValueError(
-                f"The trigger {trigger['name']} starts {deployment['name']} for "
+                f"The trigger {trigger.name} starts {trigger.deployment} for "
                 f"{', '.join(other_models)}, too, which would get the parameters of {model}. Let "
                 f"it match `kreislauf.model.{model}` alone, and give the others a deployment of "
                 "their own."

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from deployments import (
     environment,
+    first_model,
     grafana_server,
     observability,
     processes,
@@ -238,13 +239,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("command", choices=["up", "down", "status"])
     parser.add_argument("--reset", action="store_true", help="undo what people changed in Prefect")
+    parser.add_argument("--data", help="a shop's events, of which a first model is made")
+    parser.add_argument("--mapping", help="a YAML file that says what their columns are")
     given = parser.parse_args()
     home = settings().home
     if given.command == "up":
+        first_model.check(given.data, given.mapping)
         try:
-            up(home, (*EMBEDDED, *observability.installed()), given.reset)
+            running = up(home, (*EMBEDDED, *observability.installed()), given.reset)
         except processes.StartError as error:
             sys.exit(f"{error}\n`make down` stops what did start; `make up` tries again.")
+        if given.data:
+            first_model.make(client_env(home, running), given.data, given.mapping)
     if given.command == "down":
         down(home)
     if given.command == "up" and observability.hint():

@@ -31,7 +31,7 @@ def test_a_command_of_the_texts_can_be_given(command: Command, monkeypatch):
     "text",
     [
         "make gateway",
-        "make up DATA=a",
+        "make up DATUM=a",
         "kubectl apply -f kreislauf.yaml",
         "prefect work-pool list-all",
         "prefect deployment run experiment/experiment --param part=0.1",

@@ -273,8 +273,8 @@ def test_parameters_are_not_adopted_where_other_models_would_get_them(study, tin
     file = tmp_path / "prefect.yaml"
     shipped = (ROOT / "prefect.yaml").read_text()
     own = "kreislauf.model.session_recommender"
-    assert own in shipped
-    file.write_text(shipped.replace(own, "kreislauf.model.*"))
+    assert f"[{own}, {own}_text]" in shipped
+    file.write_text(shipped.replace(f"[{own}, {own}_text]", f"[{own}, kreislauf.model.t*]"))
     studies.finish_trial(studies.begin(study, 2, {"lr": 0.001, "dim": 48}), "finished", 0.3)
     with pytest.raises(
         ValueError, match=r"The trigger retrain-on-drift-or-decay starts retrain for tiny, too"

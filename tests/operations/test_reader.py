@@ -77,7 +77,7 @@ def test_from_nothing_to_a_live_model(reader: Reader):
         reader.python("docs/serving.md", "httpx.Client")
     reader.deliver(0, 3)
     reader.python("README.md", "ingest(")
-    (answer,) = reader.give("curl -s").splitlines()
+    (answer,) = reader.give('curl -s "$GATEWAY/v1/session_recommender/predict"').splitlines()
     assert '"champion"' in answer
     assert "champion" in reader.python("docs/serving.md", "httpx.Client")
     reader.profile += "; export VERSION=1"
