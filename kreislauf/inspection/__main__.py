@@ -1,0 +1,25 @@
+"""`make inspect DATA=... OUT=...`: look at data, and propose a mapping."""
+
+import argparse
+import sys
+
+from kreislauf.inspection.look import InspectionError, look
+from kreislauf.sources import SourceError
+from models import spec
+
+
+def main() -> None:
+    """Print what a source has, and write the proposed mapping."""
+    parser = argparse.ArgumentParser(prog="make inspect", description=main.__doc__)
+    parser.add_argument("data", help="a file, a folder or an s3:// prefix")
+    parser.add_argument("--out", help="file for the mapping, which must not exist yet")
+    parser.add_argument("--model", default="session_recommender", help="a folder in models/")
+    arguments = parser.parse_args()
+    try:
+        print(look(arguments.data, spec.load(arguments.model).table, arguments.out).report)
+    except (SourceError, InspectionError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Look at a source: what is there, the mapping that is proposed, and what it would make of it."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from kreislauf.inspection import mapping_text, outcome, proposal, report, sample, traits
+from kreislauf.inspection.proposal import Proposal
+from kreislauf.inspection.sample import Sample
+from kreislauf.inspection.traits import Traits
+from models.table import Table
+
+
+class InspectionError(ValueError):
+    """The proposal cannot be written; the message says why and what to do."""
+
+
+class Inspection(BaseModel):
+    """What a look at a source has shown."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    report: str
+    """For people, Markdown."""
+    mapping: str | None
+    """The text of the proposed mapping; None if none is needed, or none can help."""
+    choices: tuple[str, ...] = ()
+    """Columns of the table of which the mapping leaves something to be chosen."""
+    rows: int
+    """Rows and lines that were looked at."""
+    rows_loaded: int
+    """Of these, those that would be loaded, with the first that fits for each choice."""
+    rows_rejected: int
+
+
+def look(source: str, table: Table, out: str | None = None) -> Inspection:
+    """Inspect a file, a folder or an s3:// prefix, and write the proposed mapping to `out`.
+
+    Raises SourceError if nothing can be read, InspectionError if `out` exists or cannot be
+    written, ValueError for a table without the columns session, aid, ts and type.
+    """
+    if out and Path(out).exists():
+        raise InspectionError(
+            f"{out} exists already, and is not overwritten. Remove it, or name another file."
+        )
+    taken = sample.take(source, table)
+    if not taken.lines:
+        parts = [*report.of_source(taken), "There is nothing to propose from."]
+        if taken.layout.names == []:
+            return _finished(taken, parts, None, None)
+    if table.items in taken.layout.nested or table.items in taken.layout.names:
+        return _of_own_lines(taken, table)
+    columns = traits.of(taken)
+    proposed = proposal.of(taken, columns, table)
+    text = None
+    if not proposed.is_needless:
+        text = mapping_text.write(proposed, _head(taken, out))
+    inspection = _of_columns(taken, columns, proposed, table, text, out)
+    if text and out:
+        try:
+            Path(out).write_text(text)
+        except OSError as error:
+            raise InspectionError(f"{out} cannot be written: {error.strerror}.") from error
+    return inspection
+
+
+def _head(taken: Sample, out: str | None) -> list[str]:
+    """The first lines of the mapping."""
+    part = "all rows" if taken.is_whole else f"{taken.lines:,} rows"
+    return [
+        f"Proposed by `make inspect` from {part} of {taken.source}. "
+        "docs/data.md explains each word.",
+        f'Load it with ingest("{taken.source}", mapping="{out or "shop.yaml"}").',
+    ]
+
+
+def _of_own_lines(taken: Sample, table: Table) -> Inspection:
+    """Of a source that has the table's own lines, sessions with their events."""
+    result = outcome.of(taken, table, None)
+    parts = [
+        *report.of_source(taken),
+        f"Each line is one of the table `{table.name}`, with its rows in `{table.items}`. This is "
+        "Kreislauf's own format, which needs no mapping.",
+        *report.of_outcome(result, [], table),
+    ]
+    if result.rows.is_empty() and result.lines:
+        parts.append(
+            "A mapping cannot help, because it does not read inside of lists. Mend the values "
+            "where the file is made, or write one event a line."
+        )
+    else:
+        parts.append(f'Load it with `ingest("{taken.source}")`.')
+    return _finished(taken, parts, None, result)
+
+
+def _of_columns(
+    taken: Sample,
+    columns: list[Traits],
+    proposed: Proposal,
+    table: Table,
+    text: str | None,
+    out: str | None,
+) -> Inspection:
+    """Of a source of which each row is an event."""
+    mapping = None if proposed.is_needless else proposed.assumed
+    parts = [*report.of_source(taken), *report.of_columns(columns, taken)]
+    parts += report.of_doubts(proposed)
+    result = None
+    if proposed.choices:
+        parts.append(
+            f"To be chosen by you: {', '.join(proposed.choices)}. The mapping says "
+            "between what. What follows shows the first that fits for each."
+        )
+    if proposed.is_needless or mapping is not None:
+        result = outcome.of(taken, table, mapping)
+        parts += report.of_rows(taken, result, mapping, table)
+        parts += report.of_outcome(result, columns, table)
+    if text is None:
+        parts += [
+            "## No mapping is needed",
+            f'The source has the table\'s own columns. Load it with `ingest("{taken.source}")`.',
+        ]
+    else:
+        parts += ["## The mapping", f"```yaml\n{text}```", *_next_steps(taken, proposed, out)]
+    return _finished(taken, parts, text, result, tuple(proposed.choices))
+
+
+def _next_steps(taken: Sample, proposed: Proposal, out: str | None) -> list[str]:
+    steps = []
+    if out:
+        steps.append(f"It is in {out}.")
+    else:
+        steps.append("Give OUT=shop.yaml, and it is written there.")
+    if proposed.choices:
+        steps.append(
+            "It is refused until a value stands in the place of each CHOOSE. The comments beside "
+            "them say what fits."
+        )
+    steps.append(f'Then load with `ingest("{taken.source}", mapping="{out or "shop.yaml"}")`.')
+    return [" ".join(steps)]
+
+
+def _finished(
+    taken: Sample,
+    parts: list[str],
+    text: str | None,
+    result: outcome.Outcome | None,
+    choices: tuple[str, ...] = (),
+) -> Inspection:
+    return Inspection(
+        source=taken.source,
+        report=report.joined(parts),
+        mapping=text,
+        choices=choices,
+        rows=taken.lines,
+        rows_loaded=result.rows.height if result else 0,
+        rows_rejected=result.rejected.height if result else 0,
+    )
