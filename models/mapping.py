@@ -115,6 +115,12 @@ class Mapping(_Strict):
             for name, column in columns.items()
         }
 
+    @field_validator("ignored", mode="before")
+    @classmethod
+    def _even_if_empty(cls, ignored: Any) -> Any:
+        """YAML reads a list as nothing whose last entry was taken away."""
+        return [] if ignored is None else ignored
+
     @field_validator("only", mode="before")
     @classmethod
     def _wanted_as_text(cls, only: Any) -> Any:

@@ -15,6 +15,8 @@ def main() -> None:
     parser.add_argument("--out", help="file for the mapping, which must not exist yet")
     parser.add_argument("--model", default="session_recommender", help="a folder in models/")
     arguments = parser.parse_args()
+    if not arguments.data:
+        parser.error("say what to look at: make inspect DATA=events.csv")
     try:
         print(look(arguments.data, spec.load(arguments.model).table, arguments.out).report)
     except (SourceError, InspectionError) as error:

@@ -1,6 +1,6 @@
 """Which column has the types of events, and what its values mean."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +36,8 @@ def of(
     events of an article.
     """
     candidates = [t for t in columns if t.name not in taken and _is_candidate(t, words)]
-    familiar_first = [t for t in candidates if _word_share(t, words) > 0]
-    candidates = familiar_first or [t for t in candidates if t.different > 1]
+    with_plain = [t for t in candidates if _word_share(t, words) > 0]
+    candidates = with_plain or [t for t in candidates if t.different > 1] or candidates
     if not candidates:
         return EventTypes(_constant(columns, column, words), {}, {})
     has_article = _has_value(columns, articles)
@@ -50,10 +50,32 @@ def of(
         if len(candidates) == 1 and without:
             only = {traits.name: list(counts)}
             left_out = without
-    doubts = []
+    doubts = list(_doubts(readings[0], only, left_out, words))
     if len(candidates) > 1:
-        doubts.append("Several columns may have the types of the events. Take one of them:")
+        doubts = ["Several columns may have the types of the events. Take one of them:"]
     return EventTypes(Role(column, readings, doubts), only, left_out)
+
+
+def _doubts(
+    reading: Reading, only: dict[str, list[str]], left_out: dict[str, int], words: list[str]
+) -> Iterator[str]:
+    """Sentences about rows that are left out, or could be."""
+    for value in left_out:
+        if word := meaning(value, words):
+            yield (
+                f"{value} looks like one of the {word}, but none of its rows has an article. If "
+                "they are in a list, a mapping cannot read them: export one row an article."
+            )
+    values = reading.spec.get("values", {})
+    if CHOOSE in values.values():
+        wanted = ", ".join(value for value, word in values.items() if word != CHOOSE)
+        also = "its word under `only`"
+        if not only:
+            also = f"add `only: {{{reading.source}: [{wanted}]}}`"
+        yield (
+            "To leave the rows of a value out, rather than have them rejected, delete its line, "
+            f"and {also}."
+        )
 
 
 def _is_candidate(traits: Traits, words: list[str]) -> bool:
@@ -68,8 +90,8 @@ def _word_share(traits: Traits, words: list[str]) -> float:
         return 0
     values = traits.texts.drop_nulls()
     counts = values.value_counts()
-    familiar = [meaning(value, words) is not None for value in counts[traits.name]]
-    return counts.filter(familiar)["count"].sum() / max(1, len(values))
+    is_plain = [meaning(value, words) is not None for value in counts[traits.name]]
+    return float(counts.filter(is_plain)["count"].sum()) / max(1, len(values))
 
 
 def meaning(value: str, words: list[str]) -> str | None:
@@ -96,7 +118,9 @@ def _counts(traits: Traits, has_article: pl.Series | None) -> tuple[dict[str, in
     """Rows of each value, most frequent first; and of those of which no row has an article, if
     others have one."""
     values = traits.texts.str.strip_chars()
-    counts = dict(values.drop_nulls().value_counts(sort=True).iter_rows())
+    counted = values.drop_nulls().value_counts()
+    by_count = counted.sort("count", traits.name, descending=[True, False])
+    counts = dict(by_count.iter_rows())
     if has_article is None or not has_article.any():
         return counts, {}
     with_article = set(values.filter(has_article).drop_nulls())
@@ -122,7 +146,7 @@ def _reading(name: str, counts: dict[str, int], words: list[str]) -> Reading:
 
 def _constant(columns: list[Traits], column: str, words: list[str]) -> Role:
     """Each row is of one type, because no column says which: of orders it is asked."""
-    orders = [t.name for t in columns if t.plain in names.ORDERS]
+    orders = [t.name for t in columns if t.plain in names.ORDERS or t.plain.startswith("lineitem")]
     if orders and words[-1] == "orders":
         doubt = (
             f"No column says what happened. That there is one called {orders[0]} speaks for orders."

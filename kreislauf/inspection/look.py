@@ -107,11 +107,6 @@ def _of_columns(
     parts = [*report.of_source(taken), *report.of_columns(columns, taken)]
     parts += report.of_doubts(proposed)
     result = None
-    if proposed.choices:
-        parts.append(
-            f"To be chosen by you: {', '.join(proposed.choices)}. The mapping says "
-            "between what. What follows shows the first that fits for each."
-        )
     if proposed.is_needless or mapping is not None:
         result = outcome.of(taken, table, mapping)
         parts += report.of_rows(taken, result, mapping, table)

@@ -42,7 +42,9 @@ def write(proposal: Proposal, head: list[str]) -> str:
 
 def _add_role(columns: CommentedMap, role: Role) -> None:
     """Add a column of the table, with its comments."""
-    above = [_wrapped(doubt, 2) for doubt in role.doubts]
+    # What introduces the alternatives stands before them.
+    doubts = sorted(role.doubts, key=lambda doubt: doubt.endswith(":"))
+    above = [_wrapped(doubt, 2) for doubt in doubts]
     if role.is_open:
         columns[role.column] = CHOOSE
         above += [f"  {_alternative(role.column, reading)}" for reading in role.readings]
@@ -75,10 +77,11 @@ def _annotate(spec: Any, reading: Reading) -> list[str]:
                 spec[key] = CommentedMap(spec[key])
             longest = max(len(f"{word}: {spec[key][word]}") for word in spec[key])
             spec[key].yaml_add_eol_comment(_one_line(note), below[0], longest + 10)
-        elif len(note) < LONG_NOTE:
+        elif len(note) < LONG_NOTE and "\n" not in note:
             spec.yaml_add_eol_comment(_one_line(note), key)
         else:
-            above.append(_wrapped(f"{key}: {note}", 2))
+            first, *offers = note.split("\n")
+            above += [_wrapped(f"{key}: {first}", 2), *offers]
     return above
 
 

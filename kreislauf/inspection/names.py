@@ -14,7 +14,7 @@ SESSIONS = _words(
 USERS = _words(
     "user userid visitor visitorid fullvisitorid anonymousid customer customerid client clientid "
     "userpseudoid deviceid cookieid uid memberid shopper shopperid buyerid kunde kundennummer "
-    "kundeid besucher profileid personid"
+    "kundeid besucher profileid personid email"
 )
 ORDERS = _words(
     "order orderid ordernumber orderno transaction transactionid invoice invoiceno invoiceid "

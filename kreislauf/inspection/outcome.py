@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from kreislauf.clock import DAY_MS
+from kreislauf.clock import HOUR_MS
 from kreislauf.inspection import sample as samples
 from kreislauf.inspection.sample import Sample
 from kreislauf.inspection.traits import PLACEHOLDERS, Traits
@@ -15,8 +15,8 @@ from models.table import RawLines, RawRows, Table
 
 MANY_EVENTS = 500
 """Events of a session from which a person is hardly behind it."""
-LONG_DAYS = 2
-"""Days from which a session is none."""
+PAUSE_HOURS = 12
+"""Hours between two events that are hardly of one session."""
 LARGE_SHARE = 0.2
 """Share of all events from which an article is suspicious."""
 FEW_EVENTS = 1.2
@@ -80,7 +80,7 @@ def suspicions(rows: pl.DataFrame, columns: list[Traits], table: Table) -> list[
     if rows.is_empty():
         return sentences
     sessions = rows.group_by(table.group).agg(
-        pl.len().alias("events"), (pl.col(table.time).max() - pl.col(table.time).min()).alias("ms")
+        events=pl.len(), pause=pl.col(table.time).sort().diff().max().fill_null(0)
     )
     return sentences + _of_sessions(sessions, rows, table)
 
@@ -88,11 +88,11 @@ def suspicions(rows: pl.DataFrame, columns: list[Traits], table: Table) -> list[
 def _placeholders(traits: Traits) -> str | None:
     """A sentence about what stands for no value."""
     texts = traits.texts.drop_nulls().str.strip_chars().str.to_lowercase()
-    is_placeholder = texts.is_in(list(PLACEHOLDERS[:-3]))
+    is_placeholder = texts.is_in(PLACEHOLDERS)
     if not is_placeholder.any():
         return None
     example = traits.texts.drop_nulls().filter(is_placeholder)[0]
-    share = is_placeholder.mean()
+    share = is_placeholder.sum() / traits.texts.len()
     return f"{traits.name} has '{example}' or the like for no value, in {share:.1%} of the rows."
 
 
@@ -104,11 +104,11 @@ def _of_sessions(sessions: pl.DataFrame, rows: pl.DataFrame, table: Table) -> li
             f"Session {longest[table.group]} has {longest['events']:,} events: probably a bot, or "
             "no session."
         )
-    lasting = sessions.filter(pl.col("ms") > LONG_DAYS * DAY_MS).height
-    if lasting:
+    pausing = sessions.filter(pl.col("pause") > PAUSE_HOURS * HOUR_MS).height
+    if pausing:
         sentences.append(
-            f"{lasting:,} of {sessions.height:,} sessions last longer than {LONG_DAYS} days: they "
-            "may be users, or session ids that start anew."
+            f"{pausing:,} of {sessions.height:,} sessions pause for more than {PAUSE_HOURS} hours: "
+            "they may be users, or session ids that start anew."
         )
     if rows.height >= MANY_ROWS and rows.height / sessions.height < FEW_EVENTS:
         sentences.append(

@@ -1,8 +1,10 @@
 """The mapping that is proposed for a source, with what is doubtful about it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import polars as pl
 
 from kreislauf.inspection import event_types, ids, names, roles
 from kreislauf.inspection.roles import Reading, Role
@@ -13,7 +15,7 @@ from models.table import Table
 
 COLUMNS = {"session", "aid", "ts", "type"}
 """Columns of the tables for which a mapping is proposed."""
-CHOSEN_ABOVE = "take it away here if you choose it above"
+CHOSEN_ABOVE = "delete this line if you choose it above"
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,21 @@ def of(sample: Sample, columns: list[Traits], table: Table) -> Proposal:
             f"{table.name} has {', '.join(table.dtypes)}. Write its mapping by hand."
         )
     taken: list[str] = []
-    words = list(table.schema.empty().schema["type"].categories)
+    dtype = table.dtypes["type"]
+    assert isinstance(dtype, pl.Enum), "each table of COLUMNS has words for the types of events"
+    words = dtype.categories.to_list()
     time = roles.time(columns, table.time)
     taken += time.sources
     session = roles.session(columns, taken)
     taken += decided(session)
     article = roles.article(columns, taken)
+    if article.is_guess and sample.layout.nested:
+        lists = " or ".join(sample.layout.nested)
+        article = replace(article, doubts=[roles.LIST_DOUBT.format(lists), *article.doubts])
     taken += decided(article)
     types = event_types.of(columns, "type", words, taken, article.sources)
     of_type = types.role.sources
-    session = _without(session, of_type)
+    session = _without(session, [*of_type, *decided(article)])
     article = _without(article, of_type)
     by_column = {"session": session, "aid": article, "ts": time, "type": types.role}
     chosen = [ids.doubted(by_column[name], columns, table) for name in table.dtypes]
@@ -105,7 +112,7 @@ def _without(role: Role, taken: list[str]) -> Role:
     if not role.is_open:
         return role
     readings = [reading for reading in role.readings if reading.source not in taken]
-    return Role(role.column, readings, role.doubts, role.is_guess)
+    return replace(role, readings=readings)
 
 
 def _is_needless(chosen: list[Role], sample: Sample, columns: list[Traits], table: Table) -> bool:
@@ -146,10 +153,10 @@ def _ignored(
         if traits.name not in used and traits.name not in sample.layout.in_path:
             comment = _seems(traits)
             if traits.name in offered:
-                comment = f"{CHOSEN_ABOVE}; {comment}"
+                comment = f"{CHOSEN_ABOVE}; {traits.described}"
             unused[traits.name] = comment
     for name, kind in sample.layout.nested.items():
-        unused[name] = f"{kind}, in which a mapping cannot read"
+        unused[name] = f"{kind}: a mapping does not read inside"
     if "JSON" not in sample.layout.form:
         yield from unused.items()
         return
@@ -170,7 +177,7 @@ def _unused_object(name: str, used: set[str]) -> str:
     parts = name.split(".")
     for end in range(1, len(parts)):
         outer = ".".join(parts[:end])
-        if not any(other == outer or other.startswith(f"{outer}.") for other in used):
+        if not any(f"{column}.".startswith(f"{outer}.") for column in used):
             return outer
     return name
 

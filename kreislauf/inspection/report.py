@@ -15,6 +15,8 @@ from models.table import Table
 
 SHOWN_ROWS = 10
 SHOWN_RULES = 10
+MAX_REJECT_SHARE = 0.1
+"""By default, the share of rejected lines from which `ingest` refuses a file."""
 CELL = 40
 """Most characters of a value in a table."""
 
@@ -61,7 +63,7 @@ def of_columns(columns: list[Traits], sample: Sample) -> Iterator[str]:
 
 def _times(traits: Traits) -> str:
     """How a column may be read as times."""
-    ways = [f"in {way.unit}" if way.unit else f"{way.format}" for way in traits.times]
+    ways = [way.name for way in traits.times]
     zone = ", without a zone" if any(way.lacks_zone for way in traits.times) else ""
     return " or ".join(ways) + zone
 
@@ -76,6 +78,8 @@ def of_rows(
     yield f"## The first {before.height} rows, as they are"
     yield table(before)
     after = outcome.rows.head(SHOWN_ROWS)
+    if after.is_empty():
+        return
     yield f"## The first {after.height} rows of the table `{target.name}`, as they would be"
     moments = [times.as_text(moment) for moment in after[target.time]]
     yield table(after.with_columns(pl.Series("time (UTC)", moments, pl.String)))
@@ -110,6 +114,11 @@ def of_outcome(outcome: Outcome, columns: list[Traits], target: Table) -> Iterat
     if outcome.reasons:
         yield f"## What would be rejected: {outcome.rejected.height:,} of {outcome.lines:,}"
         yield "\n".join(_rules(outcome))
+        if outcome.rejected.height > MAX_REJECT_SHARE * outcome.lines:
+            yield (
+                f"`ingest` refuses a file of which more than {MAX_REJECT_SHARE:.0%} of the lines "
+                "are rejected."
+            )
 
 
 def _counted(count: int, noun: str) -> str:
@@ -131,13 +140,17 @@ def of_doubts(proposal: Proposal) -> Iterator[str]:
     doubts = [doubt for role in proposal.roles for doubt in role.doubts if not doubt.endswith(":")]
     if doubts:
         yield "## What is doubtful"
-        yield "\n".join(f"- {doubt}" for doubt in doubts)
+        yield "\n".join(f"- {doubt}" for doubt in dict.fromkeys(doubts))
+    if proposal.choices:
+        follows = " Until then, what follows shows the first that fits." if proposal.assumed else ""
+        yield (
+            f"To be chosen by you: {', '.join(proposal.choices)}. The mapping below says between "
+            f"what.{follows}"
+        )
 
 
 def table(rows: pl.DataFrame) -> str:
     """A table of Markdown, long values cut."""
-    if rows.is_empty():
-        return "None."
     with pl.Config(
         tbl_formatting="ASCII_MARKDOWN",
         tbl_hide_dataframe_shape=True,

@@ -4,13 +4,18 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from kreislauf.inspection import names
+import polars as pl
+
+from kreislauf.inspection import names, times
+from kreislauf.inspection.times import TimeReading
 from kreislauf.inspection.traits import Traits
 from models.choices import CHOOSE
 from models.mapping import ISO
 
 MAX_TYPES = 50
 """Most different values of a column that has types of events."""
+MANY_ROWS = 20
+"""Rows from which an id is not the same in all of them."""
 MIN_FILLED = 0.5
 """Share of the rows that have a value, beside that of the fullest candidate, from which a column
 is a candidate."""
@@ -19,7 +24,14 @@ USER_DOUBT = (
     "be as long as a user's life."
 )
 ORDER_DOUBT = "looks like an order: the lines of an order would be a session."
+LIST_DOUBT = (
+    "It may be in {}, in which a mapping cannot read. Then export one row for each of its entries, "
+    "with the article as a column."
+)
+DAY = r"^\d{8}$|^\d{1,4}[-/.]\d\d?[-/.]\d{1,4}( 00:00:00(\.0+)?)?$"
+"""Text that is a day, without a time of day."""
 NAMELESS_DOUBT = "No name says which column has {}. These could, by their values:"
+NOTHING_DOUBT = "Neither names nor values say which column has {}."
 
 
 @dataclass(frozen=True)
@@ -99,9 +111,17 @@ def _by_name(
             if len(candidates) > 1:
                 doubts.append(f"Several columns may be {words}. Take one of them:")
             return Role(column, [plain_reading(t) for t in candidates], doubts)
-    by_value = [t for t in columns if t.may_be_an_id and t.name not in taken and not t.times]
+    by_value = [
+        t
+        for t in columns
+        if t.may_be_an_id
+        and t.name not in taken
+        and not t.times
+        and (t.different > 1 or len(t.texts) < MANY_ROWS)
+    ]
     readings = [plain_reading(t) for t in by_value]
-    return Role(column, readings, [NAMELESS_DOUBT.format(words)], is_guess=True)
+    doubt = NAMELESS_DOUBT if readings else NOTHING_DOUBT
+    return Role(column, readings, [doubt.format(words)], is_guess=True)
 
 
 def _fullest(candidates: list[Traits]) -> list[Traits]:
@@ -121,6 +141,8 @@ def time(columns: list[Traits], column: str) -> Role:
     ]
     for is_in in tiers:
         candidates = _fullest([t for t in readable if is_in(t)])
+        # A day says less than a time of the same event.
+        candidates = [t for t in candidates if not _has_days_only(t)] or candidates
         if candidates:
             doubts = [doubt for t in candidates for doubt in _time_doubts(t)]
             if len(candidates) > 1:
@@ -133,10 +155,17 @@ def _time_doubts(traits: Traits) -> list[str]:
     best = traits.times[0]
     doubts = []
     if best.share < 1:
-        doubts.append(f"{1 - best.share:.0%} of the values of {traits.name} are read as no time.")
-    if traits.texts.drop_nulls().str.contains(r"^\d{4}-\d\d-\d\d$|^\d{8}$").all():
+        doubts.append(
+            f"Read as {best.name}, {1 - best.share:.0%} of the values of {traits.name} are no "
+            "times from 2000 until today."
+        )
+    if _has_days_only(traits):
         doubts.append(f"{traits.name} has days only: the events of a day have no order.")
     return doubts
+
+
+def _has_days_only(traits: Traits) -> bool:
+    return bool(traits.texts.drop_nulls().str.contains(DAY).all())
 
 
 def _unreadable_times(columns: list[Traits]) -> list[Reading]:
@@ -155,35 +184,40 @@ def _unreadable_times(columns: list[Traits]) -> list[Reading]:
 def time_reading(traits: Traits) -> Reading:
     """How a column of times is read; where several ways fit, with a choice."""
     ways = traits.times
-    first = ways[0]
     spec: dict[str, Any] = {"from": traits.name}
-    assumed: dict[str, Any] = {"from": traits.name}
     notes: dict[tuple[str, ...], str] = {}
-    keys = {"unit" if way.unit else "format" for way in ways}
-    for key in sorted(keys):
-        offers = [getattr(way, key) for way in ways if getattr(way, key)]
-        spec[key] = CHOOSE if len(ways) > 1 else offers[0]
-        if len(ways) > 1:
-            shown = [
-                f"{getattr(way, key)} ({way.example}; {way.share:.0%} of the rows)"
-                for way in ways
-                if getattr(way, key)
-            ]
-            notes[(key,)] = " or ".join(shown)
-    assumed |= {"unit": first.unit} if first.unit else {"format": first.format}
+    for key in ("unit", "format"):
+        offered = [way for way in ways if getattr(way, key)]
+        if offered:
+            spec[key] = offered[0].name
+        if offered and len(ways) > 1:
+            spec[key] = CHOOSE
+            notes[key,] = "\n".join(["one of", *(_shown(way, traits) for way in offered)])
+    assumed = {"from": traits.name, "unit" if ways[0].unit else "format": ways[0].name}
     if any(way.lacks_zone for way in ways):
         spec["zone"] = CHOOSE
         assumed["zone"] = "UTC"
-        notes[("zone",)] = (
+        notes["zone",] = (
             f"{traits.examples[0]} does not say its time zone: UTC, or the shop's, such as "
             "Europe/Berlin"
         )
         if traits.shape == "times":
-            notes[("zone",)] = (
+            notes["zone",] = (
                 "the times are stored without a time zone: UTC, which is what is taken without a "
                 "mapping, or the shop's, such as Europe/Berlin"
             )
     return Reading(spec, assumed, notes)
+
+
+def _shown(way: TimeReading, traits: Traits) -> str:
+    """A way to read times, with a value of which another way makes another time."""
+    ways = pl.DataFrame([each.times.alias(str(i)) for i, each in enumerate(traits.times)])
+    differs = ways.select(pl.concat_list(pl.all()).list.n_unique() > 1).to_series()
+    is_shown = differs & way.times.is_not_null()
+    place = (is_shown if is_shown.any() else way.times.is_not_null()).arg_max() or 0
+    moment = times.as_text(way.times[place])
+    name = way.unit or f"'{way.format}'"
+    return f"  {name} (then {traits.present[place]} is {moment}; fits {way.share:.0%} of the rows)"
 
 
 def is_stored_time(reading: Reading, traits: Traits) -> bool:

@@ -125,13 +125,19 @@ def _read_file(path: str, table: Table, rows: int) -> tuple[Layout, list[pl.Data
     layout = sources.open_file(path, table).layout()
     if layout is not None:
         raws, is_end = read(path, table, _with_all(layout), rows)
-        frames = [raw.frame for raw in raws if isinstance(raw, RawRows)]
+        frames = [_as_stored(raw.frame, layout) for raw in raws if isinstance(raw, RawRows)]
         return layout, frames, sum(map(len, raws)), is_end
     raws, is_end = read(path, table, None, rows)
     lines = [raw for raw in raws if isinstance(raw, RawLines)]
     layout = _of_json(path, lines)
     frames = [mapped.read_lines(_with_all(layout), raw).frame for raw in lines]
     return layout, frames, sum(map(len, raws)), is_end
+
+
+def _as_stored(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
+    """Times without a zone as such; a load takes them for UTC."""
+    local = [name for name in layout.local_times if name in layout.names]
+    return frame.with_columns(pl.col(name).dt.replace_time_zone(None) for name in local)
 
 
 def _with_all(layout: Layout) -> Mapping:
@@ -174,7 +180,7 @@ def _of_json(path: str, raws: Sequence[RawLines]) -> Layout:
     }
     for name, of_values in kinds.items():
         if of_values == {"an object"} and not any(n.startswith(f"{name}.") for n in kinds):
-            nested[name] = "an object without fields"
+            nested[name] = "an object without a field"
     return Layout("JSON lines", single, nested)
 
 
@@ -215,8 +221,8 @@ def _joined(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
             if dtype != pl.Null:
                 types.setdefault(name, set()).add(dtype)
     mixed = {name for name, of_column in types.items() if len(of_column) > 1}
-    alike = [
+    as_text = [
         frame.with_columns(conversion.text(frame[name]) for name in mixed & set(frame.columns))
         for frame in frames
     ]
-    return pl.concat(alike, how="diagonal_relaxed")
+    return pl.concat(as_text, how="diagonal_relaxed")

@@ -45,8 +45,13 @@ class TimeReading(NamedTuple):
     """Of the values, those that become times from 2000 until tomorrow."""
     lacks_zone: bool
     """Whether some of these values do not say their time zone."""
-    example: str
-    """A value, and the time that it becomes, with UTC for a zone that is missing."""
+    times: pl.Series
+    """The values in ms, with UTC for a zone that is missing; null where they are no times."""
+
+    @property
+    def name(self) -> str:
+        """Unit or format."""
+        return self.unit or self.format or ""
 
 
 def readings(values: pl.Series, is_local: bool = False) -> list[TimeReading]:
@@ -80,12 +85,11 @@ def readings(values: pl.Series, is_local: bool = False) -> list[TimeReading]:
 
 def _of_numbers(values: pl.Series) -> list[TimeReading]:
     """Readings of numbers by each unit."""
-    numbers = values
     if values.dtype == pl.String:
-        numbers = values.filter(values.str.strip_chars().str.contains(conversion.NUMBER))
-    share = len(numbers) / len(values)
-    of_numbers = [_reading(numbers, unit=unit) for unit in UNIT_MS]
-    return [reading._replace(share=reading.share * share) for reading in of_numbers]
+        # Text with a unit is not read: a replay reads ISO there, too.
+        is_number = values.str.strip_chars().str.contains(conversion.NUMBER)
+        values = pl.select(pl.when(is_number).then(values)).to_series()
+    return [_reading(values, unit=unit) for unit in UNIT_MS]
 
 
 def _of_text(values: pl.Series) -> list[TimeReading]:
@@ -93,9 +97,9 @@ def _of_text(values: pl.Series) -> list[TimeReading]:
     texts = conversion.text(values)
     if not texts.str.contains(LIKE_A_TIME).any():
         return []
-    absolute = _share(_milliseconds(texts, Column.model_validate({"from": "t", "format": ISO})))
+    absolute = _milliseconds(texts, Column.model_validate({"from": "t", "format": ISO}))
     iso = _reading(texts, format=ISO)
-    candidates = [iso._replace(lacks_zone=iso.share > absolute)]
+    candidates = [iso._replace(lacks_zone=iso.times.count() > absolute.count())]
     if iso.share < SURE_SHARE:
         candidates += [
             _reading(texts, format=pattern, lacks_zone="%z" not in pattern) for pattern in FORMATS
@@ -112,11 +116,7 @@ def _reading(
     zone = "UTC" if format and "%z" not in format else None
     column = Column.model_validate({"from": "t", "unit": unit, "format": format, "zone": zone})
     times = _milliseconds(values, column)
-    example = ""
-    first = times.is_not_null().arg_max()
-    if first is not None and times.count():
-        example = f"{conversion.text(values)[first]} is {as_text(times[first])}"
-    return TimeReading(unit, format, _share(times), lacks_zone, example)
+    return TimeReading(unit, format, times.count() / max(1, len(times)), lacks_zone, times)
 
 
 def _milliseconds(values: pl.Series, column: Column) -> pl.Series:
@@ -125,10 +125,6 @@ def _milliseconds(values: pl.Series, column: Column) -> pl.Series:
     tomorrow = int(time.time() * 1000) + DAY_MS
     is_likely = times.is_between(FIRST_MS, tomorrow)
     return times.to_frame("t").select(pl.when(is_likely).then(pl.col("t"))).to_series()
-
-
-def _share(values: pl.Series) -> float:
-    return values.count() / max(1, len(values))
 
 
 def as_text(time_ms: int) -> str:

@@ -15,7 +15,7 @@ SHOWN = 30
 LONGEST_ID = 100
 """Most characters of a value that may be an id."""
 DECIMALS = r"^[+-]?\d*\.\d*[1-9]\d*$"
-PLACEHOLDERS = ("null", "none", "nan", "undefined", "unknown", "(not set)", "n/a", "-", "-1", "0")
+PLACEHOLDERS = ("null", "none", "nan", "undefined", "unknown", "(not set)", "n/a", "na", "nil")
 """What systems write where they have no value, in small letters."""
 
 
@@ -37,6 +37,11 @@ class Traits:
     examples: list[str]
     times: list[TimeReading]
     """The ways to read it as times."""
+
+    @property
+    def present(self) -> pl.Series:
+        """Values as text, without those that are empty."""
+        return self.texts.filter(self.texts.is_not_null() & (self.texts.str.strip_chars() != ""))
 
     @property
     def is_empty(self) -> bool:
@@ -67,7 +72,10 @@ class Traits:
         rare = f", in {self.filled:.0%} of the rows" if self.filled < 0.995 else ""
         if self.different == 1:
             return f"always {self.examples[0]}{rare}"
-        return f"{self.shape}, such as {', '.join(self.examples[:2])}{rare}"
+        shown = ", ".join(self.examples[:2])
+        if len(shown) > SHOWN:
+            shown = self.examples[0]
+        return f"{self.shape}, such as {shown}{rare}"
 
 
 def of(sample: Sample) -> list[Traits]:
@@ -83,7 +91,7 @@ def _traits(name: str, values: pl.Series, is_local: bool) -> Traits:
     present = values.filter(texts.is_not_null() & (texts.str.strip_chars() != ""))
     of_time = times.readings(present, is_local)
     counts = conversion.text(present).value_counts(sort=True)
-    shown = conversion.text(present).unique(maintain_order=True).head(EXAMPLES)
+    shown = _as_shown(present).unique(maintain_order=True).head(EXAMPLES)
     return Traits(
         name,
         names.plain(name),
@@ -94,6 +102,14 @@ def _traits(name: str, values: pl.Series, is_local: bool) -> Traits:
         [_shortened(value) for value in shown],
         of_time,
     )
+
+
+def _as_shown(values: pl.Series) -> pl.Series:
+    """Values as text; of times without what is finer than a second."""
+    if isinstance(values.dtype, pl.Datetime):
+        zone = " %Z" if values.dtype.time_zone else ""
+        return values.dt.strftime(f"%Y-%m-%d %H:%M:%S{zone}")
+    return conversion.text(values)
 
 
 def _shape(values: pl.Series) -> str:
