@@ -3,18 +3,18 @@
 from prefect import flow
 
 from kreislauf.inspection.look import Inspection
-from models import spec
 from tasks.inspect import look_at, show_inspection
 
 
 @flow
-def inspect(source: str, model: str = "session_recommender", out: str | None = None) -> Inspection:
+def inspect(source: str, model: str | None = None, out: str | None = None) -> Inspection:
     """Look at raw files before they are loaded, and propose a mapping.
 
     Args:
         source: A file of JSON lines, CSV or Parquet, a folder that is searched with all below it,
             or an `s3://` prefix.
-        model: Model type, a folder in `models/`; it decides the table.
+        model: Model type, a folder in `models/`; it decides the table. By default it is
+            `session_recommender`, or `session_recommender_text` if the ids are text.
         out: Path of the YAML file for the proposed mapping, which must not exist yet; by default
             it is only shown.
 
@@ -26,6 +26,6 @@ def inspect(source: str, model: str = "session_recommender", out: str | None = N
         SourceError: There are no raw files in `source`, or nothing of them can be read.
         InspectionError: `out` exists already, or cannot be written.
     """
-    inspection = look_at(source, spec.load(model).table, out)
+    inspection = look_at(source, model, out)
     show_inspection(inspection)
     return inspection

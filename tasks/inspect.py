@@ -5,13 +5,12 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from kreislauf.inspection.look import Inspection, look
-from models import spec
 
 
 @task(task_run_name="look at {source}", cache_policy=NO_CACHE)
-def look_at(source: str, table: spec.Table, out: str | None) -> Inspection:
+def look_at(source: str, model: str | None, out: str | None) -> Inspection:
     """Look at a sample of a source, and propose a mapping."""
-    return look(source, table, out)
+    return look(source, model, out)
 
 
 def show_inspection(inspection: Inspection) -> None:

@@ -5,7 +5,6 @@ import sys
 
 from kreislauf.inspection.look import InspectionError, look
 from kreislauf.sources import SourceError
-from models import spec
 
 
 def main() -> None:
@@ -13,12 +12,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make inspect", description=main.__doc__)
     parser.add_argument("data", help="a file, a folder or an s3:// prefix")
     parser.add_argument("--out", help="file for the mapping, which must not exist yet")
-    parser.add_argument("--model", default="session_recommender", help="a folder in models/")
+    parser.add_argument("--model", help="a folder in models/; by default by what the ids are")
     arguments = parser.parse_args()
     if not arguments.data:
         parser.error("say what to look at: make inspect DATA=events.csv")
     try:
-        print(look(arguments.data, spec.load(arguments.model).table, arguments.out).report)
+        print(look(arguments.data, arguments.model, arguments.out).report)
     except (SourceError, InspectionError) as error:
         sys.exit(str(error))
 

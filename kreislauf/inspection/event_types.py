@@ -48,7 +48,9 @@ def of(
         counts, without = _counts(traits, has_article)
         readings.append(_reading(traits.name, counts, words))
         if len(candidates) == 1 and without:
-            only = {traits.name: list(counts)}
+            # As they are written: `only` compares values with their blanks.
+            is_wanted = traits.texts.str.strip_chars().is_in(list(counts))
+            only = {traits.name: traits.texts.filter(is_wanted).unique().sort().to_list()}
             left_out = without
     doubts = list(_doubts(readings[0], only, left_out, words))
     if len(candidates) > 1:

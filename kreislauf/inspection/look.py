@@ -4,11 +4,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from kreislauf.inspection import mapping_text, outcome, proposal, report, sample, traits
+from kreislauf.inspection import ids, mapping_text, outcome, proposal, report, sample, traits
 from kreislauf.inspection.proposal import Proposal
 from kreislauf.inspection.sample import Sample
 from kreislauf.inspection.traits import Traits
-from models.table import Table
+from models import spec
+from models.spec import ModelSpec
 
 
 class InspectionError(ValueError):
@@ -21,6 +22,8 @@ class Inspection(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     source: str
+    model: str
+    """Model type that takes the ids as they are."""
     report: str
     """For people, Markdown."""
     mapping: str | None
@@ -34,12 +37,14 @@ class Inspection(BaseModel):
     rows_rejected: int
 
 
-def look(source: str, table: Table, out: str | None = None) -> Inspection:
+def look(source: str, model: str | None = None, out: str | None = None) -> Inspection:
     """Inspect a file, a folder or an s3:// prefix, and write the proposed mapping to `out`.
 
-    Raises SourceError if nothing can be read, InspectionError if `out` exists or cannot be
-    written, ValueError for a table without the columns session, aid, ts and type.
+    It is for the model type `model`; by default for the one that takes the ids as they are. Raises
+    SourceError if nothing can be read, InspectionError if `out` exists or cannot be written,
+    ValueError if no mapping is proposed for the model type.
     """
+    table = spec.load(model or spec.DEFAULT).table
     if out and Path(out).exists():
         raise InspectionError(
             f"{out} exists already, and is not overwritten. Remove it, or name another file."
@@ -48,15 +53,15 @@ def look(source: str, table: Table, out: str | None = None) -> Inspection:
     if not taken.lines:
         parts = [*report.of_source(taken), "There is nothing to propose from."]
         if taken.layout.names == []:
-            return _finished(taken, parts, None, None)
+            return _finished(taken, parts, None, None, spec.load(model or spec.DEFAULT))
     if table.items in taken.layout.nested or table.items in taken.layout.names:
-        return _of_own_lines(taken, table)
+        return _of_own_lines(taken, model)
     columns = traits.of(taken)
-    proposed = proposal.of(taken, columns, table)
+    proposed = proposal.of(taken, columns, model)
     text = None
     if not proposed.is_needless:
         text = mapping_text.write(proposed, _head(taken, out))
-    inspection = _of_columns(taken, columns, proposed, table, text, out)
+    inspection = _of_columns(taken, columns, proposed, text, out)
     if text and out:
         try:
             Path(out).write_text(text)
@@ -75,14 +80,21 @@ def _head(taken: Sample, out: str | None) -> list[str]:
     ]
 
 
-def _of_own_lines(taken: Sample, table: Table) -> Inspection:
+def _of_own_lines(taken: Sample, model: str | None) -> Inspection:
     """Of a source that has the table's own lines, sessions with their events."""
-    result = outcome.of(taken, table, None)
+    model_type = spec.load(model or spec.DEFAULT)
+    result = outcome.of(taken, model_type.table, None)
+    twin = ids.twin_for_text(model_type)
+    if model is None and twin and result.rejected.height > ids.MIN_SHARE * result.lines:
+        of_text = outcome.of(taken, twin.table, None)
+        if of_text.rejected.height < result.rejected.height:
+            model_type = twin
+            result = of_text
     parts = [
         *report.of_source(taken),
-        f"Each line is one of the table `{table.name}`, with its rows in `{table.items}`. This is "
-        "Kreislauf's own format, which needs no mapping.",
-        *report.of_outcome(result, [], table),
+        f"Each line is one of the table `{model_type.table.name}`, with its rows in "
+        f"`{model_type.table.items}`. This is Kreislauf's own format, which needs no mapping.",
+        *report.of_outcome(result, [], model_type.table),
     ]
     if result.rows.is_empty() and result.lines:
         parts.append(
@@ -90,20 +102,27 @@ def _of_own_lines(taken: Sample, table: Table) -> Inspection:
             "where the file is made, or write one event a line."
         )
     else:
-        parts.append(f'Load it with `ingest("{taken.source}")`.')
-    return _finished(taken, parts, None, result)
+        parts.append(f"Load it with {_call(taken, model_type)}.")
+    return _finished(taken, parts, None, result, model_type)
+
+
+def _call(taken: Sample, model_type: ModelSpec) -> str:
+    """How the source is loaded without a mapping."""
+    if model_type.name == spec.DEFAULT:
+        return f'`ingest("{taken.source}")`'
+    return f'`ingest("{taken.source}", "{model_type.name}")`, whose ids are text'
 
 
 def _of_columns(
     taken: Sample,
     columns: list[Traits],
     proposed: Proposal,
-    table: Table,
     text: str | None,
     out: str | None,
 ) -> Inspection:
     """Of a source of which each row is an event."""
     mapping = None if proposed.is_needless else proposed.assumed
+    table = proposed.model_type.table
     parts = [*report.of_source(taken), *report.of_columns(columns, taken)]
     parts += report.of_doubts(proposed)
     result = None
@@ -114,11 +133,12 @@ def _of_columns(
     if text is None:
         parts += [
             "## No mapping is needed",
-            f'The source has the table\'s own columns. Load it with `ingest("{taken.source}")`.',
+            "The source has the table's own columns. Load it with "
+            f"{_call(taken, proposed.model_type)}.",
         ]
     else:
         parts += ["## The mapping", f"```yaml\n{text}```", *_next_steps(taken, proposed, out)]
-    return _finished(taken, parts, text, result, tuple(proposed.choices))
+    return _finished(taken, parts, text, result, proposed.model_type, tuple(proposed.choices))
 
 
 def _next_steps(taken: Sample, proposed: Proposal, out: str | None) -> list[str]:
@@ -141,10 +161,12 @@ def _finished(
     parts: list[str],
     text: str | None,
     result: outcome.Outcome | None,
+    model_type: ModelSpec,
     choices: tuple[str, ...] = (),
 ) -> Inspection:
     return Inspection(
         source=taken.source,
+        model=model_type.name,
         report=report.joined(parts),
         mapping=text,
         choices=choices,

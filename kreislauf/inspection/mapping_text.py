@@ -9,6 +9,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from kreislauf.inspection.proposal import Proposal
 from kreislauf.inspection.roles import Reading, Role
+from models import spec
 from models.choices import CHOOSE
 
 WIDTH = 96
@@ -20,6 +21,9 @@ LONG_NOTE = 60
 def write(proposal: Proposal, head: list[str]) -> str:
     """The text of the file; `head` are sentences for its beginning."""
     content = CommentedMap()
+    if proposal.model_type.name != spec.DEFAULT:
+        content["model"] = proposal.model_type.name
+        content.yaml_add_eol_comment("which takes any ids as text", "model")
     content["columns"] = CommentedMap()
     for role in proposal.roles:
         _add_role(content["columns"], role)

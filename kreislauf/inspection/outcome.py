@@ -8,7 +8,7 @@ import polars as pl
 from kreislauf.clock import HOUR_MS
 from kreislauf.inspection import sample as samples
 from kreislauf.inspection.sample import Sample
-from kreislauf.inspection.traits import PLACEHOLDERS, Traits
+from kreislauf.inspection.traits import Traits
 from kreislauf.lake import intake, mapped, validate
 from models.mapping import Mapping
 from models.table import RawLines, RawRows, Table
@@ -87,12 +87,10 @@ def suspicions(rows: pl.DataFrame, columns: list[Traits], table: Table) -> list[
 
 def _placeholders(traits: Traits) -> str | None:
     """A sentence about what stands for no value."""
-    texts = traits.texts.drop_nulls().str.strip_chars().str.to_lowercase()
-    is_placeholder = texts.is_in(PLACEHOLDERS)
-    if not is_placeholder.any():
+    if not traits.is_placeholder.any():
         return None
-    example = traits.texts.drop_nulls().filter(is_placeholder)[0]
-    share = is_placeholder.sum() / traits.texts.len()
+    example = traits.present.filter(traits.is_placeholder)[0]
+    share = traits.is_placeholder.sum() / traits.texts.len()
     return f"{traits.name} has '{example}' or the like for no value, in {share:.1%} of the rows."
 
 

@@ -7,10 +7,13 @@ from typing import Any
 import polars as pl
 
 from kreislauf.inspection import event_types, ids, names, roles
+from kreislauf.inspection.event_types import EventTypes
 from kreislauf.inspection.roles import Reading, Role
-from kreislauf.inspection.sample import Sample
+from kreislauf.inspection.sample import JSON_LINES, Sample
 from kreislauf.inspection.traits import Traits
+from models import spec
 from models.mapping import Mapping
+from models.spec import ModelSpec
 from models.table import Table
 
 COLUMNS = {"session", "aid", "ts", "type"}
@@ -20,8 +23,9 @@ CHOSEN_ABOVE = "delete this line if you choose it above"
 
 @dataclass(frozen=True)
 class Proposal:
-    """How a source may become a table's rows."""
+    """How a source may become the rows of a model type's table."""
 
+    model_type: ModelSpec
     roles: list[Role]
     """Of each column of the table."""
     ignored: dict[str, str]
@@ -47,6 +51,7 @@ class Proposal:
             columns[role.column] = first.assumed
             used.append(first.source)
         content: dict[str, Any] = {
+            "model": self.model_type.name,
             "columns": columns,
             "ignored": [name for name in self.ignored if name not in used],
             "only": self.only,
@@ -63,21 +68,44 @@ class Proposal:
         return [role.column for role in self.roles if role.is_open or role.readings[0].is_open]
 
 
-def of(sample: Sample, columns: list[Traits], table: Table) -> Proposal:
-    """A proposal for a table with the columns session, aid, ts and type.
+def of(sample: Sample, columns: list[Traits], model: str | None) -> Proposal:
+    """A proposal for the model type `model`, whose table has the columns session, aid, ts and type;
+    by default for the usual one, or for its twin if the ids are text.
 
-    Raises ValueError for another table.
+    Raises ValueError for a model type with another table, or if there is none of this name.
     """
+    table = spec.load(model or spec.DEFAULT).table
     if set(table.dtypes) != COLUMNS:
         raise ValueError(
             f"A mapping is proposed for the columns {', '.join(sorted(COLUMNS))}; the table "
             f"{table.name} has {', '.join(table.dtypes)}. Write its mapping by hand."
         )
-    taken: list[str] = []
     dtype = table.dtypes["type"]
     assert isinstance(dtype, pl.Enum), "each table of COLUMNS has words for the types of events"
-    words = dtype.categories.to_list()
-    time = roles.time(columns, table.time)
+    by_column, types = _roles(sample, columns, table.time, dtype.categories.to_list())
+    model_type = ids.model_for([by_column["session"], by_column["aid"]], columns, model)
+    for name in ("session", "aid"):
+        role = by_column[name]
+        of_ids = ids.doubts(role, columns, model_type.table)
+        by_column[name] = replace(role, doubts=[*role.doubts, *of_ids])
+    chosen = [by_column[name] for name in table.dtypes]
+    return Proposal(
+        model_type,
+        chosen,
+        dict(_ignored(sample, columns, chosen)),
+        types.only,
+        types.left_out,
+        sample.layout.names if not sample.layout.has_header else None,
+        _is_needless(chosen, sample, columns, table),
+    )
+
+
+def _roles(
+    sample: Sample, columns: list[Traits], time_name: str, words: list[str]
+) -> tuple[dict[str, Role], EventTypes]:
+    """Where each column of the table comes from."""
+    time = roles.time(columns, time_name)
+    taken: list[str] = []
     taken += time.sources
     session = roles.session(columns, taken)
     taken += decided(session)
@@ -90,16 +118,7 @@ def of(sample: Sample, columns: list[Traits], table: Table) -> Proposal:
     of_type = types.role.sources
     session = _without(session, [*of_type, *decided(article)])
     article = _without(article, of_type)
-    by_column = {"session": session, "aid": article, "ts": time, "type": types.role}
-    chosen = [ids.doubted(by_column[name], columns, table) for name in table.dtypes]
-    return Proposal(
-        chosen,
-        dict(_ignored(sample, columns, chosen)),
-        types.only,
-        types.left_out,
-        sample.layout.names if not sample.layout.has_header else None,
-        _is_needless(chosen, sample, columns, table),
-    )
+    return {"session": session, "aid": article, time_name: time, "type": types.role}, types
 
 
 def decided(role: Role) -> list[str]:
@@ -157,7 +176,7 @@ def _ignored(
             unused[traits.name] = comment
     for name, kind in sample.layout.nested.items():
         unused[name] = f"{kind}: a mapping does not read inside"
-    if "JSON" not in sample.layout.form:
+    if sample.layout.form != JSON_LINES:
         yield from unused.items()
         return
     whole: dict[str, list[str]] = {}

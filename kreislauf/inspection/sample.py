@@ -21,6 +21,7 @@ BYTES = 32 << 20
 """Bytes of a file after which no more of it is read, about."""
 FILES = 5
 """Most files that are looked at, evenly over all of them."""
+JSON_LINES = "JSON lines"
 DEPTH = 20
 """Most objects within each other of whose fields a column is made."""
 
@@ -63,9 +64,13 @@ def take(source: str, table: Table) -> Sample:
     lines = 0
     for path in paths:
         layout, of_file, size, is_end = _read_file(path, table, rows)
-        first = first or layout
         is_whole &= is_end
-        if layout.form != first.form or (layout.names != first.names and "JSON" not in first.form):
+        if first is None or not first.names:
+            # A part without a line says nothing of the columns.
+            first = layout
+        if not layout.names:
+            continue
+        if not _same_columns(first, layout):
             others.append(path)
             continue
         first = _united(first, layout)
@@ -84,6 +89,12 @@ def take(source: str, table: Table) -> Sample:
         _joined([pl.DataFrame(schema=dict.fromkeys(first.names, pl.Null)), *frames]),
         lines,
     )
+
+
+def _same_columns(first: Layout, second: Layout) -> bool:
+    """Whether one mapping may read both; each JSON line has fields of its own."""
+    same = set(first.names) == set(second.names) or first.form == JSON_LINES
+    return first.form == second.form and same
 
 
 def _spread(paths: list[str]) -> list[str]:
@@ -181,7 +192,7 @@ def _of_json(path: str, raws: Sequence[RawLines]) -> Layout:
     for name, of_values in kinds.items():
         if of_values == {"an object"} and not any(n.startswith(f"{name}.") for n in kinds):
             nested[name] = "an object without a field"
-    return Layout("JSON lines", single, nested)
+    return Layout(JSON_LINES, single, nested)
 
 
 def _note_kinds(

@@ -35,6 +35,8 @@ class Traits:
     different: int
     """Number of different values."""
     examples: list[str]
+    is_float: bool
+    """Whether they are stored as numbers that may have decimals."""
     times: list[TimeReading]
     """The ways to read it as times."""
 
@@ -42,6 +44,11 @@ class Traits:
     def present(self) -> pl.Series:
         """Values as text, without those that are empty."""
         return self.texts.filter(self.texts.is_not_null() & (self.texts.str.strip_chars() != ""))
+
+    @property
+    def is_placeholder(self) -> pl.Series:
+        """Which of the present values stand for none."""
+        return self.present.str.strip_chars().str.to_lowercase().is_in(PLACEHOLDERS)
 
     @property
     def is_empty(self) -> bool:
@@ -57,12 +64,9 @@ class Traits:
         )
 
     @property
-    def kept_as_number(self) -> bool:
-        """Whether each value is a whole number from 0 to 2^63 - 1, and loses nothing as such."""
-        values = self.texts.drop_nulls()
-        whole = conversion.whole_numbers(values)
-        has_zeros = values.str.contains(r"^\s*[+]?0\d")
-        return bool((whole >= 0).fill_null(False).all() and not has_zeros.any())
+    def whole(self) -> pl.Series:
+        """Values as whole numbers, without those that are empty; null for what is none."""
+        return conversion.whole_numbers(self.present)
 
     @property
     def described(self) -> str:
@@ -100,6 +104,7 @@ def _traits(name: str, values: pl.Series, is_local: bool) -> Traits:
         len(present) / max(1, len(values)),
         counts.height,
         [_shortened(value) for value in shown],
+        values.dtype.is_float(),
         of_time,
     )
 
