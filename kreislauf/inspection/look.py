@@ -94,6 +94,7 @@ def _of_own_lines(taken: Sample, model: str | None) -> Inspection:
         *report.of_source(taken),
         f"Each line is one of the table `{model_type.table.name}`, with its rows in "
         f"`{model_type.table.items}`. This is Kreislauf's own format, which needs no mapping.",
+        *report.of_rows_after(result, model_type.table),
         *report.of_outcome(result, [], model_type.table),
     ]
     if result.rows.is_empty() and result.lines:
@@ -128,7 +129,8 @@ def _of_columns(
     result = None
     if proposed.is_needless or mapping is not None:
         result = outcome.of(taken, table, mapping)
-        parts += report.of_rows(taken, result, mapping, table)
+        parts += report.of_rows_before(taken, mapping)
+        parts += report.of_rows_after(result, table)
         parts += report.of_outcome(result, columns, table)
     if text is None:
         parts += [

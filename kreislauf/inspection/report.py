@@ -32,6 +32,8 @@ def of_source(sample: Sample) -> Iterator[str]:
     if sample.left_alone:
         shown = ", ".join(sample.left_alone[:SHOWN_ROWS])
         yield f"Left alone, because of their endings: {shown}."
+    for fault in sample.broken.values():
+        yield f"Cannot be read: {fault}"
     if sample.others:
         shown = ", ".join(sample.others[:SHOWN_ROWS])
         yield (
@@ -68,15 +70,18 @@ def _times(traits: Traits) -> str:
     return " or ".join(ways) + zone
 
 
-def of_rows(
-    sample: Sample, outcome: Outcome, mapping: Mapping | None, target: Table
-) -> Iterator[str]:
-    """The first rows before and after."""
+def of_rows_before(sample: Sample, mapping: Mapping | None) -> Iterator[str]:
+    """The first rows as the source has them."""
     before = sample.frame.head(SHOWN_ROWS)
     if mapping is not None:
         before = before.select(name for name in mapping.sources if name in before.columns)
-    yield f"## The first {before.height} rows, as they are"
-    yield table(before)
+    if before.height:
+        yield f"## The first {before.height} rows, as they are"
+        yield table(before)
+
+
+def of_rows_after(outcome: Outcome, target: Table) -> Iterator[str]:
+    """The first rows as the table would have them."""
     after = outcome.rows.head(SHOWN_ROWS)
     if after.is_empty():
         return
@@ -89,19 +94,7 @@ def of_outcome(outcome: Outcome, columns: list[Traits], target: Table) -> Iterat
     """Numbers of what would be loaded, and of what would not."""
     rows = outcome.rows
     yield "## What would be loaded"
-    if rows.height:
-        sessions = rows[target.group].n_unique()
-        first = times.as_text(rows[target.time].min())  # type: ignore[arg-type]
-        last = times.as_text(rows[target.time].max())  # type: ignore[arg-type]
-        yield (
-            f"{_counted(rows.height, 'event')} of {_counted(sessions, 'session')}, "
-            f"{rows.height / sessions:.1f} each, {_counted(rows['aid'].n_unique(), 'article')}"
-            f", from {first} to {last} UTC."
-        )
-        counts = rows["type"].value_counts(sort=True).iter_rows()
-        yield f"Types: {', '.join(f'{count:,} {name}' for name, count in counts)}."
-    else:
-        yield "Nothing."
+    yield _numbers(rows, target)
     double = outcomes.doubles(rows, target)
     if double:
         yield f"Duplicates, of which one is kept: {double:,}."
@@ -119,6 +112,23 @@ def of_outcome(outcome: Outcome, columns: list[Traits], target: Table) -> Iterat
                 f"`ingest` refuses a file of which more than {MAX_REJECT_SHARE:.0%} of the lines "
                 "are rejected."
             )
+
+
+def _numbers(rows: pl.DataFrame, target: Table) -> str:
+    """How many events, sessions and articles, and when."""
+    if rows.is_empty():
+        return "Nothing."
+    sizes = rows[target.group].value_counts()["count"].to_list()
+    moments = rows[target.time].to_list()
+    first = times.as_text(min(moments))
+    last = times.as_text(max(moments))
+    counts = rows["type"].value_counts(sort=True).iter_rows()
+    return (
+        f"{_counted(len(rows), 'event')} of {_counted(len(sizes), 'session')}, "
+        f"{len(rows) / len(sizes):.1f} each and {max(sizes):,} at most; "
+        f"{_counted(rows['aid'].n_unique(), 'article')}; from {first} to {last} UTC; "
+        f"{', '.join(f'{count:,} {name}' for name, count in counts)}."
+    )
 
 
 def _counted(count: int, noun: str) -> str:

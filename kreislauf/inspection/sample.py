@@ -10,6 +10,7 @@ import polars as pl
 
 from kreislauf import sources
 from kreislauf.lake import decode, intake, mapped
+from kreislauf.sources import SourceError, SourceUnreachable
 from kreislauf.sources.layout import Layout
 from models import conversion
 from models.mapping import Mapping
@@ -43,6 +44,8 @@ class Sample:
     others: list[str]
     """Paths of files whose columns are others than those of the first; none of their rows is
     here."""
+    broken: dict[str, str]
+    """What is wrong with files that cannot be read, by their paths."""
     frame: pl.DataFrame
     """The source's columns."""
     lines: int
@@ -59,11 +62,18 @@ def take(source: str, table: Table) -> Sample:
     rows = ROWS // len(paths)
     first: Layout | None = None
     others: list[str] = []
+    broken: dict[str, str] = {}
     frames: list[pl.DataFrame] = []
     is_whole = len(paths) == len(listing.raw_files)
     lines = 0
     for path in paths:
-        layout, of_file, size, is_end = _read_file(path, table, rows)
+        try:
+            layout, of_file, size, is_end = _read_file(path, table, rows)
+        except SourceUnreachable:
+            raise
+        except SourceError as error:
+            broken[path] = str(error)
+            continue
         is_whole &= is_end
         if first is None or not first.names:
             # A part without a line says nothing of the columns.
@@ -76,8 +86,9 @@ def take(source: str, table: Table) -> Sample:
         first = _united(first, layout)
         frames += of_file
         lines += size
-    assert first is not None, "find raises if there is no file"
-    used = [path for path in paths if path not in others]
+    if first is None:
+        raise SourceError(" ".join(broken.values()))
+    used = [path for path in paths if path not in others and path not in broken]
     return Sample(
         source,
         used,
@@ -86,6 +97,7 @@ def take(source: str, table: Table) -> Sample:
         is_whole,
         first,
         others,
+        broken,
         _joined([pl.DataFrame(schema=dict.fromkeys(first.names, pl.Null)), *frames]),
         lines,
     )
@@ -180,7 +192,7 @@ def _of_json(path: str, raws: Sequence[RawLines]) -> Layout:
                 objects += 1
                 _note_kinds(record, "", kinds, DEPTH)
     if first and not objects:
-        raise sources.SourceError(
+        raise SourceError(
             f"Not a single line of {path} is an object of JSON: it looks like {intake.kind(first)}."
         )
     single = [name for name, of_values in kinds.items() if of_values <= {"a single value"}]

@@ -216,8 +216,8 @@ def test_the_report_says_what_is_there_and_what_would_be_rejected(tmp_path: Path
         "| item   | text          | 100%   | 4         | 5, 6, undefined",
         "| 1   | 5         | 1661776215250 | view  |",
         "| 1       | 5   | 1661776215250 | clicks | 2022-08-29 12:30:15 |",
-        "4 events of 2 sessions, 2.0 each, 3 articles, from 2022-08-29 12:30:15 to",
-        "Types: 3 clicks, 1 carts.",
+        "4 events of 2 sessions, 2.0 each and 2 at most; 3 articles; from 2022-08-29 12:30:15 to "
+        "2022-08-30 01:30:15 UTC; 3 clicks, 1 carts.",
         "Duplicates, of which one is kept: 1.",
         "- item has 'undefined' or the like for no value, in 20.0% of the rows.",
         "- 1 of 2 sessions pause for more than 12 hours",
@@ -369,6 +369,14 @@ def test_files_that_did_not_do_what_they_should(name: str, expected: tuple, shar
 def test_a_file_of_another_kind_is_refused_with_what_it_looks_like(tmp_path, content, message):
     with pytest.raises(SourceError, match=message):
         inspected(tmp_path, "a.jsonl", content)
+
+
+def test_a_broken_file_among_others_is_named(tmp_path: Path):
+    write(Shape("", csv("session,aid,ts,type", f"1,2,{TIME},clicks"), "", []), tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_bytes("session".encode("utf-16"))
+    seen = look(str(tmp_path))
+    assert seen.rows_loaded == 1
+    assert f"Cannot be read: {tmp_path}/b.csv is UTF-16 or binary" in seen.report
 
 
 def test_a_model_type_with_another_table_is_refused(tmp_path: Path, wordy: str):
