@@ -242,6 +242,17 @@ def test_only_the_beginning_of_some_files_is_looked_at(tmp_path: Path):
     ]
 
 
+def test_long_lines_end_a_sample_early(tmp_path: Path, monkeypatch):
+    row = {"session": 1, "aid": 2, "ts": TIME, "type": "clicks", "note": "x" * 100_000}
+    content = json_lines(*[row] * 120)
+    monkeypatch.setattr(sample, "BYTES", 1)
+    seen = inspected(tmp_path, "a.jsonl", content)
+    assert 0 < seen.rows < 60
+    assert "only the beginning" in seen.report
+    monkeypatch.setattr(sample, "BYTES", len(content))
+    assert look(str(tmp_path / "a.jsonl")).rows == 120
+
+
 def test_files_with_other_columns_are_named(tmp_path: Path):
     write(Shape("", csv("session,aid,ts,type", f"1,2,{TIME},clicks"), "", []), tmp_path / "a.csv")
     write(Shape("", csv("order,sku", "1,2"), "", []), tmp_path / "b.csv")
