@@ -7,9 +7,12 @@ from typing import Any
 import polars as pl
 
 from kreislauf.inspection import names
-from kreislauf.inspection.roles import MAX_TYPES, Reading, Role
+from kreislauf.inspection.roles import Reading, Role
 from kreislauf.inspection.traits import Traits
 from models.choices import CHOOSE
+
+MAX_TYPES = 500
+"""Most different values of a column that has types of events."""
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,8 @@ def _of_columns(
             "The source has the table's own columns. Load it with "
             f"{_call(taken, proposed.model_type)}.",
         ]
+        if out:
+            parts.append(f"So {out} is not written.")
     else:
         parts += ["## The mapping", f"```yaml\n{text}```", *_next_steps(taken, proposed, out)]
     return _finished(taken, parts, text, result, proposed.model_type, tuple(proposed.choices))

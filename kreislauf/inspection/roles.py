@@ -12,8 +12,6 @@ from kreislauf.inspection.traits import Traits
 from models.choices import CHOOSE
 from models.mapping import ISO
 
-MAX_TYPES = 500
-"""Most different values of a column that has types of events."""
 MANY_ROWS = 20
 """Rows from which an id is not the same in all of them."""
 MIN_FILLED = 0.5

@@ -40,7 +40,7 @@ class Sample:
     is_whole: bool
     """Whether it is all that the source has."""
     layout: Layout
-    """Of the first file."""
+    """The columns of all of them."""
     others: list[str]
     """Paths of files whose columns are others than those of the first; none of their rows is
     here."""

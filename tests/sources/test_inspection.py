@@ -33,7 +33,7 @@ class Chosen:
     asked: tuple[str, ...]
     """Columns of the table of which it has to ask something."""
     values: dict[str, str] = field(default_factory=dict)
-    """Value in the place of CHOOSE by key; None for a line that is deleted."""
+    """Value in the place of CHOOSE by key; empty for a line that is deleted."""
 
 
 CHOSEN = {
@@ -408,6 +408,13 @@ def test_a_few_broken_ids_are_no_text(tmp_path: Path):
     as_text = look(str(tmp_path / "a.csv"), "session_recommender_text")
     assert (as_text.rows_loaded, as_text.rows_rejected) == (32, 0)
     assert "model: session_recommender_text" in as_text.mapping
+
+
+def test_no_mapping_is_written_where_none_is_needed(tmp_path: Path):
+    write(Shape("", csv("session,aid,ts,type", f"1,2,{TIME},clicks"), "", []), tmp_path / "a.csv")
+    seen = look(str(tmp_path), out=str(tmp_path / "shop.yaml"))
+    assert f"So {tmp_path}/shop.yaml is not written." in seen.report
+    assert not (tmp_path / "shop.yaml").exists()
 
 
 def test_the_command_writes_the_mapping_once(tmp_path, monkeypatch, capsys):
