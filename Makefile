@@ -9,7 +9,7 @@ BACKEND := $(addprefix --torch-backend ,$(TORCH_BACKEND))
 # Every process of the loop imports some 5,400 modules: 17 s of CPU, 7 s if what was compiled is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo pictures up down status deploy worker adopt explore test test-pythons test-system test-long faults lint format lock
+.PHONY: help setup demo pictures up down status deploy worker adopt inspect explore test test-pythons test-system test-long faults lint format lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ worker: setup ## Start a worker here, for the Prefect server of PREFECT_API_URL;
 
 adopt: setup ## Make what a search found the deployments' parameters, in prefect.yaml; MODEL=... STUDY=...
 	@$(BIN)/python -W ignore -m deployments.adopt $(MODEL) $(STUDY)
+
+inspect: setup ## Look at data of any shape, and propose a mapping; DATA=events.csv, a folder or s3://..., OUT=shop.yaml
+	@$(BIN)/python -W ignore -m kreislauf.inspection "$(DATA)" $(if $(OUT),--out "$(OUT)")
 
 explore: setup ## Draw what is in the lake, what was rejected and why, what is suspicious
 	@$(BIN)/python -W ignore -m notebooks.explore

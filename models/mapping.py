@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
-from models import spec
+from models import choices, spec
 from models.spec import ModelSpec
 from models.table import Table
 
@@ -114,6 +114,12 @@ class Mapping(_Strict):
             name: {"from": column} if isinstance(column, str) else column
             for name, column in columns.items()
         }
+
+    @field_validator("ignored", mode="before")
+    @classmethod
+    def _even_if_empty(cls, ignored: Any) -> Any:
+        """YAML reads a list as nothing whose last entry was taken away."""
+        return [] if ignored is None else ignored
 
     @field_validator("only", mode="before")
     @classmethod
@@ -228,7 +234,14 @@ def read(path: str, table: Table) -> Mapping:
 def _parse(path: str) -> Mapping:
     """What a YAML file says, whatever table it is for. Raises MappingError."""
     try:
-        content = YAML(typ="safe").load(Path(path).read_text())
+        text = Path(path).read_text()
+        content = YAML(typ="safe").load(text)
+        pending = choices.pending(text)
+        if pending:
+            raise MappingError(
+                f"The mapping {path} waits for your choice in {'; '.join(pending)}. Write there, "
+                f"in the place of {choices.CHOOSE}, what the comments beside it offer."
+            )
         return Mapping.model_validate(content)
     except OSError as error:
         raise MappingError(f"The mapping {path} cannot be read: {error.strerror}.") from error

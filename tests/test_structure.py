@@ -32,6 +32,7 @@ GROUND = (
 ORGANS = {
     "sources": "",
     "lake": "",
+    "inspection": "sources lake",
     "evaluation": "",
     "registry": "",
     "search": "",
@@ -59,7 +60,8 @@ def imported(path: Path) -> set[str]:
 def allowed(path: Path) -> str:
     """What of ours a file may import, as a pattern."""
     parts = path.relative_to(ROOT).with_suffix("").parts
-    spec = r"models(\.(spec|search|table|text|loading|messages|mapping|conversion)\b.*|\.mapping$)"
+    shared = "spec|search|table|text|loading|messages|mapping|choices|conversion"
+    spec = rf"models(\.({shared})\b.*|\.mapping$)"
     if parts[0] == "models":
         # A model type may be another one's class with other ids or another table.
         base = r"|models\.\w+\.(model_type|params)\b.*"

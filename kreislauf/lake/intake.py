@@ -39,6 +39,14 @@ KINDS = {
 OTHER_KIND = "CSV, whose name has to end in .csv, or another text"
 
 
+def kind(line: bytes) -> str:
+    """What a source looks like whose first line this is, and its cure."""
+    for words, starts in KINDS.items():
+        if line.startswith(starts):
+            return words
+    return OTHER_KIND
+
+
 class TooManyRejects(LakeError):
     """The source is broken: nothing of it was loaded."""
 
@@ -89,14 +97,6 @@ class Intake:
         self.reasons = Counter(dict(self.reasons.most_common(MAX_RULES)))
         self.reasons[accounts.OTHER] = self.lines["rejected"] - self.reasons.total()
 
-    def _kind(self) -> str:
-        """What the first rejected line looks like."""
-        first = pl.read_ipc(min(self.rejects.iterdir()))["raw"][0]
-        for kind, starts in KINDS.items():
-            if first.startswith(starts):
-                return kind
-        return OTHER_KIND
-
     def counts(self, kept: int) -> dict:
         """Fields of Counts, when `kept` of the rows are no duplicates."""
         lines = self.lines
@@ -128,7 +128,8 @@ class Intake:
             return
         cure = "Mend the source or the rules, or raise max_reject_share."
         if unreadable:
-            cure = f"Not a single line is what the rules want: it looks like {self._kind()}."
+            first = pl.read_ipc(min(self.rejects.iterdir()))["raw"][0]
+            cure = f"Not a single line is what the rules want: it looks like {kind(first)}."
         counts = Counts(**self.counts(self.rows["in"] - self.rows["rejected"]))
         reasons = "; ".join(f"{r.lines} lines: {r.reason}, {r.rule}" for r in counts.reasons[:3])
         raise TooManyRejects(

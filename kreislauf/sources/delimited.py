@@ -31,7 +31,7 @@ def rows(path: str, stream: Any, mapping: Mapping, chunk_bytes: int) -> Iterator
     more or fewer values than columns is broken, and so is one that is not UTF-8. Raises
     DelimitedError.
     """
-    head = _head(stream, chunk_bytes)
+    head = read_head(stream, chunk_bytes)
     if not head:
         return
     names, delimiter = _layout(head, mapping)
@@ -119,7 +119,7 @@ class _Joined(io.RawIOBase):
         return size
 
 
-def _head(stream: Any, size: int) -> bytes:
+def read_head(stream: Any, size: int) -> bytes:
     """The first bytes, without a mark of UTF-8 before them."""
     buffer = bytearray(size)
     length = stream.readinto(buffer)

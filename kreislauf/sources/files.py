@@ -5,7 +5,7 @@ S3's endpoint and credentials are the usual AWS variables, which botocore reads.
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from kreislauf.sources.stored import StoredBytes
 from models import mapping as mappings
 from models.mapping import Mapping
 from models.table import RawLines, RawRows, Table
+
+if TYPE_CHECKING:
+    from kreislauf.sources.layout import Layout
 
 MAX_LINE_BYTES = 64 << 20
 """Maximum bytes of a line: a file without line feeds would fill the memory."""
@@ -131,9 +134,34 @@ class RawFile:
                 raise SourceError(f"{self.path} is empty. Remove it, or deliver it again.")
         self._sha256 = stored.sha.hexdigest()
 
+    def head(self) -> Iterator[RawLines | RawRows]:
+        """The same as `chunks`, of which no more is read than is asked for; so there is no
+        `sha256`."""
+        with storage.opened(self.path, self._s3) as file:
+            stored = StoredBytes(self.path, file)
+            if endings.is_parquet(self.path):
+                yield from _parquet(self.path, file, self._table, self.mapping)
+            else:
+                yield from self._read(stored)
+
+    def layout(self) -> "Layout | None":
+        """The columns of CSV or Parquet; None for JSON, of which each line names its own. Raises
+        SourceError."""
+        from kreislauf.sources import delimited, layout, parquet
+
+        if not endings.is_parquet(self.path) and not endings.is_csv(self.path):
+            return None
+        with storage.opened(self.path, self._s3) as file:
+            try:
+                if endings.is_parquet(self.path):
+                    return layout.of_parquet(self.path, parquet.opened(file))
+                return layout.of_csv(StoredBytes(self.path, file).unpacked())
+            except (parquet.ParquetError, delimited.DelimitedError) as error:
+                raise SourceError(f"{self.path} {error}") from error
+
     def _read(self, stored: "StoredBytes") -> Iterator[RawLines | RawRows]:
         if endings.is_parquet(self.path):
-            return _parquet(self.path, stored, self._table, self.mapping)
+            return _whole_parquet(self.path, stored, self._table, self.mapping)
         if endings.is_csv(self.path):
             return _csv(self.path, stored, self.mapping or mappings.identity(self._table))
         return _lines(self.path, stored)
@@ -181,22 +209,28 @@ def _csv(path: str, stored: StoredBytes, mapping: Mapping) -> Iterator[RawRows]:
     stored.drain()
 
 
-def _parquet(
+def _whole_parquet(
     path: str, stored: StoredBytes, table: Table, mapping: Mapping | None
+) -> Iterator[RawLines | RawRows]:
+    with stored.read_whole() as file:
+        yield from _parquet(path, file, table, mapping)
+
+
+def _parquet(
+    path: str, file: Any, table: Table, mapping: Mapping | None
 ) -> Iterator[RawLines | RawRows]:
     from kreislauf.sources import parquet
 
-    with stored.read_whole() as file:
-        try:
-            opened = parquet.opened(file)
-            rows = 0
-            with parquet.named_errors():
-                for raw in _rows(path, opened, table, mapping):
-                    rows += len(raw)
-                    yield raw
-            parquet.check_complete(opened, rows)
-        except parquet.ParquetError as error:
-            raise SourceError(f"{path} {error}") from error
+    try:
+        opened = parquet.opened(file)
+        rows = 0
+        with parquet.named_errors():
+            for raw in _rows(path, opened, table, mapping):
+                rows += len(raw)
+                yield raw
+        parquet.check_complete(opened, rows)
+    except parquet.ParquetError as error:
+        raise SourceError(f"{path} {error}") from error
 
 
 def _rows(

@@ -47,7 +47,7 @@ def rows(path: str, parquet: ParquetFile, mapping: Mapping, chunk_bytes: int) ->
     added = [pl.lit(value).alias(name) for name, value in of_path.items()]
     zoned = {column.source for column in mapping.columns.values() if column.zone}
     for field in parquet.schema_arrow:
-        if field.name in wanted and field.name not in zoned and _lacks_zone(field.type):
+        if field.name in wanted and field.name not in zoned and lacks_zone(field.type):
             # The quarantine, too, has to say which moment is meant.
             added.append(pl.col(field.name).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
     first = 1
@@ -80,7 +80,7 @@ def _rows(path: str, batch: pyarrow.RecordBatch, first: int, added: list[pl.Expr
     )
 
 
-def _lacks_zone(dtype: pyarrow.DataType) -> bool:
+def lacks_zone(dtype: pyarrow.DataType) -> bool:
     """Whether values are times or dates without a time zone; these are of UTC."""
     return types.is_date(dtype) or (types.is_timestamp(dtype) and dtype.tz is None)
 

@@ -46,6 +46,7 @@ GIVEN = (
 NOT_GIVEN = {
     r"make (demo|test(-[a-z]+)?|faults)\b.*": "many minutes; CI gives three of them",
     r"pip config list": "`make setup` has given it, with `deployments/installer.py`",
+    r"make inspect( .*)?": "tests/sources/test_inspection.py looks at such files",
     r"make pictures": "it writes into docs what somebody has to look at",
     r"(TORCH_BACKEND=cpu )?make setup( PYTHON=.*)?": "gigabytes; who runs this has given it",
     r"make up DATA=.*": "minutes; tests/operations/test_first_model.py gives it",

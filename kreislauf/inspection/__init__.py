@@ -1,0 +1,1 @@
+"""A look at a shop's data, before any of it is loaded."""

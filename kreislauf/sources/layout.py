@@ -1,0 +1,87 @@
+"""The columns of a raw file, before anybody has said which of them are used."""
+
+import csv
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pyarrow import types
+from pyarrow.parquet import ParquetFile
+
+from kreislauf.sources import delimited
+from kreislauf.sources.flat_parquet import PANDAS_INDEX, lacks_zone, partitions
+
+HEAD_BYTES = 1 << 20
+"""Bytes at the beginning of a CSV file in which its first lines are."""
+VALUE = re.compile(r"[+-]?\d+([.,]\d+)?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}.*")
+"""A number or a date, which is no name of a column."""
+DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a file has for columns."""
+
+    form: str
+    """CSV, Parquet or JSON lines, and what there is to say about it."""
+    names: list[str]
+    """Columns that hold single values."""
+    nested: dict[str, str]
+    """Columns that hold lists or objects, and their types in words."""
+    local_times: frozenset[str] = frozenset()
+    """Columns of times that are stored without a time zone."""
+    in_path: frozenset[str] = frozenset()
+    """Those of `names` that are in the path, as type=clicks/, and not in the file."""
+    has_header: bool = True
+
+
+def of_csv(stream: Any) -> Layout:
+    """The columns of a CSV file with these unpacked bytes; without a header they are numbered.
+
+    Raises DelimitedError.
+    """
+    head = delimited.read_head(stream, HEAD_BYTES)
+    lines = head.decode(errors="replace").splitlines()[: delimited.SAMPLE_LINES]
+    if not lines:
+        return Layout("CSV without a line", [], {})
+    delimiter = max(delimited.DELIMITERS, key=lambda mark: _evenness(lines, mark))
+    first = next(csv.reader(lines, delimiter=delimiter), [])
+    names = [name.strip() for name in first]
+    form = f"CSV, its values separated by {DELIMITER_NAMES[delimiter]}"
+    if any(VALUE.fullmatch(name) for name in names):
+        numbered = [f"column_{number}" for number in range(1, len(names) + 1)]
+        return Layout(f"{form}, without a header", numbered, {}, has_header=False)
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise delimited.DelimitedError(
+            f"has several columns called {', '.join(repeated)}. Rename them."
+        )
+    return Layout(form, names, {})
+
+
+def _evenness(lines: list[str], delimiter: str) -> tuple[float, int]:
+    """How well a delimiter makes columns: the share of records with as many as the first, and how
+    many; zeros for a single column."""
+    counts = [len(record) for record in csv.reader(lines, delimiter=delimiter) if record]
+    if not counts or counts[0] < 2:
+        return 0.0, 0
+    return counts.count(counts[0]) / len(counts), counts[0]
+
+
+def of_parquet(path: str, parquet: ParquetFile) -> Layout:
+    """The columns of a Parquet file, and those in its path. pandas' index is none."""
+    fields = [field for field in parquet.schema_arrow if not PANDAS_INDEX.fullmatch(field.name)]
+    nested = {
+        field.name: str(field.type)
+        for field in fields
+        if types.is_nested(field.type) or types.is_duration(field.type)
+    }
+    stored = [field.name for field in fields if field.name not in nested]
+    in_path = [name for name in partitions(path) if name not in (*stored, *nested)]
+    return Layout(
+        "Parquet",
+        [*stored, *in_path],
+        nested,
+        frozenset(field.name for field in fields if lacks_zone(field.type)),
+        frozenset(in_path),
+    )
