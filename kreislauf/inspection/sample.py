@@ -16,7 +16,7 @@ from models import conversion
 from models.mapping import Mapping
 from models.table import RawLines, RawRows, Table
 
-ROWS = 10_000
+ROWS = 100_000
 """Most rows that are looked at, in all files together."""
 BYTES = 32 << 20
 """Bytes of a file after which no more of it is read, about."""

@@ -236,7 +236,7 @@ def test_only_the_beginning_of_some_files_is_looked_at(tmp_path: Path):
     seen = look(str(tmp_path))
     assert seen.rows == sample.ROWS
     assert "12 files." in seen.report
-    assert "Rows looked at: 10,000, only the beginning of 5 of them." in seen.report
+    assert "Rows looked at: 100,000, only the beginning of 5 of them." in seen.report
     assert sample.take(str(tmp_path), EVENTS).paths == [
         str(tmp_path / f"{number:02}.csv") for number in (0, 3, 6, 8, 11)
     ]
