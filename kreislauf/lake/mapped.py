@@ -1,6 +1,5 @@
 """Rows of a source to those of a table, by a mapping."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,8 @@ import polars as pl
 
 from kreislauf.lake import decode
 from kreislauf.lake.decode import DecodedLines
-from models import conversion
+from models import conversion, json_fields
+from models.json_fields import Tree
 from models.mapping import Mapping, identity
 from models.table import RawLines, RawRows, Table
 
@@ -140,7 +140,7 @@ def convert(
 
 def read_lines(mapping: Mapping, raw: RawLines) -> _SourceRows:
     """JSON lines by the source's columns. `a.b` is b in a nested object a, or a field so called."""
-    tree = _tree(mapping)
+    tree = json_fields.tree_of(mapping)
     values: dict[str, list[Any]] = {name: [] for name in mapping.sources}
     positions: list[int] = []
     broken: list[tuple[int, str, str]] = []
@@ -158,69 +158,18 @@ def read_lines(mapping: Mapping, raw: RawLines) -> _SourceRows:
         positions.append(position)
         for name, column in values.items():
             column.append(row.get(name))
-    frame = pl.DataFrame([_series(name, column) for name, column in values.items()])
+    frame = pl.DataFrame([json_fields.column_of(*column) for column in values.items()])
     return _SourceRows(frame, np.array(positions, np.int64), broken, blank)
 
 
-def _tree(mapping: Mapping) -> dict[str, Any]:
-    """Fields that a line may have: True for one that is read, False for one that is ignored, and a
-    tree for an object."""
-    tree: dict[str, Any] = {}
-    for names, is_read in ((mapping.ignored, False), (mapping.sources, True)):
-        for name in names:
-            *objects, field = name.split(".")
-            branch = tree
-            for member in objects:
-                if not isinstance(branch.get(member), dict):
-                    branch[member] = {}
-                branch = branch[member]
-            branch[field] = is_read
-            tree[name] = is_read
-    return tree
-
-
-def _fields(line: bytes, tree: dict[str, Any]) -> dict[str, Any]:
+def _fields(line: bytes, tree: Tree) -> dict[str, Any]:
     """Values of a line's fields that are read, by their paths. Raises ValueError."""
     line.decode()
     record = JSON.decode(line)
     if not isinstance(record, dict):
         raise msgspec.ValidationError("Expected `object`")
     row: dict[str, Any] = {}
-    fields = _collect(record, tree, "", row)
+    fields = json_fields.collect(record, tree, row)
     if line.count(b'":') != fields:
         decode.refuse_repeated_fields(line)
     return row
-
-
-def _collect(record: dict[str, Any], tree: dict[str, Any], prefix: str, row: dict[str, Any]) -> int:
-    """Add the fields of an object to `row`; returns how many it has. Raises ValidationError."""
-    fields = len(record)
-    for name, value in record.items():
-        node = tree.get(name)
-        path = prefix + name
-        if node is None:
-            raise msgspec.ValidationError(
-                f"Object contains unknown field `{path}`: use it in the mapping, or name it under "
-                "`ignored`"
-            )
-        if node is True and isinstance(value, dict | list):
-            raise msgspec.ValidationError(f"Expected `{path}` to be a single value")
-        if node is True:
-            row[path] = value
-        elif isinstance(node, dict) and isinstance(value, dict):
-            fields += _collect(value, node, f"{path}.", row)
-        elif isinstance(node, dict) and value is not None:
-            raise msgspec.ValidationError(f"Expected `{path}` to be an object")
-    return fields
-
-
-def _series(name: str, values: list[Any]) -> pl.Series:
-    """Values of JSON as a column; as text, if they are of several types."""
-    try:
-        column = pl.Series(name, values, strict=True)
-    except (TypeError, OverflowError, pl.exceptions.PolarsError):
-        texts = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
-        return pl.Series(name, texts, pl.String)
-    if column.dtype == pl.Null:
-        return column.cast(pl.String)
-    return column
