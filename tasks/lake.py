@@ -8,8 +8,8 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
 from kreislauf import exposures, lake, sources
-from kreislauf.lake import compaction, delta, journal, loading
-from kreislauf.monitoring import remarks
+from kreislauf.lake import clocks, compaction, delta, journal, loading
+from kreislauf.monitoring import remarks, stops
 from models import spec
 from models.mapping import Mapping
 
@@ -86,9 +86,11 @@ def show_loads(
 
 @task(task_run_name="look at the newest rows for {model}")
 def look_at_newest(model: str) -> list[str]:
-    """What somebody should look at in the newest week of a model type's table."""
+    """What somebody should look at in the newest week of a model type's table, and in its
+    sources."""
     model_type = spec.load(model)
-    sentences = remarks.of_newest(model_type, REMARK_DAYS, lake.watermark(model_type.table))
+    sentences = stops.sentences(clocks.sources(model_type.table.name))
+    sentences += remarks.of_newest(model_type, REMARK_DAYS, lake.watermark(model_type.table))
     for sentence in sentences:
         get_run_logger().warning(sentence)
     return sentences
