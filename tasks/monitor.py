@@ -133,7 +133,7 @@ def measure(head: Measurement) -> Measurement:
         quality = probe.quality(window, before)
         first = first_version.quality(probe, window, head.version, quality)
         values = probe.signals(window, probe.profile, float(np.median(heights)))
-        if stops.recent(head.sources):
+        if any(source.is_late for source in stops.recent(head.sources)):
             values.pop("volume", None)  # A source that has stopped is why groups are fewer.
         measured = {
             "signals": measurement.with_history(values, history),

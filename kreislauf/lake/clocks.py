@@ -6,6 +6,7 @@ them the same however many loads there were.
 """
 
 import math
+import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
@@ -42,13 +43,9 @@ class Clock:
     lag: int | None = None
     """How far (ms) it usually is behind the others when it delivers; None before it has delivered
     beside others."""
-
-    @property
-    def limit(self) -> float:
-        """How far (ms) it may be behind the others before it counts as stopped."""
-        if self.lag is None:
-            return math.inf
-        return max(SHORTEST_LIMIT, MISSED * self.lag)
+    pause: int | None = None
+    """How long (ms of the wall clock) it usually is from one of its loads to the next; None before
+    the second."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,27 @@ class Source:
     clock: Clock
     behind: int
     """How far (ms) it is behind the source that is furthest."""
+    silent: int
+    """How long ago (ms) its last load is."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it delivered beside others, and does so no more."""
+        return self.behind > _limit(self.clock.lag)
 
     @property
     def stopped(self) -> bool:
-        """Whether it delivered beside others, and does so no more."""
-        return self.behind > self.clock.limit
+        """Whether it delivers no more: it is late, or nothing comes any more of what was loaded as
+        it happened. Data of long ago, in a replay, says nothing about today."""
+        as_it_happened = self.clock.loaded - self.clock.newest <= LONGEST_WAIT
+        return self.is_late or (as_it_happened and self.silent > _limit(self.clock.pause))
+
+
+def _limit(length: int | None) -> float:
+    """How long (ms) it may take before a source counts as stopped, if this `length` is usual."""
+    if length is None:
+        return math.inf
+    return max(SHORTEST_LIMIT, MISSED * length)
 
 
 def sources(name: str) -> list[Source]:
@@ -75,7 +88,11 @@ def sources(name: str) -> list[Source]:
     with storage.answering(name):
         clocks = of(stored)
     furthest = max((clock.newest for clock in clocks.values()), default=0)
-    places = [Source(key, clock, furthest - clock.newest) for key, clock in clocks.items()]
+    now = int(time.time() * 1000)
+    places = [
+        Source(key, clock, furthest - clock.newest, now - clock.loaded)
+        for key, clock in clocks.items()
+    ]
     return sorted(places, key=lambda source: (source.behind, source.name))
 
 
@@ -134,20 +151,22 @@ def moved(
     if last == 0 and len(times) > 1:
         day -= watermarks.outweighed(int(groups[1:].sum()), int(times[0]), furthest)
     newest = max(newest, clock.newest)
-    return Clock(newest, now, max(0, int(day)), _usual_lag(clock, newest, others))
+    lag = clock.lag
+    if others and newest > clock.newest:
+        behind = max(0, max(c.newest for c in others) - clock.newest)
+        lag = _usual(lag, behind, newest - clock.newest)
+    silent = now - clock.loaded
+    return Clock(newest, now, max(0, int(day)), lag, _usual(clock.pause, silent, silent))
 
 
-def _usual_lag(clock: Clock, newest: int, others: Collection[Clock]) -> int | None:
-    """`Clock.lag` after a load that moved the clock to `newest`.
+def _usual(before: int | None, seen: int, passed: int) -> int:
+    """What is usual (ms), if something else was `before`, and `passed` ms ago.
 
-    Less than a stop is usual as it is; a longer one counts as the shortest stop, so that a source
-    that has become slower is reported once.
+    What was not seen again counts half after each `HALF_LIFE`. A stop counts as the shortest that
+    there is, so that a source that has become slower is reported once.
     """
-    if not others or newest == clock.newest:
-        return clock.lag
-    behind = max(0, max(c.newest for c in others) - clock.newest)
-    faded = int((clock.lag or 0) * 0.5 ** ((newest - clock.newest) / HALF_LIFE))
-    return int(max(min(behind, clock.limit), faded))
+    faded = int((before or 0) * 0.5 ** (passed / HALF_LIFE))
+    return int(max(min(seen, _limit(before)), faded))
 
 
 def delivered(clocks: Collection[Clock]) -> int | None:
@@ -161,7 +180,7 @@ def delivered(clocks: Collection[Clock]) -> int | None:
         for clock in clocks
         if clock.lag is not None
         and clock.lag <= LONGEST_WAIT
-        and furthest - clock.newest <= clock.limit
+        and furthest - clock.newest <= _limit(clock.lag)
     ]
     return min([furthest, *waited_for])
 

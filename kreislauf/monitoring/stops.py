@@ -21,7 +21,12 @@ NAMED_DAYS = 28
 
 def recent(sources: Sequence[Source]) -> list[Source]:
     """The sources that have stopped, and have not been given up yet."""
-    return [s for s in sources if s.stopped and s.behind <= NAMED_DAYS * DAY_MS]
+    return [s for s in sources if s.stopped and _length(s) <= NAMED_DAYS * DAY_MS]
+
+
+def _length(source: Source) -> int:
+    """How long (ms) the source lacks."""
+    return source.behind if source.is_late else source.silent
 
 
 def sentences(sources: Sequence[Source]) -> list[str]:
@@ -30,11 +35,20 @@ def sentences(sources: Sequence[Source]) -> list[str]:
 
 
 def _sentence(source: Source) -> str:
+    newest = f"its newest event is of {when(source.clock.newest)} (UTC)"
+    if source.is_late:
+        evidence = (
+            f"{newest}, {span(source.behind)} behind the furthest source, and usually it delivers "
+            f"after {span(source.clock.lag or 0)} at most. The newest rows lack its share, so they "
+            "are fewer, and may look different"
+        )
+    else:
+        evidence = (
+            f"{newest}, nothing has been loaded of it for {span(source.silent)}, and usually "
+            f"something is after {span(source.clock.pause or 0)} at most"
+        )
     return (
-        f"The source {source.name} has stopped: its newest event is of "
-        f"{when(source.clock.newest)} (UTC), {span(source.behind)} behind the furthest source, and "
-        f"usually it delivers after {span(source.clock.lag or 0)} at most. The newest rows lack "
-        "its share, so they are fewer, and may look different. Mend what delivers it, and ingest "
+        f"The source {source.name} has stopped: {evidence}. Mend what delivers it, and ingest "
         "what is missing: trainings learn from late rows, too. If it was given up, nothing has to "
         f"be done: after {NAMED_DAYS} days it is named no more."
     )

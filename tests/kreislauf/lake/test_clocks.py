@@ -1,5 +1,8 @@
 """Each source of a table has a clock; the watermark is where all that still deliver have been."""
 
+import time
+from types import SimpleNamespace
+
 import polars as pl
 import pytest
 
@@ -172,11 +175,11 @@ def test_one_source_ends_where_the_rows_do():
 
 def test_clocks_outlive_merged_files_and_a_log_that_is_summed_up():
     play(range(4))
-    before = clocks.sources("events")
+    before = [source.clock for source in clocks.sources("events")]
     mark = ends()
     compaction.compact("events")
     delta.checkpoint("events")
-    assert clocks.sources("events") == before
+    assert [source.clock for source in clocks.sources("events")] == before
     assert ends() == mark == 72
     version = lake.version(EVENTS)
     load(APP, 72, 96)
@@ -196,6 +199,33 @@ def test_a_lag_that_is_seen_no_more_is_forgotten():
     slower = Clock(newest=stream.newest - 30 * DAY_MS, loaded=0, groups=10, lag=DAY_MS)
     after = clocks.moved(slower, one_hour(stream.newest, 10), [stream], 200 * DAY_MS)
     assert after.lag == 3 * DAY_MS, "a longer stop counts as the shortest"
+
+
+@pytest.mark.parametrize(("age", "stopped"), [(HOUR_MS, [False, True]), (5 * DAY_MS, [False] * 2)])
+def test_a_source_that_is_alone_stops_when_nothing_comes_of_what_happens(monkeypatch, age, stopped):
+    """What was old when it came is a replay, and says nothing about today."""
+    now = int(time.time() * 1000)
+    for number in range(2):
+        second = (now - age - T0) // 1000 + number
+        file = File(f"{number}.jsonl", [line(number, (1, second))])
+        lake.load_file(EVENTS, file, source_name=WEB)
+    seen = []
+    for hours in (23, 25):
+        later = SimpleNamespace(time=lambda hours=hours: (now + hours * HOUR_MS) / 1000)
+        monkeypatch.setattr(clocks, "time", later)
+        (source,) = clocks.sources("events")
+        assert source.silent == pytest.approx(hours * HOUR_MS, abs=HOUR_MS)
+        seen.append(source.stopped)
+    assert seen == stopped
+    assert not source.is_late
+
+
+def test_a_usual_pause_is_learnt_from_the_wall_clock():
+    clock = Clock(newest=START, loaded=0, groups=1)
+    first = clocks.moved(clock, one_hour(START, 1), [], 7 * HOUR_MS)
+    assert (first.pause, first.lag) == (7 * HOUR_MS, None)
+    later = clocks.moved(first, one_hour(START, 1), [], 7 * HOUR_MS + 9 * DAY_MS)
+    assert later.pause == DAY_MS, "a stop counts as the shortest one"
 
 
 def test_what_came_before_counts_less_by_the_hour():
