@@ -101,6 +101,18 @@ def test_a_source_that_starts_with_its_history_moves_nothing_back():
     assert play(range(3, 6)) == [72] + [72] * 4 + [96] * 5 + [120] * 5
 
 
+def test_the_watermark_does_not_go_back_for_a_source_that_is_waited_for_from_now_on():
+    load(APP, 0, 6)
+    load(WEB, 0, 30)
+    assert ends() == 30
+    load(APP, 6, 12)
+    assert ends() == 30
+    load(WEB, 30, 36)
+    assert ends() == 30, "it is where it was until the source has come so far"
+    load(APP, 12, 33)
+    assert ends() == 33
+
+
 def test_files_that_a_stream_takes_over_from_have_not_stopped():
     load(APP, -240, -24)
     load(APP, -24, 0)
