@@ -34,7 +34,7 @@ up: setup ## Start (or repair) the local stack: Prefect, MLflow, Triton, gateway
 down: ## Stop the local stack; its state stays
 	@$(BIN)/python -W ignore -m deployments.stack down
 
-status: ## Show what runs and where
+status: ## Show what runs and where, and the newest event of each source
 	@$(BIN)/python -W ignore -m deployments.stack status
 
 deploy: setup ## Put prefect.yaml in place on the Prefect server; what people changed there stays, unless RESET=1

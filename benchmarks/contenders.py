@@ -34,7 +34,7 @@ def kreislauf(file: Path, folder: Path) -> None:
 
     importlib.import_module("kreislauf.lake.fast_decode")  # Only a large file would need it.
     os.environ["KREISLAUF_HOME"] = str(folder)
-    lake.load_file(SPEC.table, sources.open_file(str(file), SPEC.table))
+    lake.load_file(SPEC.table, sources.open_file(str(file), SPEC.table), source_name="shop")
 
 
 def duckdb(file: Path, folder: Path, codec: str = "zstd") -> None:

@@ -19,6 +19,7 @@ from deployments import (
     grafana_server,
     observability,
     processes,
+    sources,
     status,
     triton_server,
 )
@@ -255,7 +256,12 @@ def main() -> None:
         down(home)
     if given.command == "up" and observability.hint():
         print(observability.hint())
-    print(status.show(processes.read(home)) or f"Nothing of {home} runs.")
+    running = processes.read(home)
+    if not running:
+        print(f"Nothing of {home} runs.")
+    landing = sources.show() if given.command == "status" else []
+    if running or landing:
+        print(status.show(running, landing))
 
 
 if __name__ == "__main__":

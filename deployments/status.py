@@ -3,20 +3,22 @@
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from deployments import processes
 from kreislauf.settings import NO_PROXY
 
 
-def show(running: dict[str, dict]) -> str:
-    """One line per service: whether it runs, and where it answers. The last line is `export`."""
+def show(running: dict[str, dict], sources: Sequence[str] = ()) -> str:
+    """One line per service: whether it runs, and where it answers. Then come the lines of
+    `sources`, and the last line is `export`."""
     lines = []
     for name, record in running.items():
         state = "runs" if processes.find(record) else "gone"
         addresses = [record[key] for key in ("url", "grpc", "metrics") if key in record]
         lines.append(f"{name:12} {state}  {'  '.join(addresses)}".rstrip())
-    return "\n".join(filter(None, [*lines, export(running)]))
+    return "\n".join(filter(None, [*lines, *sources, export(running)]))
 
 
 def export(running: dict[str, dict]) -> str:

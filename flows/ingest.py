@@ -72,13 +72,14 @@ def ingest(
     model_type, reading = mappings.find(mapping, model)
     target = find_table(model_type, table, reading)
     listing = sources.find(source, reading)
+    given = (target, max_reject_share, reading, listing.name)
     failed: dict[str, Exception] = {}
     with open_tables.kept_open():
         loads = lake_tasks.find_loaded(listing.stamps, target)
         new = [path for path in listing.raw_files if path not in loads]
         for number, path in enumerate(new, 1):
             # A bad file must not stop the next.
-            state = lake_tasks.load_file(path, target, max_reject_share, reading, return_state=True)
+            state = lake_tasks.load_file(path, *given, return_state=True)
             outcome = state.result(raise_on_failure=False)
             if isinstance(outcome, Exception):
                 failed[path] = outcome
@@ -92,9 +93,8 @@ def ingest(
     lake_tasks.show_loads(target.name, loaded, failed, left_alone)
     report = summarize(target.name, loaded, left_alone)
     report_rejects(report, failed)
-    remarks: list[str] = []
-    if report.files_loaded and target.name not in exposures.TABLES:
-        remarks = lake_tasks.look_at_newest(model_type.name)
+    is_looked_at = report.files_loaded and target.name not in exposures.TABLES
+    remarks = lake_tasks.look_at_newest(model_type.name) if is_looked_at else []
     if failed:
         raise IngestError(describe_failures(model_type, loaded, failed), frozenset(failed))
     return report.model_copy(update={"remarks": tuple(remarks)})

@@ -42,6 +42,8 @@ def train(
         data = inputs.read_newest(model_type)
         if data.newest.ahead:
             get_run_logger().warning(str(data.newest))
+        elif data.newest.agreed is not None:
+            get_run_logger().info(str(data.newest))
         lineage = plan(model_type, hyperparameters, data)
     existing = registry.find(model, lineage.key)
     if existing:

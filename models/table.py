@@ -4,13 +4,15 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
 import numpy as np
-import pandera.polars as pa
 import polars as pl
 from msgspec.inspect import ListType, StructType
+
+if TYPE_CHECKING:
+    import pandera.polars as pa  # It takes seconds, and a look at the lake needs none of it.
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Table:
 
     What does not decode into it is quarantined. A line is one row. Where one field is a list of
     structs, a line is one row for each item of it, with the other fields repeated."""
-    schema: type[pa.DataFrameModel]
+    schema: "type[pa.DataFrameModel]"
     """Pandera rules of the rows."""
     key: tuple[str, ...]
     """Columns that identify a row: a second row with the same values is a duplicate."""

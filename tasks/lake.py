@@ -7,9 +7,9 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict
 
-from kreislauf import lake, sources
-from kreislauf.lake import compaction, delta, journal, loading
-from kreislauf.monitoring import remarks
+from kreislauf import exposures, lake, sources
+from kreislauf.lake import clocks, compaction, delta, journal, loading
+from kreislauf.monitoring import remarks, stops
 from models import spec
 from models.mapping import Mapping
 
@@ -46,10 +46,17 @@ def find_loaded(stamps: dict[str, str], table: spec.Table) -> dict[str, lake.Acc
     cache_policy=NO_CACHE,
 )
 def load_file(
-    path: str, table: spec.Table, max_reject_share: float, mapping: Mapping | None = None
+    path: str,
+    table: spec.Table,
+    max_reject_share: float,
+    mapping: Mapping | None = None,
+    source_name: str | None = None,
 ) -> lake.Accounts:
     """Validate one raw file and load it into the table, exactly once."""
-    return lake.load_file(table, sources.open_file(path, table, mapping), max_reject_share)
+    file = sources.open_file(path, table, mapping)
+    if table.name in exposures.TABLES:
+        source_name = None  # A gateway that stops must not hide what others have shown.
+    return lake.load_file(table, file, max_reject_share, source_name)
 
 
 def show_loads(
@@ -60,6 +67,7 @@ def show_loads(
 ) -> None:
     """Show the accounts of each file in Prefect's UI, and name those that nobody has read."""
     hidden = {"table", "source", "kind", "sha256", "mapping", "already_loaded", "reasons"}
+    hidden |= {"source_name", "newest"}
     rows: list[dict] = []
     for load in loaded:
         state = "loaded before" if load.already_loaded else "loaded"
@@ -78,9 +86,11 @@ def show_loads(
 
 @task(task_run_name="look at the newest rows for {model}")
 def look_at_newest(model: str) -> list[str]:
-    """What somebody should look at in the newest week of a model type's table."""
+    """What somebody should look at in the newest week of a model type's table, and in its
+    sources."""
     model_type = spec.load(model)
-    sentences = remarks.of_newest(model_type, REMARK_DAYS, lake.watermark(model_type.table))
+    sentences = stops.sentences(clocks.sources(model_type.table.name))
+    sentences += remarks.of_newest(model_type, REMARK_DAYS, lake.watermark(model_type.table))
     for sentence in sentences:
         get_run_logger().warning(sentence)
     return sentences

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from kreislauf import lake, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation.intervals import Interval
-from kreislauf.lake import exclusions
+from kreislauf.lake import clocks, exclusions
 from kreislauf.monitoring import (
     cadence,
     calibration,
@@ -25,6 +25,7 @@ from kreislauf.monitoring import (
     recording,
     remarks,
     retention,
+    stops,
     tables,
 )
 from kreislauf.monitoring.agreement import Agreement, agreement, first_excluded
@@ -80,15 +81,17 @@ def measure_tails(model: str, version: int, window_days: float) -> Measurement:
 
 @task(task_run_name="look-around-{head.model}-{head.version}")
 def add_remarks(head: Measurement, window_days: float) -> Measurement:
-    """The measurement with what somebody should look at in the newest days, and in what the gateway
-    noted of its answers."""
+    """The measurement with what somebody should look at: sources that have stopped, the newest
+    days, and what the gateway noted of its answers."""
     model_type = spec.load(head.model)
     watermark = lake.watermark(model_type.table)
-    sentences = remarks.of_newest(model_type, window_days, watermark)
+    sources = clocks.sources(model_type.table.name)
+    sentences = stops.sentences(sources)
+    sentences += remarks.of_newest(model_type, window_days, watermark)
     sentences += remarks.of_feedback(head.model, watermark or 0)
     for sentence in sentences:
         get_run_logger().warning(sentence)
-    return head.model_copy(update={"remarks": sentences})
+    return head.model_copy(update={"remarks": sentences, "sources": sources})
 
 
 @task(task_run_name="measure-{head.model}-{head.version}")
@@ -130,6 +133,8 @@ def measure(head: Measurement) -> Measurement:
         quality = probe.quality(window, before)
         first = first_version.quality(probe, window, head.version, quality)
         values = probe.signals(window, probe.profile, float(np.median(heights)))
+        if any(source.is_late for source in stops.recent(head.sources)):
+            values.pop("volume", None)  # A source that has stopped is why groups are fewer.
         measured = {
             "signals": measurement.with_history(values, history),
             "quality": measurement.window_quality(probe, window, quality, first),
@@ -200,7 +205,9 @@ def record(finding: Finding, measurement: Measurement, action: Action) -> None:
             key=key, markdown=text, description="What the monitor saw, and what follows"
         )
     recording.write_status(finding, action.wait)
-    recording.carry_out(finding, action, spec.load(finding.model).table.name)
+    table = spec.load(finding.model).table.name
+    recording.carry_out(finding, action, table)
+    stops.record(finding, measurement.sources, table)
 
 
 @task(task_run_name="forget-{model}")

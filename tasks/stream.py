@@ -85,7 +85,8 @@ def _load_batch(
     mapping: Mapping | None,
 ) -> lake.Accounts:
     source = f"kafka://{topic}"
-    origin = lake.Origin("stream", source, dict(batch.progress), mapping=mapping)
+    progress: lake.Progress = dict(batch.progress)
+    origin = lake.Origin("stream", source, progress, mapping=mapping, source_name=source)
     return lake.load(table, batch.raws, lambda: origin, max_reject_share, mapping=mapping)
 
 

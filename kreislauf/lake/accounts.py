@@ -62,6 +62,10 @@ class Accounts(Counts):
     kind: LoadKind
     source: str
     sha256: str | None
+    source_name: str | None = None
+    """Folder, prefix or topic whose clock it moved; None if it moved none, as a replay."""
+    newest: int | None = None
+    """Newest event of that source after it that enough groups agree on, ms since 1970 UTC."""
     mapping: Mapping | None = None
     """By which the source was read, if it is not the table's own."""
     version: int

@@ -24,6 +24,19 @@ KEEP_HISTORY = {
 `flows/tidy.py` decides about the files."""
 
 
+def names() -> list[str]:
+    """Names of the folders of the lake, which are its tables; none before the first load.
+    Raises LakeUnreachable."""
+    with storage.answering(""):
+        fs, root = storage.filesystem("")
+        try:
+            places = fs.ls(root.rstrip("/"), detail=True, refresh=True)
+        except FileNotFoundError:
+            return []
+    folders = [place["name"] for place in places if place["type"] == "directory"]
+    return sorted(folder.rstrip("/").rsplit("/", 1)[1] for folder in folders)
+
+
 def find(name: str) -> DeltaTable | None:
     """The newest version of a table, or None if there is none. Raises LakeUnreachable."""
     address = storage.uri(name)

@@ -5,6 +5,7 @@ names of the files with the rejects. It is made on exactly the version that was 
 race, duplicates are looked for again on the dates that the winner wrote to.
 """
 
+import time
 import uuid
 from dataclasses import dataclass, field
 from datetime import date
@@ -13,7 +14,14 @@ import polars as pl
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from kreislauf.lake import data_files, delta, duplicates, quarantine, storage
+from kreislauf.lake import (
+    clocks,
+    data_files,
+    delta,
+    duplicates,
+    quarantine,
+    storage,
+)
 from kreislauf.lake.accounts import Accounts, LoadKind
 from kreislauf.lake.data_files import DataFile
 from kreislauf.lake.intake import Intake
@@ -45,6 +53,8 @@ class Origin:
     """SQL predicate of the rejects that a replay read: its own take their place."""
     mapping: Mapping | None = None
     """By which the rows were read, if it is not the table's own."""
+    source_name: str | None = None
+    """Folder, prefix or topic whose clock the load moves; None for none."""
 
 
 @dataclass
@@ -75,13 +85,17 @@ def open_table(table: Table) -> DeltaTable:
 class Landing:
     """A load on its way into the table, as files that no commit has named yet."""
 
-    def __init__(self, table: Table, intake: Intake, origin: Origin) -> None:
+    def __init__(
+        self, table: Table, intake: Intake, origin: Origin, newest_hours: pl.DataFrame
+    ) -> None:
+        """`newest_hours` are `clocks.hours` of the load."""
         self._id = str(uuid.uuid4())
         self._table = table
         self._intake = intake
         self._origin = origin
         self._days: dict[date, _Day] = {}
         self._rejects: list[DataFile] | None = None
+        self._newest_hours = newest_hours
 
     def check_progress(self, stored: DeltaTable) -> None:
         """Raises Overtaken if the table's progress is not the one that the load starts from."""
@@ -138,16 +152,24 @@ class Landing:
         table = self._table
         files = [file for day in self._days.values() for file in day.files]
         version = stored.version() + 1
+        newest = None
+        progress: dict[str, int] = {}
+        if self._origin.source_name is not None:
+            now = int(time.time() * 1000)
+            newest, progress = clocks.progress(
+                stored, self._origin.source_name, self._newest_hours, now
+            )
         accounts = Accounts(
             **self._intake.counts(kept=sum(file.rows for file in files)),
             table=table.name,
             kind=self._origin.kind,
             source=self._origin.source,
             sha256=self._origin.sha256,
+            source_name=self._origin.source_name,
+            newest=newest,
             mapping=self._origin.mapping,
             version=version,
         )
-        progress = {}
         for name, (_, after) in self._origin.progress.items():
             if after is None:
                 after = version

@@ -6,7 +6,7 @@ from typing import Protocol, cast
 import numpy as np
 import polars as pl
 
-from kreislauf.lake import decode, delta, mapped, quarantine, staging, storage, validate
+from kreislauf.lake import clocks, decode, delta, mapped, quarantine, staging, storage, validate
 from kreislauf.lake.accounts import Accounts
 from kreislauf.lake.intake import Intake
 from kreislauf.lake.landing import Landing, Origin, Overtaken, Progress, open_table
@@ -52,8 +52,10 @@ def find_loaded(table: Table, stamps: Iterable[str]) -> dict[str, Accounts]:
     return {stamp: by_version[version] for stamp, version in versions.items()}
 
 
-def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Accounts:
-    """Load a raw file, exactly once.
+def load_file(
+    table: Table, file: RawFile, max_reject_share: float = 1.0, source_name: str | None = None
+) -> Accounts:
+    """Load a raw file, exactly once; it moves the clock of the source of this name.
 
     Neither the same path unchanged nor the same content is loaded again. Raises TooManyRejects,
     LakeUnreachable, and what reading the file raises; nothing of it is visible then.
@@ -71,7 +73,14 @@ def load_file(table: Table, file: RawFile, max_reject_share: float = 1.0) -> Acc
 
     def origin() -> Origin:
         progress: Progress = {content_id(): (None, None), stamp_id: (None, None)}
-        return Origin("file", file.path, progress, file.sha256, mapping=file.mapping)
+        return Origin(
+            kind="file",
+            source=file.path,
+            progress=progress,
+            sha256=file.sha256,
+            mapping=file.mapping,
+            source_name=source_name,
+        )
 
     try:
         return load(table, file.chunks(), origin, max_reject_share, True, file.mapping)
@@ -112,7 +121,7 @@ def load(
         intake.check(max_reject_share, whole)
         intake.stage.deal_out()
         with storage.answering(table.name):
-            landing = Landing(table, intake, origin())
+            landing = Landing(table, intake, origin(), clocks.hours(intake.stage, table))
             accounts = None
             for _ in range(storage.ATTEMPTS):
                 stored = open_table(table)

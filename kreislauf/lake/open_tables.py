@@ -32,16 +32,27 @@ class Table(DeltaTable):
     def transaction_version(self, app_id: str) -> int | None:
         """Newest value of a transaction id, or None. deltalake reads up to a hundred commits for
         each question."""
+        if not self._read_transactions():
+            return super().transaction_version(app_id)
+        return self._transactions.get(app_id)
+
+    def transactions(self) -> dict[str, int]:
+        """Newest value of each transaction id, of a version that no checkpoint has overtaken."""
+        assert self._read_transactions()
+        return self._transactions
+
+    def _read_transactions(self) -> bool:
+        """Read what `_transactions` lack; False for a version older than the last checkpoint."""
         version = self.version()
         start = self._transactions_version
         if start is None:
             start = self._read_checkpoint()
         if start > version:
-            return super().transaction_version(app_id)
+            return False
         if start < version:
             self._read_commits(start + 1, version)
         self._transactions_version = version
-        return self._transactions.get(app_id)
+        return True
 
     def _read_checkpoint(self) -> int:
         """Take the transaction ids of the last checkpoint, and return its version; -1 without
@@ -72,6 +83,12 @@ class Table(DeltaTable):
         for action in map(json.loads, lines.to_series()):
             if "txn" in action:
                 self._transactions[action["txn"]["appId"]] = action["txn"]["version"]
+
+
+def transactions(table: DeltaTable) -> dict[str, int]:
+    """Newest value of each transaction id of a table of this module, at its newest version."""
+    assert isinstance(table, Table)
+    return table.transactions()
 
 
 def name_of(table: DeltaTable) -> str:

@@ -116,6 +116,11 @@ class Stage:
                 belongs = self._bucket_number(len(folders)) == number
                 yield pl.scan_ipc(folder / "*.arrow").collect(), belongs
 
+    def since(self, first: date) -> pl.LazyFrame:
+        """The rows of all days from `first` on, duplicates included, in any order."""
+        days = [self._folder / str(day) for day in self.rows if day >= first]
+        return pl.scan_ipc([path for day in days for path in day.rglob("*.arrow")])
+
     def _bucket_number(self, count: int) -> pl.Expr:
         return pl.col(self._table.group).hash() % count
 

@@ -7,8 +7,6 @@ from typing import cast
 
 import numpy as np
 import polars as pl
-from pandera.config import ValidationDepth, config_context
-from pandera.errors import SchemaErrors
 
 from kreislauf.clock import DAY_MS
 from kreislauf.lake import decode, mapped
@@ -105,6 +103,9 @@ def _breaking_rules(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
     Raises Pandera's SchemaErrors if the columns themselves are wrong: then the model type's `line`
     and `schema` disagree, and no line is at fault.
     """
+    from pandera.config import ValidationDepth, config_context
+    from pandera.errors import SchemaErrors
+
     # PANDERA_VALIDATION_* in the environment could switch the rules off.
     depth = ValidationDepth.SCHEMA_AND_DATA
     try:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.evaluation import scoring, split
 from kreislauf.evaluation.intervals import Interval, interval
+from kreislauf.lake.clocks import Source
 from kreislauf.monitoring import doubts, limits, statistics, suspicion
 from kreislauf.monitoring.limits import Measured, Signal
 from kreislauf.monitoring.probe import (
@@ -86,6 +87,7 @@ class Measurement(BaseModel):
     remarks: list[str] = Field(
         [], description="What somebody should look at, though it changes no verdict."
     )
+    sources: list[Source] = Field([], description="Sources of the table, and how far each is.")
     clicks: list[tuple[int, str, int, Interval]] = Field(
         [], description="Version, variant, answers, and clicks per answer since the window began."
     )

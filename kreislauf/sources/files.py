@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kreislauf.sources import endings, storage
+from kreislauf.sources import endings, names, storage
 from kreislauf.sources.storage import SourceError
 from kreislauf.sources.stored import StoredBytes
 from models import mapping as mappings
@@ -31,6 +31,8 @@ class Listing(NamedTuple):
     """Files with other endings, and links to folders."""
     stamps: dict[str, str]
     """Of each raw file, as `RawFile.stamp`."""
+    name: str
+    """By which the source has a clock, see `names.name`."""
 
 
 def find(source: str, mapping: Mapping | None = None) -> Listing:
@@ -59,7 +61,8 @@ def find(source: str, mapping: Mapping | None = None) -> Listing:
         raise SourceError(f"{misnamed[0]!a} has a name that is not UTF-8. Rename it.")
     left_alone = [path for path in visible if not endings.is_raw(path)]
     stamps = {path: _stamp(storage.stamp(path, versions[path]), mapping) for path in raw_files}
-    return Listing(raw_files, left_alone, stamps)
+    name = names.name(source, is_file=list(versions) == [source])
+    return Listing(raw_files, left_alone, stamps, name)
 
 
 def _stamp(stamp: str, mapping: Mapping | None) -> str:

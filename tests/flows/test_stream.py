@@ -6,6 +6,7 @@ import threading
 import time
 
 import httpx
+import polars as pl
 import pytest
 from prefect import get_client
 from prefect.artifacts import Artifact
@@ -15,7 +16,7 @@ from deployments import processes
 from flows.ingest import ingest
 from flows.stream import stream
 from kreislauf import events, lake
-from kreislauf.lake import delta
+from kreislauf.lake import clocks, delta
 from kreislauf.sources import kafka_topic
 from kreislauf.sources.kafka_topic import KafkaUnreachable, MessagesLost, TopicError
 from models.session_recommender.schema import EVENTS
@@ -153,6 +154,28 @@ def test_late_events_and_what_a_file_brought_before(kafka, tmp_path):
     )
     assert ingest(str(tmp_path / "raw.jsonl")).files_already_loaded == 1
     assert lake.read(EVENTS).height == 40 + 1 + 8
+
+
+def test_a_topic_and_a_folder_have_a_clock_each(kafka, tmp_path):
+    topic = kafka.topic(3)
+    folder = tmp_path / "shop" / "2026-11"
+    folder.mkdir(parents=True)
+    (folder / "raw.jsonl").write_bytes(b"\n".join(sessions(0, 20, start=T0 - DAY)))
+    ingest(str(folder))
+    kafka.send(topic, sessions(100, 20, start=T0))
+    stream(topic, until_end=True)
+    (folder / "rejects.jsonl").write_bytes(session(200, start=T0) + b"\nbad")
+    ingest(str(folder), max_reject_share=1)
+    rows = lake.read(EVENTS)
+    of_topic = int(rows.filter(pl.col("session").is_between(100, 119))["ts"].max())
+    of_folder = int(rows.filter(session=200)["ts"].max())
+    newest = {source.name: source.clock.newest for source in clocks.sources("events")}
+    assert newest == {f"kafka://{topic}": of_topic, str(tmp_path / "shop"): of_folder}
+    loads = [(load.kind, load.source_name, load.newest) for load in lake.history(EVENTS)]
+    assert loads[1:] == [
+        ("stream", f"kafka://{topic}", of_topic),
+        ("file", str(tmp_path / "shop"), of_folder),
+    ]
 
 
 def test_a_broken_topic_stops_the_stream_before_its_batch_is_visible(kafka, emitted):
