@@ -87,6 +87,8 @@ class Settings(BaseSettings):
     calibrates a version, and what was decided, stays."""
     report_days: int = Field(90, ge=1)
     """Days for which Evidently's pages are kept: the newest of each day, and of its alarms."""
+    mapping: str = ""
+    """YAML file that says what a shop's requests and feedback are called; for the gateway."""
     deadline_ms: float = 200.0
     """Milliseconds after which the gateway answers without the model."""
     keep_alive_s: int = Field(620, ge=1)
@@ -107,6 +109,8 @@ class Settings(BaseSettings):
         self.training = place(self.training, self.home / "training")
         self.triton_repository = place(self.triton_repository, self.home / "triton")
         self.spool = place(self.spool, self.home / "spool")
+        if self.mapping:
+            self.mapping = place(self.mapping, self.home)
         self.triton_url = self.triton_url or self.running.get("triton", {}).get("grpc", "")
         self.mlflow_url = (
             self.mlflow_url

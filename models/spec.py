@@ -169,6 +169,8 @@ class ModelSpec(ABC):
     """Name of what `score` returns, such as `recall@20`."""
     mix: ClassVar[tuple[str, ...]] = ()
     """Columns of `slices` that describe the request, and not the right answer."""
+    kinds: ClassVar[dict[str, str]] = {}
+    """Kind of feedback that each event type of the table is."""
     fallback: ClassVar[dict]
     """Request whose answer everyone gets while the model cannot be asked."""
 

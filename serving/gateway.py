@@ -17,9 +17,10 @@ from kreislauf.exposures import KINDS, PSEUDONYMS, Exposure, Feedback, Variant, 
 from kreislauf.settings import Settings
 from models import loading
 from models.spec import Tensors
-from serving import parsing, questions, request_ids, split
+from serving import mapped, parsing, questions, request_ids, split
 from serving.ask import NoAnswer, NotResident, TooLate, Triton
 from serving.follow import ModelState, ReleaseFollower
+from serving.mapped import MappedRequests
 from serving.metrics import Metrics
 from serving.parsing import USER_CHARACTERS, Refusal
 from serving.spool import Spool
@@ -48,6 +49,7 @@ class Gateway:
         self.pseudonym_key = gateway_secret.key(settings, PSEUDONYMS)
         self.metrics = Metrics()
         self.deadline = settings.deadline_ms / 1000
+        self.mapped = mapped.requests_of(settings.mapping)
         self.triton = Triton(settings.triton_url)
         model_types, self.broken = loading.load_sound()
         for name, error in self.broken.items():
@@ -98,7 +100,7 @@ class Gateway:
         """One answer. Raises Refusal."""
         began = time.perf_counter()
         state = self.get_state(model)
-        question = questions.parse(state.model_type, body)
+        question = questions.parse(state.model_type, self.mapped_requests(model), body)
         user, inputs = question.user, question.inputs
         answer = await self.answer(state, inputs, user or uuid.uuid4().hex, began)
         items = state.model_type.items(answer.answer)
@@ -197,6 +199,9 @@ class Gateway:
     def feedback(self, body: bytes) -> None:
         """Take what somebody did with an answer. Raises Refusal."""
         content = parsing.parse(body)
+        mapped_requests = self.mapped_requests(content.get("model"))
+        if mapped_requests:
+            content = mapped_requests.reaction(content)
         wrong = {"request_id", "model", "kind", "item"} ^ set(content)
         if wrong:
             raise Refusal(
@@ -232,6 +237,12 @@ class Gateway:
             ),
         )
         self.metrics.feedback.labels(model, str(version), variant, kind).inc()
+
+    def mapped_requests(self, model: Any) -> MappedRequests | None:
+        """How bodies of this model type are read, if a mapping says so."""
+        if self.mapped and self.mapped.model_type.name == model:
+            return self.mapped
+        return None
 
     def write_line(self, spool: Spool, line: Any) -> None:
         """Spool a line; a full disk costs the line, not the answer, and is counted."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from models import text
 from models.spec import ModelSpec, Tensors
 from serving import parsing
+from serving.mapped import MappedRequests
 from serving.parsing import Refusal
 
 
@@ -19,14 +20,17 @@ class Question:
     """How the answer is written."""
 
 
-def parse(model_type: ModelSpec, body: bytes) -> Question:
-    """What a request asks. Raises Refusal with the model type's own words.
+def parse(model_type: ModelSpec, mapped: MappedRequests | None, body: bytes) -> Question:
+    """What a request asks, in the words of the model type or in those that are `mapped`. Raises
+    Refusal with the model type's own words.
 
     The parsed JSON can be twenty times the body: it is not kept while Triton is asked.
     """
     request = parsing.parse(body)
-    user = parsing.pop_user(request)
     try:
+        if mapped:
+            request = mapped.request(request)
+        user = parsing.pop_user(request)
         inputs = text.unify(model_type.tensors([request]))
         return Question(user, inputs, model_type.answer_form(request))
     except ValueError as error:

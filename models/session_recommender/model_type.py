@@ -54,6 +54,7 @@ class SessionRecommender(ModelSpec):
     Answer = NextArticles
     metric = "recall@20"
     mix = ("session_length", "event_type")
+    kinds: ClassVar[dict[str, str]] = {"clicks": "click", "carts": "cart", "orders": "order"}
     # No event yet: what is popular now.
     fallback: ClassVar[dict] = {"events": []}
     # Real pairs of models differ by .09 to .16 (benchmarks/gate.py), so a day of a middling shop is

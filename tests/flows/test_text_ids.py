@@ -72,19 +72,22 @@ def test_a_shop_whose_ids_are_text_has_the_whole_loop(tmp_path, monkeypatch):
     onnx = registry.onnx_file(registry.get(TEXT.name, version))
     assert batch["answers"].tolist() == scoring.answer(onnx, examples.inputs)["answers"].tolist()
     assert TEXT.score(examples, batch).mean() > 0.3
+    monkeypatch.setenv("KREISLAUF_MAPPING", str(tmp_path / "shop.yaml"))
     assert_clicks_are_joined(examples)
 
 
 def assert_clicks_are_joined(examples: spec.Examples) -> None:
-    """Ask the gateway as the session of the last example, click, and find the click again."""
+    """Ask the gateway as the session of the last example, in the shop's own words, click, and find
+    the click again."""
     session = examples.groups[-1]
     mine = examples.take(examples.groups == session)
     asked = [aid for aid in mine.inputs["article_ids"][-1] if aid]
     with TestClient(create(settings())) as gateway:
-        body = {"session": session, "events": [{"aid": aid} for aid in asked]}
+        events = [{"product": {"sku": aid}, "event": "view"} for aid in asked]
+        body = {"visit": session, "events": events}
         shown = gateway.post(f"/v1/{TEXT.name}/predict", json=body).json()
         assert all(aid.startswith("SKU ö-") for aid in shown["answer"]["article_ids"])
-        feedback = {"request_id": shown["request_id"], "model": TEXT.name, "kind": "click"}
+        feedback = {"request_id": shown["request_id"], "model": TEXT.name, "kind": "view"}
         reaction = feedback | {"item": mine.labels[-1]}
         assert gateway.post("/v1/feedback", json=reaction).status_code == 204
     collect()

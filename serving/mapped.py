@@ -1,0 +1,126 @@
+"""Requests and feedback in a shop's own words, by the mapping that its raw files are read with.
+
+So what is served is asked as what was learnt.
+"""
+
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from models import conversion, json_fields
+from models import mapping as mappings
+from models.mapping import Mapping, MappingError
+from models.spec import ModelSpec
+
+SHOWN = 100
+"""Most characters of a value in a message."""
+
+
+class MappedRequests:
+    """Bodies of one model type, from the columns of a source to those of its table."""
+
+    def __init__(self, model_type: ModelSpec, mapping: Mapping):
+        """Raises MappingError if the model type's requests have no list of rows."""
+        table = model_type.table
+        if table.items is None:
+            raise MappingError(
+                f"Requests of {model_type.name} are no lists of rows of its table, so no mapping "
+                "says what they are: leave KREISLAUF_MAPPING out."
+            )
+        self.model_type = model_type
+        self.mapping = mapping
+        self.rows_field = table.items
+        self.of_request = [name for name in table.dtypes if name in table.line.__struct_fields__]
+        self.of_rows = [name for name in table.dtypes if name not in self.of_request]
+        self.tree = json_fields.tree_of(mapping)
+        self.conversions = {
+            name: conversion.of(mapping.columns[name], dtype, name == table.time)
+            for name, dtype in table.dtypes.items()
+        }
+
+    def request(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The request with the table's columns. Raises ValueError that names event, field and
+        value."""
+        body = dict(body)
+        for name in self.of_request:
+            source = self.mapping.columns[name].source
+            if source in body and name not in body:
+                body[name] = self._converted(name, [body.pop(source)], "Request 0")[0]
+        rows = body.get(self.rows_field)
+        if not isinstance(rows, list):
+            return body
+        fields = self._wanted([self._read(i, row) for i, row in enumerate(rows)])
+        columns = {name: self._column(name, fields) for name in self.of_rows}
+        body[self.rows_field] = [
+            {name: values[i] for name, values in columns.items() if values[i] is not None}
+            for i in range(len(fields))
+        ]
+        return body
+
+    def reaction(self, content: dict[str, Any]) -> dict[str, Any]:
+        """The feedback with the kind that the shop's word for it means, if it is one."""
+        word = content.get("kind")
+        for name, dtype in self.model_type.table.dtypes.items():
+            if isinstance(dtype, pl.Enum) and isinstance(word, str):
+                column = self.mapping.columns[name]
+                event_type = (column.values or {}).get(word)
+                kind = self.model_type.kinds.get(event_type or "")
+                if kind:
+                    return content | {"kind": kind}
+        return content
+
+    def _read(self, i: int, row: Any) -> dict[str, Any]:
+        """The columns that are read of one row."""
+        fields: dict[str, Any] = {}
+        if not isinstance(row, dict):
+            raise ValueError(f"Request 0: {self.rows_field}[{i}] is no object.")
+        try:
+            json_fields.collect(row, self.tree, fields)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"Request 0: {self.rows_field}[{i}]: {error}.") from error
+        return fields
+
+    def _wanted(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows that `only` of the mapping does not leave out."""
+        for name, values in self.mapping.only.items():
+            column = json_fields.column_of(name, [row.get(name) for row in rows])
+            wanted = conversion.text(column).is_in(values).fill_null(False)
+            rows = [row for row, is_wanted in zip(rows, wanted, strict=True) if is_wanted]
+        return rows
+
+    def _column(self, name: str, rows: list[dict[str, Any]]) -> list[Any]:
+        """The values of a table's column; None where a row has none."""
+        column = self.mapping.columns[name]
+        if column.source is None:
+            values = [column.constant] * len(rows)
+        else:
+            values = [row.get(column.source) for row in rows]
+        return self._converted(name, values, f"Request 0: {self.rows_field}")
+
+    def _converted(self, name: str, values: list[Any], place: str) -> list[Any]:
+        """Values of the source as those of a table's column. An id stays the number or the text as
+        which it was sent."""
+        if not values:
+            return []
+        change, shape, _ = self.conversions[name]
+        converted = change(json_fields.column_of(name, values)).to_list()
+        for i, (value, result) in enumerate(zip(values, converted, strict=True)):
+            if result is None and value not in (None, ""):
+                field = self.mapping.columns[name].source
+                shown = str(value)[:SHOWN]
+                where = place if place == "Request 0" else f"{place}[{i}]"
+                raise ValueError(f"{where}: Expected `{field}` to be {shape}, got '{shown}'.")
+        return [
+            value if str(value) == str(result) else result
+            for value, result in zip(values, converted, strict=True)
+        ]
+
+
+def requests_of(path: str) -> MappedRequests | None:
+    """How bodies are read by the mapping in a YAML file; None without one. Raises MappingError, and
+    ValueError if there is no such model type."""
+    model_type, mapping = mappings.find(path or None, None)
+    if mapping is None:
+        return None
+    return MappedRequests(model_type, mapping)

@@ -1,0 +1,145 @@
+"""Requests and feedback in a shop's own words are those of the model type's."""
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from kreislauf.settings import settings
+from models import spec
+from models.mapping import MappingError
+from serving import app, mapped
+from serving.app import create
+from serving.mapped import MappedRequests
+
+TIME = 1_659_304_800_025
+NUMBERS = """
+columns:
+  session: visitorid
+  aid: itemid
+  ts: {from: timestamp, unit: s}
+  type: {from: event, values: {view: clicks, addtocart: carts, transaction: orders}}
+ignored: [transactionid]
+"""
+TEXT = """
+model: session_recommender_text
+columns:
+  session: user.visit
+  aid: product.sku
+  ts: {from: at, format: iso}
+  type: {constant: clicks}
+only: {name: [Product Viewed]}
+"""
+
+
+def requests_by(text: str, folder: Path) -> MappedRequests:
+    (folder / "shop.yaml").write_text(text)
+    requests = mapped.requests_of(str(folder / "shop.yaml"))
+    assert requests
+    return requests
+
+
+def test_whole_numbers_times_and_words_become_the_tables(tmp_path: Path):
+    requests = requests_by(NUMBERS, tmp_path)
+    body = {
+        "visitorid": 7,
+        "user": "anna",
+        "ids": "text",
+        "events": [
+            {"itemid": 5, "timestamp": TIME / 1000, "event": "view"},
+            {"itemid": "6", "event": "addtocart", "transactionid": None},
+            {"itemid": 2**53 + 1},
+        ],
+    }
+    before = repr(body)
+    assert requests.request(body) == {
+        "session": 7,
+        "user": "anna",
+        "ids": "text",
+        "events": [
+            {"aid": 5, "ts": TIME, "type": "clicks"},
+            {"aid": "6", "type": "carts"},
+            {"aid": 2**53 + 1},
+        ],
+    }
+    assert repr(body) == before
+    model_type = spec.load("session_recommender")
+    tensors = model_type.tensors([requests.request(body)])
+    assert tensors["article_ids"][0, :4].tolist() == [5, 6, 2**53 + 1, -1]
+
+
+def test_nested_objects_are_read_and_unwanted_events_left_out(tmp_path: Path):
+    requests = requests_by(TEXT, tmp_path)
+    events = [
+        {"name": "Product Viewed", "product": {"sku": "Ä-1"}, "at": "2022-07-31T22:00:00.025Z"},
+        {"name": "Page Viewed", "at": "2022-07-31T22:00:01Z"},
+        {"name": "Product Viewed", "product": {"sku": 12}},
+    ]
+    assert requests.request({"events": events, "session": "s"}) == {
+        "session": "s",
+        "events": [
+            {"aid": "Ä-1", "ts": TIME, "type": "clicks"},
+            {"aid": 12, "type": "clicks"},
+        ],
+    }
+    assert requests.request({"events": []}) == {"events": []}
+    assert requests.request({"events": 5}) == {"events": 5}, "the model type says what is wrong"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            {"events": [{"itemid": 1}, {"itemid": "x"}]},
+            r"events\[1\]: Expected `itemid` to be a wh",
+        ),
+        ({"events": [{"itemid": 1, "event": "sold"}]}, r"`event` to be one of view, .* 'sold'"),
+        ({"events": [{"itemid": 1, "timestamp": "noon"}]}, "`timestamp` to be a time in s, got 'n"),
+        ({"events": [{"aid": 1}]}, r"events\[0\]: Object contains unknown field `aid`: use it in"),
+        ({"events": [5]}, r"events\[0\] is no object"),
+        ({"visitorid": "x", "events": []}, "Request 0: Expected `visitorid` to be a whole number"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_its_place(tmp_path: Path, body: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        requests_by(NUMBERS, tmp_path).request(body)
+
+
+def test_kinds_of_feedback_are_the_shops_words_or_the_gateways(tmp_path: Path):
+    requests = requests_by(NUMBERS, tmp_path)
+    words = ["view", "addtocart", "transaction", "click", "sold", None, 5]
+    kinds = [requests.reaction({"kind": word, "item": 3})["kind"] for word in words]
+    assert kinds == ["click", "cart", "order", "click", "sold", None, 5]
+
+
+def test_a_mapping_of_a_model_type_without_lists_is_refused(tiny, tmp_path: Path):
+    text = "model: tiny\ncolumns: {order: a, price: b, returned: c, ts: {from: t, unit: s}}"
+    (tmp_path / "shop.yaml").write_text(text)
+    with pytest.raises(MappingError, match="KREISLAUF_MAPPING out"):
+        mapped.requests_of(str(tmp_path / "shop.yaml"))
+
+
+def test_the_gateway_reads_by_the_mapping_and_says_what_is_wrong(home, tmp_path, monkeypatch):
+    (tmp_path / "shop.yaml").write_text(NUMBERS)
+    monkeypatch.setenv("KREISLAUF_MAPPING", str(tmp_path / "shop.yaml"))
+    monkeypatch.setenv("KREISLAUF_TRITON_URL", "127.0.0.1:9")
+    with TestClient(create(settings())) as gateway:
+        address = "/v1/session_recommender/predict"
+        wrong = gateway.post(address, json={"events": [{"aid": 1}]})
+        assert (wrong.status_code, "unknown field `aid`" in wrong.text) == (422, True)
+        right = gateway.post(address, json={"events": [{"itemid": 1, "event": "view"}]})
+        assert (right.status_code, "Nothing of session_recommender is live" in right.text) == (
+            503,
+            True,
+        )
+        unmapped = gateway.post(
+            "/v1/session_recommender_text/predict", json={"events": [{"aid": "a"}]}
+        )
+        assert unmapped.status_code == 503, "the mapping is of another model type"
+
+
+def test_a_gateway_whose_mapping_is_wrong_does_not_start(tmp_path, monkeypatch):
+    monkeypatch.setenv("KREISLAUF_MAPPING", str(tmp_path / "none.yaml"))
+    monkeypatch.setattr("sys.argv", ["serving.app", "--port", "1"])
+    with pytest.raises(SystemExit, match=r"The mapping .*none\.yaml cannot be read"):
+        app.main()
