@@ -159,18 +159,25 @@ def _rows(
 ) -> RawRows:
     """Records as rows: values as text, and those broken behind them."""
     texts = as_text(values)
-    is_bad = texts.select(pl.any_horizontal(pl.all().is_null())).to_series()
-    is_blank = texts.select(pl.all_horizontal(pl.all() == "")).to_series().fill_null(False)
-    for row in values.insert_column(0, pl.Series(numbers)).filter(is_bad).rows():
-        text = delimiter.encode().join(row[1:])
-        broken.append(_Broken(row[0], text, "bad-utf8", "Invalid UTF-8"))
-    is_row = ~is_bad & ~is_blank
-    frame = texts.filter(is_row)
+    blank = 0
+    # Most batches have neither, and then nothing is copied.
+    if any(column.null_count() for column in texts):
+        is_bad = texts.select(pl.any_horizontal(pl.all().is_null())).to_series()
+        for row in values.insert_column(0, pl.Series(numbers)).filter(is_bad).rows():
+            text = delimiter.encode().join(row[1:])
+            broken.append(_Broken(row[0], text, "bad-utf8", "Invalid UTF-8"))
+        texts = texts.filter(~is_bad)
+        numbers = numbers[~is_bad.to_numpy()]
+    if (texts.to_series(0) == "").any():
+        is_blank = texts.select(pl.all_horizontal(pl.all() == "")).to_series()
+        blank = int(is_blank.sum())
+        texts = texts.filter(~is_blank)
+        numbers = numbers[~is_blank.to_numpy()]
     return RawRows(
         path,
-        frame,
-        np.array([*numbers[is_row.to_numpy()], *(b.number for b in broken)], np.int64),
-        [(frame.height + i, b.reason, b.rule) for i, b in enumerate(broken)],
+        texts,
+        np.concatenate([numbers, np.array([b.number for b in broken], np.int64)]),
+        [(texts.height + i, b.reason, b.rule) for i, b in enumerate(broken)],
         [b.text for b in broken],
-        int(is_blank.sum()),
+        blank,
     )
