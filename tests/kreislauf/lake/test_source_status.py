@@ -50,12 +50,12 @@ def test_of_many_sources_those_are_shown_that_were_loaded_last(monkeypatch):
 
 
 def test_a_lake_that_does_not_answer_is_a_sentence(monkeypatch):
-    monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
+    monkeypatch.setenv("KREISLAUF_LAKE", "s3://nobody/lake")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
     (sentence,) = sources.show()
-    assert sentence.startswith("sources      The lake at s3://shop/lake/ does not answer (")
+    assert sentence.startswith("sources      The lake at s3://nobody/lake/ does not answer (")
     monkeypatch.setenv("KREISLAUF_LAKE", "/nowhere/lake")
     assert sources.show() == [], "there is none yet"
 
