@@ -8,6 +8,7 @@ from collections.abc import Callable
 import polars as pl
 
 from models.mapping import ISO, UNIT_MS, Column
+from models.session_names import LONGEST_USER
 
 WHOLE = r"^[+-]?\d+(\.0*)?$"
 """Text that is a whole number."""
@@ -50,6 +51,12 @@ def text(values: pl.Series) -> pl.Series:
         return values.cast(pl.String)
     texts = values.cast(pl.String, strict=False)
     return _only(texts, texts != "")
+
+
+def users(values: pl.Series) -> pl.Series:
+    """Text, null where it is too long for the name of a session."""
+    texts = text(values)
+    return _only(texts, texts.str.len_chars() <= LONGEST_USER)
 
 
 def choices(values: pl.Series, column: Column, words: pl.Enum) -> pl.Series:
@@ -157,6 +164,8 @@ Conversion = Callable[[pl.Series], pl.Series]
 def of(column: Column, dtype: pl.DataType, is_time: bool) -> tuple[Conversion, str, str]:
     """How values become those of a table's column, in what words, and the reason code of one that
     does not. Raises ValueError for a type that no mapping makes."""
+    if column.user:
+        return users, f"text of at most {LONGEST_USER} characters", "out-of-range"
     if is_time:
         shape = f"a time in {column.unit}" if column.unit else f"a time as {column.format}"
         if column.format == ISO:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
@@ -24,6 +25,8 @@ from models.table import Table
 
 UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 """Milliseconds in each unit of time."""
+MOST_GAP_MINUTES = 7 * 24 * 60
+"""A week: events that are further apart are in no one's session."""
 ISO = "iso"
 """The format of times such as 2026-11-28 12:30:00+01:00, with a space or a T."""
 
@@ -55,6 +58,15 @@ class Column(_Strict):
     zone: str | None = Field(
         None, description="Time zone, such as Europe/Berlin, of times that name none."
     )
+    user: str | None = Field(
+        None, description="The source's column of who did it, where sessions are made by a gap."
+    )
+    gap_minutes: float | None = Field(
+        None,
+        gt=0,
+        le=MOST_GAP_MINUTES,
+        description="A user who does nothing for longer than this begins a new session.",
+    )
 
     @field_validator("values", mode="before")
     @classmethod
@@ -76,11 +88,18 @@ class Column(_Strict):
 
     @model_validator(mode="after")
     def _has_one_origin(self) -> "Column":
-        if (self.source is None) == (self.constant is None):
-            raise ValueError("say either `from`, the source's column, or `constant`")
+        if [self.source, self.constant, self.user].count(None) != 2:
+            raise ValueError("say one of `from`, the source's column, `constant`, and `user`")
+        if (self.user is None) != (self.gap_minutes is None):
+            raise ValueError("`user` and `gap_minutes` go together")
         if self.unit and self.format:
             raise ValueError("say either `unit`, for numbers, or `format`, for text")
         return self
+
+    @property
+    def read(self) -> str | None:
+        """The source's column that is read, if there is one."""
+        return self.source or self.user
 
 
 class Delimited(_Strict):
@@ -134,13 +153,21 @@ class Mapping(_Strict):
     @property
     def sources(self) -> list[str]:
         """Columns of the source that are read, without repetition."""
-        used = [column.source for column in self.columns.values() if column.source]
+        used = [column.read for column in self.columns.values() if column.read]
         return list(dict.fromkeys([*used, *self.only]))
 
     @property
     def digest(self) -> str:
-        """Hex digest of all that it says."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """Hex digest of all that it says; words that it does not use do not count."""
+        said = self.model_dump_json(exclude_defaults=True)
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def gap_ms(self, table: Table) -> int | None:
+        """The gap of inactivity that ends a session, in ms; None if sessions are given."""
+        gap = self.columns[table.group].gap_minutes
+        if gap is None:
+            return None
+        return round(gap * 60_000)
 
     def check(self, table: Table) -> None:
         """Raises MappingError if the mapping does not make the rows of `table`."""
@@ -166,9 +193,26 @@ class Mapping(_Strict):
                 f"`columns.{table.time}` has to say the `zone` of its times: their format has "
                 "no %z."
             )
+        self._check_users(table)
         both = sorted(set(self.ignored) & set(self.sources))
         if both:
             raise MappingError(f"{', '.join(both)} cannot be both used and ignored.")
+
+    def _check_users(self, table: Table) -> None:
+        """Raises MappingError if a column is made of users, and is not the sessions of a table of
+        text."""
+        made = [name for name, column in self.columns.items() if column.user]
+        for name in made:
+            if name != table.group or table.lasting:
+                raise MappingError(
+                    f"`columns.{name}` cannot have a `user`: only sessions are made by a gap of "
+                    "inactivity. Say `from`."
+                )
+            if table.dtypes[name] != pl.String:
+                raise MappingError(
+                    f"`columns.{name}` has a `user`, and sessions by gap have text names, which "
+                    f"the table {table.name} does not take: name `model: session_recommender_text`."
+                )
 
     def check_columns(self, columns: list[str]) -> None:
         """Raises MappingError if these are not the columns that a flat source has to have."""

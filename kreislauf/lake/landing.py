@@ -25,7 +25,7 @@ from kreislauf.lake import (
 from kreislauf.lake.accounts import Accounts, LoadKind
 from kreislauf.lake.data_files import DataFile
 from kreislauf.lake.intake import Intake
-from kreislauf.lake.staging import DATE
+from kreislauf.lake.staging import DATE, Stage
 from kreislauf.lake.storage import LakeError
 from kreislauf.lake.validate import REJECTED
 from models.mapping import Mapping
@@ -93,6 +93,7 @@ class Landing:
         self._table = table
         self._intake = intake
         self._origin = origin
+        self._stage = intake.stage
         self._days: dict[date, _Day] = {}
         self._rejects: list[DataFile] | None = None
         self._newest_hours = newest_hours
@@ -118,14 +119,19 @@ class Landing:
             lines = pl.read_ipc(path).select(sha256, *REJECTED)
             self._rejects.append(data_files.put(quarantine.REJECTS, partition, lines))
 
-    def put_rows(self, stored: DeltaTable) -> None:
-        """Write the rows that the table lacks as files of it, again where others wrote meanwhile.
+    def put_rows(self, stored: DeltaTable, stage: Stage) -> None:
+        """Write the rows that the table lacks as files of it, again where others wrote meanwhile,
+        and all of them if the stage is another one than before.
 
         Memory is bounded by the stage's buckets.
         """
         table = self._table
         files = delta.files(stored)
-        for name in self._intake.stage.rows:
+        if stage is not self._stage:
+            data_files.remove(table.name, [f for day in self._days.values() for f in day.files])
+            self._days = {}
+            self._stage = stage
+        for name in stage.rows:
             paths = _paths_of_date(files, name)
             day = self._days.get(name)
             if day and day.compared == paths:
@@ -137,7 +143,7 @@ class Landing:
             stored_rows = None
             if paths:
                 stored_rows = as_rows(table, pl.scan_delta(stored).filter(pl.col(DATE) == name))
-            for rows, belongs in self._intake.stage.buckets(name):
+            for rows, belongs in stage.buckets(name):
                 rows = duplicates.drop_repeated(rows, table.key)
                 if stored_rows is not None:
                     times = rows[table.time]

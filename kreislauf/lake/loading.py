@@ -10,6 +10,7 @@ from kreislauf.lake import clocks, decode, delta, mapped, quarantine, staging, s
 from kreislauf.lake.accounts import Accounts
 from kreislauf.lake.intake import Intake
 from kreislauf.lake.landing import Landing, Origin, Overtaken, Progress, open_table
+from kreislauf.lake.sessions import SessionStage
 from kreislauf.lake.storage import LakeError
 from models.mapping import Mapping
 from models.table import RawLines, RawRows, Table
@@ -119,7 +120,11 @@ def load(
             intake.add(validate.apply_rules(table, batch, decoded))
             del decoded  # before the next batch needs as much memory
         intake.check(max_reject_share, whole)
-        intake.stage.deal_out()
+        stage = intake.stage
+        stage.deal_out()
+        sessions = None
+        if mapping is not None and (gap := mapping.gap_ms(table)):
+            sessions = SessionStage(table, folder, stage, gap)
         with storage.answering(table.name):
             landing = Landing(table, intake, origin(), clocks.hours(intake.stage, table))
             accounts = None
@@ -127,7 +132,9 @@ def load(
                 stored = open_table(table)
                 landing.check_progress(stored)
                 landing.put_rejects()
-                landing.put_rows(stored)
+                if sessions:
+                    stage = sessions.beside(stored)
+                landing.put_rows(stored, stage)
                 accounts = landing.commit(stored)
                 if accounts:
                     break

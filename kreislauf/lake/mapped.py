@@ -110,8 +110,8 @@ def convert(
     for name, dtype in table.dtypes.items():
         column = mapping.columns[name]
         source = pl.Series([column.constant]).new_from_index(0, frame.height)
-        if column.source:
-            source = frame[column.source]
+        if column.read:
+            source = frame[column.read]
         change, shape, code = conversion.of(column, dtype, name == table.time)
         values = change(source)
         columns.append(values.alias(name))
@@ -121,7 +121,7 @@ def convert(
         is_missing = source.is_null() | (source.cast(pl.String, strict=False) == "").fill_null(
             False
         )
-        origin = column.source or name
+        origin = column.read or name
         shown = conversion.text(source).str.slice(0, SHOWN)
         wrong = pl.select(
             pl.format(

@@ -5,7 +5,7 @@ import math
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -113,16 +113,13 @@ class Stage:
         folders = self._buckets[day]
         for number, folder in enumerate(folders):
             if any(folder.glob("*.arrow")):
-                belongs = self._bucket_number(len(folders)) == number
+                belongs = _bucket_number(self._table.group, len(folders)) == number
                 yield pl.scan_ipc(folder / "*.arrow").collect(), belongs
 
     def since(self, first: date) -> pl.LazyFrame:
         """The rows of all days from `first` on, duplicates included, in any order."""
         days = [self._folder / str(day) for day in self.rows if day >= first]
         return pl.scan_ipc([path for day in days for path in day.rglob("*.arrow")])
-
-    def _bucket_number(self, count: int) -> pl.Expr:
-        return pl.col(self._table.group).hash() % count
 
     def _split(self, folder: Path, buckets: list[Path]) -> None:
         """Move the rows of a date's folder into its buckets, a few files at a time."""
@@ -132,12 +129,29 @@ class Stage:
         step = math.ceil(len(files) / len(buckets))
         for first in range(0, len(files), step):
             rows = pl.concat([pl.read_ipc(file) for file in files[first : first + step]])
-            rows = rows.with_columns(self._bucket_number(len(buckets)).alias(BUCKET))
-            by_bucket = rows.partition_by(
-                BUCKET, as_dict=True, include_key=False, maintain_order=True
-            )
-            for (number,), rows_of_bucket in by_bucket.items():
-                path = buckets[number] / f"{first:06}.arrow"
-                rows_of_bucket.write_ipc(path, compression="uncompressed")
+            deal_out(rows, self._table.group, buckets, f"{first:06}")
         for file in files:
             file.unlink()
+
+
+def deal_out(rows: pl.DataFrame, column: str, buckets: Sequence[Path], name: str) -> None:
+    """Write rows to the folders `buckets`, as files of a name; equal values of a column share
+    one."""
+    number = _bucket_number(column, len(buckets)).alias(BUCKET)
+    by_bucket = rows.with_columns(number).partition_by(
+        BUCKET, as_dict=True, include_key=False, maintain_order=True
+    )
+    for (position,), rows_of_bucket in by_bucket.items():
+        path = buckets[position] / f"{name}.arrow"
+        rows_of_bucket.write_ipc(path, compression="uncompressed")
+
+
+def read(folder: Path) -> pl.DataFrame | None:
+    """All rows that were dealt out to a folder; None if there are none."""
+    if not any(folder.glob("*.arrow")):
+        return None
+    return pl.scan_ipc(folder / "*.arrow").collect()
+
+
+def _bucket_number(column: str, count: int) -> pl.Expr:
+    return pl.col(column).hash() % count

@@ -1,0 +1,24 @@
+"""Names of sessions that are made of a user's events: the user, and when the session began.
+
+`ada/2026-11-28T12:30:00.000Z` is the session of the user ada that began then.
+"""
+
+import polars as pl
+
+START = "/%Y-%m-%dT%H:%M:%S%.3fZ"
+"""How a name ends, as a pattern of chrono; UTC."""
+START_LENGTH = 25
+"""Characters of that, for the years 1000 to 9999."""
+ENDING = r"/\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
+LONGEST_USER = 75
+"""Most characters of a user: an id that is text, such as a session's name, has 100 at most."""
+
+
+def name(user: pl.Expr, start: pl.Expr) -> pl.Expr:
+    """The name of a session that begins at `start`, ms since 1970 UTC."""
+    return user + pl.from_epoch(start, "ms").dt.strftime(START)
+
+
+def user(session: pl.Expr) -> pl.Expr:
+    """The user in a session's name; null for a session that was given, and not made."""
+    return pl.when(session.str.contains(ENDING)).then(session.str.head(-START_LENGTH))
