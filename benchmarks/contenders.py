@@ -37,6 +37,28 @@ def kreislauf(file: Path, folder: Path) -> None:
     lake.load_file(SPEC.table, sources.open_file(str(file), SPEC.table), source_name="shop")
 
 
+def kreislauf_given(file: Path, folder: Path) -> None:
+    """The load of a CSV file into the table of text ids, with the sessions that the file has."""
+    _load_text(file, folder, {"from": "session"})
+
+
+def kreislauf_by_gap(file: Path, folder: Path) -> None:
+    """The same, with the file's sessions for users, whose sessions are made by a gap."""
+    _load_text(file, folder, {"user": "session", "gap_minutes": 30})
+
+
+def _load_text(file: Path, folder: Path, session: dict) -> None:
+    from kreislauf import lake, sources
+    from models.mapping import Mapping
+    from models.session_recommender_text import SPEC
+
+    columns = {"session": session, "aid": {"from": "aid"}, "type": {"from": "type"}}
+    columns["ts"] = {"from": "ts", "unit": "ms"}
+    mapping = Mapping.model_validate({"columns": columns})
+    os.environ["KREISLAUF_HOME"] = str(folder)
+    lake.load_file(SPEC.table, sources.open_file(str(file), SPEC.table, mapping))
+
+
 def duckdb(file: Path, folder: Path, codec: str = "zstd") -> None:
     """DuckDB as it comes: its settings, and as many threads as there are cores."""
     import duckdb
@@ -105,6 +127,11 @@ CONTENDERS = {
     work.__name__: work for work in (kreislauf, duckdb, duckdb_snappy, polars, python_loop)
 }
 FLAT_CONTENDERS = {work.__name__: work for work in (kreislauf, duckdb_flat)}
+SESSION_CONTENDERS = {work.__name__: work for work in (kreislauf_given, kreislauf_by_gap)}
+OURS = {"kreislauf": "session_recommender"} | dict.fromkeys(
+    SESSION_CONTENDERS, "session_recommender_text"
+)
+"""The contenders that are Kreislauf, and the model type into whose table each loads."""
 
 
 @dataclass(frozen=True)
@@ -163,19 +190,20 @@ def _rows(name: str, folder: Path) -> int:
     """
     import polars as pl
 
-    if name != "kreislauf":
+    if name not in OURS:
         return pl.scan_parquet(folder / OUT).select(pl.len()).collect().item()
     from kreislauf import lake
     from kreislauf.settings import settings
-    from models.session_recommender import SPEC
+    from models import spec
 
-    lake.rejects(SPEC.table).select("line", "raw").write_parquet(folder.parent / REJECTS)
-    return pl.scan_delta(f"{settings().lake}/{SPEC.table.name}").select(pl.len()).collect().item()
+    table = spec.load(OURS[name]).table
+    lake.rejects(table).select("line", "raw").write_parquet(folder.parent / REJECTS)
+    return pl.scan_delta(f"{settings().lake}/{table.name}").select(pl.len()).collect().item()
 
 
 def main() -> None:
     """Measure the contender, and print the result."""
-    work = (CONTENDERS | FLAT_CONTENDERS)[sys.argv[1]]
+    work = (CONTENDERS | FLAT_CONTENDERS | SESSION_CONTENDERS)[sys.argv[1]]
     file = Path(sys.argv[2])
     folder = Path(sys.argv[3])
     first = folder / "first"

@@ -4,8 +4,10 @@
 folder (set TMPDIR to another one); `--quick` takes a tenth of both and of the data. It loads 1 M
 generated sessions with Kreislauf, DuckDB, Polars and a Python loop in turn. It loads a file with
 1 % of its lines broken with Kreislauf, and the same events as CSV and as JSON lines of one event
-each with Kreislauf and DuckDB. Each of these runs three times. Then it loads ten times as
-many sessions with Kreislauf. It stops if a row is missing or one too many. The last line is JSON:
+each with Kreislauf and DuckDB. It loads the CSV file into the table of text ids, too, with the
+sessions that it has, and with those for users, whose sessions are made by a gap of inactivity. Each
+of these runs three times. Then it loads ten times as many sessions with Kreislauf, as they are and
+by a gap. It stops if a row is missing or one too many. The last line is JSON:
 medians of CPU seconds and of peak memory in MB, their ratios, and how many of the broken lines are
 in the quarantine, byte for byte.
 
@@ -26,7 +28,15 @@ from statistics import median
 
 import polars as pl
 
-from benchmarks.contenders import CONTENDERS, FLAT_CONTENDERS, REJECTS, Measured, measure
+from benchmarks.contenders import (
+    CONTENDERS,
+    FLAT_CONTENDERS,
+    OURS,
+    REJECTS,
+    SESSION_CONTENDERS,
+    Measured,
+    measure,
+)
 from benchmarks.otto import Written, generate
 
 SESSIONS = 1_000_000
@@ -63,12 +73,12 @@ def run_contender(name: str, file: Path, written: Written) -> tuple[Measured, in
     RuntimeError if a good line was rejected, rows are missing or there are too many.
     """
     expected = written.events
-    if name == "kreislauf":
+    if name in OURS:
         expected = written.distinct
     rejected: Counter = Counter()
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         measured = measure(name, file, Path(folder))
-        if name == "kreislauf":
+        if name in OURS:
             rejected.update(pl.read_parquet(Path(folder) / REJECTS).rows())
     bad = Counter(written.bad)
     invented = rejected - bad
@@ -97,7 +107,7 @@ def run(work: Path, sessions: int, repeats: int, factor: int) -> dict:
 
     Files go to `work` and are removed when they are not needed any more.
     """
-    clean, dirty, large = (work / f"{name}.jsonl" for name in ("clean", "dirty", "large"))
+    clean, dirty = (work / f"{name}.jsonl" for name in ("clean", "dirty"))
     files = {
         clean: generate(clean, sessions),
         dirty: generate(dirty, sessions, bad_share=BAD_SHARE),
@@ -115,6 +125,7 @@ def run(work: Path, sessions: int, repeats: int, factor: int) -> dict:
         for shape, file in flat.items()
         for name in FLAT_CONTENDERS
     ]
+    jobs += [(name, name, flat["csv"]) for name in SESSION_CONTENDERS]
     runs: dict[str, list[Measured]] = {label: [] for label, _, _ in jobs}
     recovered = len(bad)
     for _ in range(repeats):
@@ -127,11 +138,7 @@ def run(work: Path, sessions: int, repeats: int, factor: int) -> dict:
         jobs.reverse()
     for file in (clean, dirty, *flat.values()):
         file.unlink()
-    written = generate(large, sessions * factor)
-    measured, _ = run_contender("kreislauf", large, written)
-    runs["kreislauf_large"] = [measured]
-    large.unlink()
-    print(describe("kreislauf_large", measured), flush=True)
+    runs |= run_large(work, sessions * factor)
     return {
         **_ratios(runs),
         "bad_lines": len(bad),
@@ -140,13 +147,32 @@ def run(work: Path, sessions: int, repeats: int, factor: int) -> dict:
     }
 
 
+def run_large(work: Path, sessions: int) -> dict[str, list[Measured]]:
+    """Measurements of Kreislauf on as many sessions as this, by label."""
+    large = work / "large.jsonl"
+    written = generate(large, sessions)
+    measured, _ = run_contender("kreislauf", large, written)
+    print(describe("kreislauf_large", measured), flush=True)
+    flat = work / "large_flat.csv"
+    _events(large).sink_csv(flat)
+    large.unlink()
+    by_gap, _ = run_contender("kreislauf_by_gap", flat, written)
+    print(describe("kreislauf_by_gap_large", by_gap), flush=True)
+    flat.unlink()
+    return {"kreislauf_large": [measured], "kreislauf_by_gap_large": [by_gap]}
+
+
 def write_flat(nested: Path) -> dict[str, Path]:
     """Files with the events of one of sessions, a row each, by their shape."""
     files = {"csv": nested.with_name("flat.csv"), "flat": nested.with_name("flat.jsonl")}
-    events = pl.scan_ndjson(nested).explode("events").unnest("events")
-    events.sink_csv(files["csv"])
-    events.sink_ndjson(files["flat"])
+    _events(nested).sink_csv(files["csv"])
+    _events(nested).sink_ndjson(files["flat"])
     return files
+
+
+def _events(nested: Path) -> pl.LazyFrame:
+    """The events of a file of sessions."""
+    return pl.scan_ndjson(nested).explode("events").unnest("events")
 
 
 def describe(label: str, run: Measured) -> str:
@@ -180,6 +206,8 @@ def _ratios(runs: dict[str, list[Measured]]) -> dict[str, float]:
         "dirty_over_clean": cpu["kreislauf_dirty"] / cpu["kreislauf"],
         "csv_over_duckdb_copy": cpu["kreislauf_csv"] / cpu["duckdb_csv"],
         "flat_over_duckdb_copy": cpu["kreislauf_flat"] / cpu["duckdb_flat"],
+        "sessionise_over_plain": cpu["kreislauf_by_gap"] / cpu["kreislauf_given"],
+        "sessionise_memory_10x_over_1x": peak["kreislauf_by_gap_large"] / peak["kreislauf_by_gap"],
         "cpu_over_duckdb_copy_with_start": ours / duckdb,
     }
     return {name: round(ratio, 3) for name, ratio in ratios.items()}
