@@ -25,8 +25,6 @@ from models.table import Table
 
 UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
 """Milliseconds in each unit of time."""
-MOST_GAP_MINUTES = 7 * 24 * 60
-"""A week: events that are further apart are in no one's session."""
 ISO = "iso"
 """The format of times such as 2026-11-28 12:30:00+01:00, with a space or a T."""
 
@@ -62,10 +60,7 @@ class Column(_Strict):
         None, description="The source's column of who did it, where sessions are made by a gap."
     )
     gap_minutes: float | None = Field(
-        None,
-        gt=0,
-        le=MOST_GAP_MINUTES,
-        description="A user who does nothing for longer than this begins a new session.",
+        None, gt=0, le=10_080, description="A user who does nothing for longer begins a session."
     )
 
     @field_validator("values", mode="before")
@@ -159,15 +154,12 @@ class Mapping(_Strict):
     @property
     def digest(self) -> str:
         """Hex digest of all that it says; words that it does not use do not count."""
-        said = self.model_dump_json(exclude_defaults=True)
-        return hashlib.sha256(said.encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json(exclude_defaults=True).encode()).hexdigest()
 
     def gap_ms(self, table: Table) -> int | None:
         """The gap of inactivity that ends a session, in ms; None if sessions are given."""
-        gap = self.columns[table.group].gap_minutes
-        if gap is None:
-            return None
-        return round(gap * 60_000)
+        minutes = self.columns[table.group].gap_minutes
+        return None if minutes is None else round(minutes * 60_000)
 
     def check(self, table: Table) -> None:
         """Raises MappingError if the mapping does not make the rows of `table`."""
@@ -199,10 +191,8 @@ class Mapping(_Strict):
             raise MappingError(f"{', '.join(both)} cannot be both used and ignored.")
 
     def _check_users(self, table: Table) -> None:
-        """Raises MappingError if a column is made of users, and is not the sessions of a table of
-        text."""
-        made = [name for name, column in self.columns.items() if column.user]
-        for name in made:
+        """Raises MappingError if a column has a user, and is no session whose name is text."""
+        for name in (name for name, column in self.columns.items() if column.user):
             if name != table.group or table.lasting:
                 raise MappingError(
                     f"`columns.{name}` cannot have a `user`: only sessions are made by a gap of "

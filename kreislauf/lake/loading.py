@@ -125,6 +125,7 @@ def load(
         sessions = None
         if mapping is not None and (gap := mapping.gap_ms(table)):
             sessions = SessionStage(table, folder, stage, gap)
+            sessions.deal_out()
         with storage.answering(table.name):
             landing = Landing(table, intake, origin(), clocks.hours(intake.stage, table))
             accounts = None
@@ -133,7 +134,7 @@ def load(
                 landing.check_progress(stored)
                 landing.put_rejects()
                 if sessions:
-                    stage = sessions.beside(stored)
+                    stage = sessions.stage_at(stored)
                 landing.put_rows(stored, stage)
                 accounts = landing.commit(stored)
                 if accounts:

@@ -49,14 +49,32 @@ class SessionStage:
         """The table's files among which sessions were looked for that rows join."""
         self._stage: Stage | None = None
 
-    def beside(self, stored: DeltaTable) -> Stage:
-        """The rows with their sessions, as they are beside the rows of `stored`.
+    def deal_out(self) -> None:
+        """Deal the rows with users out to buckets, and note when, and whose they are.
+
+        To be called once, when their own stage is dealt out.
+        """
+        count = math.ceil(self._users.rows.total() / staging.BUCKET_ROWS)
+        self._buckets = [self._folder / "users" / str(number) for number in range(max(count, 1))]
+        for bucket in self._buckets:
+            (bucket / "new").mkdir(parents=True)
+            (bucket / "stored").mkdir()
+        folders = [bucket / "new" for bucket in self._buckets]
+        for day in self._users.rows:
+            for number, (rows, _) in enumerate(self._users.buckets(day)):
+                times = rows[self._table.time].to_numpy()
+                places = _places(rows[self._table.group], times // self._gap, (-1, 0, 1))
+                self._may_be_near[places] = True
+                window = (int(times.min()) - self._gap, int(times.max()) + self._gap)
+                self._windows = _joined([*self._windows, window])
+                staging.write_buckets(rows, self._table.group, folders, f"{day}-{number:06}")
+
+    def stage_at(self, stored: DeltaTable) -> Stage:
+        """The rows with their sessions, as those of the table at this version make them.
 
         It is the same stage as before if the table has no other files in the rows' stretches of
         time. Otherwise sessions are made anew: others may have begun or reach further.
         """
-        if not self._buckets:
-            self._deal_out_users()
         paths = self._paths(delta.files(stored))
         if self._stage is not None and paths == self._compared:
             return self._stage
@@ -77,23 +95,6 @@ class SessionStage:
                 self._stage.add(with_sessions(self._table, rows, stored_rows, self._gap))
         self._stage.deal_out()
         return self._stage
-
-    def _deal_out_users(self) -> None:
-        """Deal the rows of the load out to buckets, and note when, and whose they are."""
-        count = math.ceil(self._users.rows.total() / staging.BUCKET_ROWS)
-        self._buckets = [self._folder / "users" / str(number) for number in range(max(count, 1))]
-        for bucket in self._buckets:
-            (bucket / "new").mkdir(parents=True)
-            (bucket / "stored").mkdir()
-        folders = [bucket / "new" for bucket in self._buckets]
-        for day in self._users.rows:
-            for number, (rows, _) in enumerate(self._users.buckets(day)):
-                times = rows[self._table.time].to_numpy()
-                places = _places(rows[self._table.group], times // self._gap, (-1, 0, 1))
-                self._may_be_near[places] = True
-                window = (int(times.min()) - self._gap, int(times.max()) + self._gap)
-                self._windows = _joined([*self._windows, window])
-                staging.deal_out(rows, self._table.group, folders, f"{day}-{number:06}")
 
     def _paths(self, files: pl.DataFrame) -> frozenset[str]:
         """Paths of the files, among a table's, that may have rows near those of the load."""
@@ -120,7 +121,7 @@ class SessionStage:
                 rows = batch.with_columns(user).filter(pl.col(USER).is_not_null())
                 places = _places(rows[USER], rows[time].to_numpy() // self._gap, (0,))
                 rows = rows.filter(pl.Series(self._may_be_near[places]))
-                staging.deal_out(rows, USER, folders, f"{number:06}")
+                staging.write_buckets(rows, USER, folders, f"{number:06}")
                 number += 1
 
 

@@ -106,7 +106,15 @@ class Stage:
             self._buckets[day] = [folder]
             if count > 1:
                 self._buckets[day] = [folder / f"bucket-{number}" for number in range(count)]
-                self._split(folder, self._buckets[day])
+                for bucket in self._buckets[day]:
+                    bucket.mkdir()
+                files = sorted(folder.glob("*.arrow"))
+                step = math.ceil(len(files) / count)
+                for first in range(0, len(files), step):
+                    few = pl.concat([pl.read_ipc(file) for file in files[first : first + step]])
+                    write_buckets(few, self._table.group, self._buckets[day], f"{first:06}")
+                for file in files:
+                    file.unlink()
 
     def buckets(self, day: date) -> Iterator[tuple[pl.DataFrame, pl.Expr]]:
         """The rows of `day`, bucket after bucket, and which rows of that day belong to it."""
@@ -121,20 +129,8 @@ class Stage:
         days = [self._folder / str(day) for day in self.rows if day >= first]
         return pl.scan_ipc([path for day in days for path in day.rglob("*.arrow")])
 
-    def _split(self, folder: Path, buckets: list[Path]) -> None:
-        """Move the rows of a date's folder into its buckets, a few files at a time."""
-        for bucket in buckets:
-            bucket.mkdir()
-        files = sorted(folder.glob("*.arrow"))
-        step = math.ceil(len(files) / len(buckets))
-        for first in range(0, len(files), step):
-            rows = pl.concat([pl.read_ipc(file) for file in files[first : first + step]])
-            deal_out(rows, self._table.group, buckets, f"{first:06}")
-        for file in files:
-            file.unlink()
 
-
-def deal_out(rows: pl.DataFrame, column: str, buckets: Sequence[Path], name: str) -> None:
+def write_buckets(rows: pl.DataFrame, column: str, buckets: Sequence[Path], name: str) -> None:
     """Write rows to the folders `buckets`, as files of a name; equal values of a column share
     one."""
     number = _bucket_number(column, len(buckets)).alias(BUCKET)

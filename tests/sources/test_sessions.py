@@ -77,34 +77,34 @@ def stored() -> dict[Event, str]:
 
 def walked(events: Iterable[Event]) -> dict[Event, str]:
     """Session of each event, when all come in order of time."""
-    found = {}
+    sessions_of = {}
     last: dict[str, int] = {}
     name: dict[str, str] = {}
     for user, item, time in sorted(events, key=lambda event: event[2]):
         if user not in last or time - last[user] > GAP:
             name[user] = start(user, time)
         last[user] = time
-        found[user, item, time] = name[user]
-    return found
+        sessions_of[user, item, time] = name[user]
+    return sessions_of
 
 
 def joined(present: dict[Event, str], load: Iterable[Event]) -> dict[Event, str]:
     """Session of each event after a load, by the rule as docs/data.md has it."""
     load = set(load)
-    found = dict(present)
+    sessions_of = dict(present)
     for user, item, time in load - set(present):
         own = {at for who, _, at in {*present, *load} if who == user}
-        known = {at: name for (who, _, at), name in present.items() if who == user}
+        stored_at = {at: name for (who, _, at), name in present.items() if who == user}
         run = reachable(own, time)
-        before = [at for at in run if at <= time and at in known]
-        after = [at for at in run if at > time and at in known]
+        before = [at for at in run if at <= time and at in stored_at]
+        after = [at for at in run if at > time and at in stored_at]
         if before:
-            found[user, item, time] = known[max(before)]
+            sessions_of[user, item, time] = stored_at[max(before)]
         elif after:
-            found[user, item, time] = known[min(after)]
+            sessions_of[user, item, time] = stored_at[min(after)]
         else:
-            found[user, item, time] = start(user, min(run))
-    return found
+            sessions_of[user, item, time] = start(user, min(run))
+    return sessions_of
 
 
 def reachable(times: set[int], time: int) -> set[int]:
@@ -166,11 +166,11 @@ def test_a_gap_of_exactly_its_length_is_one_session_and_a_millisecond_more_is_tw
 
 @pytest.mark.usefixtures("buckets")
 @pytest.mark.parametrize("seed", range(4))
-def test_files_in_order_of_time_make_the_same_sessions_whatever_their_cut(shop, seed):
+def test_files_whole_sessions_of_time_make_the_same_sessions_whatever_their_cut(shop, seed):
     rng = random.Random(seed)
     events = random_events(seed, 150)
-    in_order = sorted(events, key=lambda event: event[2])
-    for part in cut(rng, in_order, 6):
+    whole_sessions = sorted(events, key=lambda event: event[2])
+    for part in cut(rng, whole_sessions, 6):
         accounts = shop.load(*rng.sample(part, len(part)))
         assert accounts.rows_in == len(part) == accounts.rows_kept + accounts.rows_duplicate
     expected = walked(events)
@@ -192,9 +192,9 @@ def test_files_in_any_order_have_the_same_rows_in_sessions_that_are_only_ever_cu
         shop.load(*part)
         present = joined(present, part)
         assert stored() == present
-    in_order = walked(events)
+    whole_sessions = walked(events)
     assert set(present) == set(events)
-    whole = {(present[event], in_order[event]) for event in events}
+    whole = {(present[event], whole_sessions[event]) for event in events}
     assert len(whole) == len({name for name, _ in whole}) >= len({name for _, name in whole})
     for name in {name for name, _ in whole}:
         times = sorted(event[2] for event in set(events) if present[event] == name)
@@ -203,7 +203,7 @@ def test_files_in_any_order_have_the_same_rows_in_sessions_that_are_only_ever_cu
 
 
 @pytest.mark.parametrize(
-    ("late", "session"),
+    ("time", "session"),
     [
         (-GAP, 0),
         (-GAP - 1, -GAP - 1),
@@ -214,13 +214,13 @@ def test_files_in_any_order_have_the_same_rows_in_sessions_that_are_only_ever_cu
         (70 * MINUTE + GAP + 1, 70 * MINUTE + GAP + 1),
     ],
 )
-def test_a_late_event_joins_the_session_that_it_reaches(shop, late, session):
+def test_a_late_event_joins_the_session_that_it_reaches(shop, time, session):
     shop.load(*(("ada", "1", minute * MINUTE) for minute in (0, 10, 60, 70)))
     before = stored()
-    shop.load(("ada", "late", late), ("bob", "late", late))
+    shop.load(("ada", "x", time), ("bob", "x", time))
     after = stored()
-    assert after.pop(("ada", "late", late)) == start("ada", session)
-    assert after.pop(("bob", "late", late)) == start("bob", late)
+    assert after.pop(("ada", "x", time)) == start("ada", session)
+    assert after.pop(("bob", "x", time)) == start("bob", time)
     assert after == before
 
 
@@ -263,8 +263,8 @@ def test_a_load_that_lost_a_race_makes_its_sessions_anew_only_if_it_has_to(shop,
         put_rows(self, table, stage)
         made.append("landing")
         if rivals and (events := rivals.pop(0)):
-            with monkeypatch.context() as other:
-                other.setattr(landing.Landing, "put_rows", put_rows)
+            with monkeypatch.context() as calm:
+                calm.setattr(landing.Landing, "put_rows", put_rows)
                 shop.load(*events)
                 made.append("rival")
 
@@ -364,7 +364,7 @@ def test_a_mapping_that_makes_no_sessions_is_refused(tmp_path, table, old, new, 
 
 
 def test_a_word_that_a_mapping_does_not_use_does_not_make_it_another_one():
-    said = {"columns": {"session": {"from": "s"}}}
-    with_default = {"columns": {"session": {"from": "s", "user": None}}, "ignored": []}
-    one, other = map(mappings.Mapping.model_validate, (said, with_default))
-    assert one.digest == other.digest
+    short = mappings.Mapping.model_validate({"columns": {"session": {"from": "s"}}})
+    column = {"from": "s", "user": None}
+    long = mappings.Mapping.model_validate({"columns": {"session": column}, "ignored": []})
+    assert short.digest == long.digest
