@@ -84,7 +84,7 @@ class Column(_Strict):
     @model_validator(mode="after")
     def _has_one_origin(self) -> "Column":
         if [self.source, self.constant, self.user].count(None) != 2:
-            raise ValueError("say one of `from`, the source's column, `constant`, and `user`")
+            raise ValueError("say either `from`, the source's column, or `constant`, or `user`")
         if (self.user is None) != (self.gap_minutes is None):
             raise ValueError("`user` and `gap_minutes` go together")
         if self.unit and self.format:

@@ -351,7 +351,7 @@ def test_a_load_without_a_good_row_is_accounted_for(shop):
         (TEXT_EVENTS, "aid: item", "aid: {user: u, gap_minutes: 1}", "`columns.aid` cannot have"),
         (TEXT_EVENTS, ", gap_minutes: 30", "", "`user` and `gap_minutes` go together"),
         (TEXT_EVENTS, "user: visitor, ", "from: v, ", "`user` and `gap_minutes` go together"),
-        (TEXT_EVENTS, "visitor,", "visitor, from: v,", "say one of `from`"),
+        (TEXT_EVENTS, "visitor,", "visitor, from: v,", "say either `from`"),
         (TEXT_EVENTS, "minutes: 30", "minutes: 0", "greater than 0"),
         (TEXT_EVENTS, "minutes: 30", "minutes: .inf", "less than or equal to 10080"),
     ],
