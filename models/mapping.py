@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
-from models import choices, spec
+from models import choices, session_names, spec
 from models.spec import ModelSpec
 from models.table import Table
 
@@ -185,24 +184,12 @@ class Mapping(_Strict):
                 f"`columns.{table.time}` has to say the `zone` of its times: their format has "
                 "no %z."
             )
-        self._check_users(table)
+        for name, column in self.columns.items():
+            if column.user and (fault := session_names.fault(table, name)):
+                raise MappingError(fault)
         both = sorted(set(self.ignored) & set(self.sources))
         if both:
             raise MappingError(f"{', '.join(both)} cannot be both used and ignored.")
-
-    def _check_users(self, table: Table) -> None:
-        """Raises MappingError if a column has a user, and is no session whose name is text."""
-        for name in (name for name, column in self.columns.items() if column.user):
-            if name != table.group or table.lasting:
-                raise MappingError(
-                    f"`columns.{name}` cannot have a `user`: only sessions are made by a gap of "
-                    "inactivity. Say `from`."
-                )
-            if table.dtypes[name] != pl.String:
-                raise MappingError(
-                    f"`columns.{name}` has a `user`, and sessions by gap have text names, which "
-                    f"the table {table.name} does not take: name `model: session_recommender_text`."
-                )
 
     def check_columns(self, columns: list[str]) -> None:
         """Raises MappingError if these are not the columns that a flat source has to have."""

@@ -5,6 +5,8 @@
 
 import polars as pl
 
+from models.table import Table
+
 START = "/%Y-%m-%dT%H:%M:%S%.3fZ"
 """How a name ends, as a pattern of chrono; UTC."""
 START_LENGTH = 25
@@ -22,3 +24,18 @@ def name(user: pl.Expr, start: pl.Expr) -> pl.Expr:
 def user(session: pl.Expr) -> pl.Expr:
     """The user in a session's name; null for a session that was given, and not made."""
     return pl.when(session.str.contains(ENDING)).then(session.str.head(-START_LENGTH))
+
+
+def fault(table: Table, column: str) -> str | None:
+    """Why a table's column cannot hold sessions of users, in a sentence; None if it can."""
+    if column != table.group or table.lasting:
+        return (
+            f"`columns.{column}` cannot have a `user`: only sessions are made by a gap of "
+            "inactivity. Say `from`."
+        )
+    if table.dtypes[column] != pl.String:
+        return (
+            f"`columns.{column}` has a `user`, and sessions by gap have text names, which the "
+            f"table {table.name} does not take: name `model: session_recommender_text`."
+        )
+    return None
