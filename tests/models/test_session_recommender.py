@@ -607,7 +607,7 @@ def test_golden_requests_are_answered(contract):
         ([], 'Request 1: "events" must be a list'),
         ({"events": [7]}, r'Request 1: events\[0\]\["aid"\] is None'),
         ({"events": [{"aid": 1}, {"aid": -1}]}, r'events\[1\]\["aid"\] is -1'),
-        ({"events": [{"aid": "7"}]}, "is '7'"),
+        ({"events": [{"aid": "seven"}]}, "is 'seven'"),
         ({"events": [{"aid": True}]}, "is True"),
         ({"events": [{"aid": 2**63}]}, "is 9223372036854775808"),
         (

@@ -19,7 +19,7 @@ from models.table import RawLines, Table
 class Visit(msgspec.Struct, forbid_unknown_fields=True):
     page: Annotated[int, msgspec.Meta(gt=4, lt=100)]
     device: Literal["a", "ab", "b-1"]
-    ms: Annotated[int, msgspec.Meta(ge=-5)]
+    ms: Annotated[int, msgspec.Meta(ge=-5, le=2**63 - 1)]
 
 
 class VisitRow(pa.DataFrameModel):
