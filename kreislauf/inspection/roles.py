@@ -19,7 +19,8 @@ MIN_FILLED = 0.5
 is a candidate."""
 USER_DOUBT = (
     "looks like a user, not a session: nothing in this source looks like one. Its sessions would "
-    "be as long as a user's life."
+    "be as long as a user's life. Better say `user` and `gap_minutes`, as docs/data.md shows, with "
+    "`model: session_recommender_text`."
 )
 ORDER_DOUBT = "looks like an order: the lines of an order would be a session."
 LIST_DOUBT = (
