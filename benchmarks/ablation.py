@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from benchmarks import published
@@ -33,7 +32,7 @@ def components(training: dict, rows: pl.DataFrame, test: Examples) -> dict[str, 
             return rows, rows * 0.0
 
     e = events(rows)
-    catalogue = Catalogue(np.unique(e.aid))
+    catalogue = Catalogue.of(e)
     parent = warm_start.read_parent(Path(training["weights"]))
     encoder = Encoder(*parent.articles.shape)
     encoder.load_state_dict(parent.encoder | {"articles": parent.articles})

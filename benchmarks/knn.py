@@ -53,7 +53,7 @@ class Neighbours:
 
     def __init__(self, rows: pl.DataFrame, settings: Settings = TUNED):
         e = events(rows)
-        self.catalogue = Catalogue(np.unique(e.aid))
+        self.catalogue = Catalogue.of(e)
         self.settings = settings
         row = self.catalogue.rows(e.aid)
         starts = e.ts[e.position == 0]

@@ -27,7 +27,7 @@ class Ours:
         rows, self.test = job.load()
         e = events(rows)
         self.params = Params(epochs=job.epochs)
-        self.catalogue = Catalogue(np.unique(e.aid))
+        self.catalogue = Catalogue.of(e)
         self.sequences = Sequences.of(e, self.catalogue.rows(e.aid))
         wall = time.perf_counter()
         cpu = time.process_time()

@@ -22,11 +22,14 @@ from pathlib import Path
 import httpx
 import polars as pl
 
-from deployments import processes, stack, status
+from deployments import first_model, processes, stack, status
 from kreislauf import lake, sources
 from kreislauf.evaluation import split
 from kreislauf.release import lifecycle_page
 from models import mapping as mappings
+from models import spec
+from models.mapping import Mapping
+from models.spec import ModelSpec
 
 Everything = Callable[[], dict[str, dict]]
 """Waits until all servers run, and returns their records by name."""
@@ -58,13 +61,14 @@ def main() -> None:
     """Start the stack, play the story or replay real sessions, print the summary, and stop the
     stack."""
     arguments = parse()
+    model_type, reading = mappings.find(arguments.mapping, None)
     narrator = Narrator()
     home = stack.ROOT / ".kreislauf" / "demo"
     try:
-        with started(home, narrator) as everything:
+        with started(home, narrator, model_type.name) as everything:
             if arguments.data:
-                model, events = load_shop(arguments.data, arguments.mapping, narrator)
-                result = run_replay(model, events, home, narrator, everything)
+                events = load_shop(model_type, arguments.data, reading, narrator)
+                result = run_replay(model_type.name, events, home, narrator, everything)
             else:
                 result = run_story(home, narrator, everything)
             print(json.dumps(result), flush=True)
@@ -75,7 +79,6 @@ def main() -> None:
     except (
         sources.SourceError,
         lake.LakeError,
-        mappings.MappingError,
         split.TooSmall,
         processes.StartError,
     ) as error:
@@ -85,7 +88,7 @@ def main() -> None:
 
 
 @contextmanager
-def started(home: Path, narrator: Narrator) -> Iterator[Everything]:
+def started(home: Path, narrator: Narrator, model: str = spec.DEFAULT) -> Iterator[Everything]:
     """A fresh stack in `home`, and an environment that leads this process to it. Within, the
     servers that a training needs answer; what is yielded waits for the others. Raises StartError.
     """
@@ -99,7 +102,7 @@ def started(home: Path, narrator: Narrator) -> Iterator[Everything]:
                 "starting Postgres, Prefect, MLflow, Triton, the gateway and a worker on 127.0.0.1"
             )
             starting = pool.submit(start_all, home)
-            starting.add_done_callback(partial(say_where_the_page_is, narrator))
+            starting.add_done_callback(partial(say_where_the_page_is, narrator, model))
             running = wait_for_first(home, starting)
             for name in FIRST:
                 narrator.say(f"{name}: {running[name]['url']}")
@@ -123,11 +126,12 @@ def start_all(home: Path) -> dict[str, dict]:
     return running
 
 
-def say_where_the_page_is(narrator: Narrator, starting: Future) -> None:
-    """Say where the gateway shows the lifecycle page, unless the servers did not start."""
+def say_where_the_page_is(narrator: Narrator, model: str, starting: Future) -> None:
+    """Say where the gateway shows the lifecycle page of a model type, unless the servers did not
+    start."""
     if not starting.exception():
         gateway = starting.result()["gateway"]["url"]
-        narrator.say(f"lifecycle page, to reload: {gateway}/models/session_recommender")
+        narrator.say(f"lifecycle page, to reload: {gateway}/models/{model}")
 
 
 def wait_for_first(home: Path, starting: Future) -> dict[str, dict]:
@@ -191,7 +195,7 @@ def run_replay(
 
 
 def parse() -> argparse.Namespace:
-    """The arguments. Ends the program if DATA or MAPPING is not there."""
+    """The arguments. Ends the program if DATA cannot be read by MAPPING."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--data", help="a shop's events: what the flow ingest takes")
     parser.add_argument("--mapping", help="a YAML file that says what their columns are")
@@ -199,11 +203,7 @@ def parse() -> argparse.Namespace:
         "--keep", action="store_true", help="keep the UIs up at the end until Ctrl-C"
     )
     arguments = parser.parse_args()
-    for given in filter(None, (arguments.data, arguments.mapping)):
-        if not given.startswith("s3://") and not Path(given).exists():
-            sys.exit(f"{given} is not there: DATA and MAPPING want paths.")
-    if arguments.mapping and not arguments.data:
-        sys.exit("MAPPING says how DATA is read: give DATA, too.")
+    first_model.check(arguments.data, arguments.mapping)
     return arguments
 
 
@@ -214,14 +214,15 @@ def start_fresh(home: Path) -> None:
     home.mkdir(parents=True)
 
 
-def load_shop(data: str, mapping: str | None, narrator: Narrator) -> tuple[str, pl.DataFrame]:
-    """The model type for `data`, and its events as the flow ingest would load them, in a table of
-    their own. Raises SourceError, LakeError and MappingError."""
-    model_type, reading = mappings.find(mapping, None)
+def load_shop(
+    model_type: ModelSpec, data: str, mapping: Mapping | None, narrator: Narrator
+) -> pl.DataFrame:
+    """The events of `data`, as the flow ingest would load them, in a table of their own. Raises
+    SourceError and LakeError."""
     table = replace(model_type.table, name=f"demo_{model_type.table.name}")
     loads = [
-        lake.load_file(table, sources.open_file(path, table, reading), MAX_REJECT_SHARE)
-        for path in sources.find(data, reading).raw_files
+        lake.load_file(table, sources.open_file(path, table, mapping), MAX_REJECT_SHARE)
+        for path in sources.find(data, mapping).raw_files
     ]
     counts = lake.total(loads)
     narrator.say(
@@ -230,7 +231,7 @@ def load_shop(data: str, mapping: str | None, narrator: Narrator) -> tuple[str, 
     )
     for reason in counts.reasons:
         narrator.say(f"{reason.lines} lines: {reason.rule}")
-    return model_type.name, lake.read(table)
+    return lake.read(table)
 
 
 if __name__ == "__main__":

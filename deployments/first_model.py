@@ -5,12 +5,12 @@ Prefect is imported late, because it reads its address when it is imported.
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from kreislauf import sources
+from kreislauf.settings import place
 from models import mapping as mappings
 from models.spec import ModelSpec
 
@@ -53,7 +53,7 @@ def make(environment: dict[str, str], data: str, mapping: str | None) -> None:
     model = model_type.name
     try:
         print(f"ingest: {data} into the table {model_type.table.name}", flush=True)
-        run("ingest/ingest", source=absolute(data), mapping=mapping and absolute(mapping))
+        run("ingest/ingest", source=place(data), mapping=mapping and place(mapping))
         counts = lake.total(lake.history(model_type.table))
         print(
             f"{counts.rows_kept} events are in the lake; {counts.lines_rejected} of "
@@ -71,11 +71,6 @@ def make(environment: dict[str, str], data: str, mapping: str | None) -> None:
         sys.exit(str(error))
     newest = status.read(model)
     print(f"monitor: {newest.verdict if newest else 'there is nothing to look at yet'}", flush=True)
-
-
-def absolute(path: str) -> str:
-    """A path that a worker in another folder finds; an address of S3 as it is."""
-    return path if path.startswith("s3://") else str(Path(path).absolute())
 
 
 def run(deployment: str, **parameters: Any) -> None:

@@ -8,10 +8,10 @@ from fnmatch import fnmatch
 from itertools import combinations, product
 from typing import NamedTuple
 
+from models.spec import DEFAULT
+
 MONITOR = "flows.monitor.monitor"
 RETRAIN = "flows.retrain.retrain"
-DEFAULT_MODEL = "session_recommender"
-"""Model of deployments that name none."""
 
 
 class TriggerError(ValueError):
@@ -64,7 +64,7 @@ def unheard_monitors(specs: list[dict]) -> list[str]:
     """A sentence for each model that is watched, and that no event retrains."""
     retrained = [t.resource for t in triggers(specs) if t.entrypoint == RETRAIN]
     watched = [
-        spec.get("parameters", {}).get("model", DEFAULT_MODEL)
+        spec.get("parameters", {}).get("model", DEFAULT)
         for spec in specs
         if spec["entrypoint"] == MONITOR
     ]

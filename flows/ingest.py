@@ -1,6 +1,5 @@
 """Ingest: raw files in, validated rows out; what does not pass is quarantined with its reason."""
 
-import polars as pl
 from prefect import flow
 
 from kreislauf import events, exposures, lake, sources
@@ -8,6 +7,7 @@ from kreislauf.lake import open_tables
 from kreislauf.people import Share
 from models import mapping as mappings
 from models import spec
+from models.loading import twin_for_text
 from models.mapping import Mapping
 from tasks import lake as lake_tasks
 
@@ -110,12 +110,12 @@ def find_table(
     """
     if table is None:
         return model_type.table
-    if mapping is not None:
-        raise ValueError(f"The gateway writes {table} as it is: leave `mapping` out.")
     if table not in exposures.TABLES:
         raise ValueError(
             f"No table of the gateway is called {table!r}. Known: {', '.join(exposures.TABLES)}."
         )
+    if mapping is not None:
+        raise ValueError(f"The gateway writes {table} as it is: leave `mapping` out.")
     return exposures.TABLES[table]
 
 
@@ -148,27 +148,19 @@ def describe_failures(
         f"{len(failed)} of {len(loaded) + len(failed)} files could not be loaded:\n{reasons}\n"
         f"The other {len(loaded)} are loaded. "
         "Mend these and run again: no file is loaded twice."
-        f"{other_model_types(model_type, failed)}"
+        f"{model_type_for_text(model_type, failed)}"
     )
 
 
-def other_model_types(model_type: spec.ModelSpec, failed: dict[str, Exception]) -> str:
-    """A sentence on the model types that take text where this one takes whole numbers, if that may
+def model_type_for_text(model_type: spec.ModelSpec, failed: dict[str, Exception]) -> str:
+    """A sentence on the model type that takes text where this one takes whole numbers, if that may
     be why files are refused; else empty."""
     stopped = [error.counts for error in failed.values() if isinstance(error, lake.TooManyRejects)]
     codes = {reason.reason for counts in stopped for reason in counts.reasons}
-    if not codes & {"wrong-type", "out-of-range"}:
+    twin = twin_for_text(model_type)
+    if twin is None or not codes & {"wrong-type", "out-of-range"}:
         return ""
-    own = model_type.table.dtypes
-    numbers = [name for name, dtype in own.items() if dtype.is_integer()]
-    tables = {name: spec.load(name).table.dtypes for name in spec.names()}
-    takers = [
-        name
-        for name, dtypes in tables.items()
-        if dtypes.names() == own.names() and any(dtypes[each] == pl.String for each in numbers)
-    ]
-    return "".join(
+    return (
         f"\n{model_type.name} takes ids that are whole numbers from 0 to 2^63 - 1. If yours are "
-        f"text, negative or larger, name the model type {name}: docs/data.md says how."
-        for name in takers
+        f"text, negative or larger, name the model type {twin.name}: docs/data.md says how."
     )

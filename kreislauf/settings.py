@@ -104,13 +104,13 @@ class Settings(BaseSettings):
 
     def model_post_init(self, _: object) -> None:
         self.home = plain_names.link_to(self.home.expanduser().absolute())
-        self.lake = place(self.lake, self.home / "lake")
-        self.releases = place(self.releases, self.home / "releases")
-        self.training = place(self.training, self.home / "training")
-        self.triton_repository = place(self.triton_repository, self.home / "triton")
-        self.spool = place(self.spool, self.home / "spool")
+        self.lake = place(self.lake or str(self.home / "lake"))
+        self.releases = place(self.releases or str(self.home / "releases"))
+        self.training = place(self.training or str(self.home / "training"))
+        self.triton_repository = place(self.triton_repository or str(self.home / "triton"))
+        self.spool = place(self.spool or str(self.home / "spool"))
         if self.mapping:
-            self.mapping = place(self.mapping, self.home)
+            self.mapping = place(self.mapping)
         self.triton_url = self.triton_url or self.running.get("triton", {}).get("grpc", "")
         self.mlflow_url = (
             self.mlflow_url
@@ -145,12 +145,12 @@ class Settings(BaseSettings):
         return ""
 
 
-def place(given: str, default: Path) -> str:
-    """A folder as an absolute path, or an address such as s3://bucket/prefix as it is; the default
-    if none is given. `~` is the home folder of the user, as in a shell."""
+def place(given: str) -> str:
+    """A path as an absolute one, or an address such as s3://bucket/prefix as it is. `~` is the home
+    folder of the user, as in a shell."""
     if "://" in given:
         return given
-    return str(Path(given or default).expanduser().absolute())
+    return str(Path(given).expanduser().absolute())
 
 
 def without_login(url: str) -> str:

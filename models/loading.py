@@ -1,4 +1,6 @@
-"""All model types that can be loaded."""
+"""Model types among all that there are."""
+
+import polars as pl
 
 from models import spec
 
@@ -14,3 +16,16 @@ def load_sound() -> tuple[list[spec.ModelSpec], dict[str, Exception]]:
         except Exception as error:
             broken[name] = error
     return sound, broken
+
+
+def twin_for_text(model_type: spec.ModelSpec) -> spec.ModelSpec | None:
+    """The model type with the same columns whose ids are text, if this one's are not."""
+    own = model_type.table
+    if own.dtypes[own.group] == pl.String:
+        return None
+    for name in spec.names():
+        twin = spec.load(name)
+        dtypes = twin.table.dtypes
+        if dtypes.names() == own.dtypes.names() and dtypes[own.group] == pl.String:
+            return twin
+    return None

@@ -162,16 +162,12 @@ class Mapping(_Strict):
 
     def check(self, table: Table) -> None:
         """Raises MappingError if the mapping does not make the rows of `table`."""
-        missing = [name for name in table.dtypes if name not in self.columns]
-        unknown = [name for name in self.columns if name not in table.dtypes]
-        if missing or unknown:
+        faults = [f"{name} is missing." for name in table.dtypes if name not in self.columns]
+        faults += [f"{name} is none." for name in self.columns if name not in table.dtypes]
+        if faults:
             raise MappingError(
                 f"`columns` has to name each column of the table {table.name}, "
-                f"{', '.join(table.dtypes)}, and no other. "
-                + " ".join(
-                    [*(f"{name} is missing." for name in missing)]
-                    + [f"{name} is none." for name in unknown]
-                )
+                f"{', '.join(table.dtypes)}, and no other. {' '.join(faults)}"
             )
         time = self.columns[table.time]
         if time.constant is None and not time.unit and not time.format:
@@ -239,12 +235,16 @@ def find(path: str | None, model: str | None) -> tuple[ModelSpec, Mapping | None
             "one of them."
         )
     model_type = spec.load(model or mapping.model or spec.DEFAULT)
-    return model_type, read(path, model_type.table)
+    return model_type, _checked(mapping, path, model_type.table)
 
 
 def read(path: str, table: Table) -> Mapping:
     """The mapping in a YAML file. Raises MappingError, with the place in the file."""
-    mapping = _parse(path)
+    return _checked(_parse(path), path, table)
+
+
+def _checked(mapping: Mapping, path: str, table: Table) -> Mapping:
+    """The mapping of a file, if it makes the rows of `table`. Raises MappingError."""
     try:
         mapping.check(table)
     except MappingError as error:

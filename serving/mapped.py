@@ -6,7 +6,6 @@ So what is served is asked as what was learnt.
 from typing import Any
 
 import msgspec
-import polars as pl
 
 from models import conversion, json_fields
 from models import mapping as mappings
@@ -38,6 +37,13 @@ class MappedRequests:
             name: conversion.of(mapping.columns[name], dtype, name == table.time)
             for name, dtype in table.dtypes.items()
         }
+        self.kinds = {
+            word: model_type.kinds[event_type]
+            for column in mapping.columns.values()
+            for word, event_type in (column.values or {}).items()
+            if event_type in model_type.kinds
+        }
+        """Kind of feedback by the source's word for it."""
 
     def request(self, body: dict[str, Any]) -> dict[str, Any]:
         """The request with the table's columns. Raises ValueError that names event, field and
@@ -46,11 +52,14 @@ class MappedRequests:
         for name in self.of_request:
             source = self.mapping.columns[name].source
             if source in body and name not in body:
-                body[name] = self._converted(name, [body.pop(source)], "Request 0")[0]
+                of_request = {"Request 0": body.pop(source)}
+                body[name] = self._converted(name, of_request)[0]
         rows = body.get(self.rows_field)
         if not isinstance(rows, list):
             return body
-        fields = self._wanted([self._read(i, row) for i, row in enumerate(rows)])
+        places = [f"Request 0: {self.rows_field}[{i}]" for i in range(len(rows))]
+        read = {place: self._read(place, row) for place, row in zip(places, rows, strict=True)}
+        fields = self._wanted(read)
         columns = {name: self._column(name, fields) for name in self.of_rows}
         body[self.rows_field] = [
             {name: values[i] for name, values in columns.items() if values[i] is not None}
@@ -61,59 +70,51 @@ class MappedRequests:
     def reaction(self, content: dict[str, Any]) -> dict[str, Any]:
         """The feedback with the kind that the shop's word for it means, if it is one."""
         word = content.get("kind")
-        for name, dtype in self.model_type.table.dtypes.items():
-            if isinstance(dtype, pl.Enum) and isinstance(word, str):
-                column = self.mapping.columns[name]
-                event_type = (column.values or {}).get(word)
-                kind = self.model_type.kinds.get(event_type or "")
-                if kind:
-                    return content | {"kind": kind}
+        if isinstance(word, str) and word in self.kinds:
+            return content | {"kind": self.kinds[word]}
         return content
 
-    def _read(self, i: int, row: Any) -> dict[str, Any]:
-        """The columns that are read of one row."""
+    def _read(self, place: str, row: Any) -> dict[str, Any]:
+        """The columns that are read of the row at a place."""
         fields: dict[str, Any] = {}
         if not isinstance(row, dict):
-            raise ValueError(f"Request 0: {self.rows_field}[{i}] is no object.")
+            raise ValueError(f"{place} is no object.")
         try:
             json_fields.collect(row, self.tree, fields)
         except msgspec.ValidationError as error:
-            raise ValueError(f"Request 0: {self.rows_field}[{i}]: {error}.") from error
+            raise ValueError(f"{place}: {error}.") from error
         return fields
 
-    def _wanted(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The rows that `only` of the mapping does not leave out."""
+    def _wanted(self, rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """The rows, by their places, that `only` of the mapping does not leave out."""
         for name, values in self.mapping.only.items():
-            column = json_fields.column_of(name, [row.get(name) for row in rows])
+            column = json_fields.column_of(name, [row.get(name) for row in rows.values()])
             wanted = conversion.text(column).is_in(values).fill_null(False)
-            rows = [row for row, is_wanted in zip(rows, wanted, strict=True) if is_wanted]
+            rows = {place: rows[place] for place, keep in zip(rows, wanted, strict=True) if keep}
         return rows
 
-    def _column(self, name: str, rows: list[dict[str, Any]]) -> list[Any]:
+    def _column(self, name: str, rows: dict[str, dict[str, Any]]) -> list[Any]:
         """The values of a table's column; None where a row has none."""
         column = self.mapping.columns[name]
         if column.source is None:
-            values = [column.constant] * len(rows)
-        else:
-            values = [row.get(column.source) for row in rows]
-        return self._converted(name, values, f"Request 0: {self.rows_field}")
+            return self._converted(name, dict.fromkeys(rows, column.constant))
+        return self._converted(name, {place: row.get(column.source) for place, row in rows.items()})
 
-    def _converted(self, name: str, values: list[Any], place: str) -> list[Any]:
-        """Values of the source as those of a table's column. An id stays the number or the text as
-        which it was sent."""
+    def _converted(self, name: str, values: dict[str, Any]) -> list[Any]:
+        """Values of the source, by their places, as those of a table's column. An id stays the
+        number or the text as which it was sent."""
         if not values:
             return []
         change, shape, _ = self.conversions[name]
-        converted = change(json_fields.column_of(name, values)).to_list()
-        for i, (value, result) in enumerate(zip(values, converted, strict=True)):
+        converted = change(json_fields.column_of(name, list(values.values()))).to_list()
+        for (place, value), result in zip(values.items(), converted, strict=True):
             if result is None and value not in (None, ""):
                 field = self.mapping.columns[name].source
                 shown = str(value)[:SHOWN]
-                where = place if place == "Request 0" else f"{place}[{i}]"
-                raise ValueError(f"{where}: Expected `{field}` to be {shape}, got '{shown}'.")
+                raise ValueError(f"{place}: Expected `{field}` to be {shape}, got '{shown}'.")
         return [
             value if str(value) == str(result) else result
-            for value, result in zip(values, converted, strict=True)
+            for value, result in zip(values.values(), converted, strict=True)
         ]
 
 

@@ -7,6 +7,7 @@ import polars as pl
 from kreislauf.inspection.roles import Role
 from kreislauf.inspection.traits import Traits
 from models import spec
+from models.loading import twin_for_text
 from models.spec import ModelSpec
 from models.table import Table
 
@@ -29,17 +30,6 @@ def model_for(of_ids: list[Role], columns: list[Traits], model: str | None) -> M
         if model is None and needs and decides(needs):
             return twin_for_text(model_type) or model_type
     return model_type
-
-
-def twin_for_text(model_type: ModelSpec) -> ModelSpec | None:
-    """The model type with the same columns whose ids are text, if there is one."""
-    own = model_type.table.dtypes
-    for name in spec.names():
-        other_type = spec.load(name)
-        dtypes = other_type.table.dtypes
-        if dtypes.names() == own.names() and dtypes[model_type.table.group] == pl.String:
-            return other_type
-    return None
 
 
 def _are_text(traits: Traits) -> bool:

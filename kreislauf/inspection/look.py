@@ -9,6 +9,7 @@ from kreislauf.inspection.proposal import Proposal
 from kreislauf.inspection.sample import Sample
 from kreislauf.inspection.traits import Traits
 from models import spec
+from models.loading import twin_for_text
 from models.spec import ModelSpec
 
 
@@ -84,7 +85,7 @@ def _of_own_lines(taken: Sample, model: str | None) -> Inspection:
     """Of a source that has the table's own lines, sessions with their events."""
     model_type = spec.load(model or spec.DEFAULT)
     result = outcome.of(taken, model_type.table, None)
-    twin = ids.twin_for_text(model_type)
+    twin = twin_for_text(model_type)
     if model is None and twin and result.rejected.height > ids.MIN_SHARE * result.lines:
         of_text = outcome.of(taken, twin.table, None)
         if of_text.rejected.height < result.rejected.height:

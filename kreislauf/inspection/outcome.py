@@ -9,9 +9,9 @@ from kreislauf.clock import HOUR_MS
 from kreislauf.inspection import sample as samples
 from kreislauf.inspection.sample import Sample
 from kreislauf.inspection.traits import Traits
-from kreislauf.lake import intake, mapped, validate
+from kreislauf.lake import intake, validate
 from models.mapping import Mapping
-from models.table import RawLines, RawRows, Table
+from models.table import Table
 
 MANY_EVENTS = 500
 """Events of a session from which a person is hardly behind it."""
@@ -45,7 +45,7 @@ def of(sample: Sample, table: Table, mapping: Mapping | None) -> Outcome:
     share = samples.ROWS // len(sample.paths)
     for path in sample.paths:
         raws, _ = samples.read(path, table, mapping, share)
-        validated += [_validate(table, mapping, raw) for raw in raws if len(raw)]
+        validated += [validate.validate_lines(table, [raw], mapping) for raw in raws if len(raw)]
     rows = [lines.rows for lines in validated]
     rejected = [lines.rejected for lines in validated]
     all_rejected = pl.concat([pl.DataFrame(schema=validate.REJECTED), *rejected])
@@ -58,14 +58,6 @@ def of(sample: Sample, table: Table, mapping: Mapping | None) -> Outcome:
         sum(lines.lines_blank for lines in validated),
         dict(Counter(rules).most_common()),
     )
-
-
-def _validate(
-    table: Table, mapping: Mapping | None, raw: RawLines | RawRows
-) -> validate.ValidatedLines:
-    if mapping is None:
-        return validate.validate_lines(table, [raw])
-    return validate.apply_rules(table, [raw], mapped.decode_rows(table, mapping, [raw]))
 
 
 def suspicions(rows: pl.DataFrame, columns: list[Traits], table: Table) -> list[str]:

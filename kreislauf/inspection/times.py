@@ -6,11 +6,10 @@ from typing import NamedTuple
 import polars as pl
 
 from kreislauf.clock import DAY_MS
+from kreislauf.exposures import EARLIEST
 from models import conversion
 from models.mapping import ISO, UNIT_MS, Column
 
-FIRST_MS = 946_684_800_000
-"""2000-01-01 UTC: times of a shop's events are later."""
 DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d")
 CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p")
 FORMATS = (
@@ -123,7 +122,7 @@ def _milliseconds(values: pl.Series, column: Column) -> pl.Series:
     """Times in ms; null where they do not convert, or lie before 2000 or after tomorrow."""
     times = conversion.milliseconds(values, column)
     tomorrow = int(time.time() * 1000) + DAY_MS
-    is_likely = times.is_between(FIRST_MS, tomorrow)
+    is_likely = times.is_between(EARLIEST, tomorrow)
     return times.to_frame("t").select(pl.when(is_likely).then(pl.col("t"))).to_series()
 
 

@@ -11,6 +11,7 @@ import polars as pl
 from kreislauf.clock import DAY_MS
 from kreislauf.lake import decode, mapped
 from kreislauf.lake.decode import DecodedLines
+from models.mapping import Mapping
 from models.table import RawLines, RawRows, Table
 
 REJECTED = pl.Schema(
@@ -48,10 +49,13 @@ class ValidatedLines:
     rows_in: int
 
 
-def validate_lines(table: Table, raws: Sequence[RawLines | RawRows]) -> ValidatedLines:
-    """Decode and validate a batch of at least one RawLines."""
-    if isinstance(raws[0], RawRows):
-        return apply_rules(table, raws, mapped.decode_rows(table, None, raws))
+def validate_lines(
+    table: Table, raws: Sequence[RawLines | RawRows], mapping: Mapping | None = None
+) -> ValidatedLines:
+    """Decode and validate a batch of at least one, as `loading.load` does; by default its lines or
+    rows are the table's own."""
+    if mapping is not None or isinstance(raws[0], RawRows):
+        return apply_rules(table, raws, mapped.decode_rows(table, mapping, raws))
     lines = cast(Sequence[RawLines], raws)
     decoded = decode.decode_lines(table, lines)
     return apply_rules(table, raws, mapped.with_single_rows(table, lines, decoded))

@@ -111,11 +111,18 @@ def new_label_shares(now: np.ndarray, before: np.ndarray) -> tuple[float, float]
 
 def _counts(now: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How often each distinct value occurs in `now` (n, ...) and `before` (m, ...), (k,)."""
-    both = text.numbered(np.concatenate([now, before]))
-    values, index = np.unique(both, axis=0, return_inverse=True)
-    index = index.ravel()
-    counts_now = np.bincount(index[: len(now)], minlength=len(values))
-    return counts_now, np.bincount(index[len(now) :], minlength=len(values))
+    count, numbers_now, numbers_before = _numbers(now, before)
+    counts_now = np.bincount(numbers_now, minlength=count)
+    return counts_now, np.bincount(numbers_before, minlength=count)
+
+
+def _numbers(first: np.ndarray, second: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """How many distinct values there are in two arrays (n, ...) and (m, ...), and the number of
+    each value in them, (n,) and (m,)."""
+    both = text.numbered(np.concatenate([first, second]))
+    distinct, numbers = np.unique(both, axis=0, return_inverse=True)
+    of_first, of_second = np.split(numbers.ravel(), [len(first)])
+    return len(distinct), of_first, of_second
 
 
 def _new(counts_now: np.ndarray, counts_before: np.ndarray) -> np.ndarray:
@@ -146,17 +153,15 @@ def vanished_share(
     """Share that values have that are not in `now` (n, ...) at all, among the values of `before`
     (m, ...) that as many groups as now should have `expected` times; 0 if there are fewer than
     `MIN_VALUES` of these. Groups are (n,) and (m,)."""
-    both = text.numbered(np.concatenate([before, now]))
-    values, index = np.unique(both, axis=0, return_inverse=True)
-    index = index.ravel()
+    count, numbers_before, numbers_now = _numbers(before, now)
     ids_before = np.unique(groups_before, return_inverse=True)[1]
-    pairs = np.unique(np.stack([index[: len(before)], ids_before]), axis=1)
-    counts = np.bincount(pairs[0], minlength=len(values))
+    pairs = np.unique(np.stack([numbers_before, ids_before]), axis=1)
+    counts = np.bincount(pairs[0], minlength=count)
     ratio = len(np.unique(groups_now)) / max(len(np.unique(groups_before)), 1)
     frequent = counts * ratio >= expected
     if frequent.sum() < MIN_VALUES:
         return 0.0
-    present = np.bincount(index[len(before) :], minlength=len(values)) > 0
+    present = np.bincount(numbers_now, minlength=count) > 0
     return float(counts[frequent & ~present].sum() / counts[frequent].sum())
 
 

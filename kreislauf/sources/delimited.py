@@ -129,6 +129,13 @@ def read_head(stream: Any, size: int) -> bytes:
     return head.removeprefix(BOM)
 
 
+def refuse_repeated(names: list[str]) -> None:
+    """Raises DelimitedError if columns have the same name."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DelimitedError(f"has several columns called {', '.join(repeated)}. Rename them.")
+
+
 def _layout(head: bytes, mapping: Mapping) -> tuple[list[str], str]:
     """Names of the columns, and the delimiter: the one that makes the columns of the mapping, or,
     without a header, as many as the mapping names. Raises DelimitedError."""
@@ -142,9 +149,7 @@ def _layout(head: bytes, mapping: Mapping) -> tuple[list[str], str]:
             if len(first) != len(names):
                 faults.append(f"has {len(first)} columns; the mapping names {len(names)}.")
                 continue
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise DelimitedError(f"has several columns called {', '.join(repeated)}. Rename them.")
+        refuse_repeated(names)
         try:
             mapping.check_columns(names)
         except MappingError as error:

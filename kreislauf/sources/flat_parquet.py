@@ -85,11 +85,14 @@ def lacks_zone(dtype: pyarrow.DataType) -> bool:
     return types.is_date(dtype) or (types.is_timestamp(dtype) and dtype.tz is None)
 
 
+def holds_single_values(dtype: pyarrow.DataType) -> bool:
+    """Whether values are texts, numbers or times, of which a mapping makes something."""
+    return not types.is_nested(dtype) and not types.is_duration(dtype)
+
+
 def _check_single_values(fields: list[pyarrow.Field]) -> None:
     wrong = [
-        f"{field.name} ({field.type})"
-        for field in fields
-        if types.is_nested(field.type) or types.is_duration(field.type)
+        f"{field.name} ({field.type})" for field in fields if not holds_single_values(field.type)
     ]
     if wrong:
         raise ParquetError(

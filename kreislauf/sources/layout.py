@@ -5,11 +5,15 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from pyarrow import types
 from pyarrow.parquet import ParquetFile
 
 from kreislauf.sources import delimited
-from kreislauf.sources.flat_parquet import PANDAS_INDEX, lacks_zone, partitions
+from kreislauf.sources.flat_parquet import (
+    PANDAS_INDEX,
+    holds_single_values,
+    lacks_zone,
+    partitions,
+)
 
 HEAD_BYTES = 1 << 20
 """Bytes at the beginning of a CSV file in which its first lines are."""
@@ -51,11 +55,7 @@ def of_csv(stream: Any) -> Layout:
     if any(VALUE.fullmatch(name) for name in names):
         numbered = [f"column_{number}" for number in range(1, len(names) + 1)]
         return Layout(f"{form}, without a header", numbered, {}, has_header=False)
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise delimited.DelimitedError(
-            f"has several columns called {', '.join(repeated)}. Rename them."
-        )
+    delimited.refuse_repeated(names)
     return Layout(form, names, {})
 
 
@@ -72,9 +72,7 @@ def of_parquet(path: str, parquet: ParquetFile) -> Layout:
     """The columns of a Parquet file, and those in its path. pandas' index is none."""
     fields = [field for field in parquet.schema_arrow if not PANDAS_INDEX.fullmatch(field.name)]
     nested = {
-        field.name: str(field.type)
-        for field in fields
-        if types.is_nested(field.type) or types.is_duration(field.type)
+        field.name: str(field.type) for field in fields if not holds_single_values(field.type)
     }
     stored = [field.name for field in fields if field.name not in nested]
     in_path = [name for name in partitions(path) if name not in (*stored, *nested)]

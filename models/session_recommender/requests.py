@@ -15,7 +15,6 @@ def events(i: int, request: dict, ids: Ids) -> list[Event]:
     listed = None
     if isinstance(request, dict):
         listed = request.get("events")
-        id_type(request)
     if not isinstance(listed, list):
         raise ValueError(
             f'Request {i}: "events" must be a list. '
@@ -25,17 +24,16 @@ def events(i: int, request: dict, ids: Ids) -> list[Event]:
 
 
 def id_type(request: dict) -> IdType:
-    """How the answer writes its ids: as `ids` of the request says, or else as its events have
-    theirs. Raises ValueError for another word."""
+    """How the answer to a request with sound events writes its ids: as `ids` says, or else as the
+    first event has its own. Raises ValueError for another word."""
     wanted = request.get("ids")
     if not isinstance(wanted, str | None) or wanted not in ID_TYPES:
         raise ValueError(f'"ids" is {wanted!r:.100}. Send "number" or "text", or leave it out.')
     if wanted is not None:
         return ID_TYPES[wanted]
-    for event in request["events"] if isinstance(request.get("events"), list) else []:
-        if isinstance(event, dict):
-            return str if isinstance(event.get("aid"), str) else int
-    return None
+    if not request["events"]:
+        return None
+    return str if isinstance(request["events"][0]["aid"], str) else int
 
 
 def _event(field: str, event: Any, ids: Ids) -> Event:

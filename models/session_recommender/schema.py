@@ -70,16 +70,13 @@ class RawTextSession(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 ID_LENGTH = {"min_value": 1, "max_value": LONGEST_ID}
 
 
-class TextEvent(pa.DataFrameModel):
+class TextEvent(Event):
     """What a validated event promises whose ids are text."""
 
-    session: str = pa.Field(str_length=ID_LENGTH)
-    aid: str = pa.Field(str_length=ID_LENGTH, description="article id; a number is its digits")
-    ts: pl.Int64 = pa.Field(ge=FIRST_MS, lt=END_MS, description="ms since 1970 UTC, in 2000..2099")
-    type: pl.Enum = pa.Field(dtype_kwargs={"categories": EVENT_TYPES})
-
-    class Config:
-        strict = True
+    session: str = pa.Field(str_length=ID_LENGTH)  # type: ignore[assignment]
+    aid: str = pa.Field(  # type: ignore[assignment]
+        str_length=ID_LENGTH, description="article id; a number is its digits"
+    )
 
 
 TEXT_EVENTS = replace(EVENTS, name="text_events", line=RawTextSession, schema=TextEvent)
