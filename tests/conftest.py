@@ -24,6 +24,12 @@ for name in [n for n in os.environ if n.startswith(("KREISLAUF_", "PREFECT_", "M
 os.environ["KREISLAUF_HOME"] = os.devnull + "/home"
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A test is named by its argument of bytes, not by their content: what packs them may write the
+    time into them, and each worker of pytest-xdist has to come to the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Everything that the embedded defaults keep, per test."""

@@ -373,7 +373,7 @@ def test_files_that_did_not_do_what_they_should(name: str, expected: tuple, shar
     [
         (b'[{"session": 1}]', "Not a single line .* it looks like a JSON array: write each"),
         (b"session,aid\n1,2\n", "it looks like CSV, whose name has to end in .csv"),
-        (gzip.compress(b"{}"), "it looks like a gzip file: its name has to end in .gz"),
+        (gzip.compress(b"{}", mtime=0), "it looks like a gzip file: its name has to end in .gz"),
         ("{}".encode("utf-16"), "it looks like UTF-16 text: convert it"),
     ],
 )
