@@ -1,6 +1,7 @@
 """Raw lines and tables: the shape of what a shop sends, and how it becomes rows."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import msgspec
 import numpy as np
 import polars as pl
-from msgspec.inspect import ListType, StructType
+from msgspec.inspect import IntType, ListType, StructType
+from polars.datatypes import IntegerType
 
 if TYPE_CHECKING:
     import pandera.polars as pa  # It takes seconds, and a look at the lake needs none of it.
@@ -167,20 +169,36 @@ class Table:
         Raises ValueError if `line` and `schema` do not fit together.
         """
         dtypes = self.schema.empty().schema
-        names = set()
+        if self._field_types.keys() != set(dtypes):
+            raise ValueError(
+                f"Table {self.name}: {self.line.__name__} has the fields "
+                f"{sorted(self._field_types)}, {self.schema.__name__} the columns "
+                f"{sorted(dtypes)}. Make them the same."
+            )
+        return dtypes
+
+    @cached_property
+    def narrow(self) -> dict[str, tuple[int, int]]:
+        """Least and largest whole number of each column that holds fewer than its field takes."""
+        ranges = {
+            name: pl.select(least=dtype.min(), largest=dtype.max()).row(0)
+            for name, dtype in self.dtypes.items()
+            if isinstance(dtype, IntegerType)
+        }
+        return {n: r for n, r in ranges.items() if not _is_within(self._field_types[n], *r)}
+
+    @cached_property
+    def _field_types(self) -> dict[str, msgspec.inspect.Type]:
+        """Types of the fields of a line and of the items in its list, by column."""
+        types: dict[str, msgspec.inspect.Type] = {}
         for field in _fields(self.line):
             if field.name == self.items:
                 assert isinstance(field.type, ListType)
                 assert isinstance(field.type.item_type, StructType)
-                names |= {item.name for item in field.type.item_type.fields}
+                types |= {item.name: item.type for item in field.type.item_type.fields}
             else:
-                names.add(field.name)
-        if names != set(dtypes):
-            raise ValueError(
-                f"Table {self.name}: {self.line.__name__} has the fields {sorted(names)}, "
-                f"{self.schema.__name__} the columns {sorted(dtypes)}. Make them the same."
-            )
-        return dtypes
+                types[field.name] = field.type
+        return types
 
     def unfold(self, lines: Sequence[Any], positions: Sequence[int] | None = None) -> pl.DataFrame:
         """Decoded lines to rows, not validated.
@@ -214,6 +232,17 @@ def _column(name: str, records: Sequence[Any], dtype: pl.DataType) -> pl.Series:
     if dtype == pl.String:
         values = [str(value) if isinstance(value, int) else value for value in values]
     return pl.Series(name, values, dtype, strict=True)
+
+
+def _is_within(field_type: msgspec.inspect.Type, least: int, largest: int) -> bool:
+    """Whether all that a field takes are whole numbers from `least` to `largest`."""
+    if not isinstance(field_type, IntType):
+        return False
+    lows = [field_type.ge, None if field_type.gt is None else field_type.gt + 1]
+    highs = [field_type.le, None if field_type.lt is None else field_type.lt - 1]
+    low = max((bound for bound in lows if bound is not None), default=-math.inf)
+    high = min((bound for bound in highs if bound is not None), default=math.inf)
+    return low >= least and high <= largest
 
 
 def _fields(struct: type[msgspec.Struct]) -> tuple[msgspec.inspect.Field, ...]:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from kreislauf.lake.template import CHOICE, Template, Token, template_of
+from kreislauf.lake.template import CHOICE, MAX_INTEGER, Template, Token, template_of
 from models.table import RawLines, Table
 
 WORTH_LOADING = 16 << 20
@@ -74,7 +74,9 @@ def decode_lines(
         frames_of_raw: list[pl.DataFrame] = []
         remaining = np.arange(len(raw))
         template = template_of(likely.line)
-        if compiled and template is not None:
+        # The loop knows the bounds of fields, and no column's that is smaller than int64.
+        is_narrow = any(largest < MAX_INTEGER for _, largest in likely.narrow.values())
+        if compiled and template is not None and not is_narrow:
             rows, remaining = read_usual_lines(likely, raw, template)
             frames_of_raw.append(rows)
         if len(remaining) or not frames_of_raw:
@@ -182,6 +184,7 @@ def read_by_rule(table: Table, raw: RawLines, positions: np.ndarray) -> _Decoded
         try:
             line.decode()
             record = decoder.decode(line)
+            _refuse_wide_numbers(table, record)
             if _may_repeat_fields(table, line, record):
                 refuse_repeated_fields(line)
             decoded.records.append(record)
@@ -197,6 +200,22 @@ def payload(line: bytes) -> bytes:
     if line.startswith(b"\0") and line[5:6] == b"{":
         return line[5:]
     return line.removeprefix(b"\xef\xbb\xbf")
+
+
+def _refuse_wide_numbers(table: Table, record: Any) -> None:
+    """Raises ValueError if a whole number is none that its column can hold."""
+    if not table.narrow:
+        return
+    parts = [record]
+    if table.items:
+        parts += getattr(record, table.items)
+    for part in parts:
+        for name, (least, largest) in table.narrow.items():
+            value = getattr(part, name, None)
+            if isinstance(value, int) and not least <= value <= largest:
+                raise msgspec.ValidationError(
+                    f"Integer value out of range {least} to {largest} - at `$.{name}`"
+                )
 
 
 def _may_repeat_fields(table: Table, line: bytes, record: Any) -> bool:

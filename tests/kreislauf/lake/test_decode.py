@@ -136,6 +136,25 @@ def test_structs_that_allow_unknown_fields_are_msgspec_s_alone():
     assert template_of(msgspec.defstruct("Lax", [("page", int)])) is None
 
 
+@pytest.mark.parametrize("kind", [int, int | None])
+def test_a_number_beyond_its_column_breaks_its_line_and_no_more(kind):
+    class Unbounded(msgspec.Struct, forbid_unknown_fields=True):
+        page: Annotated[int, msgspec.Meta(ge=0)]
+        device: Literal["a", "ab"]
+        ms: kind
+
+    table = replace(VISITS, line=Unbounded)
+    sound = b'{"page":32767,"device":"a","ms":-9223372036854775808}'
+    lines = [sound, sound.replace(b"767", b"768"), sound.replace(b"808", b"809")]
+    by_rule, by_loop = both(table, [*lines, sound])
+    assert by_loop.rows.rows() == [(i, 32767, "a", -(2**63)) for i in (0, 3)]
+    assert by_rule.rows.equals(by_loop.rows)
+    assert by_loop.broken == [
+        (1, "out-of-range", "Integer value out of range -32768 to 32767 - at `$.page`"),
+        (2, "out-of-range", f"Integer value out of range {-(2**63)} to {2**63 - 1} - at `$.ms`"),
+    ]
+
+
 def test_optional_fields_do_not_hide_a_field_that_is_there_twice():
     class Noted(msgspec.Struct, forbid_unknown_fields=True):
         page: int
