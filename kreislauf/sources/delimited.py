@@ -17,6 +17,8 @@ from models.table import RawRows
 DELIMITERS = ",;\t|"
 SAMPLE_LINES = 20
 """Lines at the beginning from which the delimiter is recognised."""
+TAIL = 16
+"""Bytes at the end of a file from which it is told whether its last quote is closed."""
 BOM = b"\xef\xbb\xbf"
 
 
@@ -42,8 +44,10 @@ def rows(path: str, stream: Any, mapping: Mapping, chunk_bytes: int) -> Iterator
         return "skip"
 
     header = 0 if mapping.csv else 1
-    whole = pyarrow.PythonFile(io.BufferedReader(_Joined(head, stream), chunk_bytes), "r")
+    joined = _Joined(head, stream)
+    whole = pyarrow.PythonFile(io.BufferedReader(joined, chunk_bytes), "r")
     number = 1
+    last_value = b""
     try:
         reader = arrow_csv.open_csv(
             whole,
@@ -57,19 +61,23 @@ def rows(path: str, stream: Any, mapping: Mapping, chunk_bytes: int) -> Iterator
                 invalid_row_handler=keep,
             ),
             arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pyarrow.large_binary()), check_utf8=False
+                column_types=dict.fromkeys(names, pyarrow.binary()), check_utf8=False
             ),
         )
         for batch in reader:
             # Arrow numbers records from 1, the header among them, and reads ahead.
             skipped = {record.number - header: record for record in invalid}
             numbers = _numbers(number, batch.num_rows, skipped)
-            number = int(numbers[-1]) + 1 if len(numbers) else number
+            if len(numbers):
+                number = int(numbers[-1]) + 1
+                last_value = batch.column(-1)[-1].as_py()
             broken = [_broken(n, record) for n, record in skipped.items() if n < number]
             invalid = [record for n, record in skipped.items() if n >= number]
             yield _rows(path, pl.DataFrame(batch), numbers, broken, delimiter)
     except pyarrow.ArrowException as error:
         raise DelimitedError(f"is no sound CSV file ({error}). Mend it.") from error
+    if b"\n" in last_value and not joined.tail.endswith(b'"'):
+        raise _unclosed_quote(number - 1)
     if invalid:
         broken = [_broken(record.number - header, record) for record in invalid]
         nothing = pl.DataFrame(schema=dict.fromkeys(names, pl.Binary))
@@ -87,11 +95,15 @@ class _Broken(NamedTuple):
 
 def _broken(number: int, record: arrow_csv.InvalidRow) -> _Broken:
     if "\n" in record.text and record.text.count('"') % 2:
-        raise DelimitedError(
-            f"opens a quote in record {number} that nothing closes. Mend it, or the rest is lost."
-        )
+        raise _unclosed_quote(number)
     rule = f"Expected {record.expected_columns} columns, got {record.actual_columns}"
     return _Broken(number, record.text.encode(), "wrong-columns", rule)
+
+
+def _unclosed_quote(number: int) -> DelimitedError:
+    return DelimitedError(
+        f"opens a quote in record {number} that nothing closes. Mend it, or the rest is lost."
+    )
 
 
 def _numbers(first: int, count: int, skipped: Collection[int]) -> np.ndarray:
@@ -106,16 +118,20 @@ class _Joined(io.RawIOBase):
     def __init__(self, head: bytes, rest: Any) -> None:
         self._head = memoryview(head)
         self._rest = rest
+        self.tail = b""
+        """The last bytes that were read, without the ends of lines behind them."""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if not self._head:
-            return self._rest.readinto(buffer)
-        size = min(len(buffer), len(self._head))
-        buffer[:size] = self._head[:size]
-        self._head = self._head[size:]
+        if self._head:
+            size = min(len(buffer), len(self._head))
+            buffer[:size] = self._head[:size]
+            self._head = self._head[size:]
+        else:
+            size = self._rest.readinto(buffer)
+        self.tail = (self.tail + bytes(buffer[:size][-TAIL:])).rstrip(b"\r\n")[-TAIL:]
         return size
 
 

@@ -410,6 +410,11 @@ def test_a_changed_mapping_is_a_new_source_and_mends_what_was_rejected(tmp_path:
             csv("session,aid,ts,type", '1,"2', "3"),
             "opens a quote in record 1",
         ),
+        (
+            "a.csv",
+            csv("session,aid,ts,type", f"1,2,{TIME},clicks", f'1,3,{TIME},"clicks', "1,4,5,carts"),
+            "opens a quote in record 2",
+        ),
         ("a.csv.gz", b"\x1f\x8b", "is cut off"),
         ("a.parquet", parquet(session=[1], aid=[2], ts=[3], kind=["clicks"]), "lacks type"),
         ("a.csv", b"", "is empty"),
