@@ -30,11 +30,11 @@ def whole_numbers(values: pl.Series) -> pl.Series:
     if dtype.is_decimal():
         cast = values.cast(pl.Int64, strict=False)
         return _only(cast, cast.cast(dtype, strict=False) == values)
-    texts = text(values)
-    as_written = texts.cast(pl.Int64, strict=False)
-    if as_written.null_count() == texts.null_count():
-        return as_written
-    texts = texts.str.strip_chars()
+    if dtype == pl.String:
+        as_written = values.cast(pl.Int64, strict=False)
+        if as_written.null_count() == values.null_count():
+            return as_written
+    texts = text(values).str.strip_chars()
     whole_texts = _only(texts, texts.str.contains(WHOLE))
     return whole_texts.str.replace(r"\.0*$", "").cast(pl.Int64, strict=False)
 
@@ -61,11 +61,11 @@ def users(values: pl.Series) -> pl.Series:
 
 def choices(values: pl.Series, column: Column, words: pl.Enum) -> pl.Series:
     """The words that `column.values` has for the source's values, or the words themselves."""
-    texts = text(values)
-    if not column.values:
-        as_written = texts.cast(words, strict=False)
-        if as_written.null_count() == texts.null_count():
+    if not column.values and values.dtype == pl.String:
+        as_written = values.cast(words, strict=False)
+        if as_written.null_count() == values.null_count():
             return as_written
+    texts = text(values)
     mapped = column.values or {word: word for word in words.categories}
     stripped = texts.str.strip_chars()
     words_of = stripped.replace_strict(mapped, default=None, return_dtype=pl.String)
