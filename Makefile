@@ -46,8 +46,8 @@ worker: setup ## Start a worker here, for the Prefect server of PREFECT_API_URL;
 adopt: setup ## Make what a search found the deployments' parameters, in prefect.yaml; MODEL=... STUDY=...
 	@$(BIN)/python -W ignore -m deployments.adopt $(MODEL) $(STUDY)
 
-inspect: setup ## Look at data of any shape, and propose a mapping; DATA=events.csv, a folder or s3://..., OUT=shop.yaml
-	@$(BIN)/python -W ignore -m kreislauf.inspection "$(DATA)" $(if $(OUT),--out "$(OUT)")
+inspect: setup ## Look at data of any shape, and propose a mapping; DATA=events.csv, a folder or s3://..., OUT=shop.yaml; or try MAPPING=shop.yaml
+	@$(BIN)/python -W ignore -m kreislauf.inspection "$(DATA)" $(if $(OUT),--out "$(OUT)") $(if $(MAPPING),--mapping "$(MAPPING)")
 
 explore: setup ## Draw what is in the lake, what was rejected and why, what is suspicious
 	@$(BIN)/python -W ignore -m notebooks.explore

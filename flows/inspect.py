@@ -2,13 +2,15 @@
 
 from prefect import flow
 
-from kreislauf.inspection.look import Inspection
-from tasks.inspect import look_at, show_inspection
+from kreislauf.inspection.look import Inspection, InspectionError
+from tasks.inspect import look_at, show_inspection, try_on
 
 
 @flow
-def inspect(source: str, model: str | None = None, out: str | None = None) -> Inspection:
-    """Look at raw files before they are loaded, and propose a mapping.
+def inspect(
+    source: str, model: str | None = None, out: str | None = None, mapping: str | None = None
+) -> Inspection:
+    """Look at raw files before they are loaded, and propose a mapping, or try one.
 
     Args:
         source: A file of JSON lines, CSV or Parquet, a folder that is searched with all below it,
@@ -17,6 +19,8 @@ def inspect(source: str, model: str | None = None, out: str | None = None) -> In
             `session_recommender`, or `session_recommender_text` if the ids are text.
         out: Path of the YAML file for the proposed mapping, which must not exist yet; by default
             it is only shown.
+        mapping: Path of a YAML file with a mapping. Then none is proposed: the report shows what
+            this one makes of the files.
 
     Returns:
         The report, the mapping, and the columns of which something is to be chosen in it.
@@ -24,8 +28,13 @@ def inspect(source: str, model: str | None = None, out: str | None = None) -> In
     Raises:
         ValueError: No model type has this name, or no mapping is proposed for its table.
         SourceError: There are no raw files in `source`, or nothing of them can be read.
-        InspectionError: `out` exists already, or cannot be written.
+        MappingError: `mapping` cannot be used.
+        InspectionError: `out` exists already, or cannot be written, or `mapping` is named, too.
     """
-    inspection = look_at(source, model, out)
+    if mapping and out:
+        raise InspectionError(
+            "`out` is for a proposal, and with `mapping` nothing is proposed: name one of them."
+        )
+    inspection = try_on(source, mapping, model) if mapping else look_at(source, model, out)
     show_inspection(inspection)
     return inspection

@@ -8,13 +8,14 @@ from kreislauf.inspection import ids, mapping_text, outcome, proposal, report, s
 from kreislauf.inspection.proposal import Proposal
 from kreislauf.inspection.sample import Sample
 from kreislauf.inspection.traits import Traits
+from models import mapping as mappings
 from models import spec
 from models.loading import twin_for_text
 from models.spec import ModelSpec
 
 
 class InspectionError(ValueError):
-    """The proposal cannot be written; the message says why and what to do."""
+    """Nothing can be proposed or tried so; the message says why and what to do."""
 
 
 class Inspection(BaseModel):
@@ -28,7 +29,7 @@ class Inspection(BaseModel):
     report: str
     """For people, Markdown."""
     mapping: str | None
-    """The text of the proposed mapping; None if none is needed, or none can help."""
+    """The text of the proposed mapping; None if none is needed, none can help, or one is tried."""
     choices: tuple[str, ...] = ()
     """Columns of the table of which the mapping leaves something to be chosen."""
     rows: int
@@ -69,6 +70,30 @@ def look(source: str, model: str | None = None, out: str | None = None) -> Inspe
         except OSError as error:
             raise InspectionError(f"{out} cannot be written: {error.strerror}.") from error
     return inspection
+
+
+def try_mapping(source: str, path: str, model: str | None = None) -> Inspection:
+    """What a load of a file, a folder or an s3:// prefix would make of it by the mapping in a YAML
+    file.
+
+    Raises SourceError if nothing can be read or the mapping does not fit, MappingError if it cannot
+    be used, ValueError if there is no such model type.
+    """
+    model_type, mapping = mappings.find(path, model)
+    taken = sample.take(source, model_type.table)
+    result = outcome.of(taken, model_type.table, mapping)
+    parts = [
+        *report.of_source(taken),
+        f"Read by the mapping {path}, for {model_type.name}.",
+        *report.of_rows_before(taken, mapping),
+        *report.of_rows_after(result, model_type.table),
+        *report.of_outcome(result, traits.of(taken), model_type.table),
+    ]
+    if result.rows.is_empty():
+        parts.append(f"Nothing would be loaded. Mend {path}, and look again.")
+    else:
+        parts.append(f'Load it with `ingest("{taken.source}", mapping="{path}")`.')
+    return _finished(taken, parts, None, result, model_type)
 
 
 def _head(taken: Sample, out: str | None) -> list[str]:

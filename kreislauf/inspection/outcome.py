@@ -9,7 +9,7 @@ from kreislauf.clock import HOUR_MS
 from kreislauf.inspection import sample as samples
 from kreislauf.inspection.sample import Sample
 from kreislauf.inspection.traits import Traits
-from kreislauf.lake import intake, validate
+from kreislauf.lake import intake, sessions, validate
 from models.mapping import Mapping
 from models.table import Table
 
@@ -49,9 +49,12 @@ def of(sample: Sample, table: Table, mapping: Mapping | None) -> Outcome:
     rows = [lines.rows for lines in validated]
     rejected = [lines.rejected for lines in validated]
     all_rejected = pl.concat([pl.DataFrame(schema=validate.REJECTED), *rejected])
+    all_rows = pl.concat([table.schema.empty(), *rows])
+    if mapping and (gap := mapping.gap_ms(table)):
+        all_rows = sessions.with_sessions(table, all_rows, None, gap)
     rules = all_rejected.select(intake.GENERAL_RULE).to_series()
     return Outcome(
-        pl.concat([table.schema.empty(), *rows]),
+        all_rows,
         sum(lines.lines_in for lines in validated),
         all_rejected,
         sum(lines.lines_left_out for lines in validated),
@@ -71,10 +74,10 @@ def suspicions(rows: pl.DataFrame, columns: list[Traits], table: Table) -> list[
     ]
     if rows.is_empty():
         return sentences
-    sessions = rows.group_by(table.group).agg(
+    groups = rows.group_by(table.group).agg(
         events=pl.len(), pause=pl.col(table.time).sort().diff().max().fill_null(0)
     )
-    return sentences + _of_sessions(sessions, rows, table)
+    return sentences + _of_groups(groups, rows, table)
 
 
 def _placeholders(traits: Traits) -> str | None:
@@ -86,21 +89,21 @@ def _placeholders(traits: Traits) -> str | None:
     return f"{traits.name} has '{example}' or the like for no value, in {share:.1%} of the rows."
 
 
-def _of_sessions(sessions: pl.DataFrame, rows: pl.DataFrame, table: Table) -> list[str]:
+def _of_groups(groups: pl.DataFrame, rows: pl.DataFrame, table: Table) -> list[str]:
     sentences = []
-    longest = sessions.sort("events", descending=True).row(0, named=True)
+    longest = groups.sort("events", descending=True).row(0, named=True)
     if longest["events"] > MANY_EVENTS:
         sentences.append(
             f"Session {longest[table.group]} has {longest['events']:,} events: probably a bot, or "
             "no session."
         )
-    pausing = sessions.filter(pl.col("pause") > PAUSE_HOURS * HOUR_MS).height
+    pausing = groups.filter(pl.col("pause") > PAUSE_HOURS * HOUR_MS).height
     if pausing:
         sentences.append(
-            f"{pausing:,} of {sessions.height:,} sessions pause for more than {PAUSE_HOURS} hours: "
+            f"{pausing:,} of {groups.height:,} sessions pause for more than {PAUSE_HOURS} hours: "
             "they may be users, or session ids that start anew."
         )
-    if rows.height >= MANY_ROWS and rows.height / sessions.height < FEW_EVENTS:
+    if rows.height >= MANY_ROWS and rows.height / groups.height < FEW_EVENTS:
         sentences.append(
             "Hardly any session has two events, and a model learns from what came next. Is it "
             "another column that says what belongs together?"

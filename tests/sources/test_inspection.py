@@ -433,3 +433,51 @@ def test_the_command_writes_the_mapping_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["inspect", str(tmp_path / "nowhere.csv")])
     with pytest.raises(SystemExit, match=r"nowhere.csv does not exist"):
         main()
+
+
+BY_GAP = """
+model: session_recommender_text
+columns:
+  session: {user: visitor, gap_minutes: 30}
+  aid: item
+  ts: {from: time, unit: ms}
+  type: {from: what, values: {view: clicks}}
+ignored: [note]
+"""
+
+
+def test_a_mapping_is_tried_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
+    rows = [f"ada,A-{n},{TIME + n * 1_000_000},view," for n in (0, 1, 2, 4)]
+    content = csv("visitor,item,time,what,note", *rows, f"bo,A-1,{TIME},wishlist,")
+    (tmp_path / "a.csv").write_bytes(content)
+    mapping = tmp_path / "shop.yaml"
+    mapping.write_text(BY_GAP)
+    tried = inspection.try_mapping(str(tmp_path / "a.csv"), str(mapping))
+    assert (tried.model, tried.rows_loaded, tried.rows_rejected) == (
+        "session_recommender_text",
+        4,
+        1,
+    )
+    assert "4 events of 2 sessions, 2.0 each and 3 at most" in tried.report
+    assert "- 1: Expected `what` to be one of view, got 'wishlist'" in tried.report
+    assert f'Load it with `ingest("{tmp_path}/a.csv", mapping="{mapping}")`.' in tried.report
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "a.csv"), "--mapping", str(mapping)])
+    main()
+    assert tried.report in capsys.readouterr().out
+    mapping.write_text(BY_GAP.replace("[note]", "[]"))
+    with pytest.raises(SystemExit, match="the mapping does not mention: note"):
+        main()
+    mapping.write_text(BY_GAP.replace("what, values", "item, values"))
+    with pytest.raises(SystemExit, match="the mapping does not mention: what"):
+        main()
+    mapping.write_text(BY_GAP.replace("unit: ms", "unit: CHOOSE"))
+    with pytest.raises(SystemExit, match="waits for your choice in line 6"):
+        main()
+    mapping.write_text(BY_GAP.replace("unit: ms", "unit: ns"))
+    nothing = inspection.try_mapping(str(tmp_path / "a.csv"), str(mapping))
+    assert (nothing.rows_loaded, nothing.rows_rejected) == (0, 5)
+    assert f"Nothing would be loaded. Mend {mapping}, and look again." in nothing.report
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--out", "x.yaml"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "say OUT for a proposal, or MAPPING to try a mapping" in capsys.readouterr().err
