@@ -3,6 +3,8 @@
 `ada/2026-11-28T12:30:00.000Z` is the session of the user ada that began then.
 """
 
+import re
+
 import polars as pl
 
 from models.table import Table
@@ -24,6 +26,11 @@ def name(user: pl.Expr, start: pl.Expr) -> pl.Expr:
 def user(session: pl.Expr) -> pl.Expr:
     """The user in a session's name; null for a session that was given, and not made."""
     return pl.when(session.str.contains(ENDING)).then(session.str.head(-START_LENGTH))
+
+
+def user_of(session: str) -> str:
+    """The user in a session's name; a session that was given is its own."""
+    return re.sub(ENDING, "", session)
 
 
 def fault(table: Table, column: str) -> str | None:

@@ -3,6 +3,7 @@
 So what is served is asked as what was learnt.
 """
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -32,6 +33,8 @@ class MappedRequests:
         self.rows_field = table.items
         self.of_request = [name for name in table.dtypes if name in table.line.__struct_fields__]
         self.of_rows = [name for name in table.dtypes if name not in self.of_request]
+        self.user_field = mapping.columns[table.group].user
+        self.gap_ms = mapping.gap_ms(table)
         self.tree = json_fields.tree_of(mapping)
         self.conversions = {
             name: conversion.of(mapping.columns[name], dtype, name == table.time)
@@ -46,9 +49,14 @@ class MappedRequests:
         """Kind of feedback by the source's word for it."""
 
     def request(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The request with the table's columns. Raises ValueError that names event, field and
-        value."""
+        """The request with the table's columns. Where sessions are made by a gap, its user is the
+        source's, and of events that all have a time those of the user's last session are kept.
+
+        Raises ValueError that names event, field and value.
+        """
         body = dict(body)
+        if self.user_field and (user := body.pop(self.user_field, None)) is not None:
+            body.setdefault("user", user)
         for name in self.of_request:
             source = self.mapping.columns[name].source
             if source in body and name not in body:
@@ -61,10 +69,11 @@ class MappedRequests:
         read = {place: self._read(place, row) for place, row in zip(places, rows, strict=True)}
         fields = self._wanted(read)
         columns = {name: self._column(name, fields) for name in self.of_rows}
-        body[self.rows_field] = [
+        converted = [
             {name: values[i] for name, values in columns.items() if values[i] is not None}
             for i in range(len(fields))
         ]
+        body[self.rows_field] = self._of_last_session(converted)
         return body
 
     def reaction(self, content: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +82,16 @@ class MappedRequests:
         if isinstance(word, str) and word in self.kinds:
             return content | {"kind": self.kinds[word]}
         return content
+
+    def _of_last_session(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows since their user was inactive for a gap; all rows if one has no time, or if
+        sessions are given."""
+        time = self.model_type.table.time
+        if self.gap_ms is None or not all(time in row for row in rows):
+            return rows
+        times = sorted(row[time] for row in rows)
+        beginnings = [b for a, b in itertools.pairwise(times) if b - a > self.gap_ms]
+        return [row for row in rows if not beginnings or row[time] >= beginnings[-1]]
 
     def _read(self, place: str, row: Any) -> dict[str, Any]:
         """The columns that are read of the row at a place."""

@@ -12,6 +12,7 @@ from kreislauf.evaluation.intervals import Interval, interval
 from kreislauf.exposures import KINDS
 from kreislauf.monitoring.limits import Measured
 from kreislauf.settings import settings
+from models import session_names
 from models.spec import Examples
 
 MATURITY_MS = 3_600_000
@@ -103,7 +104,8 @@ def clicked(model: str, examples: Examples, start: int, end: int) -> np.ndarray 
     """Whether each right answer, from `start` to `end` (ms), was an item that its group took from
     an answer that it was shown, bool (n,); None if no group is known to have taken any.
 
-    The gateway's user must be the group, as where requests have no field `user`.
+    The gateway's user must be the group, as where requests have no field `user`; or the user of the
+    group, where sessions are made of users.
     """
     if not lake.watermark(exposures.EXPOSURES) or not lake.watermark(exposures.FEEDBACK):
         return None
@@ -141,13 +143,20 @@ def among(examples: Examples, taken: set[tuple[str, str]], key: bytes) -> np.nda
     `taken` has the pseudonym, made with `key` or before there were keys, and the item as JSON.
     """
     groups = examples.groups.tolist()
-    group_of = {}
-    for group in set(groups):
-        group_of[exposures.pseudonym(str(group), key)] = group
-        group_of[exposures.unkeyed_pseudonym(str(group))] = group
-    taken_by_group = {(group_of.get(user), item) for user, item in taken}
+    names = {group: _pseudonyms(str(group), key) for group in set(groups)}
     pairs = zip(groups, map(json.dumps, examples.labels.tolist()), strict=True)
-    is_taken = np.fromiter((pair in taken_by_group for pair in pairs), bool, len(groups))
+    is_taken = np.fromiter(
+        (any((name, item) in taken for name in names[group]) for group, item in pairs),
+        bool,
+        len(groups),
+    )
     if not is_taken.any():
         return None
     return is_taken
+
+
+def _pseudonyms(group: str, key: bytes) -> set[str]:
+    """What a group, and the user of which it is a session, may be called in the exposures."""
+    users = {group, session_names.user_of(group)}
+    keyed = {exposures.pseudonym(user, key) for user in users}
+    return keyed | {exposures.unkeyed_pseudonym(user) for user in users}

@@ -86,6 +86,40 @@ def test_nested_objects_are_read_and_unwanted_events_left_out(tmp_path: Path):
     assert requests.request({"events": 5}) == {"events": 5}, "the model type says what is wrong"
 
 
+BY_GAP = """
+model: session_recommender_text
+columns:
+  session: {user: visitor, gap_minutes: 30}
+  aid: item
+  ts: {from: time, unit: ms}
+  type: {from: what, values: {view: clicks}}
+"""
+MINUTE = 60_000
+
+
+def test_a_user_is_asked_about_with_the_events_of_the_last_session(tmp_path: Path):
+    requests = requests_by(BY_GAP, tmp_path)
+    minutes = [90, 0, 60, 91, 30]
+    events = [{"item": f"a{m}", "time": TIME + m * MINUTE} for m in minutes]
+    asked = requests.request({"visitor": "ada", "events": [*events, {**events[0], "item": "b"}]})
+    kept = [(f"a{m}", TIME + m * MINUTE) for m in (90, 0, 60, 91, 30)]
+    assert asked == {
+        "user": "ada",
+        "events": [{"aid": aid, "ts": ts} for aid, ts in [*kept, ("b", TIME + 90 * MINUTE)]],
+    }, "30 minutes are no gap"
+    events[1]["time"] -= 1
+    events[2]["time"] -= 1
+    events[4]["time"] -= 1
+    asked = requests.request({"visitor": 7, "user": "ada", "events": events})
+    assert [event["aid"] for event in asked["events"]] == ["a90", "a91"]
+    assert asked.keys() == {"user", "events"}
+    assert asked["user"] == "ada", "who is named is not overwritten"
+    del events[0]["time"]
+    asked = requests.request({"events": events})
+    assert [event["aid"] for event in asked["events"]] == ["a90", "a0", "a60", "a91", "a30"]
+    assert requests.request({"visitor": "ada", "events": []}) == {"user": "ada", "events": []}
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -42,6 +42,14 @@ def test_a_right_answer_was_taken_if_its_group_took_this_item(
     assert among(set()) is None
 
 
+def test_an_item_that_a_user_took_counts_in_the_sessions_that_are_made_of_the_user():
+    groups = np.array(["7/2022-08-29T12:30:15.250Z", "7/not a time", "8"])
+    examples = Examples({}, np.array(["a", "a", "a"]), groups)
+    assert feedback.among(examples, {(ADA, '"a"')}, KEY).tolist() == [True, False, False]
+    whole = pseudonym(str(groups[0]), KEY)
+    assert feedback.among(examples, {(whole, '"a"')}, KEY).tolist() == [True, False, False]
+
+
 def test_users_of_another_secret_are_nobody_and_are_named(caplog: pytest.LogCaptureFixture):
     key = gateway_secret.key(settings(), PSEUDONYMS)
     land(
