@@ -10,11 +10,11 @@ def drop_repeated(rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
     Only rows whose hash occurs twice are compared: mostly none.
     """
     hashes = rows.select(pl.struct(key).hash()).to_series()
-    ordered = hashes.sort()
-    repeated = ordered.filter(ordered == ordered.shift())
-    if repeated.is_empty():
+    ordered = np.sort(hashes.to_numpy())
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(repeated):
         return rows
-    suspects = hashes.is_in(repeated.implode()).arg_true()
+    suspects = hashes.is_in(pl.Series(repeated).implode()).arg_true()
     first = rows[suspects].select(pl.struct(key).is_first_distinct()).to_series()
     return _without_positions(rows, suspects.filter(~first))
 

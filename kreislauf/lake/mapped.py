@@ -38,15 +38,19 @@ def decode_rows(
             rows = _SourceRows(raw.frame, np.arange(raw.frame.height), raw.broken, raw.blank)
         else:
             rows = read_lines(mapping, raw)
-        unwanted = _is_unwanted(mapping, rows.frame)
-        positions = rows.positions[~unwanted.to_numpy()]
+        wanted, positions = _wanted(mapping, rows)
         line = pl.Series("line", positions + offset, pl.UInt32)
-        columns, faults = convert(table, mapping, rows.frame.filter(~unwanted))
-        frames.append(columns.insert_column(0, line).filter(faults["rule"].is_null()))
-        broken += faults.insert_column(0, line).filter(pl.col("rule").is_not_null()).rows()
+        columns, faults = convert(table, mapping, wanted)
+        columns = columns.insert_column(0, line)
+        faults = faults.insert_column(0, line).filter(pl.col("rule").is_not_null())
+        # Most sources have no fault, and then nothing is copied.
+        if faults.height:
+            columns = columns.filter(~line.is_in(faults["line"].implode()))
+        frames.append(columns)
+        broken += faults.rows()
         broken += [(offset + position, code, rule) for position, code, rule in rows.broken]
         blank += rows.blank
-        left_out += int(unwanted.sum())
+        left_out += rows.frame.height - wanted.height
         offset += len(raw)
     return DecodedLines(pl.concat(frames), broken, blank, left_out)
 
@@ -92,12 +96,15 @@ class _SourceRows:
     blank: int
 
 
-def _is_unwanted(mapping: Mapping, frame: pl.DataFrame) -> pl.Series:
-    """Whether `only` leaves a row out."""
-    unwanted = pl.Series([False]).new_from_index(0, frame.height)
+def _wanted(mapping: Mapping, rows: _SourceRows) -> tuple[pl.DataFrame, np.ndarray]:
+    """The rows that `only` does not leave out, and their positions."""
+    frame = rows.frame
+    positions = rows.positions
     for name, values in mapping.only.items():
-        unwanted |= ~conversion.text(frame[name]).is_in(values).fill_null(False)
-    return unwanted
+        is_wanted = conversion.text(frame[name]).is_in(values).fill_null(False)
+        frame = frame.filter(is_wanted)
+        positions = positions[is_wanted.to_numpy()]
+    return frame, positions
 
 
 def convert(

@@ -73,6 +73,8 @@ def rows(path: str, stream: Any, mapping: Mapping, chunk_bytes: int) -> Iterator
                 last_value = batch.column(-1)[-1].as_py()
             broken = [_broken(n, record) for n, record in skipped.items() if n < number]
             invalid = [record for n, record in skipped.items() if n >= number]
+            if joined.is_ascii:
+                batch = _as_text(batch)
             yield _rows(path, pl.DataFrame(batch), numbers, broken, delimiter)
     except pyarrow.ArrowException as error:
         raise DelimitedError(f"is no sound CSV file ({error}). Mend it.") from error
@@ -100,6 +102,11 @@ def _broken(number: int, record: arrow_csv.InvalidRow) -> _Broken:
     return _Broken(number, record.text.encode(), "wrong-columns", rule)
 
 
+def _as_text(batch: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+    """Columns of bytes that are ASCII as text, without a look at each value."""
+    return pyarrow.record_batch([c.view(pyarrow.string()) for c in batch], batch.schema.names)
+
+
 def _unclosed_quote(number: int) -> DelimitedError:
     return DelimitedError(
         f"opens a quote in record {number} that nothing closes. Mend it, or the rest is lost."
@@ -109,6 +116,8 @@ def _unclosed_quote(number: int) -> DelimitedError:
 def _numbers(first: int, count: int, skipped: Collection[int]) -> np.ndarray:
     """Numbers of `count` records from number `first` on, without those `skipped`."""
     numbers = np.arange(first, first + count + len(skipped))
+    if not skipped:
+        return numbers
     return numbers[~np.isin(numbers, list(skipped))][:count]
 
 
@@ -120,6 +129,8 @@ class _Joined(io.RawIOBase):
         self._rest = rest
         self.tail = b""
         """The last bytes that were read, without the ends of lines behind them."""
+        self.is_ascii = True
+        """Whether all bytes that were read are."""
 
     def readable(self) -> bool:
         return True
@@ -131,7 +142,9 @@ class _Joined(io.RawIOBase):
             self._head = self._head[size:]
         else:
             size = self._rest.readinto(buffer)
-        self.tail = (self.tail + bytes(buffer[:size][-TAIL:])).rstrip(b"\r\n")[-TAIL:]
+        block = bytes(buffer[:size])
+        self.tail = (self.tail + block[-TAIL:]).rstrip(b"\r\n")[-TAIL:]
+        self.is_ascii = self.is_ascii and block.isascii()
         return size
 
 
