@@ -1,10 +1,12 @@
 """A version that ends Triton: what was live goes on, and nobody loads it again."""
 
 import signal
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from tritonclient.grpc import InferenceServerClient
 
 from deployments import processes
 from flows.experiment import experiment
@@ -24,7 +26,9 @@ from tests.flows.conftest import DEPARTMENTS
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store")
 
 
-def test_a_version_that_ends_triton_is_never_loaded_twice(wordy, messages, own_triton, monkeypatch):
+def test_a_version_that_ends_triton_twice_is_never_loaded_again(
+    wordy, messages, own_triton, monkeypatch
+):
     ingest(messages(0, 10), wordy)
 
     def trained(least: int, champion: int | None) -> int:
@@ -36,15 +40,8 @@ def test_a_version_that_ends_triton_is_never_loaded_twice(wordy, messages, own_t
 
     def crash(version: int) -> str:
         before = server(own_triton)
-        load = triton.load
-
-        def crashing(model: str, versions: list[int]) -> None:
-            # What a native bug does, and a warm-up of wrong bytes does at times.
-            before.send_signal(signal.SIGSEGV)
-            load(model, versions)
-
         with monkeypatch.context() as patch:
-            patch.setattr(triton, "load", crashing)
+            crash_in_loads(patch, own_triton, 2)
             with pytest.raises(PublishRefused, match="ended Triton while it was loaded") as refused:
                 publish(wordy, version, who="anna")
         assert not hasattr(refused.value, "__notes__"), "what was live before is live again"
@@ -82,6 +79,30 @@ def test_a_version_that_ends_triton_is_never_loaded_twice(wordy, messages, own_t
     mine = [p for p in stubs if str(settings().home) in " ".join(p.cmdline())]
     assert mine, "each model has a process"
     assert {p.ppid() for p in mine} == {server(own_triton).pid}, "a crash leaves none behind"
+
+
+def crash_in_loads(patch: pytest.MonkeyPatch, record: dict, count: int) -> None:
+    """Let Triton crash in the next loads, as by a native bug, or a warm-up of wrong bytes."""
+    load_model = InferenceServerClient.load_model
+    crashes = iter(range(count))
+
+    def crashing(client: InferenceServerClient, *args: Any, **keywords: Any) -> None:
+        if next(crashes, None) is not None:
+            server(record).send_signal(signal.SIGSEGV)
+        load_model(client, *args, **keywords)
+
+    patch.setattr(InferenceServerClient, "load_model", crashing)
+
+
+def test_a_triton_that_ends_once_is_asked_again(wordy, messages, own_triton, monkeypatch):
+    ingest(messages(0, 10), wordy)
+    version = train(wordy)
+    promote(wordy, version.number)
+    before = server(own_triton)
+    crash_in_loads(monkeypatch, own_triton, 1)
+    assert publish(wordy, version.number).champion == version.number
+    assert before.pid != server(own_triton).pid
+    assert releases.crash(wordy, version.number) is None
 
 
 def test_a_triton_that_was_gone_before_is_no_versions_fault(wordy, messages, own_triton):
