@@ -16,7 +16,11 @@ GOLDEN = "golden.json"
 @task(task_run_name="load-{model}-{version}")
 def put_in_triton(model: str, resident: list[int], version: int) -> None:
     """Make the versions, whose files are in the repository, resident, and prove that `version`
-    answers the golden requests as registered."""
+    answers the golden requests as registered.
+
+    A Triton that ends meanwhile is asked once more when it has started anew. A machine too busy can
+    end it, too: it takes a process for dead that gets no processor for a second.
+    """
     questions = triton.kept_file(model, version, GOLDEN)
     if questions is None:
         raise permission.PublishRefused(
@@ -25,7 +29,14 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
         )
     requests, expected = golden.read_golden(questions)
     triton.keep_warm_up(model, version, requests)
-    triton.load(model, resident)
+    try:
+        triton.load(model, resident)
+    except triton.TritonError as error:
+        if triton.is_live():
+            raise
+        get_run_logger().warning(f"Triton is asked once more. {error}")
+        triton.wait_until_live(triton.RESTART_SECONDS)
+        triton.load(model, resident)
     differences = golden.compare(triton.ask(model, version, requests), expected)
     if differences:
         raise permission.PublishRefused(

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from kreislauf.lake.template import CHOICE, MAX_INTEGER, Template, Token, template_of
+from models.records import RawPart
 from models.table import RawLines, Table
 
 WORTH_LOADING = 16 << 20
@@ -64,7 +65,7 @@ def decode_lines(
     `compiled` tells whether the compiled loop is used; by default, where it is worth loading.
     """
     if compiled is None:
-        compiled = _is_worth_loading(raws)
+        compiled = is_worth_loading(raws)
     frames: list[pl.DataFrame] = []
     broken: list[tuple[int, str, str]] = []
     blank = 0
@@ -109,8 +110,9 @@ def _has_list(table: Table, raw: RawLines, position: int) -> bool:
     return f'"{table.items}"'.encode() in raw.line(position)
 
 
-def _is_worth_loading(raws: Sequence[RawLines]) -> bool:
-    size = sum(len(raw.data) for raw in raws)
+def is_worth_loading(raws: Sequence[RawPart]) -> bool:
+    """Whether a batch is worth the time that loading the compiled loop takes."""
+    size = sum(raw.size for raw in raws)
     return size >= WORTH_LOADING or "kreislauf.lake.fast_decode" in sys.modules
 
 

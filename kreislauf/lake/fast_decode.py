@@ -63,6 +63,16 @@ def _integer(data, at, end):
 
 
 @inlined
+def _rest(data, at, end, delimiter):
+    """Position of the delimiter from `at` on, or the end; -1 if a byte is no printable ASCII."""
+    while at < end and data[np.uintp(at)] != delimiter:
+        if data[np.uintp(at)] < 32 or data[np.uintp(at)] > 126:
+            return -1
+        at += 1
+    return at
+
+
+@inlined
 def _tokens(data, at, end, tokens, spans, text, gaps, first, last, out, row):
     """Position after the tokens first..last; -1 if something else is there.
 
@@ -81,6 +91,8 @@ def _tokens(data, at, end, tokens, spans, text, gaps, first, last, out, row):
                 return -1
             out[column, row] = value
             column += 1
+        elif token_type == 3:
+            at = _rest(data, at, end, low)
         else:
             after = -1
             for choice in range(low, high):

@@ -13,7 +13,8 @@ from kreislauf.lake.landing import Landing, Origin, Overtaken, Progress, open_ta
 from kreislauf.lake.sessions import SessionStage
 from kreislauf.lake.storage import LakeError
 from models.mapping import Mapping
-from models.table import RawLines, RawRows, Table
+from models.records import RawPart
+from models.table import RawLines, Table
 
 REPLAY_LINES = 10_000
 """Rejected lines that are read together."""
@@ -31,7 +32,7 @@ class RawFile(Protocol):
     def mapping(self) -> Mapping | None: ...
     @property
     def sha256(self) -> str: ...
-    def chunks(self) -> Iterator[RawLines | RawRows]: ...
+    def chunks(self) -> Iterator[RawPart]: ...
 
 
 def find_loaded(table: Table, stamps: Iterable[str]) -> dict[str, Accounts]:
@@ -93,7 +94,7 @@ def load_file(
 
 def load(
     table: Table,
-    raws: Iterable[RawLines | RawRows],
+    raws: Iterable[RawPart],
     origin: Callable[[], Origin],
     max_reject_share: float = 1.0,
     whole: bool = False,
@@ -111,7 +112,7 @@ def load(
     with staging.spool() as folder:
         intake = Intake(table, folder)
         for batch in staging.batches(raws):
-            if mapping is not None or isinstance(batch[0], RawRows):
+            if mapping is not None or not isinstance(batch[0], RawLines):
                 decoded = mapped.decode_rows(table, mapping, batch)
             else:
                 lines = cast(list[RawLines], batch)

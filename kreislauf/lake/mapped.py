@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from kreislauf.lake import decode
+from kreislauf.lake import decode, records
 from kreislauf.lake.decode import DecodedLines
 from models import conversion, json_fields
 from models.json_fields import Tree
 from models.mapping import Mapping, identity
+from models.records import RawPart, RawRecords
 from models.table import RawLines, RawRows, Table
 
 JSON = msgspec.json.Decoder()
@@ -21,23 +22,35 @@ SHOWN = 40
 
 
 def decode_rows(
-    table: Table, mapping: Mapping | None, batch: Sequence[RawLines | RawRows]
+    table: Table,
+    mapping: Mapping | None,
+    batch: Sequence[RawPart],
+    compiled: bool | None = None,
 ) -> DecodedLines:
     """Decode a batch of at least one, of which a row of the source is one of the table.
 
-    By default the source has the table's own columns. The mapping fits the table.
+    By default the source has the table's own columns. The mapping fits the table. `compiled` tells
+    whether the compiled loop is used for CSV; by default, where it is worth loading.
     """
     mapping = mapping or identity(table)
+    if compiled is None:
+        compiled = decode.is_worth_loading(batch)
     frames: list[pl.DataFrame] = []
     broken: list[tuple[int, str, str]] = []
     blank = 0
     left_out = 0
     offset = 0
     for raw in batch:
-        if isinstance(raw, RawRows):
-            rows = _SourceRows(raw.frame, np.arange(raw.frame.height), raw.broken, raw.blank)
-        else:
-            rows = read_lines(mapping, raw)
+        remaining = np.arange(len(raw))
+        if compiled and isinstance(raw, RawRecords):
+            plain = records.read_plain_records(table, mapping, raw)
+            if plain is not None:
+                rows_of_loop, remaining = plain
+                frames.append(rows_of_loop.with_columns(pl.col("line") + offset))
+        if isinstance(raw, RawRecords) and not len(remaining):
+            offset += len(raw)
+            continue
+        rows = _source_rows(mapping, raw, remaining)
         wanted, positions = _wanted(mapping, rows)
         line = pl.Series("line", positions + offset, pl.UInt32)
         columns, faults = convert(table, mapping, wanted)
@@ -52,7 +65,21 @@ def decode_rows(
         blank += rows.blank
         left_out += rows.frame.height - wanted.height
         offset += len(raw)
-    return DecodedLines(pl.concat(frames), broken, blank, left_out)
+    rows_of_batch = pl.concat(frames)
+    if not rows_of_batch["line"].is_sorted():
+        rows_of_batch = rows_of_batch.sort("line", maintain_order=True)
+    return DecodedLines(rows_of_batch, broken, blank, left_out)
+
+
+def _source_rows(mapping: Mapping, raw: RawPart, positions: np.ndarray) -> "_SourceRows":
+    """Rows of a source; of records those at some positions."""
+    if isinstance(raw, RawLines):
+        return read_lines(mapping, raw)
+    if isinstance(raw, RawRows):
+        return _SourceRows(raw.frame, np.arange(raw.frame.height), raw.broken, raw.blank)
+    rows = raw.rows(positions)
+    broken = [(int(rows.numbers[place]), code, rule) for place, code, rule in rows.broken]
+    return _SourceRows(rows.frame, rows.numbers[: rows.frame.height], broken, rows.blank)
 
 
 def with_single_rows(table: Table, raws: Sequence[RawLines], decoded: DecodedLines) -> DecodedLines:

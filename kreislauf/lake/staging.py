@@ -14,7 +14,8 @@ import polars as pl
 
 from kreislauf import full_disk
 from kreislauf.settings import settings
-from models.table import RawLines, RawRows, Table
+from models.records import RawPart
+from models.table import Table
 
 DATE = "event_date"
 """Column by which tables are partitioned."""
@@ -55,9 +56,9 @@ def spool() -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
-def batches(raws: Iterable[RawLines | RawRows]) -> Iterator[list[RawLines | RawRows]]:
+def batches(raws: Iterable[RawPart]) -> Iterator[list[RawPart]]:
     """Raw lines, or rows, in lists of about `BATCH_BYTES` or `BATCH_LINES`."""
-    batch: list[RawLines | RawRows] = []
+    batch: list[RawPart] = []
     for raw in raws:
         batch.append(raw)
         size = sum(member.size for member in batch)

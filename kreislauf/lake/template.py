@@ -1,4 +1,4 @@
-"""The JSON of a struct as tokens, which the compiled loop reads."""
+"""Lines as tokens, which the compiled loop reads: the JSON of a struct, or records of CSV."""
 
 import re
 from dataclasses import dataclass
@@ -9,14 +9,15 @@ import msgspec
 import numpy as np
 from msgspec.inspect import IntType, ListType, LiteralType, StructType
 
-WORD, INTEGER, CHOICE = range(3)
+WORD, INTEGER, CHOICE, REST = range(4)
 """Types of a token."""
 MAX_INTEGER = 10**18 - 1
 """Largest integer that the compiled loop reads: 18 digits surely fit into int64."""
 
 
 class Token(NamedTuple):
-    """A piece of JSON: a fixed word, an integer from `low` to `high`, or one of `words`."""
+    """A piece of a line: a fixed word, an integer from `low` to `high`, one of `words`, or anything
+    up to the byte `low`."""
 
     token_type: int
     words: tuple[bytes, ...] = ()
@@ -27,12 +28,14 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Template:
-    """A struct as the tokens of its JSON."""
+    """A line as its tokens."""
 
     head: list[Token]
-    """Tokens of the struct itself."""
+    """Tokens of a record, or of a struct itself."""
     item: list[Token]
     """Tokens of the structs in its list, if it has one."""
+    has_gaps: bool = True
+    """Whether spaces may stand between what is not in quotes, as in JSON."""
 
     @cached_property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -50,12 +53,12 @@ class Template:
             for word in token.words:
                 spans.append((len(text), len(text) + len(word)))
                 text += word
-            if token.token_type == INTEGER:
-                tokens.append((INTEGER, token.low, token.high))
+            if token.token_type in (INTEGER, REST):
+                tokens.append((token.token_type, token.low, token.high))
             else:
                 tokens.append((token.token_type, first, len(spans)))
         quotes = np.cumsum(np.frombuffer(text, np.uint8) == ord('"'))
-        gaps = np.roll(quotes % 2 == 0, 1)
+        gaps = np.roll(quotes % 2 == 0, 1) & self.has_gaps
         return (
             np.array(tokens, np.int64),
             np.array(spans, np.int64),

@@ -12,7 +12,8 @@ from kreislauf.clock import DAY_MS
 from kreislauf.lake import decode, mapped
 from kreislauf.lake.decode import DecodedLines
 from models.mapping import Mapping
-from models.table import RawLines, RawRows, Table
+from models.records import RawPart
+from models.table import RawLines, Table
 
 REJECTED = pl.Schema(
     {
@@ -50,20 +51,18 @@ class ValidatedLines:
 
 
 def validate_lines(
-    table: Table, raws: Sequence[RawLines | RawRows], mapping: Mapping | None = None
+    table: Table, raws: Sequence[RawPart], mapping: Mapping | None = None
 ) -> ValidatedLines:
     """Decode and validate a batch of at least one, as `loading.load` does; by default its lines or
     rows are the table's own."""
-    if mapping is not None or isinstance(raws[0], RawRows):
+    if mapping is not None or not isinstance(raws[0], RawLines):
         return apply_rules(table, raws, mapped.decode_rows(table, mapping, raws))
     lines = cast(Sequence[RawLines], raws)
     decoded = decode.decode_lines(table, lines)
     return apply_rules(table, raws, mapped.with_single_rows(table, lines, decoded))
 
 
-def apply_rules(
-    table: Table, raws: Sequence[RawLines | RawRows], decoded: DecodedLines
-) -> ValidatedLines:
+def apply_rules(table: Table, raws: Sequence[RawPart], decoded: DecodedLines) -> ValidatedLines:
     """Validate the lines of a batch; a line with one bad row is rejected whole."""
     rows = decoded.rows
     breaking = pl.concat([_breaking_rules(table, rows), _in_the_future(table, rows)])
@@ -88,7 +87,7 @@ def apply_rules(
     )
 
 
-def _with_raw(rejected: pl.DataFrame, raws: Sequence[RawLines | RawRows]) -> pl.DataFrame:
+def _with_raw(rejected: pl.DataFrame, raws: Sequence[RawPart]) -> pl.DataFrame:
     """Columns of REJECTED for positions in `line`."""
     positions = rejected["line"].to_numpy()
     firsts = np.cumsum([0, *map(len, raws)])

@@ -100,8 +100,7 @@ def load(model: str, versions: list[int]) -> None:
     """Make exactly `versions` resident, for as long as this Triton runs.
 
     One that starts anew loads what `keep` wrote. So a version that ends the server is not loaded
-    again with a new one, but once: a machine too busy can end a Triton, too, because it takes a
-    process for dead that gets no processor for a second.
+    again with the next one.
 
     Raises TritonError with Triton's words; what was resident then stays.
     """
@@ -110,7 +109,8 @@ def load(model: str, versions: list[int]) -> None:
     text_of_config = json_format.MessageToJson(
         configuration(model, versions), preserving_proto_field_name=True
     )
-    _load(model, versions, text_of_config)
+    with _client(f"load {model}, versions {versions}") as client:
+        client.load_model(model, config=text_of_config, client_timeout=LOAD_SECONDS)
 
 
 def keep(model: str, versions: list[int]) -> None:
@@ -131,29 +131,12 @@ def serve(model: str, versions: list[int]) -> None:
     Raises TritonError with Triton's words; what was resident then stays.
     """
     keep(model, versions)
-    _load(model, versions, None)
+    with _client(f"load {model}, versions {versions}") as client:
+        client.load_model(model, client_timeout=LOAD_SECONDS)
     fs, folder = _folder(model)
     for name in map(posixpath.basename, fs.ls(folder, detail=False)):
         if name.isdigit() and int(name) not in versions:
             remove_version(model, int(name))
-
-
-def _load(model: str, versions: list[int], config: str | None) -> None:
-    """Ask Triton to load, and once more if it ended meanwhile and is started anew."""
-    # A Triton that was gone before is not waited for.
-    wait_until_live(0)
-    try:
-        _ask_to_load(model, versions, config)
-    except TritonError:
-        if is_live():
-            raise
-        wait_until_live(RESTART_SECONDS)
-        _ask_to_load(model, versions, config)
-
-
-def _ask_to_load(model: str, versions: list[int], config: str | None) -> None:
-    with _client(f"load {model}, versions {versions}") as client:
-        client.load_model(model, config=config, client_timeout=LOAD_SECONDS)
 
 
 def unload(model: str) -> None:

@@ -14,6 +14,7 @@ from kreislauf.sources.storage import SourceError
 from kreislauf.sources.stored import StoredBytes
 from models import mapping as mappings
 from models.mapping import Mapping
+from models.records import RawPart, RawRecords
 from models.table import RawLines, RawRows, Table
 
 if TYPE_CHECKING:
@@ -117,9 +118,9 @@ class RawFile:
             )
         return self._sha256
 
-    def chunks(self) -> Iterator[RawLines | RawRows]:
-        """The lines in order, unpacked, about `storage.CHUNK_BYTES` at a time; of CSV and flat
-        Parquet rows by columns.
+    def chunks(self) -> Iterator[RawPart]:
+        """The lines in order, unpacked, about `storage.CHUNK_BYTES` at a time; of CSV records, and
+        of flat Parquet rows by columns.
 
         Another Parquet row is a line of JSON. Memory is bounded by a few chunks, or a few times the
         longest line. Raises SourceError if the file has no byte, is broken or not what its ending
@@ -145,7 +146,8 @@ class RawFile:
             if endings.is_parquet(self.path):
                 yield from _parquet(self.path, file, self._table, self.mapping)
             else:
-                yield from self._read(stored)
+                for part in self._read(stored):
+                    yield part.as_rows() if isinstance(part, RawRecords) else part
 
     def layout(self) -> "Layout | None":
         """The columns of CSV or Parquet; None for JSON, of which each line names its own. Raises
@@ -162,7 +164,7 @@ class RawFile:
             except (parquet.ParquetError, delimited.DelimitedError) as error:
                 raise SourceError(f"{self.path} {error}") from error
 
-    def _read(self, stored: "StoredBytes") -> Iterator[RawLines | RawRows]:
+    def _read(self, stored: "StoredBytes") -> Iterator[RawPart]:
         if endings.is_parquet(self.path):
             return _whole_parquet(self.path, stored, self._table, self.mapping)
         if endings.is_csv(self.path):
@@ -202,11 +204,11 @@ def _lines(path: str, stored: StoredBytes) -> Iterator[RawLines]:
     stored.drain()
 
 
-def _csv(path: str, stored: StoredBytes, mapping: Mapping) -> Iterator[RawRows]:
+def _csv(path: str, stored: StoredBytes, mapping: Mapping) -> Iterator[RawRows | RawRecords]:
     from kreislauf.sources import delimited
 
     try:
-        yield from delimited.rows(path, stored.unpacked(), mapping, storage.CHUNK_BYTES)
+        yield from delimited.parts(path, stored.unpacked(), mapping, storage.CHUNK_BYTES)
     except delimited.DelimitedError as error:
         raise SourceError(f"{path} {error}") from error
     stored.drain()
