@@ -17,6 +17,7 @@ from kreislauf.evaluation import scoring
 from models import spec
 from models.spec import TrainingContext
 from tests.conftest import ROOT
+from tests.models import searches
 
 
 def small_shop() -> pl.DataFrame:
@@ -32,6 +33,7 @@ def with_text_ids(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 MADE = {
+    "search_ranker": lambda: searches.rows(0, 8, a_day=80),
     "session_recommender": small_shop,
     "session_recommender_text": lambda: with_text_ids(small_shop()),
 }

@@ -18,6 +18,7 @@ PATHS = {
     "/ready",
     "/metrics",
     "/v1/{model}/predict",
+    "/v1/search_ranker/predict",
     "/v1/session_recommender/predict",
     "/v1/session_recommender_text/predict",
     "/v1/tiny/predict",

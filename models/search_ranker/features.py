@@ -1,0 +1,115 @@
+"""Rows of `searches` to lists: a list of results is one example, padded to a fixed length.
+
+numpy and Polars only.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from models import text
+from models.search_ranker.schema import FEATURES, RESULTS
+
+NO_ITEM = ""
+"""What stands where a list has no further result."""
+INPUTS = ("items", "features")
+"""Inputs of the ONNX file: ids, text (batch, RESULTS), and raw values, float32 (batch, RESULTS,
+FEATURES), NaN where one is missing."""
+NO_GAIN = -1.0
+"""Gain of what is no result."""
+NOWHERE = -1e38
+"""Score of what is no result; it comes last."""
+MAX_WEIGHT = 10.0
+"""Most that a click counts for the place at which it was made."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists of results with the gain of each."""
+
+    items: np.ndarray
+    """Raw ids, text (n, RESULTS), `NO_ITEM` at the end."""
+    features: np.ndarray
+    """float32 (n, RESULTS, features), NaN where a value is missing."""
+    gains: np.ndarray
+    """float32 (n, RESULTS), `NO_GAIN` where there is no result."""
+    queries: np.ndarray
+    """Text (n,)."""
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @property
+    def present(self) -> np.ndarray:
+        """Where there is a result, bool (n, RESULTS)."""
+        return self.gains >= 0
+
+    def take(self, index: np.ndarray) -> "Lists":
+        """The lists at `index` (positions or a boolean mask)."""
+        return Lists(
+            self.items[index], self.features[index], self.gains[index], self.queries[index]
+        )
+
+
+def gain(grade: pl.Expr, position: pl.Expr) -> pl.Expr:
+    """2^grade - 1, as in NDCG; of a click times its position, at most `MAX_WEIGHT`.
+
+    A customer looks at the result at position k with a chance of about 1 / k. What is seen less
+    often has to count more, or a model would learn the order that was shown (Joachims, Swaminathan
+    and Schnabel, "Unbiased learning-to-rank with biased feedback", 2017). A judged grade has no
+    position, and counts once.
+    """
+    weight = position.fill_null(1).clip(1, MAX_WEIGHT)
+    return ((2.0 ** grade.cast(pl.Float64) - 1) * weight).cast(pl.Float32)
+
+
+def judged(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows by query, time and search; a list is cut after `RESULTS`, and left out if nothing in it
+    is right.
+
+    Column `gain` is added, `place` from 0, and `list`, the number of the list from 0.
+    """
+    one_list = ["query", "ts", "search"]
+    rows = rows.sort(*one_list, "item")
+    rows = rows.with_columns(
+        gain=gain(pl.col("grade"), pl.col("position")),
+        place=pl.int_range(pl.len(), dtype=pl.Int64).over(one_list),
+    )
+    rows = rows.filter(pl.col("place") < RESULTS)
+    rows = rows.filter(pl.col("gain").max().over(one_list) > 0)
+    number = (pl.col("place") == 0).cum_sum().cast(pl.Int64) - 1
+    return rows.with_columns(list=number)
+
+
+def lists(rows: pl.DataFrame, width: int = FEATURES) -> Lists:
+    """The lists of `judged(rows)`, with `width` features."""
+    rows = judged(rows)
+    first = rows.filter(pl.col("place") == 0)
+    place = (rows["list"].to_numpy(), rows["place"].to_numpy())
+    items = np.full((first.height, RESULTS), NO_ITEM, object)
+    items[place] = rows["item"].to_numpy()
+    features = np.full((first.height, RESULTS, width), np.nan, np.float32)
+    features[place] = table(rows["features"], width)
+    gains = np.full((first.height, RESULTS), NO_GAIN, np.float32)
+    gains[place] = rows["gain"].to_numpy()
+    return Lists(items, features, gains, text.column(first["query"]))
+
+
+def table(values: pl.Series, width: int) -> np.ndarray:
+    """Features of each result, float32 (n, width): short ones are filled with NaN, long ones
+    cut."""
+    columns = (values.list.get(i, null_on_oob=True) for i in range(width))
+    return np.stack([column.cast(pl.Float32).fill_null(np.nan).to_numpy() for column in columns], 1)
+
+
+def inputs(items: list[list[str]], features: Iterable[list[list[float]]]) -> dict[str, np.ndarray]:
+    """Inputs of the ONNX file for lists as requests have them."""
+    names = np.full((len(items), RESULTS), NO_ITEM, object)
+    values = np.full((len(items), RESULTS, FEATURES), np.nan, np.float32)
+    for i, (ids, rows) in enumerate(zip(items, features, strict=True)):
+        names[i, : len(ids)] = ids
+        for j, row in enumerate(rows):
+            values[i, j, : len(row)] = row
+    return dict(zip(INPUTS, (names, values), strict=True))

@@ -1,0 +1,170 @@
+"""One fit with Lightning: objective, checkpoints, progress, one process or many."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.search_ranker.batches import Batch, Batches
+from models.search_ranker.features import NOWHERE
+from models.search_ranker.network import Scorer
+from models.spec import TrainingContext
+
+CHECKPOINT_STEPS = 100
+"""Maximum steps that a killed training loses."""
+LOG_EVERY = 20
+"""Steps from one point of the loss curve to the next."""
+SMOOTHING = 1.0
+"""Gain that is added to that of each result before they become the shares of a softmax."""
+
+
+class Task(lightning.LightningModule):
+    """The listwise softmax: each member's scores become the shares of the gains.
+
+    A member does not learn from the lists of its own part of the queries, which judge it.
+    """
+
+    def __init__(self, scorer: Scorer, members: Tensor, params: Any):
+        super().__init__()
+        self.scorer = scorer
+        self.register_buffer("parts", members)
+        self.params = params
+        self.curves: list[tuple[str, int, float]] = []
+
+    def training_step(self, batch: Batch, step: int) -> Tensor:
+        """Loss of a step, whose random numbers depend on its number alone.
+
+        So a resumed training repeats them.
+        """
+        number = (self.params.seed * 1_000_003 + self.global_step) * 1_009 + self.global_rank
+        # Without a GPU, torch.manual_seed remembers every call, with its stack, until there is one.
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(number)
+        else:
+            torch.manual_seed(number)
+        loss = self.loss(batch)
+        if self.global_step % LOG_EVERY == 0:
+            self.curves.append(("train_loss", self.global_step, float(loss.detach())))
+        return loss
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean over the lists of each member of the cross-entropy between gains and scores."""
+        present = batch.gains >= 0
+        columns = self.scorer.scaling(batch.features, present)
+        columns = columns + self.params.noise * torch.randn_like(columns)
+        scores = self.scorer.members(
+            columns, present, self.params.feature_dropout, self.params.dropout
+        )
+        target = (batch.gains + SMOOTHING) * present
+        target = target / target.sum(1, keepdim=True)
+        losses = -(target * F.log_softmax(torch.where(present, scores, NOWHERE), 2)).sum(2)
+        learns = (self.parts[:, None] != batch.folds[None]).float()
+        by_member = (losses * learns).sum(1) / learns.sum(1).clamp(min=1)
+        # A sum: the members have nothing in common.
+        return by_member.sum()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the curves to the checkpoint."""
+        checkpoint["curves"] = self.curves
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the curves from the checkpoint."""
+        self.curves = [tuple(point) for point in checkpoint["curves"]]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; the rate rises for a seventh of the steps and then falls to zero."""
+        optimizer = torch.optim.AdamW(
+            self.scorer.members.parameters(), self.params.lr, weight_decay=self.params.decay
+        )
+        steps = self.params.steps + 1
+        # A rise of a single step would divide by zero.
+        rise = max(0.15, 2 / steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.params.lr, total_steps=steps, pct_start=rise
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Progress(Callback):
+    """Checkpoints and reports. Steps decide, not seconds, so that all processes agree."""
+
+    def __init__(self, batches: Batches, work: TrainingContext):
+        self.batches = batches
+        self.work = work
+
+    def on_fit_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Tell the batches which share of each is this process's."""
+        self.batches.rank = trainer.global_rank
+        self.batches.processes = trainer.world_size
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write a checkpoint every `CHECKPOINT_STEPS`; the old one stays until the new is whole."""
+        folder = self.work.folder
+        if trainer.is_global_zero and trainer.global_step % LOG_EVERY == 0:
+            self.work.report(trainer.global_step / len(self.batches), {})
+        if trainer.global_step % CHECKPOINT_STEPS == 0 and not trainer.is_last_batch:
+            if trainer.is_global_zero:
+                self.work.before_write()
+            self.batches.done = batch_idx + 1
+            trainer.save_checkpoint(folder / "new.ckpt")
+            self.batches.done = 0
+            if trainer.is_global_zero:
+                os.replace(folder / "new.ckpt", folder / "last.ckpt")
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Leave what `fit` reads, which may be another process."""
+        if trainer.is_global_zero:
+            self.work.before_write()
+            folder = self.work.folder
+            state = pl_module.scorer.state_dict()
+            save_file({name: t.cpu().contiguous() for name, t in state.items()}, folder / FITTED)
+            (folder / "new.json").write_text(json.dumps(pl_module.curves))
+            os.replace(folder / "new.json", folder / DONE)
+
+
+FITTED = "fitted.safetensors"
+DONE = "done.json"
+
+
+def fit(task: Task, batches: Batches, work: TrainingContext) -> None:
+    """Train the task's scorer in place.
+
+    `work.folder` continues a fit that was begun, and keeps one that was finished.
+    """
+    folder: Path = work.folder
+    if not (folder / DONE).exists():
+        checkpoint = None
+        if (folder / "last.ckpt").exists():
+            checkpoint = str(folder / "last.ckpt")
+        place: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
+        trainer = lightning.Trainer(
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            callbacks=[Progress(batches, work)],
+            **place | work.trainer,
+        )
+        loader: Any = batches
+        trainer.fit(task, loader, ckpt_path=checkpoint, weights_only=True)
+    task.curves = [tuple(point) for point in json.loads((folder / DONE).read_text())]
+    task.scorer.load_state_dict(load_file(folder / FITTED))
+    task.scorer.cpu().eval()

@@ -1,0 +1,45 @@
+"""The ONNX contract around a graph that orders: ids before and after it.
+
+Model and baseline share it. Inputs are `items` and `features`, outputs `answers` and `scores`.
+"""
+
+import onnx
+from onnx import TensorProto, helper
+
+from models.search_ranker.features import INPUTS, NO_ITEM
+from models.search_ranker.schema import RESULTS
+
+OPSET = 20
+
+
+def with_items(body: onnx.GraphProto, width: int) -> onnx.ModelProto:
+    """The file of a graph from `features` and `present`, bool (batch, RESULTS), to `order`, int64
+    (batch, RESULTS), positions with the best first, and `scores`.
+
+    It takes the ids of a list, and answers them in that order; `width` is its number of features.
+    """
+    ids, values = INPUTS
+    nothing = helper.make_tensor("no_item", TensorProto.STRING, [], [NO_ITEM.encode()])
+    before = [
+        helper.make_node("Equal", [ids, "no_item"], ["is_padding"]),
+        helper.make_node("Not", ["is_padding"], ["present"]),
+    ]
+    after = [helper.make_node("GatherElements", [ids, "order"], ["answers"], axis=1)]
+    shape = ["batch", RESULTS]
+    graph = helper.make_graph(
+        [*before, *body.node, *after],
+        "search_ranker",
+        [
+            helper.make_tensor_value_info(ids, TensorProto.STRING, shape),
+            helper.make_tensor_value_info(values, TensorProto.FLOAT, [*shape, width]),
+        ],
+        [
+            helper.make_tensor_value_info("answers", TensorProto.STRING, shape),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, shape),
+        ],
+        [nothing, *body.initializer],
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    onnx.checker.check_model(model)
+    return model

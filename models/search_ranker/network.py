@@ -1,0 +1,142 @@
+"""The network: raw features of a list to the order of its results.
+
+Several small networks are averaged. They lie in the same tensors, member after member, so that a
+step of all costs hardly more than a step of one, and the file is one graph.
+
+Signed log1p, noise, self-attention over the list and the listwise softmax are those of Qin et al.,
+"Are neural rankers still outperformed by gradient boosted decision trees?", 2021.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.search_ranker.features import NOWHERE
+
+LARGEST_SCALED = 4.0
+"""Deviations from the mean beyond which a feature counts no more."""
+SMALLEST_DEVIATION = 0.05
+"""Least deviation that a feature is divided by: a constant one stays small."""
+
+
+class Scaling(nn.Module):
+    """Raw features to numbers around 0, each as the difference from the mean of its list.
+
+    What orders a list is how its results differ from each other, whatever the query.
+    """
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.register_buffer("has_gaps", torch.zeros(features))
+
+    @classmethod
+    def of(cls, features: np.ndarray, present: np.ndarray) -> "Scaling":
+        """The scaling of these lists: float32 (n, results, features), bool (n, results)."""
+        values = features[present].astype(np.float64)
+        known = ~np.isnan(values)
+        counts = np.maximum(known.sum(0), 1)
+        logs = np.where(known, np.sign(values) * np.log1p(np.abs(values)), 0)
+        mean = logs.sum(0) / counts
+        squares = np.where(known, (logs - mean) ** 2, 0).sum(0)
+        deviation = np.maximum(np.sqrt(squares / counts), SMALLEST_DEVIATION)
+        scaling = cls(features.shape[2])
+        scaling.mean = torch.from_numpy(mean.astype(np.float32))
+        scaling.deviation = torch.from_numpy(deviation.astype(np.float32))
+        # A gap is a column of its own only where training saw both.
+        share = known.mean(0)
+        scaling.has_gaps = torch.from_numpy(((share > 0) & (share < 1)).astype(np.float32))
+        return scaling
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """(batch, results, features) with NaN, and where there is a result, bool (batch, results).
+
+        Returns float32 (batch, results, 2 * features): values, and whether each is missing.
+        """
+        is_missing = torch.isnan(features)
+        known = torch.where(is_missing, 0.0, features)
+        logs = torch.sign(known) * torch.log1p(torch.abs(known))
+        scaled = ((logs - self.mean) / self.deviation).clamp(-LARGEST_SCALED, LARGEST_SCALED)
+        scaled = torch.where(is_missing, 0.0, scaled)
+        columns = torch.cat([scaled, is_missing.float() * self.has_gaps], 2)
+        weight = present.float()[:, :, None]
+        count = weight.sum(1, keepdim=True).clamp(min=1.0)
+        return (columns - (columns * weight).sum(1, keepdim=True) / count) * weight
+
+
+class Members(nn.Module):
+    """Networks of the same form, each with a share of the columns, its own weights and scores."""
+
+    def __init__(self, members: int, columns: int, width: int, share: float):
+        super().__init__()
+        self.members = members
+        self.width = width
+        self.register_buffer("used", (torch.rand(members, columns, 1) < share).float())
+        self.linear = nn.Parameter(torch.zeros(members, columns, 1))
+        self.first = weights(members, columns, width)
+        self.first_bias = nn.Parameter(torch.zeros(members, 1, width))
+        self.attention = weights(members, width, 3 * width)
+        self.attended = nn.Parameter(torch.zeros(members, width, width))
+        self.second = weights(members, width, width)
+        self.second_bias = nn.Parameter(torch.zeros(members, 1, width))
+        self.last = weights(members, width, 1)
+
+    def forward(
+        self, columns: Tensor, present: Tensor, hidden_columns: float = 0.0, hidden: float = 0.0
+    ) -> Tensor:
+        """Scores of each member, float32 (members, batch, results), of (batch, results, columns).
+
+        A training hides shares of the columns, others for each member, and of the hidden numbers.
+        """
+        batch, results = present.shape
+        flat = columns.reshape(batch * results, columns.shape[2])
+        used = F.dropout(self.used, hidden_columns)
+        # All members at once: (columns, members * width), and one more number for each member.
+        joined = torch.cat([self.first, self.linear], 2) * used
+        joined = joined.transpose(0, 1).reshape(columns.shape[2], -1)
+        both = (flat @ joined).reshape(batch * results, self.members, -1).transpose(0, 1)
+        inner = F.dropout(torch.relu(both[:, :, :-1] + self.first_bias), hidden)
+        inner = inner + torch.bmm(self._attend(inner, present), self.attended)
+        inner = inner + torch.relu(torch.bmm(inner, self.second) + self.second_bias)
+        scores = torch.bmm(F.dropout(inner, hidden), self.last) + both[:, :, -1:]
+        return scores.reshape(self.members, batch, results)
+
+    def _attend(self, inner: Tensor, present: Tensor) -> Tensor:
+        """What each result sees of the others, (members, batch * results, width)."""
+        batch, results = present.shape
+        shape = (self.members, batch, results, self.width)
+        normal = F.layer_norm(inner, (self.width,))
+        joined = torch.bmm(normal, self.attention)
+        query, key, value = (part.reshape(shape) for part in joined.chunk(3, 2))
+        products = query @ key.transpose(2, 3) / self.width**0.5
+        # A list without any result attends to nothing, evenly.
+        products = torch.where(present[None, :, None, :], products, NOWHERE)
+        seen = torch.softmax(products, 3) @ value
+        return seen.reshape(self.members, batch * results, self.width)
+
+
+class Scorer(nn.Module):
+    """Scaling and members joined: what is served."""
+
+    def __init__(self, scaling: Scaling, members: Members):
+        super().__init__()
+        self.scaling = scaling
+        self.members = members
+
+    def forward(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions of the results, best first, int64 (batch, results), and their scores.
+
+        `features` may have more columns than training saw; they are left out.
+        """
+        used = features[:, :, : self.scaling.mean.shape[0]]
+        scores = self.members(self.scaling(used, present), present).mean(0)
+        scores = torch.where(present, scores, NOWHERE)
+        best, order = torch.topk(scores, scores.shape[1], dim=1)
+        return order, best
+
+
+def weights(*shape: int) -> nn.Parameter:
+    """Random weights of (members, inputs, outputs) that keep the size of what goes through."""
+    return nn.Parameter(torch.randn(*shape) / shape[1] ** 0.5)
