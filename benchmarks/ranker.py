@@ -45,8 +45,8 @@ SEEDS = 5
 """Number of trainings of each part's chosen candidate."""
 CANDIDATES: list[dict[str, Any]] = [
     {},
-    {"feature_dropout": 0.6},
-    {"decay": 1.0, "lr": 1e-2},
+    {"feature_dropout": 0.8},
+    {"feature_dropout": 0.3},
 ]
 """Parameters of the ranker that are compared on the training parts."""
 TREES: list[dict[str, Any]] = [
@@ -70,13 +70,15 @@ def read(folder: Path) -> Lists:
     items = np.full((len(lists), RESULTS), NO_ITEM, object)
     features = np.full((len(lists), RESULTS, width), np.nan, np.float32)
     gains = np.full((len(lists), RESULTS), NO_GAIN, np.float32)
+    worths = np.zeros((len(lists), RESULTS), np.float32)
     for i, (grades, rows) in enumerate(lists):
         items[i, : len(grades)] = [str(place) for place in range(len(grades))]
         gains[i, : len(grades)] = 2.0 ** np.array(grades) - 1
+        worths[i, : len(grades)] = grades
         for j, row in enumerate(rows):
             features[i, j, [number - 1 for number in row]] = list(row.values())
     names = np.array([f"query {i}" for i in range(len(lists))], object)
-    every = Lists(items, features, gains, names)
+    every = Lists(items, features, gains, worths, names)
     return every.take(gains.max(1) > 0)
 
 
@@ -105,7 +107,7 @@ def rank(learnt: Lists, asked: Lists, folder: Path) -> dict:
     """NDCG@10 of each asked list, mean over the seeds; parameters, seconds and the first file."""
     from models.search_ranker import export, training
 
-    seconds = []
+    seconds: list[float] = []
 
     def train(changes: dict, seed: int) -> training.Fitted:
         place = folder / f"{len(seconds)}"
@@ -153,13 +155,13 @@ def grow(learnt: Lists, asked: Lists) -> dict:
             for j, rounds in enumerate(ROUNDS):
                 quality[i, j] += ndcg(by_trees(model, held, rounds), held).sum() / len(learnt)
         print(f"  LightGBM {params}: {quality[i].round(4)}", file=sys.stderr, flush=True)
-    best, rounds = np.unravel_index(quality.argmax(), quality.shape)
-    count = ROUNDS[int(rounds)]
+    best, column = divmod(int(quality.argmax()), len(ROUNDS))
+    count = ROUNDS[column]
     values = []
     for seed in range(SEEDS):
-        model = lambdarank(learnt, TREES[int(best)], count, seed)
+        model = lambdarank(learnt, TREES[best], count, seed)
         values.append(ndcg(by_trees(model, asked, count), asked))
-    return {"values": np.mean(values, 0).tolist(), "chosen": TREES[int(best)] | {"trees": count}}
+    return {"values": np.mean(values, 0).tolist(), "chosen": TREES[best] | {"trees": count}}
 
 
 def lambdarank(learnt: Lists, params: dict, rounds: int, seed: int) -> Any:
@@ -167,7 +169,7 @@ def lambdarank(learnt: Lists, params: dict, rounds: int, seed: int) -> Any:
     import lightgbm
 
     present = learnt.present
-    grades = np.log2(learnt.gains[present] + 1).round()
+    grades = learnt.worths[present]
     data = lightgbm.Dataset(learnt.features[present], grades, group=present.sum(1))
     settings = {
         "objective": "lambdarank",

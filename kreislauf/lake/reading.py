@@ -137,6 +137,9 @@ def digest(rows: pl.DataFrame) -> str:
         values = rows[column]
         if isinstance(values.dtype, pl.Enum):
             values = values.cast(pl.String)
+        if values.dtype.is_nested():
+            # CSV has no lists.
+            values = values.to_frame().select(pl.struct(pl.all()).struct.json_encode()).to_series()
         for chunk in values.to_frame().iter_slices(DIGEST_ROWS):
             sha.update(chunk.write_csv(include_header=False, null_value="\0").encode())
     return sha.hexdigest()

@@ -35,6 +35,8 @@ class Lists:
     """float32 (n, RESULTS, features), NaN where a value is missing."""
     gains: np.ndarray
     """float32 (n, RESULTS), `NO_GAIN` where there is no result."""
+    worths: np.ndarray
+    """float32 (n, RESULTS), what a training learns: grades, weighted as the gains are."""
     queries: np.ndarray
     """Text (n,)."""
 
@@ -49,32 +51,37 @@ class Lists:
     def take(self, index: np.ndarray) -> "Lists":
         """The lists at `index` (positions or a boolean mask)."""
         return Lists(
-            self.items[index], self.features[index], self.gains[index], self.queries[index]
+            self.items[index],
+            self.features[index],
+            self.gains[index],
+            self.worths[index],
+            self.queries[index],
         )
 
 
-def gain(grade: pl.Expr, position: pl.Expr) -> pl.Expr:
-    """2^grade - 1, as in NDCG; of a click times its position, at most `MAX_WEIGHT`.
+def weight(position: pl.Expr) -> pl.Expr:
+    """What a result counts for the place at which it was shown: the place, at most `MAX_WEIGHT`.
 
     A customer looks at the result at position k with a chance of about 1 / k. What is seen less
     often has to count more, or a model would learn the order that was shown (Joachims, Swaminathan
     and Schnabel, "Unbiased learning-to-rank with biased feedback", 2017). A judged grade has no
     position, and counts once.
     """
-    weight = position.fill_null(1).clip(1, MAX_WEIGHT)
-    return ((2.0 ** grade.cast(pl.Float64) - 1) * weight).cast(pl.Float32)
+    return position.fill_null(1).clip(1, MAX_WEIGHT)
 
 
 def judged(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows by query, time and search; a list is cut after `RESULTS`, and left out if nothing in it
     is right.
 
-    Column `gain` is added, `place` from 0, and `list`, the number of the list from 0.
+    Columns are added: `gain`, weight * (2^grade - 1) as in NDCG; `worth`, weight * grade; `place`
+    from 0; and `list`, the number of the list from 0.
     """
     one_list = ["query", "ts", "search"]
     rows = rows.sort(*one_list, "item")
     rows = rows.with_columns(
-        gain=gain(pl.col("grade"), pl.col("position")),
+        gain=weight(pl.col("position")) * (2.0 ** pl.col("grade").cast(pl.Float64) - 1),
+        worth=weight(pl.col("position")) * pl.col("grade"),
         place=pl.int_range(pl.len(), dtype=pl.Int64).over(one_list),
     )
     rows = rows.filter(pl.col("place") < RESULTS)
@@ -94,7 +101,9 @@ def lists(rows: pl.DataFrame, width: int = FEATURES) -> Lists:
     features[place] = table(rows["features"], width)
     gains = np.full((first.height, RESULTS), NO_GAIN, np.float32)
     gains[place] = rows["gain"].to_numpy()
-    return Lists(items, features, gains, text.column(first["query"]))
+    worths = np.zeros((first.height, RESULTS), np.float32)
+    worths[place] = rows["worth"].to_numpy()
+    return Lists(items, features, gains, worths, text.column(first["query"]))
 
 
 def table(values: pl.Series, width: int) -> np.ndarray:

@@ -10,10 +10,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from models.search_ranker.batches import Batch, Batches
-from models.search_ranker.features import NOWHERE
 from models.search_ranker.network import Scorer
 from models.spec import TrainingContext
 
@@ -21,18 +19,22 @@ CHECKPOINT_STEPS = 100
 """Maximum steps that a killed training loses."""
 LOG_EVERY = 20
 """Steps from one point of the loss curve to the next."""
-SMOOTHING = 1.0
-"""Gain that is added to that of each result before they become the shares of a softmax."""
 
 
 class Task(lightning.LightningModule):
-    """The listwise softmax: each member's scores become the shares of the gains.
+    """Squared error of scores and worths, each as the difference from the mean of its list.
 
-    A member does not learn from the lists of its own part of the queries, which judge it.
+    On judged lists it orders better than the listwise softmax, which looks at little but the best
+    results (benchmarks/ranker.py). A member does not learn from the lists of its own part of the
+    queries, which judge it.
     """
 
-    def __init__(self, scorer: Scorer, members: Tensor, params: Any):
+    parts: Tensor
+    """int64 (members,): the part of the queries that each member does not learn from."""
+
+    def __init__(self, scorer: Scorer, members: Tensor, params: Any, unit: float):
         super().__init__()
+        self.unit = unit
         self.scorer = scorer
         self.register_buffer("parts", members)
         self.params = params
@@ -55,18 +57,18 @@ class Task(lightning.LightningModule):
         return loss
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean over the lists of each member of the cross-entropy between gains and scores."""
+        """Mean over the results of each member; worths are measured in `unit`."""
         present = batch.gains >= 0
         columns = self.scorer.scaling(batch.features, present)
         columns = columns + self.params.noise * torch.randn_like(columns)
         scores = self.scorer.members(
             columns, present, self.params.feature_dropout, self.params.dropout
         )
-        target = (batch.gains + SMOOTHING) * present
-        target = target / target.sum(1, keepdim=True)
-        losses = -(target * F.log_softmax(torch.where(present, scores, NOWHERE), 2)).sum(2)
+        errors = centred(scores, present) - centred(batch.worths / self.unit, present)
+        losses = (errors**2).sum(2)
         learns = (self.parts[:, None] != batch.folds[None]).float()
-        by_member = (losses * learns).sum(1) / learns.sum(1).clamp(min=1)
+        results = learns @ present.sum(1).float()
+        by_member = (losses * learns).sum(1) / results.clamp(min=1)
         # A sum: the members have nothing in common.
         return by_member.sum()
 
@@ -136,6 +138,13 @@ class Progress(Callback):
             save_file({name: t.cpu().contiguous() for name, t in state.items()}, folder / FITTED)
             (folder / "new.json").write_text(json.dumps(pl_module.curves))
             os.replace(folder / "new.json", folder / DONE)
+
+
+def centred(values: Tensor, present: Tensor) -> Tensor:
+    """Differences from the mean of each list, 0 where there is no result; values are (...,
+    results)."""
+    known = values * present
+    return (known - known.sum(-1, keepdim=True) / present.sum(-1, keepdim=True)) * present
 
 
 FITTED = "fitted.safetensors"

@@ -3,8 +3,9 @@
 Model and baseline share it. Inputs are `items` and `features`, outputs `answers` and `scores`.
 """
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from models.search_ranker.features import INPUTS, NO_ITEM
 from models.search_ranker.schema import RESULTS
@@ -19,13 +20,13 @@ def with_items(body: onnx.GraphProto, width: int) -> onnx.ModelProto:
     It takes the ids of a list, and answers them in that order; `width` is its number of features.
     """
     ids, values = INPUTS
-    nothing = helper.make_tensor("no_item", TensorProto.STRING, [], [NO_ITEM.encode()])
+    nothing = numpy_helper.from_array(np.array(NO_ITEM, object), "no_item")
     before = [
         helper.make_node("Equal", [ids, "no_item"], ["is_padding"]),
         helper.make_node("Not", ["is_padding"], ["present"]),
     ]
     after = [helper.make_node("GatherElements", [ids, "order"], ["answers"], axis=1)]
-    shape = ["batch", RESULTS]
+    shape: list[str | int | None] = ["batch", RESULTS]
     graph = helper.make_graph(
         [*before, *body.node, *after],
         "search_ranker",

@@ -31,7 +31,7 @@ class SearchRanker(ModelSpec):
 
     It learns from the grade of each result, 0 to 4. A grade with a position is a customer's, who
     looked at the first results more often, and counts as much more as that place is seen less;
-    a grade without one is a person's judgement. See `features.gain`.
+    a grade without one is a person's judgement. See `features.weight`.
     """
 
     name = "search_ranker"

@@ -3,8 +3,8 @@
 Several small networks are averaged. They lie in the same tensors, member after member, so that a
 step of all costs hardly more than a step of one, and the file is one graph.
 
-Signed log1p, noise, self-attention over the list and the listwise softmax are those of Qin et al.,
-"Are neural rankers still outperformed by gradient boosted decision trees?", 2021.
+Signed log1p, noise and self-attention over the list are those of Qin et al., "Are neural
+rankers still outperformed by gradient boosted decision trees?", 2021.
 """
 
 import numpy as np
@@ -25,6 +25,12 @@ class Scaling(nn.Module):
 
     What orders a list is how its results differ from each other, whatever the query.
     """
+
+    mean: Tensor
+    """float32 (features,), of signed logs; so is `deviation`."""
+    deviation: Tensor
+    has_gaps: Tensor
+    """1 where training saw values and gaps, else 0."""
 
     def __init__(self, features: int):
         super().__init__()
@@ -68,6 +74,9 @@ class Scaling(nn.Module):
 
 class Members(nn.Module):
     """Networks of the same form, each with a share of the columns, its own weights and scores."""
+
+    used: Tensor
+    """float32 (members, columns, 1): 1 for the columns that a member looks at, else 0."""
 
     def __init__(self, members: int, columns: int, width: int, share: float):
         super().__init__()

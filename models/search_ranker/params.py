@@ -17,12 +17,12 @@ class Params(BaseModel, extra="forbid"):
         description="Parts of the queries; a network learns from all but one, which judges it.",
     )
     networks: int = Field(
-        default=4,
+        default=3,
         ge=1,
         description="Networks for each part; the scores of all are averaged in one file.",
     )
-    steps: Annotated[int, Search(100, 2_000, log=True)] = Field(
-        default=300, ge=1, description="Steps of the training, each over `batch_size` lists."
+    steps: Annotated[int, Search(50, 2_000, log=True)] = Field(
+        default=100, ge=1, description="Steps of the training, each over `batch_size` lists."
     )
     batch_size: int = Field(
         default=32, ge=2, description="Lists in a step of the training, over all processes."
@@ -36,8 +36,8 @@ class Params(BaseModel, extra="forbid"):
     dropout: Annotated[float, Search(0.0, 0.6)] = Field(
         default=0.3, ge=0, lt=1, description="Share of the hidden numbers that a step hides."
     )
-    feature_dropout: Annotated[float, Search(0.0, 0.7)] = Field(
-        default=0.3, ge=0, lt=1, description="Share of the features that a step hides."
+    feature_dropout: Annotated[float, Search(0.0, 0.8)] = Field(
+        default=0.6, ge=0, lt=1, description="Share of the features that a step hides."
     )
     share: float = Field(
         default=0.5, gt=0, le=1, description="Share of the features that a network looks at."
@@ -52,7 +52,7 @@ class Params(BaseModel, extra="forbid"):
     @classmethod
     def small(cls) -> "Params":
         """Parameters for shops of some thousand searches; a training takes about 15 s."""
-        return cls(width=16, networks=1, steps=150)
+        return cls(width=16, networks=1)
 
     @classmethod
     def tiny(cls) -> "Params":

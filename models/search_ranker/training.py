@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from models.search_ranker import export, metrics
 from models.search_ranker.batches import Batches
 from models.search_ranker.features import Lists, lists
-from models.search_ranker.fit import Task, fit
+from models.search_ranker.fit import Task, centred, fit
 from models.search_ranker.network import Members, Scaling, Scorer
 from models.search_ranker.runtime import calm
 from models.search_ranker.schema import FEATURES
@@ -88,8 +88,8 @@ def fit_lists(learnt: Lists, params: Any, work: TrainingContext) -> Fitted:
     with calm(), isolate_rng():
         torch.manual_seed(params.seed)
         scorer, is_warm = start(learnt, params, work)
-        members = torch.arange(len(scorer.members.used)) % params.folds
-        task = Task(scorer, members, params)
+        members = torch.arange(scorer.members.members) % params.folds
+        task = Task(scorer, members, params, unit_of(learnt))
         batches = Batches(learnt, folds, params.batch_size, params.steps, params.seed)
         fit(task, batches, work)
         quality = judge(scorer, learnt, members.numpy()[:, None] == folds)
@@ -103,6 +103,13 @@ def parts(queries: np.ndarray, folds: int) -> np.ndarray:
     """
     numbers = [zlib.crc32(query.encode()) % folds for query in queries.tolist()]
     return np.array(numbers, np.int64)
+
+
+def unit_of(learnt: Lists) -> float:
+    """Deviation of the worths of a list from their mean."""
+    present = torch.from_numpy(learnt.present)
+    differences = centred(torch.from_numpy(learnt.worths), present)[present]
+    return max(float(differences.std()), 1e-6)
 
 
 def start(learnt: Lists, params: Any, work: TrainingContext) -> tuple[Scorer, bool]:
@@ -146,4 +153,4 @@ def padded(some: Lists, width: int) -> Lists:
     """The same lists with `width` features, as requests have them."""
     gap = [(0, 0), (0, 0), (0, width - some.features.shape[2])]
     features = np.pad(some.features, gap, constant_values=np.nan)
-    return Lists(some.items, features, some.gains, some.queries)
+    return Lists(some.items, features, some.gains, some.worths, some.queries)

@@ -19,7 +19,7 @@ MODEL = "search_ranker"
 
 def test_a_ranker_is_trained_judged_and_answers_a_list_as_it_was_sent(tmp_path):
     path = tmp_path / "searches.jsonl"
-    path.write_bytes(b"\n".join(map(msgspec.json.encode, searches.lines(0, 8, a_day=400))))
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, searches.lines(0, 8, a_day=250))))
     ingest(str(path), MODEL)
     params = Params.tiny().model_copy(update={"steps": 80})
     version = train(MODEL, params.model_dump())

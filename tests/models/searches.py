@@ -11,6 +11,8 @@ DAY = 86_400_000
 START = 1_700_000_000_000
 WEIGHTS = np.array([1.0, -1.0, 0.7, 0.0, 0.0])
 """What each feature is worth; the last two are noise."""
+QUERIES = 1_000
+"""Queries that are asked, the first ones most often."""
 
 
 def lines(first: int, last: int, a_day: int, weights: np.ndarray = WEIGHTS) -> list[dict]:
@@ -30,7 +32,7 @@ def lines(first: int, last: int, a_day: int, weights: np.ndarray = WEIGHTS) -> l
             searches.append(
                 {
                     "search": f"{day}-{number}",
-                    "query": f"query {rng.zipf(1.3) % 300}",
+                    "query": f"query {int(QUERIES * rng.random() ** 2)}",
                     "ts": START + day * DAY + number * (DAY // a_day),
                     "results": [
                         {

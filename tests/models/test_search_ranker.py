@@ -38,6 +38,7 @@ def one_list(*results: tuple[int, int | None, list[float | None]]) -> pl.DataFra
 def test_a_click_counts_as_much_more_as_its_place_is_seen_less():
     rows = one_list((1, 1, [0]), (1, 4, [0]), (1, 40, [0]), (3, None, [0]), (0, 7, [0]))
     gains = lists(rows).gains[0]
+    assert lists(rows).worths[0, :5].tolist() == [1, 4, MAX_WEIGHT, 3, 0]
     assert gains[:5].tolist() == [1, 4, MAX_WEIGHT, 7, 0]
     assert (gains[5:] == NO_GAIN).all()
 
