@@ -39,14 +39,14 @@ from models.search_ranker.features import INPUTS, NO_GAIN, NO_ITEM, Lists
 from models.search_ranker.schema import RESULTS
 from models.spec import TrainingContext
 
-PARTS = 5
+FOLDS = 5
 """Number of parts that the queries are cut into."""
 SEEDS = 5
 """Number of trainings of each part's chosen candidate."""
 CANDIDATES: list[dict[str, Any]] = [
-    {},
-    {"feature_dropout": 0.8},
-    {"feature_dropout": 0.3},
+    {"share": 0.5, "feature_dropout": 0.3},
+    {"share": 0.5, "feature_dropout": 0.5},
+    {"share": 0.3, "feature_dropout": 0.3},
 ]
 """Parameters of the ranker that are compared on the training parts."""
 TREES: list[dict[str, Any]] = [
@@ -70,15 +70,15 @@ def read(folder: Path) -> Lists:
     items = np.full((len(lists), RESULTS), NO_ITEM, object)
     features = np.full((len(lists), RESULTS, width), np.nan, np.float32)
     gains = np.full((len(lists), RESULTS), NO_GAIN, np.float32)
-    worths = np.zeros((len(lists), RESULTS), np.float32)
+    targets = np.zeros((len(lists), RESULTS), np.float32)
     for i, (grades, rows) in enumerate(lists):
         items[i, : len(grades)] = [str(place) for place in range(len(grades))]
         gains[i, : len(grades)] = 2.0 ** np.array(grades) - 1
-        worths[i, : len(grades)] = grades
+        targets[i, : len(grades)] = grades
         for j, row in enumerate(rows):
             features[i, j, [number - 1 for number in row]] = list(row.values())
     names = np.array([f"query {i}" for i in range(len(lists))], object)
-    every = Lists(items, features, gains, worths, names)
+    every = Lists(items, features, gains, targets, names)
     return every.take(gains.max(1) > 0)
 
 
@@ -169,7 +169,7 @@ def lambdarank(learnt: Lists, params: dict, rounds: int, seed: int) -> Any:
     import lightgbm
 
     present = learnt.present
-    grades = learnt.worths[present]
+    grades = learnt.targets[present]
     data = lightgbm.Dataset(learnt.features[present], grades, group=present.sum(1))
     settings = {
         "objective": "lambdarank",
@@ -201,7 +201,7 @@ def answer_part(data: Path, folder: Path, part: int) -> dict:
 
 def part_of(count: int) -> np.ndarray:
     """The part of each of so many lists, int64 (count,)."""
-    return np.random.default_rng(0).permutation(count) % PARTS
+    return np.random.default_rng(0).permutation(count) % FOLDS
 
 
 def answer_apart(data: Path, folder: Path, part: int) -> dict:
@@ -260,7 +260,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="kreislauf-benchmark-") as folder,
         ThreadPoolExecutor(given.parallel) as pool,
     ):
-        parts = list(pool.map(partial(answer_apart, data, Path(folder)), range(PARTS)))
+        parts = list(pool.map(partial(answer_apart, data, Path(folder)), range(FOLDS)))
     for part, result in enumerate(parts):
         print(part, result["ranker"]["chosen"], result["trees"]["chosen"])
     print(json.dumps(summary(parts, part_of(len(read(data))))))

@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     """float32 (n, results, features), NaN where a value is missing."""
     gains: Tensor
     """float32 (n, results), `NO_GAIN` where there is no result."""
-    worths: Tensor
+    targets: Tensor
     """float32 (n, results)."""
     folds: Tensor
     """int64 (n,): the part of the queries that each list is of."""
@@ -71,6 +71,6 @@ class Batches:
         return Batch(
             torch.from_numpy(self.lists.features[index, :longest]),
             torch.from_numpy(gains[:, :longest]),
-            torch.from_numpy(self.lists.worths[index, :longest]),
+            torch.from_numpy(self.lists.targets[index, :longest]),
             torch.from_numpy(self.folds[index]),
         )

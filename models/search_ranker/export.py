@@ -67,7 +67,7 @@ def parity(scorer: Scorer, path: Path, lists: Lists) -> Parity:
         batch = dict(zip(INPUTS, (items[rows], features[rows]), strict=True))
         answers, scores = session.run(["answers", "scores"], batch)
         scale = np.maximum(np.abs(expected[rows]), 1)
-        moved = metrics.in_order(items[rows], by_place[rows], answers)
+        moved = metrics.reordered(items[rows], by_place[rows], answers)
         is_same = np.abs(moved - expected[rows]) / scale <= TOLERANCE
         overlaps.append(is_same.mean(1).min())
         differences.append((np.abs(scores - expected[rows]) / scale).max())

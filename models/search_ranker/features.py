@@ -35,7 +35,7 @@ class Lists:
     """float32 (n, RESULTS, features), NaN where a value is missing."""
     gains: np.ndarray
     """float32 (n, RESULTS), `NO_GAIN` where there is no result."""
-    worths: np.ndarray
+    targets: np.ndarray
     """float32 (n, RESULTS), what a training learns: grades, weighted as the gains are."""
     queries: np.ndarray
     """Text (n,)."""
@@ -54,7 +54,7 @@ class Lists:
             self.items[index],
             self.features[index],
             self.gains[index],
-            self.worths[index],
+            self.targets[index],
             self.queries[index],
         )
 
@@ -74,14 +74,14 @@ def judged(rows: pl.DataFrame) -> pl.DataFrame:
     """Rows by query, time and search; a list is cut after `RESULTS`, and left out if nothing in it
     is right.
 
-    Columns are added: `gain`, weight * (2^grade - 1) as in NDCG; `worth`, weight * grade; `place`
+    Columns are added: `gain`, weight * (2^grade - 1) as in NDCG; `target`, weight * grade; `place`
     from 0; and `list`, the number of the list from 0.
     """
     one_list = ["query", "ts", "search"]
     rows = rows.sort(*one_list, "item")
     rows = rows.with_columns(
         gain=weight(pl.col("position")) * (2.0 ** pl.col("grade").cast(pl.Float64) - 1),
-        worth=weight(pl.col("position")) * pl.col("grade"),
+        target=weight(pl.col("position")) * pl.col("grade"),
         place=pl.int_range(pl.len(), dtype=pl.Int64).over(one_list),
     )
     rows = rows.filter(pl.col("place") < RESULTS)
@@ -101,9 +101,9 @@ def lists(rows: pl.DataFrame, width: int = FEATURES) -> Lists:
     features[place] = table(rows["features"], width)
     gains = np.full((first.height, RESULTS), NO_GAIN, np.float32)
     gains[place] = rows["gain"].to_numpy()
-    worths = np.zeros((first.height, RESULTS), np.float32)
-    worths[place] = rows["worth"].to_numpy()
-    return Lists(items, features, gains, worths, text.column(first["query"]))
+    targets = np.zeros((first.height, RESULTS), np.float32)
+    targets[place] = rows["target"].to_numpy()
+    return Lists(items, features, gains, targets, text.column(first["query"]))
 
 
 def table(values: pl.Series, width: int) -> np.ndarray:

@@ -22,7 +22,7 @@ LOG_EVERY = 20
 
 
 class Task(lightning.LightningModule):
-    """Squared error of scores and worths, each as the difference from the mean of its list.
+    """Squared error of scores and targets, each as the difference from the mean of its list.
 
     On judged lists it orders better than the listwise softmax, which looks at little but the best
     results (benchmarks/ranker.py). A member does not learn from the lists of its own part of the
@@ -57,14 +57,14 @@ class Task(lightning.LightningModule):
         return loss
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean over the results of each member; worths are measured in `unit`."""
+        """Mean over the results of each member; targets are measured in `unit`."""
         present = batch.gains >= 0
         columns = self.scorer.scaling(batch.features, present)
         columns = columns + self.params.noise * torch.randn_like(columns)
         scores = self.scorer.members(
             columns, present, self.params.feature_dropout, self.params.dropout
         )
-        errors = centred(scores, present) - centred(batch.worths / self.unit, present)
+        errors = centred(scores, present) - centred(batch.targets / self.unit, present)
         losses = (errors**2).sum(2)
         learns = (self.parts[:, None] != batch.folds[None]).float()
         results = learns @ present.sum(1).float()
@@ -143,8 +143,8 @@ class Progress(Callback):
 def centred(values: Tensor, present: Tensor) -> Tensor:
     """Differences from the mean of each list, 0 where there is no result; values are (...,
     results)."""
-    known = values * present
-    return (known - known.sum(-1, keepdim=True) / present.sum(-1, keepdim=True)) * present
+    results = values * present
+    return (results - results.sum(-1, keepdim=True) / present.sum(-1, keepdim=True)) * present
 
 
 FITTED = "fitted.safetensors"

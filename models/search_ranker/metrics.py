@@ -27,7 +27,7 @@ def ndcg(ordered: np.ndarray, gains: np.ndarray, k: int = K) -> np.ndarray:
     return discounted(ordered, k) / np.where(ideal > 0, ideal, 1)
 
 
-def in_order(items: np.ndarray, gains: np.ndarray, answers: np.ndarray) -> np.ndarray:
+def reordered(items: np.ndarray, gains: np.ndarray, answers: np.ndarray) -> np.ndarray:
     """Gains (n, results) of `items`, in the order of `answers`; `NO_GAIN` for what the list lacks.
 
     Both are text (n, results), without repetitions but for what stands for no result.

@@ -42,17 +42,17 @@ class Scaling(nn.Module):
     def of(cls, features: np.ndarray, present: np.ndarray) -> "Scaling":
         """The scaling of these lists: float32 (n, results, features), bool (n, results)."""
         values = features[present].astype(np.float64)
-        known = ~np.isnan(values)
-        counts = np.maximum(known.sum(0), 1)
-        logs = np.where(known, np.sign(values) * np.log1p(np.abs(values)), 0)
+        has_value = ~np.isnan(values)
+        counts = np.maximum(has_value.sum(0), 1)
+        logs = np.where(has_value, np.sign(values) * np.log1p(np.abs(values)), 0)
         mean = logs.sum(0) / counts
-        squares = np.where(known, (logs - mean) ** 2, 0).sum(0)
+        squares = np.where(has_value, (logs - mean) ** 2, 0).sum(0)
         deviation = np.maximum(np.sqrt(squares / counts), SMALLEST_DEVIATION)
         scaling = cls(features.shape[2])
         scaling.mean = torch.from_numpy(mean.astype(np.float32))
         scaling.deviation = torch.from_numpy(deviation.astype(np.float32))
         # A gap is a column of its own only where training saw both.
-        share = known.mean(0)
+        share = has_value.mean(0)
         scaling.has_gaps = torch.from_numpy(((share > 0) & (share < 1)).astype(np.float32))
         return scaling
 
@@ -62,8 +62,8 @@ class Scaling(nn.Module):
         Returns float32 (batch, results, 2 * features): values, and whether each is missing.
         """
         is_missing = torch.isnan(features)
-        known = torch.where(is_missing, 0.0, features)
-        logs = torch.sign(known) * torch.log1p(torch.abs(known))
+        values = torch.where(is_missing, 0.0, features)
+        logs = torch.sign(values) * torch.log1p(torch.abs(values))
         scaled = ((logs - self.mean) / self.deviation).clamp(-LARGEST_SCALED, LARGEST_SCALED)
         scaled = torch.where(is_missing, 0.0, scaled)
         columns = torch.cat([scaled, is_missing.float() * self.has_gaps], 2)

@@ -17,7 +17,7 @@ class Params(BaseModel, extra="forbid"):
         description="Parts of the queries; a network learns from all but one, which judges it.",
     )
     networks: int = Field(
-        default=3,
+        default=6,
         ge=1,
         description="Networks for each part; the scores of all are averaged in one file.",
     )
@@ -37,10 +37,10 @@ class Params(BaseModel, extra="forbid"):
         default=0.3, ge=0, lt=1, description="Share of the hidden numbers that a step hides."
     )
     feature_dropout: Annotated[float, Search(0.0, 0.8)] = Field(
-        default=0.6, ge=0, lt=1, description="Share of the features that a step hides."
+        default=0.3, ge=0, lt=1, description="Share of the features that a step hides."
     )
-    share: float = Field(
-        default=0.5, gt=0, le=1, description="Share of the features that a network looks at."
+    share: Annotated[float, Search(0.3, 1.0)] = Field(
+        default=1.0, gt=0, le=1, description="Share of the features that a network looks at."
     )
     noise: Annotated[float, Search(0.0, 0.5)] = Field(
         default=0.1, ge=0, description="Deviation of the noise on features, of deviation 1."
@@ -52,9 +52,11 @@ class Params(BaseModel, extra="forbid"):
     @classmethod
     def small(cls) -> "Params":
         """Parameters for shops of some thousand searches; a training takes about 15 s."""
-        return cls(width=16, networks=1)
+        return cls(width=16, networks=1, lr=1e-2, feature_dropout=0.1)
 
     @classmethod
     def tiny(cls) -> "Params":
         """Parameters of a training that takes seconds on a few hundred searches, for tests."""
-        return cls(width=8, folds=2, networks=1, steps=40)
+        return cls(
+            width=8, folds=2, networks=1, steps=50, lr=2e-2, feature_dropout=0.0, dropout=0.1
+        )

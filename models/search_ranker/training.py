@@ -106,9 +106,9 @@ def parts(queries: np.ndarray, folds: int) -> np.ndarray:
 
 
 def unit_of(learnt: Lists) -> float:
-    """Deviation of the worths of a list from their mean."""
+    """Deviation of the targets of a list from their mean."""
     present = torch.from_numpy(learnt.present)
-    differences = centred(torch.from_numpy(learnt.worths), present)[present]
+    differences = centred(torch.from_numpy(learnt.targets), present)[present]
     return max(float(differences.std()), 1e-6)
 
 
@@ -153,4 +153,4 @@ def padded(some: Lists, width: int) -> Lists:
     """The same lists with `width` features, as requests have them."""
     gap = [(0, 0), (0, 0), (0, width - some.features.shape[2])]
     features = np.pad(some.features, gap, constant_values=np.nan)
-    return Lists(some.items, features, some.gains, some.worths, some.queries)
+    return Lists(some.items, features, some.gains, some.targets, some.queries)

@@ -21,8 +21,7 @@ def test_a_ranker_is_trained_judged_and_answers_a_list_as_it_was_sent(tmp_path):
     path = tmp_path / "searches.jsonl"
     path.write_bytes(b"\n".join(map(msgspec.json.encode, searches.lines(0, 8, a_day=250))))
     ingest(str(path), MODEL)
-    params = Params.tiny().model_copy(update={"steps": 80})
-    version = train(MODEL, params.model_dump())
+    version = train(MODEL, Params.tiny().model_dump())
     decision = promote(MODEL, version.number)
     assert decision.outcome == "promote", decision.reasons
     assert decision.challenger > decision.baseline

@@ -38,7 +38,7 @@ def one_list(*results: tuple[int, int | None, list[float | None]]) -> pl.DataFra
 def test_a_click_counts_as_much_more_as_its_place_is_seen_less():
     rows = one_list((1, 1, [0]), (1, 4, [0]), (1, 40, [0]), (3, None, [0]), (0, 7, [0]))
     gains = lists(rows).gains[0]
-    assert lists(rows).worths[0, :5].tolist() == [1, 4, MAX_WEIGHT, 3, 0]
+    assert lists(rows).targets[0, :5].tolist() == [1, 4, MAX_WEIGHT, 3, 0]
     assert gains[:5].tolist() == [1, 4, MAX_WEIGHT, 7, 0]
     assert (gains[5:] == NO_GAIN).all()
 
@@ -163,8 +163,7 @@ def test_what_is_learnt_beats_the_best_single_feature(tmp_path):
     learnt, asked = rows.filter(pl.col("ts") < searches.START + 4 * searches.DAY), rows
     asked = asked.filter(pl.col("ts") >= searches.START + 4 * searches.DAY)
     examples = SPEC.examples(asked)
-    params = SPEC.Params.tiny().model_copy(update={"steps": 80})
-    trained = SPEC.train(learnt, params, TrainingContext(tmp_path))
+    trained = SPEC.train(learnt, SPEC.Params.tiny(), TrainingContext(tmp_path))
     ours, trivial = (
         SPEC.score(examples, scoring.answer(onnx, examples.inputs)).mean()
         for onnx in (trained.onnx, SPEC.baseline(learnt, tmp_path))
