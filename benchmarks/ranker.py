@@ -44,9 +44,9 @@ FOLDS = 5
 SEEDS = 5
 """Number of trainings of each part's chosen candidate."""
 CANDIDATES: list[dict[str, Any]] = [
+    {"share": 0.5, "feature_dropout": 0.6},
+    {"share": 0.5, "feature_dropout": 0.8},
     {"share": 0.5, "feature_dropout": 0.3},
-    {"share": 0.5, "feature_dropout": 0.5},
-    {"share": 0.3, "feature_dropout": 0.3},
 ]
 """Parameters of the ranker that are compared on the training parts."""
 TREES: list[dict[str, Any]] = [

@@ -17,7 +17,7 @@ class Params(BaseModel, extra="forbid"):
         description="Parts of the queries; a network learns from all but one, which judges it.",
     )
     networks: int = Field(
-        default=6,
+        default=3,
         ge=1,
         description="Networks for each part; the scores of all are averaged in one file.",
     )
