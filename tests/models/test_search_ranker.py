@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kreislauf.evaluation import scoring
+from kreislauf.lake.reading import digest
 from kreislauf.lake.validate import validate_lines
 from models.search_ranker import SPEC, fit, metrics, training
 from models.search_ranker.baseline import best_feature
@@ -108,6 +109,12 @@ def test_an_answer_has_the_ids_of_its_request():
     answer = SPEC.answer_form(request)({"items": ["7a", "7"], "scores": [2.0, 1.0]})
     assert answer == {"items": ["7a", 7], "scores": [2.0, 1.0]}
     assert SPEC.item(7) == "7"
+
+
+def test_a_changed_feature_changes_the_digest_of_the_rows():
+    rows = one_list((1, None, [0.5, None]), (0, None, [2.0, 1.0]))
+    changed = one_list((1, None, [0.5, 0.0]), (0, None, [2.0, 1.0]))
+    assert digest(rows) == digest(rows.clone()) != digest(changed)
 
 
 CORRUPTIONS = {
