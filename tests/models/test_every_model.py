@@ -18,6 +18,7 @@ from models import spec
 from models.spec import TrainingContext
 from tests.conftest import ROOT
 from tests.models import searches
+from tests.models.support_questions import questions
 
 
 def small_shop() -> pl.DataFrame:
@@ -36,6 +37,7 @@ MADE = {
     "search_ranker": lambda: searches.rows(0, 8, a_day=80),
     "session_recommender": small_shop,
     "session_recommender_text": lambda: with_text_ids(small_shop()),
+    "support_answers": lambda: questions(500),
 }
 """How rows are made for each model type; one without an entry fails here, on purpose."""
 

@@ -1,0 +1,180 @@
+"""The ONNX file from its parts: reader, n-grams and networks; and the proof that it is right."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, compose, helper, numpy_helper
+from onnxscript.optimizer import optimize
+from torch import nn
+
+from models.spec import MAX_BATCH, Parity
+from models.support_answers import reader
+from models.support_answers.network import ServedNetwork
+from models.support_answers.ngrams import Ngrams
+from models.support_answers.reader import LETTERS, OPSET
+from models.support_answers.runtime import silence_libraries
+
+TOLERANCE = 1e-4
+"""Maximum difference of confidences: float32 sums of hundreds of terms in another order."""
+SAME = 0.99
+"""Minimum share of equal intents and decisions; ties may fall either way."""
+SIZES = range(1, MAX_BATCH + 1)
+"""Sizes of a batch that are compared."""
+
+
+@cache
+def ngrams_graph(buckets: int) -> onnx.ModelProto:
+    """Graph from `text`, text (batch, 1), to `rows`, int64 (batch, many): `Ngrams` of a question,
+    then 0."""
+    example = torch.zeros((2, 3, LETTERS), dtype=torch.int64)
+    dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("words")}
+    hashed = exported(Ngrams(buckets), example, "letters", ["hashed"], dynamic)
+    read = joined(reader.graph(), hashed, "letters")
+    return joined(read, packed_rows(), "hashed")
+
+
+def packed_rows() -> onnx.ModelProto:
+    """Graph that moves the zeros of `hashed` to the end, and cuts off what all questions lack."""
+    constants = {
+        "nothing": np.array(0),
+        "every": np.array([1]),
+        "none": np.array([1]),
+        "flat_count": np.array([1]),
+    }
+    nodes = [
+        helper.make_node("Greater", ["hashed", "nothing"], ["is_row"]),
+        helper.make_node("Cast", ["is_row"], ["ones"], to=TensorProto.INT64),
+        helper.make_node("ReduceSum", ["ones", "every"], ["count"]),
+        helper.make_node("ReduceMax", ["count"], ["longest"], keepdims=0),
+        helper.make_node("Reshape", ["longest", "flat_count"], ["longest_flat"]),
+        helper.make_node("Max", ["longest_flat", "none"], ["width"]),
+        helper.make_node("TopK", ["hashed", "width"], ["rows", "from"], axis=1),
+    ]
+    dims = ["batch", "many"]
+    body = helper.make_graph(
+        nodes,
+        "packed",
+        [helper.make_tensor_value_info("hashed", TensorProto.INT64, dims)],
+        [helper.make_tensor_value_info("rows", TensorProto.INT64, ["batch", "longest"])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def export(served: ServedNetwork, ngrams: onnx.ModelProto, intents: list[str], path: Path) -> Path:
+    """Write the whole graph, whose intents are names, to `path`."""
+    example = torch.ones((2, 5), dtype=torch.int64)
+    dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("many")}
+    outputs = ["best", "confidence", "hand_over"]
+    network = exported(served, example, "rows", outputs, dynamic)
+    model = joined(ngrams, network, "rows")
+    name_intents(model, intents)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def name_intents(model: onnx.ModelProto, intents: list[str]) -> None:
+    """Give the name of the best intent as `intent`, in place of its position `best`."""
+    graph = model.graph
+    names = np.array(intents, object)
+    graph.initializer.append(numpy_helper.from_array(names, "names"))
+    graph.node.append(helper.make_node("Gather", ["names", "best"], ["intent"]))
+    types = {
+        "intent": TensorProto.STRING,
+        "confidence": TensorProto.FLOAT,
+        "hand_over": TensorProto.BOOL,
+    }
+    graph.ClearField("output")
+    graph.output.extend(
+        helper.make_tensor_value_info(name, dtype, ["batch", 1]) for name, dtype in types.items()
+    )
+
+
+def exported(
+    module: nn.Module, example: Any, name: str, outputs: list[str], dynamic: dict
+) -> onnx.ModelProto:
+    """A module with one input as a graph."""
+    with silence_libraries():
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[name],
+            output_names=outputs,
+            dynamic_shapes=[dynamic],
+            optimize=False,
+            verbose=False,
+        )
+        assert program is not None
+        optimize(program.model, num_iterations=1, onnx_shape_inference=False)
+    return program.model_proto
+
+
+def joined(first: onnx.ModelProto, second: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Both graphs, of which the second takes `name` from the first."""
+    second = compose.add_prefix(second, f"{name}/", rename_inputs=False, rename_outputs=False)
+    return compose.merge_models(first, second, io_map=[(name, name)])
+
+
+@contextmanager
+def session_of(model: onnx.ModelProto) -> Iterator[onnxruntime.InferenceSession]:
+    """The graph in onnxruntime, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    yield onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def bags(ngrams: onnx.ModelProto, texts: np.ndarray) -> list[np.ndarray]:
+    """Rows of the n-grams of each text (n, 1), as many as it has: int64."""
+    result: list[np.ndarray] = []
+    with session_of(ngrams) as session:
+        for start in range(0, len(texts), MAX_BATCH):
+            (rows,) = session.run(["rows"], {"text": texts[start : start + MAX_BATCH]})
+            result.extend(row[row > 0] for row in rows)
+    return result
+
+
+def parity(
+    served: ServedNetwork,
+    ngrams: onnx.ModelProto,
+    intents: list[str],
+    path: Path,
+    texts: np.ndarray,
+) -> Parity:
+    """Compare module and file on `texts` (n, 1), in batches of every size a server may make."""
+    ends = np.cumsum(SIZES)
+    names = np.array(intents, object)
+    overlaps = []
+    differences = []
+    with session_of(ngrams) as rows_session, session_of(onnx.load(path)) as session:
+        for size, end in zip(SIZES, ends, strict=True):
+            asked = {"text": texts[np.arange(end - size, end) % len(texts)]}
+            intent, confidence, hand_over = session.run(
+                ["intent", "confidence", "hand_over"], asked
+            )
+            (rows,) = rows_session.run(["rows"], asked)
+            with torch.inference_mode():
+                expected = [output.numpy() for output in served(torch.from_numpy(rows))]
+            is_same = (intent == names[expected[0]]) & (hand_over == expected[2])
+            overlaps.append(is_same.mean())
+            differences.append(np.abs(confidence - expected[1]).max())
+    difference = float(max(differences))
+    overlap = float(np.mean(overlaps))
+    return Parity(
+        inputs=int(ends[-1]),
+        largest_batch=MAX_BATCH,
+        min_overlap=overlap,
+        max_difference=difference,
+        passed=overlap >= SAME and difference <= TOLERANCE,
+    )
