@@ -29,40 +29,48 @@ SIZES = range(1, MAX_BATCH + 1)
 """Sizes of a batch that are compared."""
 
 
-@cache
 def ngrams_graph(buckets: int) -> onnx.ModelProto:
-    """Graph from `text`, text (batch, 1), to `rows`, int64 (batch, many): `Ngrams` of a question,
-    then 0."""
+    """Graph from `text`, text (batch, 1), to `rows`, int64 (batch, many).
+
+    Rows 1 to `buckets` of the table, those of the n-grams of a question, and then 0.
+    """
+    read = joined(reader.graph(), hashing_graph(), "letters")
+    return joined(read, rows_graph(buckets), "hashes")
+
+
+@cache
+def hashing_graph() -> onnx.ModelProto:
+    """Graph from `letters` to `hashes`. It is always the same, and making it takes seconds."""
     example = torch.zeros((2, 3, LETTERS), dtype=torch.int64)
     dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("words")}
-    hashed = exported(Ngrams(buckets), example, "letters", ["hashed"], dynamic)
-    read = joined(reader.graph(), hashed, "letters")
-    return joined(read, packed_rows(), "hashed")
+    return exported(Ngrams(), example, "letters", ["hashes"], dynamic)
 
 
-def packed_rows() -> onnx.ModelProto:
-    """Graph that moves the zeros of `hashed` to the end, and cuts off what all questions lack."""
+def rows_graph(buckets: int) -> onnx.ModelProto:
+    """Graph from `hashes` to `rows`: none is moved to the end, and cut off where all are none."""
     constants = {
-        "nothing": np.array(0),
-        "every": np.array([1]),
-        "none": np.array([1]),
-        "flat_count": np.array([1]),
+        "zero": np.array(0),
+        "buckets": np.array(buckets),
+        "one": np.array(1),
+        "axis": np.array([1]),
+        "least": np.array([1]),
     }
     nodes = [
-        helper.make_node("Greater", ["hashed", "nothing"], ["is_row"]),
-        helper.make_node("Cast", ["is_row"], ["ones"], to=TensorProto.INT64),
-        helper.make_node("ReduceSum", ["ones", "every"], ["count"]),
-        helper.make_node("ReduceMax", ["count"], ["longest"], keepdims=0),
-        helper.make_node("Reshape", ["longest", "flat_count"], ["longest_flat"]),
-        helper.make_node("Max", ["longest_flat", "none"], ["width"]),
-        helper.make_node("TopK", ["hashed", "width"], ["rows", "from"], axis=1),
+        helper.make_node("Greater", ["hashes", "zero"], ["is_hash"]),
+        helper.make_node("Mod", ["hashes", "buckets"], ["bucket"]),
+        helper.make_node("Add", ["bucket", "one"], ["row"]),
+        helper.make_node("Where", ["is_hash", "row", "zero"], ["sparse_rows"]),
+        helper.make_node("Cast", ["is_hash"], ["ones"], to=TensorProto.INT64),
+        helper.make_node("ReduceSum", ["ones", "axis"], ["counts"]),
+        helper.make_node("ReduceMax", ["counts"], ["longest"], keepdims=0),
+        helper.make_node("Max", ["longest", "least"], ["width"]),
+        helper.make_node("TopK", ["sparse_rows", "width"], ["rows", "places"], axis=1),
     ]
-    dims = ["batch", "many"]
     body = helper.make_graph(
         nodes,
-        "packed",
-        [helper.make_tensor_value_info("hashed", TensorProto.INT64, dims)],
-        [helper.make_tensor_value_info("rows", TensorProto.INT64, ["batch", "longest"])],
+        "rows",
+        [helper.make_tensor_value_info("hashes", TensorProto.INT64, ["batch", "places"])],
+        [helper.make_tensor_value_info("rows", TensorProto.INT64, ["batch", "many"])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)

@@ -9,7 +9,15 @@ ORDERS = (2, 3, 4, 5)
 """Lengths of the n-grams of letters; blanks around a word count as letters."""
 PRIME = 2**31 - 1
 """Modulus of the hashes: products of two of them fit into int64."""
-FACTORS = (1_103_515_245, 1_289_706_101, 747_796_405, 1_664_525_013, 1_442_695_041, 214_013_777)
+FACTORS = (
+    1_103_515_245,
+    1_289_706_101,
+    747_796_405,
+    1_664_525_013,
+    1_442_695_041,
+    214_013_777,
+    1_181_783_497,
+)
 """A factor for each of `ORDERS`, for words, and for pairs of words."""
 FAR = 1_024
 """More than the letters of a word and the words of a question."""
@@ -17,38 +25,25 @@ A, E, O, S, U = (PLAIN.index(letter) + 1 for letter in "aeosu")  # noqa: E741
 
 
 class Ngrams(nn.Module):
-    """N-grams of letters, words and pairs of words, as rows of a table of `buckets`.
+    """Hashes of n-grams of letters, words and pairs of words.
 
     Hashing needs no vocabulary: a word that training never saw still shares n-grams of letters
     with those it did see, as a part of a German compound does.
     """
 
-    def __init__(self, buckets: int):
-        super().__init__()
-        self.buckets = buckets
-
     def forward(self, letters: Tensor) -> Tensor:
-        """Rows 1 to `buckets`, 0 where there is none: int64 (batch, many).
+        """Hashes below `PRIME`, 0 where there is none: int64 (batch, many).
 
         `letters` are `reader.graph`'s, int64 (batch, words, letters).
         """
         letters = spelled_alike(letters)
         words = hashed_words(letters)
-        rows = [
-            self.rows(ngrams(letters, order).flatten(1), factor)
-            for order, factor in zip(ORDERS, FACTORS[: len(ORDERS)], strict=True)
+        parts = [ngrams(letters, order).flatten(1) for order in ORDERS]
+        parts += [words, pair(words, 1), pair(words, 2)]
+        scrambled = [
+            part % PRIME * factor % PRIME for part, factor in zip(parts, FACTORS, strict=True)
         ]
-        word_factor, pair_factor = FACTORS[-2:]
-        pairs = [pair(words, distance) * 3 + distance for distance in (1, 2)]
-        pairs = [torch.where(numbers > 2, numbers, 0) for numbers in pairs]
-        return torch.cat(
-            [*rows, self.rows(words, word_factor), *(self.rows(p, pair_factor) for p in pairs)], 1
-        )
-
-    def rows(self, numbers: Tensor, factor: int) -> Tensor:
-        """Row of each number; 0 stays 0."""
-        hashes = (numbers % PRIME) * factor % PRIME
-        return torch.where(numbers > 0, hashes % self.buckets + 1, 0)
+        return torch.cat(scrambled, 1)
 
 
 def spelled_alike(letters: Tensor) -> Tensor:
@@ -82,10 +77,8 @@ def ngrams(letters: Tensor, order: int) -> Tensor:
 
 def hashed_words(letters: Tensor) -> Tensor:
     """Hash of each word, those without a letter moved to the end as 0: int64 (batch, words)."""
-    hashes = torch.zeros_like(letters[..., 0])
-    for i in range(letters.shape[-1]):
-        letter = letters[..., i]
-        hashes = torch.where(letter > 0, (hashes * 31 + letter) % PRIME, hashes)
+    powers = torch.tensor([pow(31, i, PRIME) for i in range(letters.shape[-1])])
+    hashes = (letters * powers).sum(-1) % PRIME
     order = torch.arange(letters.shape[1]) + FAR * (hashes == 0)
     order = torch.sort(order, dim=-1).values
     return torch.gather(hashes, 1, order % FAR)

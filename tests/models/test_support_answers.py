@@ -1,9 +1,12 @@
 """The support answers: what is read of a text, what is handed over, and what a kill leaves."""
 
+import os
 import signal
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,8 +18,20 @@ from polars.testing import assert_series_equal
 
 from benchmarks import support
 from kreislauf.evaluation import scoring
-from models.spec import TrainingContext, TrainingResult
-from models.support_answers import SPEC, Params, calibration, export, features, reader, warm_start
+from models.spec import TrainingContext, TrainingResult, ignore
+from models.support_answers import (
+    SPEC,
+    Params,
+    calibration,
+    export,
+    features,
+    fit,
+    reader,
+    training,
+    warm_start,
+)
+from models.support_answers.bags import Bags
+from models.support_answers.network import Network, rarity
 from models.support_answers.ngrams import Ngrams
 from models.support_answers.schema import LONGEST_TEXT, OUT_OF_SCOPE, Question
 from tests.conftest import ROOT
@@ -79,17 +94,16 @@ def test_a_compound_shares_ngrams_with_its_parts():
     assert len(set(bag("Gutschein")) & compound) < len(part) / 4
 
 
-def test_rows_do_not_depend_on_the_batch_and_pad_with_nothing():
-    module = Ngrams(50)
+def test_hashes_do_not_depend_on_the_longest_question_of_the_batch():
     draw = torch.Generator().manual_seed(0)
     words = torch.randint(0, 37, (4, 6, reader.LETTERS), generator=draw)
-    wider = torch.nn.functional.pad(words, (0, 0, 0, 3))
-    together = module(wider)
-    for i in range(4):
-        alone = module(words[i : i + 1])
-        assert sorted(alone[alone > 0].tolist()) == sorted(together[i][together[i] > 0].tolist())
-    assert together.max() <= 50
-    assert not module(torch.zeros_like(words)).any()
+    # The reader puts an empty word at the end.
+    words = torch.nn.functional.pad(words, (0, 0, 0, 1))
+    together = Ngrams()(torch.nn.functional.pad(words, (0, 0, 0, 3)))
+    for question, wider in zip(words, together, strict=True):
+        alone = Ngrams()(question[None])
+        assert sorted(alone[alone > 0].tolist()) == sorted(wider[wider > 0].tolist())
+    assert not Ngrams()(torch.zeros_like(words)).any()
 
 
 def test_what_cannot_be_read_is_handed_over(trained):
@@ -140,14 +154,11 @@ def test_a_parent_lends_what_it_knows_of_each_intent(rows, trained, tmp_path):
 
 @pytest.mark.parametrize("change", [{"buckets": 512}, {"dim": 8}])
 def test_a_parent_of_another_shape_or_that_saw_what_is_held_out_is_not_used(rows, trained, change):
-    from models.support_answers.network import Network, rarity
-    from models.support_answers.training import Questions, start_warm
-
     def starts_warm(known: pl.DataFrame, params: Params) -> bool:
-        data = Questions.of(features.with_answer(known).sort("ts"), params)
+        data = training.Questions.of(features.with_answer(known).sort("ts"), params)
         weights = rarity(data.learnt.rows, params.buckets)
         network = Network(weights, params.dim, params.members, len(data.intents))
-        return start_warm(network, data, trained.weights)
+        return training.start_warm(network, data, trained.weights)
 
     assert starts_warm(rows, TINY)
     assert not starts_warm(rows, TINY.model_copy(update=change))
@@ -159,33 +170,39 @@ def test_too_few_questions_are_refused(rows, tmp_path):
         SPEC.train(rows.filter(pl.col("intent") == "oos"), TINY, TrainingContext(tmp_path))
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from models.spec import TrainingContext
-from models.support_answers import SPEC, Params
-from tests.models.support_questions import questions
+def short_fit(folder: Path, report: Callable[[float, dict[str, float]], None] = ignore) -> dict:
+    """A fit on noise: its curves and weights."""
+    draw = np.random.default_rng(0)
+    noise = Bags([draw.integers(1, 50, 9) for _ in range(100)], draw.integers(0, 3, 100))
+    torch.manual_seed(0)
+    network = Network(torch.ones(51), TINY.dim, TINY.members, 3, TINY.dropout)
+    work = TrainingContext(folder, report=report)
+    curves = fit.fit(network, noise, noise, TINY, work, is_warm=False)
+    return {"curves": curves, "sum": network.vectors.abs().sum().item()}
 
-def report(share, metrics):
-    print(round(share, 2), flush=True)
-    if share > 0.5 and sys.argv[2] == "kill":
+
+def kill(share: float, metrics: dict[str, float]) -> None:
+    """Kill this process after the second epoch, before its checkpoint."""
+    if share > 0.5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-work = TrainingContext(Path(sys.argv[1]), report=report)
-print(SPEC.train(questions(400), Params.tiny(), work).curves)
-"""
 
-
-def test_a_training_that_was_killed_goes_on_and_ends_the_same(trained, tmp_path):
-    """The callback of the second epoch comes before its checkpoint, so that epoch is repeated."""
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300}
-    killed = subprocess.run([*command, "kill"], **options)
+def test_a_training_that_was_killed_goes_on_and_ends_the_same(tmp_path):
+    folders = [tmp_path / name for name in ("killed", "whole")]
+    for folder in folders:
+        folder.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from tests.models import test_support_answers as t; "
+        "t.short_fit(Path(sys.argv[1]), t.kill)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, folders[0]], cwd=ROOT, timeout=300)
     assert killed.returncode == -signal.SIGKILL
-    assert (tmp_path / "last.ckpt").exists()
-    done = subprocess.run([*command, "go on"], **options, check=True).stdout.splitlines()
-    assert done[:-1] == ["0.67", "1.0"], "the first epoch is not repeated"
-    assert done[-1] == str(trained.curves)
+    assert (folders[0] / "last.ckpt").exists()
+    shares: list[float] = []
+    again = short_fit(folders[0], lambda share, metrics: shares.append(share))
+    assert shares == [pytest.approx(2 / 3), 1], "the first epoch is not repeated"
+    assert again == short_fit(folders[1])
+    assert short_fit(folders[0], kill) == again, "what was finished is not repeated"
 
 
 def test_the_schema_refuses_what_was_corrupted(rows):
