@@ -21,24 +21,24 @@ SURE = 0.5
 
 def build(rows: pl.DataFrame, folder: Path) -> Path:
     """Fit on `rows` and write `baseline.onnx` to `folder`. Raises ValueError without questions."""
-    known = with_answer(rows)
-    if known.is_empty():
+    answered = with_answer(rows)
+    if answered.is_empty():
         raise ValueError("No question of these rows has a known answer: widen the window.")
     path = folder / "baseline.onnx"
-    onnx.save(graph(*weights(known)), path)
+    onnx.save(graph(*weights(answered)), path)
     return path
 
 
-def weights(known: pl.DataFrame) -> tuple[list[str], list[str], np.ndarray]:
+def weights(answered: pl.DataFrame) -> tuple[list[str], list[str], np.ndarray]:
     """Words, intents, and what each word adds to the score of each intent, float32.
 
     The last row is what an unknown word adds, nothing. A question's score begins at 0: intents are
     equally likely until a word is read.
     """
-    each = known.select("intent", word=pl.col("text").str.split(" ")).explode("word")
+    each = answered.select("intent", word=pl.col("text").str.split(" ")).explode("word")
     each = each.filter(pl.col("word") != "")
     words = each["word"].unique().sort()
-    intents = known["intent"].unique().sort()
+    intents = answered["intent"].unique().sort()
     counts = np.full((len(words), len(intents)), SMOOTHING)
     row, column = (
         each[name].cast(pl.Enum(values)).to_physical().to_numpy()

@@ -24,8 +24,8 @@ def temperature(scores: np.ndarray, labels: np.ndarray) -> float:
         scaled = log_softmax(scores / np.exp(log_temperature), axis=1)
         return float(-scaled[np.arange(len(labels)), labels].mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
-    return float(np.exp(found.x))
+    minimum = minimize_scalar(loss, bounds=(np.log(LOW), np.log(HIGH)), method="bounded")
+    return float(np.exp(minimum.x))
 
 
 def threshold(confidence: np.ndarray, is_right: np.ndarray, max_error: float) -> float:

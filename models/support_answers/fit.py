@@ -117,7 +117,9 @@ def run(
     is_warm: bool,
 ) -> Curves:
     """All epochs that are left."""
-    epochs = params.warm_epochs if is_warm else params.epochs
+    epochs = params.epochs
+    if is_warm:
+        epochs = params.warm_epochs
     batches = Batches(
         learnt, params.batch_size, params.hidden_ngrams, params.seed, lambda: task.current_epoch
     )
@@ -134,7 +136,9 @@ def run(
         **place | work.trainer,
     )
     last = work.folder / "last.ckpt"
-    checkpoint = str(last) if last.exists() else None
+    checkpoint = None
+    if last.exists():
+        checkpoint = str(last)
     trainer.fit(task, batches, ckpt_path=checkpoint, weights_only=True)
     return task.curves
 

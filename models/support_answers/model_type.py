@@ -46,9 +46,9 @@ class SupportAnswers(ModelSpec):
 
         Those out of scope are no examples: the table does not know their right answer.
         """
-        known = features.with_answer(rows)
-        inputs = {"text": features.texts(known)}
-        return Examples(inputs, text.column(known["intent"]), text.column(known["question"]))
+        answered = features.with_answer(rows)
+        inputs = {"text": features.texts(answered)}
+        return Examples(inputs, text.column(answered["intent"]), text.column(answered["question"]))
 
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
         """1 where the intent is right, handed over or not."""
@@ -97,7 +97,9 @@ class SupportAnswers(ModelSpec):
 
     def items(self, answer: dict) -> list:
         """The intent; nothing where a person answers."""
-        return [] if answer["hand_over"] else [answer["intent"]]
+        if answer["hand_over"]:
+            return []
+        return [answer["intent"]]
 
     def golden(self) -> list[dict]:
         """Edge cases: nothing, no word, other scripts, composed letters, a long word and text."""

@@ -26,7 +26,7 @@ class Params(BaseModel, extra="forbid"):
         default=2**16, ge=2, description="Rows of the table that n-grams are hashed to."
     )
     dim: int = Field(default=128, ge=1, description="Length of an n-gram's vector in a member.")
-    members: int = Field(default=3, ge=1, description="Networks whose answers are averaged.")
+    members: int = Field(default=4, ge=1, description="Networks whose answers are averaged.")
     epochs: int = Field(default=15, ge=1, description="Passes over the questions without a parent.")
     warm_epochs: int = Field(default=5, ge=1, description="Passes when there is a parent.")
     batch_size: int = Field(default=64, ge=1, description="Questions in a step.")

@@ -28,15 +28,15 @@ PARITY_INPUTS = 1_000
 def train(rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingResult:
     """See `ModelSpec.train`."""
     began = time.perf_counter()
-    known = features.with_answer(rows).sort("ts", "question")
-    if len(known) < MIN_QUESTIONS:
+    answered = features.with_answer(rows).sort("ts", "question")
+    if len(answered) < MIN_QUESTIONS:
         raise ValueError(
-            f"These rows have {len(known)} questions that a known answer fits, and a training "
+            f"These rows have {len(answered)} questions that a known answer fits, and a training "
             f"needs {MIN_QUESTIONS}: widen the window."
         )
     with silence_libraries(), one_thread(), isolate_rng():
         torch.manual_seed(params.seed)
-        data = Questions.of(known, params)
+        data = Questions.of(answered, params)
         network = Network(
             rarity(data.learnt.rows, params.buckets),
             params.dim,
@@ -50,7 +50,7 @@ def train(rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingRes
         served, metrics = calibrated(network, data.held_out, params.max_error)
         work.before_write()
         onnx = export.export(served, data.ngrams, data.intents, work.folder / "model.onnx")
-        texts = features.texts(known.tail(PARITY_INPUTS))
+        texts = features.texts(answered.tail(PARITY_INPUTS))
         parity = export.parity(served, data.ngrams, data.intents, onnx, texts)
     work.before_write()
     weights = warm_start.save_weights(
@@ -76,20 +76,20 @@ class Questions:
     """ms since 1970 UTC: time of the oldest one that is held out."""
 
     @classmethod
-    def of(cls, known: pl.DataFrame, params: Any) -> "Questions":
+    def of(cls, answered: pl.DataFrame, params: Any) -> "Questions":
         """From questions with a known answer, sorted by time."""
-        count = len(known) - max(1, round(len(known) * params.held_out))
-        intents = known["intent"][:count].unique().sort()
-        labels = text.positions(known["intent"].to_numpy(), intents.to_numpy(), -1)
+        count = len(answered) - max(1, round(len(answered) * params.held_out))
+        intents = answered["intent"][:count].unique().sort()
+        labels = text.positions(answered["intent"].to_numpy(), intents.to_numpy(), -1)
         ngrams = export.ngrams_graph(params.buckets)
-        bags = Bags(export.bags(ngrams, features.texts(known)), labels)
+        bags = Bags(export.bags(ngrams, features.texts(answered)), labels)
         return cls(
             ngrams,
             intents.to_list(),
             bags.take(np.arange(count)),
-            bags.take(np.arange(count, len(known))),
-            known["ts"][count - 1],
-            known["ts"][count],
+            bags.take(np.arange(count, len(answered))),
+            answered["ts"][count - 1],
+            answered["ts"][count],
         )
 
 

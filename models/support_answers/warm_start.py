@@ -50,8 +50,8 @@ def take_over(parent: Parent, network: Network, intents: list[str]) -> bool:
     own = dict(network.named_parameters())
     for name, tensor in own.items():
         theirs = parent.tensors.get(name)
-        axes = slice(0, -1) if name in BY_INTENT else slice(None)
-        if theirs is None or theirs.shape[axes] != tensor.shape[axes]:
+        axes = tensor.dim() - (name in BY_INTENT)
+        if theirs is None or theirs.shape[:axes] != tensor.shape[:axes]:
             return False
     common = [intent for intent in intents if intent in parent.intents]
     to = torch.tensor([intents.index(intent) for intent in common], dtype=torch.int64)

@@ -154,8 +154,8 @@ def test_a_parent_lends_what_it_knows_of_each_intent(rows, trained, tmp_path):
 
 @pytest.mark.parametrize("change", [{"buckets": 512}, {"dim": 8}])
 def test_a_parent_of_another_shape_or_that_saw_what_is_held_out_is_not_used(rows, trained, change):
-    def starts_warm(known: pl.DataFrame, params: Params) -> bool:
-        data = training.Questions.of(features.with_answer(known).sort("ts"), params)
+    def starts_warm(shown: pl.DataFrame, params: Params) -> bool:
+        data = training.Questions.of(features.with_answer(shown).sort("ts"), params)
         weights = rarity(data.learnt.rows, params.buckets)
         network = Network(weights, params.dim, params.members, len(data.intents))
         return training.start_warm(network, data, trained.weights)
@@ -228,12 +228,12 @@ def test_a_wrong_request_is_named(request_):
 
 def test_drift_of_text_is_seen(rows):
     profile = SPEC.training_profile(rows.lazy()).collect()
-    usual = SPEC.monitored(rows.lazy(), profile).mean().collect()
-    other = rows.with_columns(text=pl.lit("Доставка zzz qqq"), intent=pl.lit("something new"))
-    odd = SPEC.monitored(other.lazy(), profile).mean().collect()
-    assert (usual["unseen_words"].item(), usual["unseen_intent"].item()) == (0, 0)
-    assert usual["other_script"].item() == 0
-    assert 0 < usual["out_of_scope"].item() < 0.2
+    signals = SPEC.monitored(rows.lazy(), profile).mean().collect()
+    changed = rows.with_columns(text=pl.lit("Доставка zzz qqq"), intent=pl.lit("something new"))
+    odd = SPEC.monitored(changed.lazy(), profile).mean().collect()
+    assert (signals["unseen_words"].item(), signals["unseen_intent"].item()) == (0, 0)
+    assert signals["other_script"].item() == 0
+    assert 0 < signals["out_of_scope"].item() < 0.2
     assert odd.row(0, named=True) == {
         "log_words": pytest.approx(np.log(4)),
         "unseen_words": 1,
@@ -249,10 +249,10 @@ def test_slices_and_coverage(rows):
         intent=pl.when(pl.col("intent") == "size").then(pl.lit("new")).otherwise("intent")
     )
     slices = SPEC.slices(new, profile)
-    known = features.with_answer(new)
+    answered = features.with_answer(new)
     assert len(slices) == len(SPEC.examples(new))
     assert_series_equal(
-        slices["intent_seen"] == "unseen", known["intent"] == "new", check_names=False
+        slices["intent_seen"] == "unseen", answered["intent"] == "new", check_names=False
     )
     outputs = {
         "intent": np.array([["size"], ["size"], ["return"]], object),
