@@ -16,9 +16,9 @@ class Bags:
     """Questions with their labels."""
 
     rows: list[np.ndarray]
-    """int64: rows of the n-grams of each question."""
+    """int32: rows of the n-grams of each question."""
     labels: np.ndarray
-    """int64 (n,): positions among the intents, -1 where the right one is none of them."""
+    """int64 (n,): positions among the intents."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -27,11 +27,15 @@ class Bags:
         """The questions at the positions."""
         return Bags([self.rows[i] for i in index], self.labels[index])
 
+    def joined(self, others: "Bags") -> "Bags":
+        """These and then the others."""
+        return Bags([*self.rows, *others.rows], np.concatenate([self.labels, others.labels]))
+
     def batch(self) -> Batch:
         """All of them, as one batch."""
         lengths = np.array([len(rows) for rows in self.rows])
         starts = np.cumsum(lengths) - lengths
-        rows = np.concatenate(self.rows)
+        rows = np.concatenate(self.rows).astype(np.int64)
         return torch.from_numpy(rows), torch.from_numpy(starts), torch.from_numpy(self.labels)
 
     def without(self, share: float, draw: np.random.Generator) -> "Bags":

@@ -1,7 +1,5 @@
 """The ONNX file from its parts: reader, n-grams and networks; and the proof that it is right."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -133,23 +131,22 @@ def joined(first: onnx.ModelProto, second: onnx.ModelProto, name: str) -> onnx.M
     return compose.merge_models(first, second, io_map=[(name, name)])
 
 
-@contextmanager
-def session_of(model: onnx.ModelProto) -> Iterator[onnxruntime.InferenceSession]:
+def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """The graph in onnxruntime, on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    yield onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
 
 
 def bags(ngrams: onnx.ModelProto, texts: np.ndarray) -> list[np.ndarray]:
-    """Rows of the n-grams of each text (n, 1), as many as it has: int64."""
+    """Rows of the n-grams of each text (n, 1), as many as it has: int32."""
+    session = session_of(ngrams)
     result: list[np.ndarray] = []
-    with session_of(ngrams) as session:
-        for start in range(0, len(texts), MAX_BATCH):
-            (rows,) = session.run(["rows"], {"text": texts[start : start + MAX_BATCH]})
-            result.extend(row[row > 0] for row in rows)
+    for start in range(0, len(texts), MAX_BATCH):
+        (rows,) = session.run(["rows"], {"text": texts[start : start + MAX_BATCH]})
+        result.extend(row[row > 0] for row in rows.astype(np.int32))
     return result
 
 
@@ -165,18 +162,17 @@ def parity(
     names = np.array(intents, object)
     overlaps = []
     differences = []
-    with session_of(ngrams) as rows_session, session_of(onnx.load(path)) as session:
-        for size, end in zip(SIZES, ends, strict=True):
-            asked = {"text": texts[np.arange(end - size, end) % len(texts)]}
-            intent, confidence, hand_over = session.run(
-                ["intent", "confidence", "hand_over"], asked
-            )
-            (rows,) = rows_session.run(["rows"], asked)
-            with torch.inference_mode():
-                expected = [output.numpy() for output in served(torch.from_numpy(rows))]
-            is_same = (intent == names[expected[0]]) & (hand_over == expected[2])
-            overlaps.append(is_same.mean())
-            differences.append(np.abs(confidence - expected[1]).max())
+    rows_session = session_of(ngrams)
+    session = session_of(onnx.load(path))
+    for size, end in zip(SIZES, ends, strict=True):
+        asked = {"text": texts[np.arange(end - size, end) % len(texts)]}
+        intent, confidence, hand_over = session.run(["intent", "confidence", "hand_over"], asked)
+        (rows,) = rows_session.run(["rows"], asked)
+        with torch.inference_mode():
+            expected = [output.numpy() for output in served(torch.from_numpy(rows))]
+        is_same = (intent == names[expected[0]]) & (hand_over == expected[2])
+        overlaps.append(is_same.mean())
+        differences.append(np.abs(confidence - expected[1]).max())
     difference = float(max(differences))
     overlap = float(np.mean(overlaps))
     return Parity(

@@ -2,10 +2,11 @@
 
 import json
 import os
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
@@ -62,12 +63,25 @@ class Task(lightning.LightningModule):
         self.curves = [tuple(point) for point in checkpoint["curves"]]
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One fit of a training: what it learns from, and how long."""
+
+    name: str
+    """Name of its files."""
+    learnt: Bags
+    held_out: Bags | None
+    """Questions whose accuracy is measured after each epoch."""
+    epochs: int
+    progress: tuple[float, float]
+    """Share of the whole training that is done before and after it."""
+
+
 class Progress(Callback):
     """A checkpoint and a report after each epoch."""
 
-    def __init__(self, folder: Path, held_out: Bags, work: TrainingContext):
-        self.folder = folder
-        self.held_out = held_out
+    def __init__(self, stage: Stage, work: TrainingContext):
+        self.stage = stage
         self.work = work
 
     def on_train_epoch_end(
@@ -75,70 +89,61 @@ class Progress(Callback):
     ) -> None:
         """Measure the accuracy; write the checkpoint beside the old one, then put it in place."""
         assert isinstance(pl_module, Task)
-        accuracy = accuracy_of(pl_module.network, self.held_out)
-        pl_module.curves.append(("validation_accuracy", trainer.current_epoch, accuracy))
-        done = (trainer.current_epoch + 1) / (trainer.max_epochs or 1)
-        self.work.report(done, {"accuracy": accuracy, "validation": accuracy})
+        metrics = {}
+        if self.stage.held_out is not None:
+            accuracy = accuracy_of(pl_module.network, self.stage.held_out)
+            pl_module.curves.append(("validation_accuracy", trainer.current_epoch, accuracy))
+            metrics = {"accuracy": accuracy, "validation": accuracy}
+        start, end = self.stage.progress
+        done = (trainer.current_epoch + 1) / self.stage.epochs
+        self.work.report(start + (end - start) * done, metrics)
         self.work.before_write()
-        trainer.save_checkpoint(self.folder / "new.ckpt")
-        os.replace(self.folder / "new.ckpt", self.folder / "last.ckpt")
+        last = self.work.folder / f"{self.stage.name}.ckpt"
+        trainer.save_checkpoint(last.with_suffix(".new"))
+        os.replace(last.with_suffix(".new"), last)
 
 
-def fit(
-    network: Network,
-    learnt: Bags,
-    held_out: Bags,
-    params: Any,
-    work: TrainingContext,
-    is_warm: bool,
-) -> Curves:
-    """Train the networks in place, and round their vectors as they are served. Returns the curves.
+def fit(network: Network, stage: Stage, params: Any, work: TrainingContext) -> Curves:
+    """Train the networks in place. Returns the curves.
 
-    `fit.json` in `work.folder` says that the fit was finished before.
+    `<stage>.json` in `work.folder` says that the fit was finished before.
     """
-    done = work.folder / "fit.json"
+    done = work.folder / f"{stage.name}.json"
     if not done.exists():
-        curves = run(network, learnt, held_out, params, work, is_warm)
+        curves = run(network, stage, params, work)
         work.before_write()
-        save_file(network.state_dict(), work.folder / "fit.safetensors")
-        (work.folder / "new.json").write_text(json.dumps(curves))
-        os.replace(work.folder / "new.json", done)
-    network.load_state_dict(load_file(work.folder / "fit.safetensors"))
+        save_file(network.state_dict(), done.with_suffix(".safetensors"))
+        done.with_suffix(".new").write_text(json.dumps(curves))
+        os.replace(done.with_suffix(".new"), done)
+    network.load_state_dict(load_file(done.with_suffix(".safetensors")))
     network.eval()
     return [tuple(point) for point in json.loads(done.read_text())]
 
 
-def run(
-    network: Network,
-    learnt: Bags,
-    held_out: Bags,
-    params: Any,
-    work: TrainingContext,
-    is_warm: bool,
-) -> Curves:
+def run(network: Network, stage: Stage, params: Any, work: TrainingContext) -> Curves:
     """All epochs that are left."""
-    epochs = params.epochs
-    if is_warm:
-        epochs = params.warm_epochs
     batches = Batches(
-        learnt, params.batch_size, params.hidden_ngrams, params.seed, lambda: task.current_epoch
+        stage.learnt,
+        params.batch_size,
+        params.hidden_ngrams,
+        params.seed,
+        lambda: task.current_epoch,
     )
-    task = Task(network, params, epochs * len(batches))
+    task = Task(network, params, stage.epochs * len(batches))
     place: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
     trainer = lightning.Trainer(
-        max_epochs=epochs,
+        max_epochs=stage.epochs,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        callbacks=[Progress(work.folder, held_out, work)],
+        callbacks=[Progress(stage, work)],
         **place | work.trainer,
     )
-    last = work.folder / "last.ckpt"
     checkpoint = None
-    if last.exists():
-        checkpoint = str(last)
+    if (work.folder / f"{stage.name}.ckpt").exists():
+        checkpoint = str(work.folder / f"{stage.name}.ckpt")
     trainer.fit(task, batches, ckpt_path=checkpoint, weights_only=True)
     return task.curves
 
@@ -150,8 +155,8 @@ def scores_of(network: Network, bags: Bags) -> Tensor:
     scores = []
     with torch.inference_mode():
         for start in range(0, len(bags), ASKED):
-            index = range(start, min(start + ASKED, len(bags)))
-            rows, starts, _ = bags.take(torch.tensor(index).numpy()).batch()
+            index = np.arange(start, min(start + ASKED, len(bags)))
+            rows, starts, _ = bags.take(index).batch()
             scores.append(network(network.hidden_of_bags(rows, starts)))
     network.train(was_training)
     return torch.cat(scores)

@@ -38,8 +38,9 @@ class SupportAnswers(ModelSpec):
     mix = ("words",)
     # Nothing was asked, so nothing can be answered: a person takes over.
     fallback: ClassVar[dict] = {"text": ""}
-    # Two trainings on different questions give another intent to one question in twenty.
-    policy = Policy(group_sd=0.25)
+    # Two networks that learnt from the same questions of CLINC150 differ by 0.16 on others; two
+    # that learnt from different ones, by more.
+    policy = Policy(group_sd=0.2)
 
     def examples(self, rows: pl.DataFrame) -> Examples:
         """Every question that a known answer fits; groups are question ids.

@@ -1,4 +1,8 @@
-"""One training from rows to files: n-grams, networks, calibration, export, parity."""
+"""One training from rows to files.
+
+The networks learn from the older questions and answer the newest, which choose temperature and
+threshold. Then they are trained once more, alike, on all questions: these are served.
+"""
 
 import time
 from dataclasses import dataclass
@@ -16,6 +20,7 @@ from models import text
 from models.spec import TrainingContext, TrainingResult
 from models.support_answers import calibration, export, features, fit, warm_start
 from models.support_answers.bags import Bags
+from models.support_answers.fit import Stage
 from models.support_answers.network import Network, ServedNetwork, rarity
 from models.support_answers.runtime import one_thread, silence_libraries
 
@@ -35,43 +40,39 @@ def train(rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingRes
             f"needs {MIN_QUESTIONS}: widen the window."
         )
     with silence_libraries(), one_thread(), isolate_rng():
-        torch.manual_seed(params.seed)
         data = Questions.of(answered, params)
-        network = Network(
-            rarity(data.learnt.rows, params.buckets),
-            params.dim,
-            params.members,
-            len(data.intents),
-            params.dropout,
-        )
-        is_warm = start_warm(network, data, work.parent)
-        curves = fit.fit(network, data.learnt, data.held_out, params, work, is_warm)
+        network, is_warm = started(data, data.learnt, params, work.parent)
+        epochs = params.epochs
+        if is_warm:
+            epochs = params.warm_epochs
+        judged = Stage("judged", data.learnt, data.held_out, epochs, (0.0, 0.5))
+        curves = fit.fit(network, judged, params, work)
+        temperature, threshold, metrics = calibrated(network, data, params.max_error)
+        weights = save_weights(network, data, work)
+        everything = data.learnt.joined(data.held_out)
+        network, _ = started(data, everything, params, work.parent)
+        fit.fit(network, Stage("served", everything, None, epochs, (0.5, 1.0)), params, work)
         network.round()
-        served, metrics = calibrated(network, data.held_out, params.max_error)
+        served = ServedNetwork(network.eval(), temperature, threshold)
         work.before_write()
         onnx = export.export(served, data.ngrams, data.intents, work.folder / "model.onnx")
         texts = features.texts(answered.tail(PARITY_INPUTS))
         parity = export.parity(served, data.ngrams, data.intents, onnx, texts)
-    work.before_write()
-    weights = warm_start.save_weights(
-        work.folder / "weights.safetensors", network, data.intents, data.learnt_until
-    )
     metrics |= {"seconds": time.perf_counter() - began}
     return TrainingResult(onnx, weights, parity, metrics["accuracy"], metrics, curves, is_warm)
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Questions of a training: the older ones are learnt from, the newest held out."""
+    """Questions of a training: the newest are held out, until the rest has answered them."""
 
     ngrams: ModelProto
     """Graph from texts to rows of the n-gram table."""
     intents: list[str]
-    """The answers that are learnt."""
     learnt: Bags
     held_out: Bags
     learnt_until: int
-    """ms since 1970 UTC: time of the newest one that is learnt from."""
+    """ms since 1970 UTC: time of the newest one that is not held out."""
     held_out_from: int
     """ms since 1970 UTC: time of the oldest one that is held out."""
 
@@ -79,7 +80,7 @@ class Questions:
     def of(cls, answered: pl.DataFrame, params: Any) -> "Questions":
         """From questions with a known answer, sorted by time."""
         count = len(answered) - max(1, round(len(answered) * params.held_out))
-        intents = answered["intent"][:count].unique().sort()
+        intents = answered["intent"].unique().sort()
         labels = text.positions(answered["intent"].to_numpy(), intents.to_numpy(), -1)
         ngrams = export.ngrams_graph(params.buckets)
         bags = Bags(export.bags(ngrams, features.texts(answered)), labels)
@@ -91,6 +92,29 @@ class Questions:
             answered["ts"][count - 1],
             answered["ts"][count],
         )
+
+
+def started(
+    data: Questions, learnt: Bags, params: Any, parent: Path | None
+) -> tuple[Network, bool]:
+    """Networks that have not learnt from `learnt` yet, and whether they start from the parent."""
+    torch.manual_seed(params.seed)
+    network = Network(
+        rarity(learnt.rows, params.buckets),
+        params.dim,
+        params.members,
+        len(data.intents),
+        params.dropout,
+    )
+    return network, start_warm(network, data, parent)
+
+
+def save_weights(network: Network, data: Questions, work: TrainingContext) -> Path:
+    """Write the weights that have not seen what was held out: the next training may hold it out,
+    too."""
+    work.before_write()
+    path = work.folder / "weights.safetensors"
+    return warm_start.save_weights(path, network, data.intents, data.learnt_until)
 
 
 def start_warm(network: Network, data: Questions, parent: Path | None) -> bool:
@@ -107,19 +131,20 @@ def start_warm(network: Network, data: Questions, parent: Path | None) -> bool:
 
 
 def calibrated(
-    network: Network, held_out: Bags, max_error: float
-) -> tuple[ServedNetwork, dict[str, float]]:
-    """The network with temperature and threshold, and what was measured to choose them.
+    network: Network, data: Questions, max_error: float
+) -> tuple[float, float, dict[str, float]]:
+    """Temperature, threshold, and what was measured to choose them.
 
     A held-out question whose intent was not learnt counts as answered wrongly.
     """
-    scores = fit.scores_of(network, held_out).numpy()
-    has_label = held_out.labels >= 0
+    labels = data.held_out.labels
+    scores = fit.scores_of(network, data.held_out).numpy()
+    is_learnt = np.isin(labels, data.learnt.labels)
     temperature = 1.0
-    if has_label.any():
-        temperature = calibration.temperature(scores[has_label], held_out.labels[has_label])
+    if is_learnt.any():
+        temperature = calibration.temperature(scores[is_learnt], labels[is_learnt])
     confidence = softmax(scores / temperature, axis=1).max(1)
-    is_right = scores.argmax(1) == held_out.labels
+    is_right = scores.argmax(1) == labels
     threshold = calibration.threshold(confidence, is_right, max_error)
     is_answered = confidence >= threshold
     metrics = {
@@ -129,4 +154,4 @@ def calibrated(
         "temperature": temperature,
         "threshold": threshold,
     }
-    return ServedNetwork(network.eval(), temperature, threshold), metrics
+    return temperature, threshold, metrics

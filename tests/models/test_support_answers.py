@@ -71,8 +71,8 @@ def test_the_graph_has_plain_operators_only(trained):
     "text", ["Größe 38 kostet 5 €?", "a\tb\nc", "日本 é\0x", "ö" * 50, "", " "]
 )
 def test_the_reader_reads_letter_by_letter(text: str):
-    with export.session_of(reader.graph()) as session:
-        (read,) = session.run(["letters"], {"text": np.array([[text]], object)})
+    session = export.session_of(reader.graph())
+    (read,) = session.run(["letters"], {"text": np.array([[text]], object)})
     expected = np.zeros(read.shape[1:], int)
     for row, word in zip(expected, letters(text), strict=False):
         row[: len(word)] = word
@@ -177,7 +177,8 @@ def short_fit(folder: Path, report: Callable[[float, dict[str, float]], None] = 
     torch.manual_seed(0)
     network = Network(torch.ones(51), TINY.dim, TINY.members, 3, TINY.dropout)
     work = TrainingContext(folder, report=report)
-    curves = fit.fit(network, noise, noise, TINY, work, is_warm=False)
+    stage = fit.Stage("noise", noise, noise, TINY.epochs, (0.0, 1.0))
+    curves = fit.fit(network, stage, TINY, work)
     return {"curves": curves, "sum": network.vectors.abs().sum().item()}
 
 
@@ -197,7 +198,7 @@ def test_a_training_that_was_killed_goes_on_and_ends_the_same(tmp_path):
     )
     killed = subprocess.run([sys.executable, "-c", code, folders[0]], cwd=ROOT, timeout=300)
     assert killed.returncode == -signal.SIGKILL
-    assert (folders[0] / "last.ckpt").exists()
+    assert (folders[0] / "noise.ckpt").exists()
     shares: list[float] = []
     again = short_fit(folders[0], lambda share, metrics: shares.append(share))
     assert shares == [pytest.approx(2 / 3), 1], "the first epoch is not repeated"
