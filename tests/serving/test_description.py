@@ -21,6 +21,7 @@ PATHS = {
     "/v1/search_ranker/predict",
     "/v1/session_recommender/predict",
     "/v1/session_recommender_text/predict",
+    "/v1/support_answers/predict",
     "/v1/tiny/predict",
     "/v1/feedback",
     "/models/{model}",

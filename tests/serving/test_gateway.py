@@ -434,7 +434,7 @@ def test_nothing_live_is_said(gateway: TestClient):
             "/v1/nothing/predict",
             b"{}",
             404,
-            "Known: search_ranker, session_recommender, session_recommender_text, tiny",
+            "session_recommender_text, support_answers, tiny. One is one folder",
         ),
         ("/v1/feedback", b"{}", 422, "is missing or unknown"),
         (
