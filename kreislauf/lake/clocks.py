@@ -108,16 +108,28 @@ def of(stored: DeltaTable) -> dict[str, Clock]:
 
 
 def hours(stage: Stage, table: Table) -> pl.DataFrame:
-    """The newest hours of a load: columns hour (since 1970), groups (about) and newest (ms)."""
+    """The newest hours of a load: columns hour (since 1970), groups (about) and newest (ms).
+
+    The stage is dealt out: a group's rows of a date share a bucket, and so memory is bounded.
+    """
     heights = pl.DataFrame({"date": list(stage.rows), "rows": list(stage.rows.values())})
     if heights.is_empty():
         return pl.DataFrame(schema={"hour": pl.Int64, "groups": pl.UInt32, "newest": pl.Int64})
     first = watermarks.first_date(heights)
     height = heights.filter(pl.col("date") >= first)["rows"].sum()
     share = max(1, round(height / COUNTED_ROWS))
-    drawn = stage.since(first).filter(pl.col(table.group).hash(0) % share == 0)
-    counted = watermarks.hours(drawn, table)
-    return counted.select("hour", groups=pl.col("groups") * share, newest="newest")
+    counted = []
+    for day in stage.rows:
+        if day >= first:
+            for rows, _ in stage.buckets(day):
+                drawn = rows.lazy().filter(pl.col(table.group).hash(0) % share == 0)
+                counted.append(watermarks.hours(drawn, table))
+    by_hour = (
+        pl.concat(counted)
+        .group_by("hour")
+        .agg(groups=pl.col("groups").sum() * share, newest=pl.col("newest").max())
+    )
+    return by_hour.sort("hour")
 
 
 def moved(

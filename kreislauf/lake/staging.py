@@ -125,11 +125,6 @@ class Stage:
                 belongs = _bucket_number(self._table.group, len(folders)) == number
                 yield pl.scan_ipc(folder / "*.arrow").collect(), belongs
 
-    def since(self, first: date) -> pl.LazyFrame:
-        """The rows of all days from `first` on, duplicates included, in any order."""
-        days = [self._folder / str(day) for day in self.rows if day >= first]
-        return pl.scan_ipc([path for day in days for path in day.rglob("*.arrow")])
-
 
 def write_buckets(rows: pl.DataFrame, column: str, buckets: Sequence[Path], name: str) -> None:
     """Write rows to the folders `buckets`, as files of a name; equal values of a column share
