@@ -38,7 +38,7 @@ class RawRecords:
         return len(self.lines)
 
     def rows(self, positions: np.ndarray) -> RawRows:
-        """The records at some positions as rows, which are numbered by their positions."""
+        """The records at some positions as rows, whose `numbers` are these positions."""
         if len(positions) == len(self):
             data = self.lines.data
         else:
@@ -53,7 +53,14 @@ class RawRecords:
 
     def line(self, i: int) -> bytes:
         """The record at position `i` as an object of JSON, or as it is stored if it is no row."""
-        return self.rows(np.array([i])).line(0)
+        (line,) = self.some_lines(np.array([i]))
+        return line
+
+    def some_lines(self, positions: np.ndarray) -> list[bytes]:
+        """The records at different positions, none of them blank, as `line` has each."""
+        rows = self.rows(positions)
+        lines = {number: rows.line(i) for i, number in enumerate(rows.numbers.tolist())}
+        return [lines[position] for position in positions.tolist()]
 
 
 RawPart = RawLines | RawRows | RawRecords

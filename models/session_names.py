@@ -30,7 +30,8 @@ def user(session: pl.Expr) -> pl.Expr:
 
 def user_of(session: str) -> str:
     """The user in a session's name; a session that was given is its own."""
-    return re.sub(ENDING, "", session)
+    is_made = re.fullmatch(f".*{ENDING}", session, re.DOTALL)
+    return session[:-START_LENGTH] if is_made else session
 
 
 def fault(table: Table, column: str) -> str | None:

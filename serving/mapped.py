@@ -131,6 +131,8 @@ class MappedRequests:
                 field = self.mapping.columns[name].source
                 shown = str(value)[:SHOWN]
                 raise ValueError(f"{place}: Expected `{field}` to be {shape}, got '{shown}'.")
+        if name == self.model_type.table.time:
+            return converted
         return [
             value if str(value) == str(result) else result
             for value, result in zip(values.values(), converted, strict=True)

@@ -8,6 +8,7 @@ from prefect.runtime import flow_run
 
 from kreislauf import registry
 from kreislauf.release import golden, permission, releases, triton
+from models.spec import Tensors
 
 GOLDEN = "golden.json"
 """File beside a version in Triton's repository: its golden requests."""
@@ -30,19 +31,25 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
     requests, expected = golden.read_golden(questions)
     triton.keep_warm_up(model, version, requests)
     try:
-        triton.load(model, resident)
+        answers = load_and_ask(model, resident, version, requests)
     except triton.TritonError as error:
         if triton.is_live():
             raise
         get_run_logger().warning(f"Triton is asked once more. {error}")
         triton.wait_until_live(triton.RESTART_SECONDS)
-        triton.load(model, resident)
-    differences = golden.compare(triton.ask(model, version, requests), expected)
+        answers = load_and_ask(model, resident, version, requests)
+    differences = golden.compare(answers, expected)
     if differences:
         raise permission.PublishRefused(
             f"{model} version {version} in Triton answers otherwise than registered: {differences}"
         )
     triton.keep(model, resident)
+
+
+def load_and_ask(model: str, resident: list[int], version: int, requests: Tensors) -> Tensors:
+    """Answers of a version that is loaded with those that are resident."""
+    triton.load(model, resident)
+    return triton.ask(model, version, requests)
 
 
 def hand_over(model: str, versions: Iterable[int]) -> None:

@@ -77,10 +77,16 @@ def try_mapping(source: str, path: str, model: str | None = None) -> Inspection:
     file.
 
     Raises SourceError if nothing can be read or the mapping does not fit, MappingError if it cannot
-    be used, ValueError if there is no such model type.
+    be used, InspectionError if it is for rows that are no events, ValueError if there is no such
+    model type.
     """
     model_type, mapping = mappings.find(path, model)
-    taken = sample.take(source, model_type.table)
+    if not {"aid", "type"} <= set(model_type.table.dtypes):
+        raise InspectionError(
+            f"A mapping is tried for tables of events, and {model_type.name} has none. Load a file "
+            "with it: the report of `ingest` says what is rejected, and why."
+        )
+    taken = sample.take(source, model_type.table, mapping)
     result = outcome.of(taken, model_type.table, mapping)
     parts = [
         *report.of_source(taken),
@@ -89,7 +95,9 @@ def try_mapping(source: str, path: str, model: str | None = None) -> Inspection:
         *report.of_rows_after(result, model_type.table),
         *report.of_outcome(result, traits.of(taken), model_type.table),
     ]
-    if result.rows.is_empty():
+    if not result.lines:
+        parts.append(f"There are no rows to try {path} on.")
+    elif result.rows.is_empty():
         parts.append(f"Nothing would be loaded. Mend {path}, and look again.")
     else:
         parts.append(f'Load it with `ingest("{taken.source}", mapping="{path}")`.')

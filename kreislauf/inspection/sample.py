@@ -52,8 +52,9 @@ class Sample:
     """Number of rows and of lines that are none."""
 
 
-def take(source: str, table: Table) -> Sample:
-    """A sample of a file, a folder or an s3:// prefix.
+def take(source: str, table: Table, mapping: Mapping | None = None) -> Sample:
+    """A sample of a file, a folder or an s3:// prefix. `mapping` names the columns of CSV without a
+    header; else nothing is read by it.
 
     Raises SourceError if nothing can be read, with what the file looks like.
     """
@@ -68,7 +69,7 @@ def take(source: str, table: Table) -> Sample:
     lines = 0
     for path in paths:
         try:
-            layout, of_file, size, is_end = _read_file(path, table, rows)
+            layout, of_file, size, is_end = _read_file(path, table, rows, mapping)
         except SourceUnreachable:
             raise
         except SourceError as error:
@@ -143,9 +144,11 @@ def _cut(raw: RawLines | RawRows, rows: int) -> RawLines | RawRows:
     return RawLines.of(raw.source, lines, raw.numbers[:rows])
 
 
-def _read_file(path: str, table: Table, rows: int) -> tuple[Layout, list[pl.DataFrame], int, bool]:
+def _read_file(
+    path: str, table: Table, rows: int, mapping: Mapping | None
+) -> tuple[Layout, list[pl.DataFrame], int, bool]:
     """Columns, rows, number of lines, and whether they are all of one file."""
-    layout = sources.open_file(path, table).layout()
+    layout = sources.open_file(path, table, mapping).layout()
     if layout is not None:
         raws, is_end = read(path, table, _with_all(layout), rows)
         frames = [_as_stored(raw.frame, layout) for raw in raws if isinstance(raw, RawRows)]

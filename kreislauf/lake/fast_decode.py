@@ -66,6 +66,8 @@ def _integer(data, at, end):
 def _rest(data, at, end, delimiter):
     """Position of the delimiter from `at` on, or the end; -1 if a byte is no printable ASCII."""
     while at < end and data[np.uintp(at)] != delimiter:
+        if data[np.uintp(at)] == 13 and at == end - 1:
+            return at
         if data[np.uintp(at)] < 32 or data[np.uintp(at)] > 126:
             return -1
         at += 1

@@ -1,8 +1,8 @@
 """Records of CSV to a table's rows, by the compiled loop.
 
-It takes the records whose values are whole numbers as digits alone, and words that the
-mapping names. Any other record is left to `mapped`, which is the rule: a test holds one against the
-other.
+It takes the records whose values are whole numbers as digits alone, perhaps with spaces before
+them, and words that the mapping names. Any other record is left to `mapped`, which is the rule: a
+test holds one against the other.
 """
 
 import string
@@ -53,8 +53,7 @@ def read_plain_records(
         elif isinstance(dtype, pl.Enum):
             words = _words(column, dtype)
             categories = pl.Series(list(words.values()), dtype=dtype).to_physical().to_numpy()
-            codes = pl.Series(categories[by_column[name][fits]]).cast(pl.UInt8)
-            columns[name] = codes.cat.to(dtype)
+            columns[name] = pl.Series(categories[by_column[name][fits]]).cat.to(dtype)
         else:
             change, _, _ = conversion.of(column, dtype, name == table.time)
             columns[name] = change(pl.Series(by_column[name][fits]))
@@ -68,8 +67,8 @@ def read_plain_records(
 def template_of(table: Table, mapping: Mapping, raw: RawRecords) -> Template | None:
     """The tokens of a record; None if the compiled loop cannot read such records."""
     uses = Counter(column.read for column in mapping.columns.values() if column.read)
-    # The loop takes a tab for a space.
-    if mapping.only or raw.delimiter == "\t" or max(uses.values()) > 1:
+    # The loop takes a tab for a space, and a blank line for a record of which it reads nothing.
+    if mapping.only or raw.delimiter == "\t" or not uses or max(uses.values()) > 1:
         return None
     readers = {column.read: name for name, column in mapping.columns.items() if column.read}
     tokens: list[Token] = []
@@ -94,7 +93,8 @@ def _value(table: Table, mapping: Mapping, name: str, delimiter: str) -> Token |
         return Token(INTEGER, low=0, high=MAX_INTEGER, column=name)
     if isinstance(dtype, pl.Enum):
         words = _words(column, dtype)
-        if all(_is_plain(word, delimiter) for word in words):
+        is_known = set(words.values()) <= set(dtype.categories)
+        if is_known and all(_is_plain(word, delimiter) for word in words):
             return Token(CHOICE, tuple(word.encode() for word in words), column=name)
     return None
 

@@ -16,8 +16,8 @@ MAX_INTEGER = 10**18 - 1
 
 
 class Token(NamedTuple):
-    """A piece of a line: a fixed word, an integer from `low` to `high`, one of `words`, or anything
-    up to the byte `low`."""
+    """A piece of a line: a fixed word, an integer from `low` to `high`, one of `words`, or all
+    printable ASCII up to a delimiter, the byte `low`."""
 
     token_type: int
     words: tuple[bytes, ...] = ()
@@ -60,8 +60,8 @@ class Template:
         quotes = np.cumsum(np.frombuffer(text, np.uint8) == ord('"'))
         gaps = np.roll(quotes % 2 == 0, 1) & self.has_gaps
         return (
-            np.array(tokens, np.int64),
-            np.array(spans, np.int64),
+            np.array(tokens, np.int64).reshape(-1, 3),
+            np.array(spans, np.int64).reshape(-1, 2),
             np.frombuffer(text, np.uint8),
             gaps,
         )

@@ -12,7 +12,7 @@ from kreislauf.clock import DAY_MS
 from kreislauf.lake import decode, mapped
 from kreislauf.lake.decode import DecodedLines
 from models.mapping import Mapping
-from models.records import RawPart
+from models.records import RawPart, RawRecords
 from models.table import RawLines, Table
 
 REJECTED = pl.Schema(
@@ -96,8 +96,21 @@ def _with_raw(rejected: pl.DataFrame, raws: Sequence[RawPart]) -> pl.DataFrame:
     return rejected.with_columns(
         pl.Series("source", [raw.source for raw, _ in places], pl.String),
         pl.Series("line", [raw.numbers[i] for raw, i in places], pl.Int64),
-        pl.Series("raw", [raw.line(i) for raw, i in places], pl.Binary),
+        pl.Series("raw", _texts(raws, owners, positions - firsts[owners]), pl.Binary),
     ).match_to_schema(REJECTED)
+
+
+def _texts(raws: Sequence[RawPart], owners: np.ndarray, positions: np.ndarray) -> list[bytes]:
+    """The lines at positions of their owners among `raws`; positions are in order."""
+    texts: list[bytes] = []
+    for owner in np.unique(owners):
+        raw = raws[owner]
+        own = positions[owners == owner]
+        if isinstance(raw, RawRecords):
+            texts += raw.some_lines(own)
+        else:
+            texts += [raw.line(position) for position in own]
+    return texts
 
 
 def _breaking_rules(table: Table, rows: pl.DataFrame) -> pl.DataFrame:

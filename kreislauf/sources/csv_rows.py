@@ -1,7 +1,7 @@
 """Records of CSV as rows, read by Arrow: values stay text, and what is no row keeps its bytes."""
 
 import io
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,13 @@ from pyarrow import csv as arrow_csv
 from kreislauf.sources.texts import as_text
 from models.table import RawRows
 
+BOM = b"\xef\xbb\xbf"
 TAIL = 16
 """Bytes at the end of a file from which it is told whether its last quote is closed."""
+
+
+BAD_UTF8 = ("bad-utf8", "Invalid UTF-8")
+"""Reason code and rule."""
 
 
 class DelimitedError(ValueError):
@@ -69,7 +74,7 @@ def rows_of(
             yield _rows(path, pl.DataFrame(batch), numbers, broken, delimiter)
     except pyarrow.ArrowException as error:
         raise DelimitedError(f"is no sound CSV file ({error}). Mend it.") from error
-    if b"\n" in last_value and not stream.tail.endswith(b'"'):
+    if not invalid and b"\n" in last_value and not stream.tail.endswith(b'"'):
         raise _unclosed_quote(number - 1)
     if invalid:
         broken = [_broken(record.number - header + first - 1, record) for record in invalid]
@@ -77,8 +82,25 @@ def rows_of(
         yield _rows(path, nothing, np.array([], np.int64), broken, delimiter)
 
 
-def united(path: str, parts: Iterable[RawRows], names: list[str]) -> RawRows:
-    """All rows in one, and those broken behind them."""
+def without_bad_utf8(lines: bytes) -> tuple[bytes, dict[int, bytes]]:
+    """The same lines, of which those that are not UTF-8 are blank, and these by their numbers."""
+    broken: dict[int, bytes] = {}
+    if not lines.isascii():
+        for number, line in enumerate(lines.split(b"\n"), 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                broken[number] = line
+    if not broken:
+        return lines, broken
+    numbered = enumerate(lines.split(b"\n"), 1)
+    return b"\n".join(b"" if number in broken else line for number, line in numbered), broken
+
+
+def united(
+    path: str, parts: Iterable[RawRows], names: list[str], bad_utf8: Mapping[int, bytes]
+) -> RawRows:
+    """All rows in one, and those broken behind them, with the lines that were made blank before."""
     frames = [pl.DataFrame(schema=dict.fromkeys(names, pl.String))]
     numbers = []
     broken: list[tuple[int, str, str]] = []
@@ -90,6 +112,9 @@ def united(path: str, parts: Iterable[RawRows], names: list[str]) -> RawRows:
         broken += [(int(part.numbers[place]), code, rule) for place, code, rule in part.broken]
         texts += part.texts
         blank += part.blank
+    broken += [(number, *BAD_UTF8) for number in bad_utf8]
+    texts += bad_utf8.values()
+    blank -= len(bad_utf8)
     frame = pl.concat(frames)
     numbers.append(np.array([number for number, *_ in broken], np.int64))
     faults = [(frame.height + i, code, rule) for i, (_, code, rule) in enumerate(broken)]
@@ -135,10 +160,11 @@ class Joined(io.RawIOBase):
     """Bytes that have been read already, and then the rest of their stream."""
 
     def __init__(self, head: bytes, rest: Any) -> None:
-        self._head = memoryview(head)
+        # Arrow takes such a mark away at the start of what it reads.
+        self._head = memoryview(BOM + head if head.startswith(BOM) else head)
         self._rest = rest
         self.tail = b""
-        """The last bytes that were read, without the ends of lines behind them."""
+        """The last bytes that were read, without spaces and ends of lines behind them."""
         self.is_ascii = True
         """Whether all bytes that were read are."""
 
@@ -153,7 +179,7 @@ class Joined(io.RawIOBase):
         else:
             size = self._rest.readinto(buffer)
         block = bytes(buffer[:size])
-        self.tail = (self.tail + block[-TAIL:]).rstrip(b"\r\n")[-TAIL:]
+        self.tail = (self.tail + block[-TAIL:]).rstrip(b"\r\n\t ")[-TAIL:]
         self.is_ascii = self.is_ascii and block.isascii()
         return size
 
@@ -169,7 +195,7 @@ def _rows(
         is_bad = texts.select(pl.any_horizontal(pl.all().is_null())).to_series()
         for row in values.insert_column(0, pl.Series(numbers)).filter(is_bad).rows():
             text = delimiter.encode().join(row[1:])
-            broken.append(_Broken(row[0], text, "bad-utf8", "Invalid UTF-8"))
+            broken.append(_Broken(row[0], text, *BAD_UTF8))
         texts = texts.filter(~is_bad)
         numbers = numbers[~is_bad.to_numpy()]
     if (texts.to_series(0) == "").any():

@@ -1,11 +1,19 @@
-"""CSV files as rows: delimiter and header are recognised, values stay text."""
+"""CSV files in pieces: delimiter and header are recognised."""
 
 import csv
 import io
 from collections.abc import Iterator
 from typing import Any
 
-from kreislauf.sources.csv_rows import DelimitedError, Joined, rows_of, united
+from kreislauf.sources.csv_rows import (
+    BOM,
+    DelimitedError,
+    Joined,
+    rows_of,
+    united,
+    without_bad_utf8,
+)
+from kreislauf.sources.storage import SourceError
 from models.mapping import Mapping, MappingError
 from models.records import RawRecords
 from models.table import RawLines, RawRows
@@ -13,7 +21,6 @@ from models.table import RawLines, RawRows
 DELIMITERS = ",;\t|"
 SAMPLE_LINES = 20
 """Lines at the beginning from which the delimiter is recognised."""
-BOM = b"\xef\xbb\xbf"
 
 
 def parts(
@@ -34,14 +41,20 @@ def parts(
     header = 0 if mapping.csv else 1
 
     def parse(lines: bytes) -> RawRows:
-        stream = Joined(lines, io.BytesIO())
-        return united(path, rows_of(path, stream, names, delimiter, len(lines)), names)
+        sound, broken = without_bad_utf8(lines)
+        pieces = rows_of(path, Joined(sound, io.BytesIO()), names, delimiter, len(sound))
+        try:
+            return united(path, pieces, names, broken)
+        except DelimitedError as error:
+            raise SourceError(f"{path} {error}") from error
 
     while True:
         whole = block[: block.rfind(b"\n") + 1]
         skipped = whole.find(b"\n") + 1 if header else 0
-        is_header_whole = whole[:skipped].count(b'"') % 2 == 0
-        if not whole or not is_header_whole or not _is_plain(whole[skipped:]):
+        # A header that a carriage return ends, or whose quote goes on, is more than this line.
+        line = whole[:skipped].removesuffix(b"\n").removesuffix(b"\r")
+        is_header = b"\r" not in line and line.count(b'"') % 2 == 0
+        if not whole or not is_header or not _is_plain(whole[skipped:]):
             break
         header = 0
         lines = RawLines.cut(path, whole[skipped:], number)

@@ -160,7 +160,8 @@ class RawFile:
             try:
                 if endings.is_parquet(self.path):
                     return layout.of_parquet(self.path, parquet.opened(file))
-                return layout.of_csv(StoredBytes(self.path, file).unpacked())
+                names = self.mapping.csv.names if self.mapping and self.mapping.csv else None
+                return layout.of_csv(StoredBytes(self.path, file).unpacked(), names)
             except (parquet.ParquetError, delimited.DelimitedError) as error:
                 raise SourceError(f"{self.path} {error}") from error
 

@@ -39,8 +39,9 @@ class Layout:
     has_header: bool = True
 
 
-def of_csv(stream: Any) -> Layout:
+def of_csv(stream: Any, given_names: list[str] | None = None) -> Layout:
     """The columns of a CSV file with these unpacked bytes; without a header they are numbered.
+    `given_names` are those of a file that has none.
 
     Raises DelimitedError.
     """
@@ -52,6 +53,8 @@ def of_csv(stream: Any) -> Layout:
     first = next(csv.reader(lines, delimiter=delimiter), [])
     names = [name.strip() for name in first]
     form = f"CSV, its values separated by {DELIMITER_NAMES[delimiter]}"
+    if given_names:
+        return Layout(f"{form}, without a header", given_names, {}, has_header=False)
     if any(VALUE.fullmatch(name) for name in names):
         numbered = [f"column_{number}" for number in range(1, len(names) + 1)]
         return Layout(f"{form}, without a header", numbered, {}, has_header=False)

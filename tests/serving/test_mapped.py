@@ -117,6 +117,10 @@ def test_a_user_is_asked_about_with_the_events_of_the_last_session(tmp_path: Pat
     del events[0]["time"]
     asked = requests.request({"events": events})
     assert [event["aid"] for event in asked["events"]] == ["a90", "a0", "a60", "a91", "a30"]
+    as_text = [{"item": "a", "time": str(TIME)}, {"item": "b", "time": str(TIME + 31 * MINUTE)}]
+    assert requests.request({"events": as_text})["events"] == [
+        {"aid": "b", "ts": TIME + 31 * MINUTE}
+    ]
     assert requests.request({"visitor": "ada", "events": []}) == {"user": "ada", "events": []}
 
 

@@ -340,6 +340,16 @@ SHAPES = [
         "",
         [(1, 2, TIME, "clicks")],
     ),
+    Shape(
+        "lines-in-the-last-value.csv",
+        csv("session,aid,ts,type,note", f'1,2,{TIME},clicks,"a', 'b"', "1,2"),
+        """
+        columns: {session: session, aid: aid, ts: {from: ts, unit: ms}, type: type}
+        ignored: [note]
+        """,
+        [(1, 2, TIME, "clicks")],
+        [("wrong-columns", "Expected 5 columns, got 2")],
+    ),
     Shape("empty.parquet", parquet(session=[], aid=[], ts=[], type=[]), "", []),
     Shape("only-a-header.csv", csv("session,aid,ts,type"), "", []),
 ]
