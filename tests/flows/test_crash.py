@@ -88,7 +88,9 @@ def crash_in_loads(patch: pytest.MonkeyPatch, record: dict, count: int) -> None:
 
     def crashing(client: InferenceServerClient, *args: Any, **keywords: Any) -> None:
         if next(crashes, None) is not None:
-            server(record).send_signal(signal.SIGSEGV)
+            crashed = server(record)
+            crashed.send_signal(signal.SIGSEGV)
+            crashed.wait(30)
         load_model(client, *args, **keywords)
 
     patch.setattr(InferenceServerClient, "load_model", crashing)
