@@ -434,7 +434,7 @@ def test_nothing_live_is_said(gateway: TestClient):
             "/v1/nothing/predict",
             b"{}",
             404,
-            "session_recommender_text, support_answers, tiny. One is one folder",
+            "session_recommender_text, support_answers, tiny.",
         ),
         ("/v1/feedback", b"{}", 422, "is missing or unknown"),
         (
