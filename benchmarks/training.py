@@ -26,11 +26,11 @@ from lightning.pytorch.callbacks import Callback
 from benchmarks import tron
 from benchmarks.race import ALL, Check, Job, Watch, in_new_process, seconds_to
 from benchmarks.session_encoder import Ours
+from models.runtime import silence_libraries
 from models.session_recommender.batches import Batches
 from models.session_recommender.encoder import Session
 from models.session_recommender.fit import Stage, fit
 from models.session_recommender.objectives import EncoderTask
-from models.session_recommender.runtime import silence_libraries
 from models.spec import TrainingContext
 
 

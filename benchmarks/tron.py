@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from benchmarks.race import Check, Job, Watch
+from models.runtime import silence_libraries
 from models.session_recommender.features import PADDING
 from models.session_recommender.metrics import K, recall
-from models.session_recommender.runtime import silence_libraries
 
 CONFIG = {
     "accelerator": "cpu",

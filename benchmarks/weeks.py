@@ -24,8 +24,9 @@ from kreislauf import sources
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import gate, scoring, split
 from kreislauf.lake.validate import validate_lines
+from models.loading import code_digest
 from models.session_recommender import Params, selection, training
-from models.spec import Examples, ModelSpec, Tensors, TrainingContext, code_digest
+from models.spec import Examples, ModelSpec, Tensors, TrainingContext
 from models.table import Table
 
 HISTORY = 0.4

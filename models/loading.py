@@ -1,4 +1,8 @@
-"""Model types among all that there are."""
+"""Model types among all that there are, and their code."""
+
+import hashlib
+import inspect
+from pathlib import Path
 
 import polars as pl
 
@@ -29,3 +33,11 @@ def twin_for_text(model_type: spec.ModelSpec) -> spec.ModelSpec | None:
         if dtypes.names() == own.dtypes.names() and dtypes[own.group] == pl.String:
             return twin
     return None
+
+
+def code_digest(model_type: spec.ModelSpec) -> str:
+    """Digest of the code of the model type and of trainings: changed code is another training."""
+    folder = Path(inspect.getfile(type(model_type))).parent
+    shared = ("spec", "table", "runtime", "checkpoints", "onnx_export")
+    files = [*sorted(folder.glob("*.py")), *(Path(__file__).with_stem(name) for name in shared)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -6,7 +6,6 @@ Importing a spec stays light: no torch, no Prefect, no MLflow. The two methods a
 
 import hashlib
 import importlib
-import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,6 +26,8 @@ Tensors = dict[str, np.ndarray]
 """Arrays by name. `models/text.py` says which of them are text."""
 DEFAULT = "session_recommender"
 """Name of the model type where none is named."""
+OPSET = 20
+"""Version of ONNX's operators in all files; StringSplit and RegexFullMatch came with it."""
 MAX_BATCH = 64
 """Maximum requests that a server hands to a file at a time; parity covers every size up to it."""
 
@@ -251,13 +252,6 @@ class ModelSpec(ABC):
 
         The gate promotes nothing that is worse than it.
         """
-
-
-def code_digest(model_type: ModelSpec) -> str:
-    """Digest of the model type's own code: changed code is another training."""
-    folder = Path(inspect.getfile(type(model_type))).parent
-    files = [*sorted(folder.glob("*.py")), Path(__file__), Path(inspect.getfile(Table))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def names() -> list[str]:

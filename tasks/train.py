@@ -19,7 +19,7 @@ from kreislauf.registry.runs import NoSuchVersion
 from kreislauf.release import golden, permission, releases
 from kreislauf.settings import settings
 from kreislauf.training import inputs
-from models import spec
+from models import loading, spec
 
 HOLDOUT_ROWS = 50_000
 """Maximum rows of the hold-out, in whole groups, that are kept with the version."""
@@ -48,7 +48,7 @@ def digest_plan(
         holdout,
         digest,
         parent,
-        spec.code_digest(model_type),
+        loading.code_digest(model_type),
     )
 
 

@@ -16,14 +16,14 @@ from kreislauf.registry import studies
 from kreislauf.search import process
 from kreislauf.search.result import TuningResult
 from kreislauf.training import inputs
-from models import spec
+from models import loading, spec
 
 
 def open_study(
     model_type: spec.ModelSpec, fixed: dict[str, Any]
 ) -> tuple[studies.Study, pl.DataFrame]:
     """The study to continue or to begin, and what its trials learn from."""
-    key = registry.digest_inputs(model_type.name, fixed, spec.code_digest(model_type))
+    key = registry.digest_inputs(model_type.name, fixed, loading.code_digest(model_type))
     study, rows = resume_study(model_type, key) or start_study(model_type, key, fixed)
     return study, rows.filter(pl.col(model_type.table.time) < study.lineage.holdout)
 

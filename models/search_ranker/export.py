@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
-from onnxscript.optimizer import optimize
 
+from models.onnx_export import batches, exported, session_of
 from models.search_ranker import metrics
 from models.search_ranker.features import INPUTS, NO_ITEM, Lists
-from models.search_ranker.graph import OPSET, with_items
+from models.search_ranker.graph import with_items
 from models.search_ranker.network import Scorer
 from models.search_ranker.schema import RESULTS
 from models.spec import MAX_BATCH, Parity
@@ -20,8 +19,6 @@ TOLERANCE = 1e-4
 
 float32 sums of some hundred terms, through a few layers, in another order differ by about 1e-5.
 """
-SIZES = range(1, MAX_BATCH + 1)
-"""Sizes of a batch that are compared at least once."""
 OVERLAP = 1.0
 """Minimum share of results that are where the module has one of the same score: ties may swap."""
 
@@ -31,21 +28,11 @@ def export(scorer: Scorer, width: int, path: Path) -> Path:
     features."""
     features = torch.zeros(2, RESULTS, width)
     present = torch.ones(2, RESULTS, dtype=torch.bool)
-    batch = torch.export.Dim("batch")
-    program = torch.onnx.export(
-        scorer.eval(),
-        (features, present),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["features", "present"],
-        output_names=["order", "scores"],
-        dynamic_shapes=[{0: batch}, {0: batch}],
-        optimize=False,
-        verbose=False,
+    batch = {0: torch.export.Dim("batch")}
+    graph = exported(
+        scorer, (features, present), ["features", "present"], ["order", "scores"], [batch, batch]
     )
-    assert program is not None
-    optimize(program.model, num_iterations=1, onnx_shape_inference=False)
-    onnx.save(with_items(program.model_proto.graph, width), path)
+    onnx.save(with_items(graph.graph, width), path)
     return path
 
 
@@ -58,9 +45,7 @@ def parity(scorer: Scorer, path: Path, lists: Lists) -> Parity:
     order, expected = module_answers(scorer, items, features)
     by_place = np.empty_like(expected)
     np.put_along_axis(by_place, order, expected, 1)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = session_of(path)
     overlaps = []
     differences = []
     for rows in batches(len(items)):
@@ -94,16 +79,6 @@ def module_answers(
             outputs.append(scorer(batch, present))
     order, scores = (torch.cat(tensors).numpy() for tensors in zip(*outputs, strict=True))
     return order, scores
-
-
-def batches(count: int) -> list[np.ndarray]:
-    """Positions of `count` inputs in batches of every size, which begin again at the end."""
-    # `SIZES` are 2,080 inputs; more follow in the largest batches.
-    more = max(0, -(-(count - sum(SIZES)) // MAX_BATCH))
-    sizes = [*SIZES, *[MAX_BATCH] * more]
-    ends = np.cumsum(sizes)
-    starts = ends - sizes
-    return [np.arange(start, end) % count for start, end in zip(starts, ends, strict=True)]
 
 
 def with_edges(lists: Lists) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models.checkpoints import StepCheckpoints, checkpoint_at
+from models.runtime import make_trainer, seed_step
 from models.search_ranker.batches import Batch, Batches
 from models.search_ranker.network import Scorer
 from models.spec import TrainingContext
@@ -41,16 +42,8 @@ class Task(lightning.LightningModule):
         self.curves: list[tuple[str, int, float]] = []
 
     def training_step(self, batch: Batch, step: int) -> Tensor:
-        """Loss of a step, whose random numbers depend on its number alone.
-
-        So a resumed training repeats them.
-        """
-        number = (self.params.seed * 1_000_003 + self.global_step) * 1_009 + self.global_rank
-        # Without a GPU, torch.manual_seed remembers every call, with its stack, until there is one.
-        if self.device.type == "cpu":
-            torch.default_generator.manual_seed(number)
-        else:
-            torch.manual_seed(number)
+        """Loss of a step, whose random numbers depend on its number alone."""
+        seed_step(self, self.params.seed)
         loss = self.loss(batch)
         if self.global_step % LOG_EVERY == 0:
             self.curves.append(("train_loss", self.global_step, float(loss.detach())))
@@ -94,46 +87,19 @@ class Task(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class Progress(Callback):
-    """Checkpoints and reports. Steps decide, not seconds, so that all processes agree."""
+class Progress(StepCheckpoints):
+    """Checkpoints and reports."""
 
-    def __init__(self, batches: Batches, work: TrainingContext):
-        self.batches = batches
-        self.work = work
-
-    def on_fit_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Tell the batches which share of each is this process's."""
-        self.batches.rank = trainer.global_rank
-        self.batches.processes = trainer.world_size
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Write a checkpoint every `CHECKPOINT_STEPS`; the old one stays until the new is whole."""
-        folder = self.work.folder
+    def report_step(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Report every so many steps, by the main process alone."""
         if trainer.is_global_zero and trainer.global_step % LOG_EVERY == 0:
             self.work.report(trainer.global_step / len(self.batches), {})
-        if trainer.global_step % CHECKPOINT_STEPS == 0 and not trainer.is_last_batch:
-            if trainer.is_global_zero:
-                self.work.before_write()
-            self.batches.done = batch_idx + 1
-            trainer.save_checkpoint(folder / "new.ckpt")
-            self.batches.done = 0
-            if trainer.is_global_zero:
-                os.replace(folder / "new.ckpt", folder / "last.ckpt")
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         """Leave what `fit` reads, which may be another process."""
+        self.ask_to_write(trainer)
         if trainer.is_global_zero:
-            self.work.before_write()
-            folder = self.work.folder
+            folder = self.folder
             state = pl_module.scorer.state_dict()
             save_file({name: t.cpu().contiguous() for name, t in state.items()}, folder / FITTED)
             (folder / "new.json").write_text(json.dumps(pl_module.curves))
@@ -158,20 +124,9 @@ def fit(task: Task, batches: Batches, work: TrainingContext) -> None:
     """
     folder: Path = work.folder
     if not (folder / DONE).exists():
-        checkpoint = None
-        if (folder / "last.ckpt").exists():
-            checkpoint = str(folder / "last.ckpt")
-        place: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
-        trainer = lightning.Trainer(
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            callbacks=[Progress(batches, work)],
-            **place | work.trainer,
-        )
+        checkpoint = checkpoint_at(folder / "last.ckpt")
+        progress = Progress(folder, batches, work, CHECKPOINT_STEPS)
+        trainer = make_trainer(1, [progress], work.trainer)
         loader: Any = batches
         trainer.fit(task, loader, ckpt_path=checkpoint, weights_only=True)
     task.curves = [tuple(point) for point in json.loads((folder / DONE).read_text())]

@@ -9,8 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.search_ranker.features import INPUTS, NO_ITEM
 from models.search_ranker.schema import RESULTS
-
-OPSET = 20
+from models.spec import OPSET
 
 
 def with_items(body: onnx.GraphProto, width: int) -> onnx.ModelProto:

@@ -6,6 +6,7 @@ numpy and Polars only.
 import numpy as np
 import polars as pl
 
+from models.buckets import bucket
 from models.search_ranker.features import NO_GAIN, judged
 
 K = 10
@@ -63,9 +64,3 @@ def slices(rows: pl.DataFrame, searches: pl.DataFrame) -> pl.DataFrame:
             "query_searches": bucket(rows["searches"].fill_null(0), SEARCHES),
         }
     )
-
-
-def bucket(values: pl.Series, buckets: dict[str, int]) -> pl.Series:
-    """The last bucket whose smallest value is not above each value: Enum."""
-    index = np.searchsorted(list(buckets.values()), values.to_numpy(), side="right") - 1
-    return pl.Series(list(buckets), dtype=pl.Enum(list(buckets))).gather(index)

@@ -16,12 +16,12 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from safetensors.torch import load_file, save_file
 
+from models.runtime import one_thread, silence_libraries
 from models.search_ranker import export, metrics
 from models.search_ranker.batches import Batches
 from models.search_ranker.features import Lists, lists
 from models.search_ranker.fit import Task, centred, fit
 from models.search_ranker.network import Members, Scaling, Scorer
-from models.search_ranker.runtime import calm
 from models.search_ranker.schema import FEATURES
 from models.spec import MAX_BATCH, TrainingContext, TrainingResult
 
@@ -55,7 +55,7 @@ def train(rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingRes
     work.before_write()
     onnx = work.folder / "model.onnx"
     drawn = np.unique(np.linspace(0, len(learnt) - 1, PARITY_INPUTS).astype(int))
-    with calm():
+    with one_thread():
         export.export(fitted.scorer, FEATURES, onnx)
         parity = export.parity(fitted.scorer, onnx, padded(learnt.take(drawn), FEATURES))
     work.before_write()
@@ -85,7 +85,7 @@ def fit_lists(learnt: Lists, params: Any, work: TrainingContext) -> Fitted:
             f"There are {len(np.unique(learnt.queries))} queries with a right answer, too few to "
             "learn from some and judge by the others: widen the window."
         )
-    with calm(), isolate_rng():
+    with silence_libraries(), one_thread(), isolate_rng():
         torch.manual_seed(params.seed)
         scorer, is_warm = start(learnt, params, work)
         members = torch.arange(scorer.members.members) % params.folds

@@ -19,7 +19,8 @@ from models.session_recommender.covisitation import (
     covisit,
 )
 from models.session_recommender.features import LENGTH, Catalogue, events
-from models.session_recommender.vocabulary import OPSET, with_vocabulary
+from models.session_recommender.vocabulary import with_vocabulary
+from models.spec import OPSET
 
 
 def build(rows: pl.DataFrame, folder: Path) -> Path:

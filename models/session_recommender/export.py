@@ -7,14 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
-from onnxscript.optimizer import optimize
 
+from models.onnx_export import batches, exported, session_of
 from models.session_recommender.features import INPUTS, LENGTH, PADDING, Catalogue, padding_of
-from models.session_recommender.runtime import silence_libraries
 from models.session_recommender.scorer import Scorer
-from models.session_recommender.vocabulary import OPSET, with_vocabulary
+from models.session_recommender.vocabulary import with_vocabulary
 from models.spec import MAX_BATCH, Parity
 
 TOLERANCE = 1e-5
@@ -22,8 +20,6 @@ TOLERANCE = 1e-5
 
 float32 sums of a few hundred terms in another order differ by about 1e-6.
 """
-SIZES = range(1, MAX_BATCH + 1)
-"""Sizes of a batch that are compared at least once."""
 OVERLAP = 0.95
 """Minimum share of equal answers: one of 20 may differ, a tie at rank 20."""
 
@@ -32,23 +28,15 @@ def export(scorer: Scorer, catalogue: Catalogue, path: Path) -> Path:
     """Write `scorer` with the vocabulary before and after it; the batch dimension is free."""
     example = torch.full((2, LENGTH), catalogue.nothing)
     nothing = torch.full((2, LENGTH), PADDING)
-    batch = torch.export.Dim("batch")
-    with silence_libraries():
-        program = torch.onnx.export(
-            scorer.eval(),
-            (example, nothing, nothing.clone()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["rows", "types", "times"],
-            output_names=["best", "scores"],
-            dynamic_shapes=[{0: batch}, {0: batch}, {0: batch}],
-            optimize=False,
-            verbose=False,
-        )
-        assert program is not None
-        # By default there are more passes, which take four times as long and leave hardly less.
-        optimize(program.model, num_iterations=1, onnx_shape_inference=False)
-    model = with_vocabulary(program.model_proto, catalogue)
+    batch = {0: torch.export.Dim("batch")}
+    graph = exported(
+        scorer,
+        (example, nothing, nothing.clone()),
+        ["rows", "types", "times"],
+        ["best", "scores"],
+        [batch, batch, batch],
+    )
+    model = with_vocabulary(graph, catalogue)
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
@@ -61,13 +49,11 @@ def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: list[np.nda
     added to them.
     """
     inputs = [np.concatenate([_edges(values), values]) for values in inputs]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = session_of(path)
     ids, expected = _module_answers(scorer, catalogue, inputs)
     overlaps = []
     differences = []
-    for rows in _batches(len(ids)):
+    for rows in batches(len(ids)):
         batch = {name: values[rows] for name, values in zip(INPUTS, inputs, strict=True)}
         answers, scores = session.run(["answers", "scores"], batch)
         overlaps.append((ids[rows, :, None] == answers[:, None, :]).any(2).mean(1).min())
@@ -82,16 +68,6 @@ def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: list[np.nda
         max_difference=difference,
         passed=overlap >= OVERLAP and difference <= TOLERANCE,
     )
-
-
-def _batches(count: int) -> list[np.ndarray]:
-    """Positions of `count` inputs in batches of every size, which begin again at the end."""
-    # `SIZES` are 2,080 inputs; more follow in the largest batches.
-    more = max(0, -(-(count - sum(SIZES)) // MAX_BATCH))
-    sizes = [*SIZES, *[MAX_BATCH] * more]
-    ends = np.cumsum(sizes)
-    starts = ends - sizes
-    return [np.arange(start, end) % count for start, end in zip(starts, ends, strict=True)]
 
 
 def _module_answers(

@@ -1,6 +1,5 @@
 """One fit with Lightning: checkpoints, progress, one process or many."""
 
-import atexit
 import json
 import os
 from collections.abc import Callable
@@ -9,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
+from models.checkpoints import StepCheckpoints, checkpoint_at
+from models.runtime import make_trainer
 from models.session_recommender import objectives
 from models.session_recommender.batches import Batches
 from models.session_recommender.objectives import Task
@@ -53,59 +53,29 @@ class ProgressSlice:
         self.report(self.start + share * (self.end - self.start), metrics)
 
 
-class Progress(Callback):
-    """Checkpoints and reports. Steps decide, not seconds, so that all processes agree."""
+class Progress(StepCheckpoints):
+    """Checkpoints and reports."""
 
     def __init__(
         self,
         folder: Path,
         batches: Batches,
+        work: TrainingContext,
         report: Callable[[float, dict[str, float]], None],
-        before_write: Callable[[], None],
     ):
-        self.folder = folder
-        self.batches = batches
+        super().__init__(folder, batches, work, CHECKPOINT_STEPS)
         self.report = report
-        self.before_write = before_write
 
-    def on_fit_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Tell the batches which share of each is this process's."""
-        self.batches.rank = trainer.global_rank
-        self.batches.processes = trainer.world_size
-        if trainer.world_size > 1:
-            atexit.register(leave_process_group)
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Write a checkpoint every `CHECKPOINT_STEPS`; the old one stays until the new is whole."""
+    def report_step(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        """Report every so many steps."""
         if trainer.global_step % objectives.LOG_EVERY == 0:
             self._report(trainer, pl_module)
-        if trainer.global_step % CHECKPOINT_STEPS == 0 and not trainer.is_last_batch:
-            self._ask_to_write(trainer)
-            self.batches.done = batch_idx + 1
-            trainer.save_checkpoint(self.folder / "new.ckpt")
-            self.batches.done = 0
-            if trainer.is_global_zero:
-                os.replace(self.folder / "new.ckpt", self.folder / "last.ckpt")
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Report the end of an epoch."""
         self._report(trainer, pl_module)
-
-    def _ask_to_write(self, trainer: lightning.Trainer) -> None:
-        """Raise, in the main process, if another training writes into the folder."""
-        if trainer.is_global_zero:
-            self.before_write()
 
     def _report(self, trainer: lightning.Trainer, task: Any) -> None:
         """Report the share of the steps and the newest validation, by the main process alone."""
@@ -119,18 +89,9 @@ class Progress(Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Leave what `fit` reads, which may be another process."""
-        self._ask_to_write(trainer)
+        self.ask_to_write(trainer)
         if trainer.is_global_zero:
             write_result(self.folder, pl_module, is_validated=bool(trainer.val_dataloaders))
-
-
-def leave_process_group() -> None:
-    """End the threads that connect the processes.
-
-    One that still runs when its process exits may abort it.
-    """
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 def write_result(folder: Path, task: Any, is_validated: bool) -> None:
@@ -158,36 +119,18 @@ def fit(stage: Stage, work: TrainingContext) -> None:
     if not (folder / "done.json").exists():
         task.steps = len(stage.batches) * stage.epochs
         report = ProgressSlice(work.report, *stage.progress)
-        checkpoints = Progress(folder, stage.batches, report, work.before_write)
-        trainer = make_trainer(stage, checkpoints)
+        checkpoints = Progress(folder, stage.batches, work, report)
+        callbacks: list[Callback] = [checkpoints]
+        if stage.validation:
+            callbacks.append(EarlyStopping(monitor="recall", mode="max", patience=1))
+        trainer = make_trainer(stage.epochs, callbacks, stage.trainer)
         loader: Any = None
         if stage.validation:
             loader = DataLoader(stage.validation, batch_size=None)  # type: ignore[arg-type]
-        checkpoint = None
-        if (folder / "last.ckpt").exists():
-            checkpoint = str(folder / "last.ckpt")
+        checkpoint = checkpoint_at(folder / "last.ckpt")
         trainer.fit(task, stage.batches, loader, ckpt_path=checkpoint, weights_only=True)
     done = json.loads((folder / "done.json").read_text())
     task.network.load_state_dict(load_file(folder / "best.safetensors"))
     task.network.eval()
     task.best = done["best"]
     task.curves = [tuple(point) for point in done["curves"]]
-
-
-def make_trainer(stage: Stage, progress: Progress) -> lightning.Trainer:
-    """Lightning's trainer of a stage; with validation it stops when an epoch brings nothing."""
-    callbacks: list[Callback] = [progress]
-    if stage.validation:
-        callbacks.append(EarlyStopping(monitor="recall", mode="max", patience=1))
-    place: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
-    return lightning.Trainer(
-        max_epochs=stage.epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        callbacks=callbacks,
-        **place | stage.trainer,
-    )

@@ -13,12 +13,12 @@ numpy and Polars only.
 """
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
 
 from models import text
+from models.buckets import bucket
 from models.session_recommender.features import DAY_MS, MAX_EVENTS, padding_of
 from models.session_recommender.schema import EVENT_TYPES
 
@@ -94,8 +94,8 @@ def slices(rows: pl.DataFrame, trained_on: pl.DataFrame) -> pl.DataFrame:
     age = (pl.col("ts") - pl.col("first")) / DAY_MS
     days = labels.select(age.fill_null(-math.inf)).to_series()
     return labels.select(
-        session_length=_bucket(labels["seen"], LENGTHS),
-        article_age_days=_bucket(days, AGES),
+        session_length=bucket(labels["seen"], LENGTHS),
+        article_age_days=bucket(days, AGES),
         repeat=pl.when(pl.col("before") > 0).then(pl.lit("repeat")).otherwise(pl.lit("new")),
         event_type="type",
     )
@@ -116,9 +116,3 @@ def _hits(answers: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
         )
     is_known = labels != padding_of(labels)
     return (_first(answers, k) == labels[:, None]) & is_known[:, None]
-
-
-def _bucket(values: pl.Series, buckets: Mapping[str, float]) -> pl.Series:
-    """The last bucket whose smallest value is not above each value: Enum."""
-    index = np.searchsorted(list(buckets.values()), values.to_numpy(), side="right") - 1
-    return pl.Series(list(buckets), dtype=pl.Enum(list(buckets))).gather(index)

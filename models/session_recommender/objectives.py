@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.runtime import seed_step
 from models.session_recommender import metrics
 from models.session_recommender.blocks import Block
 from models.session_recommender.covisitation_index import CovisitationIndex
@@ -52,16 +53,8 @@ class Task(lightning.LightningModule):
         raise NotImplementedError
 
     def training_step(self, batch: Any, step: int) -> Tensor:
-        """Loss of a step, whose random numbers depend on its number alone.
-
-        So a resumed training repeats them.
-        """
-        number = (self.seed * 1_000_003 + self.global_step) * 1_009 + self.global_rank
-        # Without a GPU, torch.manual_seed remembers every call, with its stack, until there is one.
-        if self.device.type == "cpu":
-            torch.default_generator.manual_seed(number)
-        else:
-            torch.manual_seed(number)
+        """Loss of a step, whose random numbers depend on its number alone."""
+        seed_step(self, self.seed)
         loss = self.loss(batch)
         if self.global_step % LOG_EVERY == 0:
             self.curves.append(("train_loss", self.global_step, float(loss.detach())))

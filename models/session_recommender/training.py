@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from models import text
+from models.runtime import one_thread, silence_libraries
 from models.session_recommender import blocks, export, fit, initial_vectors, selection, warm_start
 from models.session_recommender.batches import Batches, Sequences
 from models.session_recommender.blocks import Block
@@ -24,7 +25,6 @@ from models.session_recommender.fit import Stage
 from models.session_recommender.history import History
 from models.session_recommender.objectives import EncoderTask, RankerTask
 from models.session_recommender.ranker import Ranker
-from models.session_recommender.runtime import one_thread, silence_libraries
 from models.session_recommender.scorer import Scorer
 from models.spec import TrainingContext, TrainingResult
 

@@ -7,9 +7,6 @@ from onnx import TensorProto, helper, numpy_helper
 from models import text
 from models.session_recommender.features import INPUTS, LENGTH, Catalogue
 
-OPSET = 20
-"""Version of the ONNX operators."""
-
 
 def with_vocabulary(model: onnx.ModelProto, catalogue: Catalogue) -> onnx.ModelProto:
     """Put raw id -> row before the graph and row -> raw id after it.

@@ -10,8 +10,8 @@ import onnx
 import polars as pl
 from onnx import TensorProto, helper, numpy_helper
 
+from models.spec import OPSET
 from models.support_answers.features import with_answer
-from models.support_answers.reader import OPSET
 
 SMOOTHING = 0.1
 """What is added to the count of each word with each intent."""

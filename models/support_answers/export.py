@@ -2,29 +2,23 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, compose, helper, numpy_helper
-from onnxscript.optimizer import optimize
-from torch import nn
 
-from models.spec import MAX_BATCH, Parity
+from models.onnx_export import SIZES, batches, exported, session_of
+from models.spec import MAX_BATCH, OPSET, Parity
 from models.support_answers import reader
 from models.support_answers.network import ServedNetwork
 from models.support_answers.ngrams import Ngrams
-from models.support_answers.reader import LETTERS, OPSET
-from models.support_answers.runtime import silence_libraries
+from models.support_answers.reader import LETTERS
 
 TOLERANCE = 1e-4
 """Maximum difference of confidences: float32 sums of hundreds of terms in another order."""
 SAME = 0.99
 """Minimum share of equal intents and decisions; ties may fall either way."""
-SIZES = range(1, MAX_BATCH + 1)
-"""Sizes of a batch that are compared."""
 
 
 def ngrams_graph(buckets: int) -> onnx.ModelProto:
@@ -41,7 +35,7 @@ def hashing_graph() -> onnx.ModelProto:
     """Graph from `letters` to `hashes`. It is always the same, and making it takes seconds."""
     example = torch.zeros((2, 3, LETTERS), dtype=torch.int64)
     dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("words")}
-    return exported(Ngrams(), example, "letters", ["hashes"], dynamic)
+    return exported(Ngrams(), (example,), ["letters"], ["hashes"], [dynamic])
 
 
 def rows_graph(buckets: int) -> onnx.ModelProto:
@@ -79,7 +73,7 @@ def export(served: ServedNetwork, ngrams: onnx.ModelProto, intents: list[str], p
     example = torch.ones((2, 5), dtype=torch.int64)
     dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("many")}
     outputs = ["best", "confidence", "hand_over"]
-    network = exported(served, example, "rows", outputs, dynamic)
+    network = exported(served, (example,), ["rows"], outputs, [dynamic])
     model = joined(ngrams, network, "rows")
     name_intents(model, intents)
     onnx.checker.check_model(model)
@@ -104,40 +98,10 @@ def name_intents(model: onnx.ModelProto, intents: list[str]) -> None:
     )
 
 
-def exported(
-    module: nn.Module, example: Any, name: str, outputs: list[str], dynamic: dict
-) -> onnx.ModelProto:
-    """A module with one input as a graph."""
-    with silence_libraries():
-        program = torch.onnx.export(
-            module.eval(),
-            (example,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[name],
-            output_names=outputs,
-            dynamic_shapes=[dynamic],
-            optimize=False,
-            verbose=False,
-        )
-        assert program is not None
-        optimize(program.model, num_iterations=1, onnx_shape_inference=False)
-    return program.model_proto
-
-
 def joined(first: onnx.ModelProto, second: onnx.ModelProto, name: str) -> onnx.ModelProto:
     """Both graphs, of which the second takes `name` from the first."""
     second = compose.add_prefix(second, f"{name}/", rename_inputs=False, rename_outputs=False)
     return compose.merge_models(first, second, io_map=[(name, name)])
-
-
-def session_of(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """The graph in onnxruntime, on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 def bags(ngrams: onnx.ModelProto, texts: np.ndarray) -> list[np.ndarray]:
@@ -158,14 +122,13 @@ def parity(
     texts: np.ndarray,
 ) -> Parity:
     """Compare module and file on `texts` (n, 1), in batches of every size a server may make."""
-    ends = np.cumsum(SIZES)
     names = np.array(intents, object)
     overlaps = []
     differences = []
     rows_session = session_of(ngrams)
-    session = session_of(onnx.load(path))
-    for size, end in zip(SIZES, ends, strict=True):
-        asked = {"text": texts[np.arange(end - size, end) % len(texts)]}
+    session = session_of(path)
+    for rows_of_batch in batches(len(texts)):
+        asked = {"text": texts[rows_of_batch]}
         intent, confidence, hand_over = session.run(["intent", "confidence", "hand_over"], asked)
         (rows,) = rows_session.run(["rows"], asked)
         with torch.inference_mode():
@@ -176,7 +139,7 @@ def parity(
     difference = float(max(differences))
     overlap = float(np.mean(overlaps))
     return Parity(
-        inputs=int(ends[-1]),
+        inputs=sum(SIZES),
         largest_batch=MAX_BATCH,
         min_overlap=overlap,
         max_difference=difference,

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from models.checkpoints import checkpoint_at
+from models.runtime import make_trainer
 from models.spec import TrainingContext
 from models.support_answers.bags import Bags, Batch, Batches
 from models.support_answers.network import Network
@@ -130,20 +132,8 @@ def run(network: Network, stage: Stage, params: Any, work: TrainingContext) -> C
         lambda: task.current_epoch,
     )
     task = Task(network, params, stage.epochs * len(batches))
-    place: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
-    trainer = lightning.Trainer(
-        max_epochs=stage.epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        callbacks=[Progress(stage, work)],
-        **place | work.trainer,
-    )
-    checkpoint = None
-    if (work.folder / f"{stage.name}.ckpt").exists():
-        checkpoint = str(work.folder / f"{stage.name}.ckpt")
+    trainer = make_trainer(stage.epochs, [Progress(stage, work)], work.trainer)
+    checkpoint = checkpoint_at(work.folder / f"{stage.name}.ckpt")
     trainer.fit(task, batches, ckpt_path=checkpoint, weights_only=True)
     return task.curves
 

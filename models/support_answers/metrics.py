@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 
 from models import text
+from models.buckets import bucket
 from models.support_answers.features import length_in_words
 
 LENGTHS = {"1-3": 1, "4-8": 4, "9-15": 9, ">15": 16}
@@ -32,12 +33,5 @@ def slices(rows: pl.DataFrame, counts: pl.DataFrame) -> pl.DataFrame:
     seen = rows.join(counts, on="intent", how="left", maintain_order="left")["seen"]
     lengths = rows.select(length_in_words()).to_series()
     return pl.DataFrame(
-        {"words": _bucket(lengths, LENGTHS), "intent_seen": _bucket(seen.fill_null(0), COUNTS)}
+        {"words": bucket(lengths, LENGTHS), "intent_seen": bucket(seen.fill_null(0), COUNTS)}
     )
-
-
-def _bucket(values: pl.Series, buckets: dict[str, int]) -> pl.Series:
-    """The last bucket whose smallest value is not above each value, or the first: Enum."""
-    index = np.searchsorted(list(buckets.values()), values.to_numpy(), side="right") - 1
-    names = pl.Series(list(buckets), dtype=pl.Enum(list(buckets)))
-    return names.gather(np.maximum(index, 0))

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 20
-"""Version of the ONNX operators; StringSplit and RegexFullMatch came with it."""
+from models.spec import OPSET
+
 WORDS = 64
 """Maximum words of a question that count, the first ones."""
 LETTERS = 24

@@ -17,12 +17,12 @@ from onnx import ModelProto
 from scipy.special import softmax
 
 from models import text
+from models.runtime import one_thread, silence_libraries
 from models.spec import TrainingContext, TrainingResult
 from models.support_answers import calibration, export, features, fit, warm_start
 from models.support_answers.bags import Bags
 from models.support_answers.fit import Stage
 from models.support_answers.network import Network, ServedNetwork, rarity
-from models.support_answers.runtime import one_thread, silence_libraries
 
 MIN_QUESTIONS = 20
 """Minimum questions of a training."""

@@ -14,7 +14,7 @@ import pytest
 from demo.shop import Plan, simulate
 from kreislauf import search
 from kreislauf.evaluation import scoring
-from models import spec
+from models import loading, spec
 from models.spec import TrainingContext
 from tests.conftest import ROOT
 from tests.models import searches
@@ -218,12 +218,12 @@ def test_an_unknown_model_type_is_named_with_the_known_ones():
 @pytest.mark.parametrize("name", ["spec.py", "table.py"])
 def test_changed_code_of_the_contract_is_another_training(tiny, tmp_path, monkeypatch, name):
     model_type = spec.load(tiny)
-    digest = spec.code_digest(model_type)
-    assert spec.code_digest(model_type) == digest
+    digest = loading.code_digest(model_type)
+    assert loading.code_digest(model_type) == digest
     read_bytes = Path.read_bytes
 
     def changed(path: Path) -> bytes:
         return read_bytes(path) + b"# changed" * (path == ROOT / "models" / name)
 
     monkeypatch.setattr(Path, "read_bytes", changed)
-    assert spec.code_digest(model_type) != digest
+    assert loading.code_digest(model_type) != digest

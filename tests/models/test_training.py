@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.runtime import one_thread, silence_libraries
 from models.session_recommender import SPEC, Params, blocks, metrics, objectives, training
 from models.session_recommender import fit as fit_module
 from models.session_recommender.batches import LONGEST, Batches, Sequences
@@ -33,7 +34,6 @@ from models.session_recommender.history import History
 from models.session_recommender.initial_vectors import propagate
 from models.session_recommender.objectives import EncoderTask, RankerTask, Task
 from models.session_recommender.ranker import Ranker, rank
-from models.session_recommender.runtime import one_thread, silence_libraries
 from models.session_recommender.schema import EVENT_TYPES
 from models.session_recommender.scorer import Scorer
 from models.session_recommender.training import BLOCKS, NEWEST, PrequentialTraining
