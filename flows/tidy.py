@@ -3,6 +3,7 @@
 from prefect import flow, get_run_logger
 
 from kreislauf import exposures, registry
+from kreislauf.batch.answers import ANSWERS
 from kreislauf.evaluation.decision import DECISIONS
 from kreislauf.lake import approvals, delta, exclusions, quarantine
 from kreislauf.monitoring import tables
@@ -24,8 +25,8 @@ JOURNALS = (
 
 @flow
 def tidy(retention_hours: int = 168) -> list[TidyReport]:
-    """Compact and vacuum the tables of all model types and of the gateway, the quarantine, and what
-    the monitor and the gate have noted.
+    """Compact and vacuum the tables of all model types and of the gateway, the quarantine, the
+    answers of batches, and what the monitor and the gate have noted.
 
     What the monitor says of windows older than `KREISLAUF_HISTORY_DAYS` is deleted, and so are
     Evidently's pages but the newest of each day, and of each alarm of it, of the last
@@ -51,7 +52,8 @@ def tidy(retention_hours: int = 168) -> list[TidyReport]:
     needed = find_needed_versions(loaded)
     for table in [*loaded, *exposures.TABLES.values()]:
         quarantine.publish_rejects(table)
-    names = [name for name in [*needed, *exposures.TABLES, quarantine.REJECTS] if delta.find(name)]
+    candidates = [*needed, *exposures.TABLES, quarantine.REJECTS, ANSWERS]
+    names = [name for name in candidates if delta.find(name)]
     reports = [tidy_table(name, retention_hours, needed.get(name, [])) for name in names]
     rows = forget_windows()
     reports += [tidy_journal(name, retention_hours) for name in JOURNALS if delta.find(name)]

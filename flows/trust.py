@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from prefect import flow, get_run_logger
 
-from kreislauf.clock import when
+from kreislauf.clock import in_utc, when
 from kreislauf.lake import exclusions
 from kreislauf.people import Text
 from models import spec
@@ -68,13 +68,6 @@ def trust(
     left_out = exclusions.intervals(table)
     get_run_logger().info(f"{verdict.sentence} {describe(left_out)}")
     return verdict
-
-
-def in_utc(time: datetime) -> datetime:
-    """A time; one without a time zone is in UTC."""
-    if time.tzinfo is None:
-        return time.replace(tzinfo=UTC)
-    return time
 
 
 def minute(time: datetime) -> int:

@@ -28,3 +28,15 @@ def span(length: int) -> str:
     if parts["d"]:
         words = [word for word in words if not word.endswith("min")]
     return " ".join(words) or "0 min"
+
+
+def in_utc(time: datetime) -> datetime:
+    """A time; one without a time zone is in UTC."""
+    if time.tzinfo is None:
+        return time.replace(tzinfo=UTC)
+    return time
+
+
+def milliseconds(time: datetime) -> int:
+    """A time as ms since 1970 UTC."""
+    return round(in_utc(time).timestamp() * 1000)

@@ -34,11 +34,12 @@ ORGANS = {
     "lake": "",
     "inspection": "sources lake",
     "evaluation": "",
+    "batch": "sources lake registry evaluation",
     "registry": "",
     "search": "",
     "release": "registry evaluation",
     "training": "registry lake evaluation",
-    "monitoring": "release registry search lake sources evaluation",
+    "monitoring": "batch release registry search lake sources evaluation",
     "pages": "monitoring release registry search lake sources evaluation",
 }
 """Organs of the library, and the other organs that each may import."""
@@ -61,7 +62,7 @@ def allowed(path: Path) -> str:
     """What of ours a file may import, as a pattern."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     shared = "spec|search|json_fields|table|text|loading|messages|mapping|choices|conversion"
-    shared += "|session_names|records|buckets|runtime|checkpoints|onnx_export"
+    shared += "|session_names|records|buckets|policy|runtime|checkpoints|onnx_export"
     spec = rf"models(\.({shared})\b.*|\.mapping$)"
     if parts[0] == "models":
         # A model type may be another one's class with other ids or another table.

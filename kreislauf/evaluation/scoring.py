@@ -20,17 +20,20 @@ REPEATS = 3
 """Number of measurements of each latency, of which the fastest counts."""
 
 
-def answer(onnx: Path, inputs: Tensors, batch: int = BATCH) -> Tensors:
-    """Run `onnx` over all rows of `inputs`, `batch` at a time.
+def answer(onnx: Any, inputs: Tensors, batch: int = BATCH) -> Tensors:
+    """Run `onnx`, a file or an onnxruntime.InferenceSession, over all rows of `inputs`, `batch` at
+    a time.
 
     Returns its outputs by name, in the same order.
     """
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    # Threads that wait for work by spinning take the cores from whoever else has some.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    session = onnx
+    if isinstance(onnx, Path):
+        options = onnxruntime.SessionOptions()
+        # Threads that wait for work by spinning take the cores from whoever else has some.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     used = [tensor.name for tensor in session.get_inputs()]
     # An empty batch still has outputs, with no rows.

@@ -100,4 +100,4 @@ def _commit(stored: DeltaTable, files: pl.DataFrame, merged: DataFile) -> None:
         RemoveAction(path, False, now, size, merged.partition)  # type: ignore[arg-type]
         for path, size in files.select("path", "size_bytes").iter_rows()
     ]
-    delta.commit(stored, [merged], {}, {}, removals)
+    delta.commit(stored, [merged], {}, {}, removals, same_rows=True)

@@ -128,9 +128,10 @@ def commit(
     progress: Mapping[str, int],
     metadata: Mapping[str, str],
     replaced: Sequence[RemoveAction] = (),
+    same_rows: bool = False,
 ) -> None:
-    """Make `files` visible on exactly `delta`'s version, in the place of files with the same rows
-    that are `replaced`.
+    """Make `files` visible on exactly `delta`'s version, in the place of those that are `replaced`,
+    which may have the `same_rows`.
 
     `progress` holds the new values of transaction ids; `metadata` is stored in the log. Raises
     CommitFailedError if another writer was faster; then nothing is visible.
@@ -141,7 +142,7 @@ def commit(
         max_commit_retries=0,
     )
     now = int(time.time() * 1000)
-    has_new_rows = not replaced
+    has_new_rows = not same_rows
     additions = [
         AddAction(file.path, file.size, file.partition, now, has_new_rows, file.statistics)
         for file in files

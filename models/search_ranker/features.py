@@ -17,6 +17,8 @@ NO_ITEM = ""
 INPUTS = ("items", "features")
 """Inputs of the ONNX file: ids, text (batch, RESULTS), and raw values, float32 (batch, RESULTS,
 FEATURES), NaN where one is missing."""
+ONE_LIST = ("query", "ts", "search")
+"""Columns that are the same in all rows of a list."""
 NO_GAIN = -1.0
 """Gain of what is no result."""
 NOWHERE = -1e38
@@ -70,24 +72,30 @@ def weight(position: pl.Expr) -> pl.Expr:
     return position.fill_null(1).clip(1, MAX_WEIGHT)
 
 
-def judged(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows by query, time and search; a list is cut after `RESULTS`, and left out if nothing in it
-    is right.
+def placed(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows by query, time and search; a list is cut after `RESULTS`. The column `place`, from 0, is
+    added."""
+    place = pl.int_range(pl.len(), dtype=pl.Int64).over(ONE_LIST)
+    rows = rows.sort(*ONE_LIST, "item").with_columns(place=place)
+    return rows.filter(pl.col("place") < RESULTS)
 
-    Columns are added: `gain`, weight * (2^grade - 1) as in NDCG; `target`, weight * grade; `place`
-    from 0; and `list`, the number of the list from 0.
+
+def judged(rows: pl.DataFrame) -> pl.DataFrame:
+    """The `placed` rows of lists in which something is right.
+
+    Columns are added: `gain`, weight * (2^grade - 1) as in NDCG; `target`, weight * grade; and
+    `list`, the number of the list from 0.
     """
-    one_list = ["query", "ts", "search"]
-    rows = rows.sort(*one_list, "item")
-    rows = rows.with_columns(
+    rows = placed(rows).with_columns(
         gain=weight(pl.col("position")) * (2.0 ** pl.col("grade").cast(pl.Float64) - 1),
         target=weight(pl.col("position")) * pl.col("grade"),
-        place=pl.int_range(pl.len(), dtype=pl.Int64).over(one_list),
     )
-    rows = rows.filter(pl.col("place") < RESULTS)
-    rows = rows.filter(pl.col("gain").max().over(one_list) > 0)
-    number = (pl.col("place") == 0).cum_sum().cast(pl.Int64) - 1
-    return rows.with_columns(list=number)
+    return numbered(rows.filter(pl.col("gain").max().over(ONE_LIST) > 0))
+
+
+def numbered(rows: pl.DataFrame) -> pl.DataFrame:
+    """`placed` rows with the column `list`, the number of the list from 0."""
+    return rows.with_columns(list=(pl.col("place") == 0).cum_sum().cast(pl.Int64) - 1)
 
 
 def lists(rows: pl.DataFrame, width: int = FEATURES) -> Lists:
@@ -95,15 +103,23 @@ def lists(rows: pl.DataFrame, width: int = FEATURES) -> Lists:
     rows = judged(rows)
     first = rows.filter(pl.col("place") == 0)
     place = (rows["list"].to_numpy(), rows["place"].to_numpy())
-    items = np.full((first.height, RESULTS), NO_ITEM, object)
-    items[place] = rows["item"].to_numpy()
-    features = np.full((first.height, RESULTS, width), np.nan, np.float32)
-    features[place] = table(rows["features"], width)
+    items, features = padded(rows, width)
     gains = np.full((first.height, RESULTS), NO_GAIN, np.float32)
     gains[place] = rows["gain"].to_numpy()
     targets = np.zeros((first.height, RESULTS), np.float32)
     targets[place] = rows["target"].to_numpy()
     return Lists(items, features, gains, targets, text.column(first["query"]))
+
+
+def padded(rows: pl.DataFrame, width: int = FEATURES) -> tuple[np.ndarray, np.ndarray]:
+    """`items` and `features` of the lists, as `Lists` has them, of `numbered` rows."""
+    place = (rows["list"].to_numpy(), rows["place"].to_numpy())
+    count = rows["list"].n_unique()
+    items = np.full((count, RESULTS), NO_ITEM, object)
+    items[place] = rows["item"].to_numpy()
+    features = np.full((count, RESULTS, width), np.nan, np.float32)
+    features[place] = table(rows["features"], width)
+    return items, features
 
 
 def table(values: pl.Series, width: int) -> np.ndarray:

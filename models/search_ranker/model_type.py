@@ -10,8 +10,17 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
+from models import text
 from models.search_ranker import metrics, requests, statistics
-from models.search_ranker.features import INPUTS, NO_ITEM, inputs, lists
+from models.search_ranker.features import (
+    INPUTS,
+    NO_ITEM,
+    inputs,
+    lists,
+    numbered,
+    padded,
+    placed,
+)
 from models.search_ranker.messages import Order, Results
 from models.search_ranker.params import Params
 from models.search_ranker.schema import RESULTS, SEARCHES
@@ -53,6 +62,12 @@ class SearchRanker(ModelSpec):
         all_lists = lists(rows)
         tensors = dict(zip(INPUTS, (all_lists.items, all_lists.features), strict=True))
         return Examples(tensors, all_lists.gains, all_lists.queries)
+
+    def requests(self, rows: pl.DataFrame) -> tuple[np.ndarray, Tensors]:
+        """Every list, by the id of its search."""
+        rows = numbered(placed(rows))
+        searches = rows.filter(pl.col("place") == 0)["search"]
+        return text.column(searches), dict(zip(INPUTS, padded(rows), strict=True))
 
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
         """NDCG@10 of each list."""

@@ -101,10 +101,27 @@ def prefixes(
     if padding is None:
         padding = padding_of(values)
     label = np.flatnonzero(e.position > 0)
-    length = np.minimum(e.position[label], LENGTH)
+    return _before(values, label, e.position[label], padding), label
+
+
+def newest(e: Events, values: np.ndarray) -> np.ndarray:
+    """Collect the at most `LENGTH` newest events of each session: (sessions, LENGTH), as
+    `prefixes` does."""
+    if not len(e):
+        return np.empty((0, LENGTH), values.dtype)
+    end = np.append(np.flatnonzero(e.position == 0)[1:], len(e))
+    return _before(values, end, e.position[end - 1] + 1, padding_of(values))
+
+
+def _before(
+    values: np.ndarray, end: np.ndarray, count: np.ndarray, padding: int | str
+) -> np.ndarray:
+    """The at most `LENGTH` last of `count` values before each position `end`, (n, LENGTH), oldest
+    first and then `padding`."""
+    length = np.minimum(count, LENGTH)
     column = np.arange(LENGTH)
-    index = (label - length)[:, None] + np.minimum(column, length[:, None] - 1)
-    return np.where(column < length[:, None], values[index], padding).astype(values.dtype), label
+    index = (end - length)[:, None] + np.minimum(column, length[:, None] - 1)
+    return np.where(column < length[:, None], values[index], padding).astype(values.dtype)
 
 
 @dataclass(frozen=True)

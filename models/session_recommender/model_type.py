@@ -17,6 +17,7 @@ from models.session_recommender.features import (
     LENGTH,
     PADDING,
     events,
+    newest,
     prefixes,
     with_popularity,
 )
@@ -69,6 +70,16 @@ class SessionRecommender(ModelSpec):
         columns = zip(INPUTS, (e.aid, e.kind, e.ts), strict=True)
         inputs = {name: prefixes(e, values)[0] for name, values in columns}
         return Examples(inputs, e.aid[label], e.session[label])
+
+    def requests(self, rows: pl.DataFrame) -> tuple[np.ndarray, Tensors]:
+        """What each session would be asked after its last event, by its id."""
+        # Of a session with very many events, `events` has the first ones.
+        ordered = rows.sort("session", "ts", "aid", "type")
+        newest_rows = ordered.group_by("session", maintaordered=True).tail(LENGTH)
+        e = events(newest_rows)
+        columns = zip(INPUTS, (e.aid, e.kind, e.ts), strict=True)
+        inputs = {name: newest(e, values) for name, values in columns}
+        return e.session[e.position == 0], inputs
 
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
         """Recall@20: 1 where the article that came next is among the answers."""

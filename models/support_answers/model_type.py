@@ -51,6 +51,10 @@ class SupportAnswers(ModelSpec):
         inputs = {"text": features.texts(answered)}
         return Examples(inputs, text.column(answered["intent"]), text.column(answered["question"]))
 
+    def requests(self, rows: pl.DataFrame) -> tuple[np.ndarray, Tensors]:
+        """Every question, by its id."""
+        return text.column(rows["question"]), {"text": features.texts(rows)}
+
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
         """1 where the intent is right, handed over or not."""
         return metrics.accuracy(outputs["intent"], examples.labels)

@@ -1,0 +1,184 @@
+"""What does a batch cost beside onnxruntime alone, and what is lost when it is killed?
+
+`python -m benchmarks.batch` starts Prefect and MLflow, trains the recommender, briefly, on a
+simulated shop with as many articles as Diginetica, so that the file is as large as a real one, and
+answers all of its sessions in shards of SHARD_SECONDS, which are shorter than in production. In
+turn, REPEATS times: onnxruntime alone, on one thread, over the same requests in memory, in batches
+of the same size; the flow `score` with one worker; and with two. Then a run with one worker is
+killed in the middle, and run again. The last line is JSON.
+
+- `over_onnxruntime`: requests per second of one worker, as a share of onnxruntime's. The flow's
+  time is that from call to return: planning, reading, writing and the commit are in it.
+- `two_workers`: requests per second of two workers, as a multiple of one's.
+- `shards_lost`: shards of the killed run that were begun, and are answered again.
+
+Each ratio is the median of those of the repetitions.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rollback import MODEL, PLAN, QUICK
+from demo import raw_files
+from demo.shop import Plan, simulate
+from deployments import stack
+
+SHARD_SECONDS = 6.0
+REPEATS = 3
+KILLED_AT = 2
+"""Shards that are answered when the run is killed in the next one."""
+
+
+def prepare(plan: Plan, params: dict, folder: Path) -> None:
+    """Load the shop's sessions, and train version 1."""
+    from flows.ingest import ingest
+    from flows.train import train
+
+    ingest(str(raw_files.write(simulate(plan), folder / "sessions.jsonl")), MODEL)
+    train(MODEL, params)
+
+
+def compare(shop: Plan, repeats: int) -> dict[str, Any]:
+    """Requests per second of onnxruntime alone, of one worker and of two."""
+    from kreislauf import lake, registry
+    from kreislauf.evaluation import scoring
+    from models import spec
+
+    model_type = spec.load(MODEL)
+    names, inputs = model_type.requests(lake.read(model_type.table))
+    session = scoring.one_thread(registry.onnx_file(registry.get(MODEL, 1)))
+    ways: dict[str, Callable[[], Any]] = {
+        "onnxruntime": lambda: ask(session, inputs),
+        "one": lambda: run_flow(shop, 1),
+        "two": lambda: run_flow(shop, 2),
+    }
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, call in ways.items():
+            forget_answers()
+            began = time.perf_counter()
+            call()
+            rates[way].append(len(names) / (time.perf_counter() - began))
+            print(f"{way:12} {rates[way][-1]:9.0f} requests per second", flush=True)
+    by_repeat = list(zip(*rates.values(), strict=True))
+    return {
+        "requests": len(names),
+        "over_onnxruntime": statistics.median(one / alone for alone, one, _ in by_repeat),
+        "two_workers": statistics.median(two / one for _, one, two in by_repeat),
+        "onnxruntime_per_second": statistics.median(rates["onnxruntime"]),
+    }
+
+
+def ask(session: Any, inputs: dict[str, Any]) -> None:
+    """Let onnxruntime answer everything, and keep nothing."""
+    from models.spec import MAX_BATCH
+
+    used = [tensor.name for tensor in session.get_inputs()]
+    for first in range(0, len(inputs[used[0]]), MAX_BATCH):
+        session.run(None, {name: inputs[name][first : first + MAX_BATCH] for name in used})
+
+
+def run_flow(shop: Plan, workers: int) -> Any:
+    """Score all sessions of the shop."""
+    from datetime import UTC, datetime, timedelta
+
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    from flows.score import score
+    from kreislauf import lake
+    from kreislauf.batch import plan
+    from models import spec
+
+    plan.SHARD_SECONDS = SHARD_SECONDS
+    runner: Any = ThreadPoolTaskRunner(max_workers=workers)
+    newest = lake.watermark(spec.load(MODEL).table)
+    assert newest is not None
+    end = datetime.fromtimestamp(newest / 1000, UTC) + timedelta(days=1)
+    start = end - timedelta(days=shop.days + 2)
+    return score.with_options(task_runner=runner)(MODEL, start, end, version=1)
+
+
+def forget_answers() -> None:
+    """Delete the table of answers."""
+    from kreislauf.batch.answers import ANSWERS
+    from kreislauf.lake import storage
+
+    shutil.rmtree(storage.uri(ANSWERS), ignore_errors=True)
+
+
+def kill_and_repeat(shop: Plan, folder: Path) -> dict[str, int]:
+    """Kill a run in the middle, run it again, and count."""
+    forget_answers()
+    log = folder / "shards.log"
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.batch", "--doomed", str(log)]
+    killed = subprocess.run(command, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.returncode
+    begun = len(log.read_text().split())
+    report = run_flow(shop, 1)
+    answered_before = report.batch.shards - report.shards_answered
+    assert report.answered == report.batch.requests
+    return {
+        "shards": report.batch.shards,
+        "shards_begun": begun,
+        "shards_lost": begun - answered_before,
+    }
+
+
+def die(shop: Plan, log: Path) -> None:
+    """Score with one worker, note each shard that is begun, and be killed while one is answered."""
+    from kreislauf.batch import answers, shards
+
+    write = shards.write
+    rows = answers.rows
+    begun: list[int] = []
+
+    def noted(batch: Any, number: int) -> int:
+        begun.append(number)
+        log.write_text(" ".join(map(str, begun)))
+        return write(batch, number)
+
+    def deadly(*arguments: Any) -> Any:
+        if len(begun) > KILLED_AT:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rows(*arguments)
+
+    shards.write = noted
+    setattr(answers, "rows", deadly)  # noqa: B010
+    run_flow(shop, 1)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.batch", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--doomed", type=Path, help=argparse.SUPPRESS)
+    doomed = parser.parse_args().doomed
+    if doomed:
+        die(PLAN, doomed)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        try:
+            os.environ |= stack.client_env(home, stack.up(home, ("prefect", "mlflow")))
+            prepare(PLAN, QUICK, home)
+            result = compare(PLAN, REPEATS) | kill_and_repeat(PLAN, home)
+        finally:
+            stack.down(home)
+    rounded = {name: round(value, 3) for name, value in result.items()}
+    print(json.dumps(rounded))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The table `answers`: what versions have answered in batches."""
+
+import time
+from collections.abc import Sequence
+
+import polars as pl
+from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import RemoveAction
+
+from kreislauf.batch.batch import Batch
+from kreislauf.lake import delta, storage
+from kreislauf.lake.data_files import DataFile
+
+ANSWERS = "answers"
+BATCH = "batch"
+"""Column by which the table is partitioned."""
+SCHEMA = pl.Schema(
+    {
+        BATCH: pl.String(),
+        "request_id": pl.String(),
+        "id": pl.String(),
+        "ts": pl.Int64(),
+        "model": pl.String(),
+        "version": pl.Int64(),
+        "onnx": pl.String(),
+        "answer": pl.String(),
+        "refusal": pl.String(),
+    }
+)
+"""Columns of a row, which is the answer to one request.
+
+`request_id` is the batch's digest and the request's own `id`: feedback names it. `ts` is ms since
+1970 UTC, in the data's time, and `onnx` the SHA-256 of the file that answered. `answer` is JSON, as
+the gateway writes it, or null where `refusal` says why the request cannot be asked."""
+
+
+def no_rows() -> pl.DataFrame:
+    """A frame of the columns of a file."""
+    return pl.DataFrame(schema=SCHEMA).drop(BATCH)
+
+
+def rows(
+    batch: Batch, names: Sequence[str], answers: Sequence[str], refusals: Sequence[tuple[str, str]]
+) -> pl.DataFrame:
+    """Rows of the table for requests by name, with the answer of each, and for those that cannot be
+    asked."""
+    count = len(names)
+    frame = pl.DataFrame(
+        {
+            "id": [*names, *[name for name, _ in refusals]],
+            "answer": [*answers, *[None] * len(refusals)],
+            "refusal": [*[None] * count, *[reason for _, reason in refusals]],
+        },
+        schema={"id": pl.String, "answer": pl.String, "refusal": pl.String},
+    )
+    digest = batch.name.rsplit("-", 2)[1:]
+    frame = frame.with_columns(
+        pl.concat_str(pl.lit("".join(digest) + "-"), pl.col("id")).alias("request_id"),
+        pl.lit(batch.ts, pl.Int64).alias("ts"),
+        pl.lit(batch.model).alias("model"),
+        pl.lit(batch.version, pl.Int64).alias("version"),
+        pl.lit(batch.onnx).alias("onnx"),
+    )
+    return frame.select(no_rows().columns)
+
+
+def is_committed(batch: Batch) -> bool:
+    """Whether the table has the answers of the batch."""
+    stored = delta.find(ANSWERS)
+    return stored is not None and bool(_files(delta.files(stored), batch.name).height)
+
+
+def commit(batch: Batch, files: Sequence[DataFile]) -> None:
+    """Make the answers of a whole batch visible, in the place of those of an earlier batch of the
+    same place; nothing happens if they are visible already, or if there are none."""
+    if not files:
+        return
+    for _ in range(storage.ATTEMPTS):
+        try:
+            stored = delta.find(ANSWERS) or delta.create(ANSWERS, SCHEMA, BATCH)
+            present = delta.files(stored)
+            if _files(present, batch.name).height:
+                return
+            replaced = [_removal(file) for file in _former(present, batch).iter_rows(named=True)]
+            delta.commit(stored, files, {}, {"batch": batch.model_dump_json()}, replaced)
+            return
+        except CommitFailedError:
+            continue  # Another writer was faster; what it wrote may be this.
+    raise storage.too_busy(ANSWERS)
+
+
+def scan(*predicates: pl.Expr) -> pl.LazyFrame | None:
+    """Rows for which the predicates hold; None if nothing was ever answered. Collect it under
+    `storage.answering`."""
+    stored = delta.find(ANSWERS)
+    if stored is None:
+        return None
+    return pl.scan_delta(stored).filter(*predicates)
+
+
+def read(batch: str) -> pl.DataFrame:
+    """The rows of a batch, by its name, sorted by `id`."""
+    lazy = scan(pl.col(BATCH) == batch)
+    if lazy is None:
+        return pl.DataFrame(schema=SCHEMA)
+    with storage.answering(ANSWERS):
+        return lazy.collect().sort("id")
+
+
+def counts(batch: Batch) -> dict[str, int]:
+    """Number of the batch's requests that are `answered`, and of those `refused`."""
+    lazy = scan(pl.col(BATCH) == batch.name)
+    if lazy is None:
+        return {"answered": 0, "refused": 0}
+    with storage.answering(ANSWERS):
+        numbers = lazy.select(answered=pl.col("answer").count(), refused=pl.col("refusal").count())
+        return numbers.collect().row(0, named=True)
+
+
+def _files(present: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Those of a table's files that a batch has."""
+    if present.is_empty():
+        return present
+    return present.filter(pl.col(f"partition.{BATCH}") == name)
+
+
+def _former(present: pl.DataFrame, batch: Batch) -> pl.DataFrame:
+    """Those of a table's files that earlier batches of the same place have."""
+    if present.is_empty():
+        return present
+    return present.filter(pl.col(f"partition.{BATCH}").str.starts_with(f"{batch.place}-"))
+
+
+def _removal(file: dict) -> RemoveAction:
+    now = int(time.time() * 1000)
+    partition: dict = {BATCH: file[f"partition.{BATCH}"]}
+    return RemoveAction(file["path"], True, now, file["size_bytes"], partition)

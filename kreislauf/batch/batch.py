@@ -1,0 +1,31 @@
+"""A batch: which requests are asked, and which version answers them."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Batch(BaseModel):
+    """The requests of a window of a table, or of a file, and the version that answers them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    """`place`, and a digest of all that the answers depend on."""
+    place: str
+    """Model, version, and a digest of where the requests are: of the batches of one place, the
+    newest counts."""
+    model: str
+    version: int
+    onnx: str
+    """SHA-256 of the file that answers."""
+    source: str
+    """Name of the table, or path of the file of requests."""
+    table_version: int | None = None
+    """Version of the table whose rows are asked; None for a file."""
+    start: int | None = None
+    """Beginning of the window, ms since 1970 UTC; None for a file."""
+    end: int | None = None
+    """End of the window, exclusive, ms since 1970 UTC; None for a file."""
+    ts: int
+    """Time of the answers, in the data's time: ms since 1970 UTC."""
+    requests: int
+    shards: int = 1

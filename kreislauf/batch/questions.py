@@ -1,0 +1,141 @@
+"""The requests of a shard, in pieces that fit in memory."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from kreislauf import lake
+from kreislauf.batch.batch import Batch
+from kreislauf.clock import DAY_MS
+from kreislauf.sources import RawFile, SourceError, endings
+from models import spec
+from models.table import RawLines
+
+PIECE_ROWS = 50_000
+"""Rows of a window, about, whose requests are in memory together."""
+PIECE_LINES = 1_000
+"""Lines of a file of requests that are in memory together."""
+Form = Callable[[dict], dict]
+"""How an answer is written."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Some requests of a batch."""
+
+    names: list[str]
+    """Of the `n` requests that can be asked."""
+    inputs: spec.Tensors
+    """ONNX inputs with `n` rows."""
+    forms: Sequence[Form] = ()
+    """How each answer is written; empty: as it is."""
+    refusals: Sequence[tuple[str, str]] = ()
+    """Names of others, and why they cannot be asked."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def of_shard(batch: Batch, number: int) -> Iterator[Questions]:
+    """The requests of the shard `number` of the batch, counted from 0.
+
+    Raises LakeError or SourceError if what is asked is not there any more.
+    """
+    model_type = spec.load(batch.model)
+    if batch.table_version is None:
+        return _of_lines(model_type, batch, number)
+    return _of_groups(model_type, batch, number)
+
+
+def _of_groups(model_type: spec.ModelSpec, batch: Batch, number: int) -> Iterator[Questions]:
+    """The requests of whole groups with a row in the window, with what is known of each until the
+    window's end; of the time before it, a day counts."""
+    assert batch.start is not None
+    table = model_type.table
+    first = batch.start
+    if not table.lasting:
+        first -= DAY_MS
+    deal = pl.col(table.group).hash(0)
+    with lake.reading(table):
+        rows = lake.scan(table, batch.table_version, first, batch.end)
+        rows_of_shard = rows.filter(deal % batch.shards == number).collect(engine="streaming")
+    is_active = (pl.col(table.time) >= batch.start).any().over(table.group)
+    active_rows = rows_of_shard.filter(is_active)
+    pieces = max(1, math.ceil(active_rows.height / PIECE_ROWS))
+    for piece in range(pieces):
+        dealt = active_rows.filter(deal // batch.shards % pieces == piece)
+        names, inputs = model_type.requests(dealt.sort(table.order))
+        yield Questions([str(name) for name in names.tolist()], inputs)
+
+
+def open_requests(model_type: spec.ModelSpec, path: str) -> RawFile:
+    """A file of requests. Raises SourceError if it cannot be read, or has no lines of JSON."""
+    if endings.is_csv(path) or endings.is_parquet(path):
+        raise SourceError(
+            f"{path} has no requests: give a file of JSON lines, one request in each, as the "
+            "gateway takes it."
+        )
+    return RawFile(path, model_type.table)
+
+
+def lines_of(file: RawFile) -> Iterator[RawLines]:
+    """The lines of a file of requests, in pieces."""
+    for part in file.chunks():
+        assert isinstance(part, RawLines)
+        yield part
+
+
+def _of_lines(model_type: spec.ModelSpec, batch: Batch, number: int) -> Iterator[Questions]:
+    """The requests in the shard's share of the lines."""
+    share = math.ceil(batch.requests / batch.shards)
+    file = open_requests(model_type, batch.source)
+    first = 0
+    for part in lines_of(file):
+        for start in range(0, len(part), PIECE_LINES):
+            positions = range(start, min(start + PIECE_LINES, len(part)))
+            lines = [
+                (int(part.numbers[i]), part.line(i))
+                for i in positions
+                if (first + i) // share == number
+            ]
+            if lines:
+                yield _asked(model_type, lines)
+        first += len(part)
+
+
+def _asked(model_type: spec.ModelSpec, lines: Sequence[tuple[int, bytes]]) -> Questions:
+    """What lines, with their numbers, ask; of those that are no request, why not."""
+    names = []
+    tensors = []
+    forms = []
+    refusals = []
+    for number, line in lines:
+        if not line.strip():
+            continue
+        name = str(number)
+        try:
+            request = _request(line)
+            name = str(request.pop("id", name))
+            tensors.append(model_type.tensors([request]))
+            forms.append(model_type.answer_form(request))
+            names.append(name)
+        except ValueError as error:
+            reason = str(error).removeprefix("Request 0: ")
+            refusals.append((name, f"Line {number}: {reason}"))
+    if not tensors:
+        tensors = [model_type.tensors([])]
+    inputs = {field: np.concatenate([asked[field] for asked in tensors]) for field in tensors[0]}
+    return Questions(names, inputs, forms, refusals)
+
+
+def _request(line: bytes) -> dict[str, Any]:
+    """The object of JSON in a line. Raises ValueError if there is none."""
+    request = msgspec.json.decode(line)
+    if not isinstance(request, dict):
+        raise ValueError("a request is an object of JSON, such as {...}.")
+    return request

@@ -1,0 +1,119 @@
+"""Shards of a batch: each is answered once, and stays answered when the run is killed.
+
+The answers of a shard are a file in the folder of the table `answers`, which no reader sees before
+the batch's commit. A small file beside the table's log says which one it is.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+from fsspec import AbstractFileSystem
+
+from kreislauf import object_store, registry
+from kreislauf.batch import answers, questions
+from kreislauf.batch.batch import Batch
+from kreislauf.batch.questions import Questions
+from kreislauf.evaluation import scoring
+from kreislauf.lake import data_files, storage
+from kreislauf.lake.data_files import DataFile
+from models import spec
+from models.spec import MAX_BATCH
+
+UNFINISHED = "_batches"
+"""Folder, in that of the table, with what is known of batches that were begun."""
+PLAN = "plan.json"
+
+
+def read_plan(name: str) -> Batch | None:
+    """The batch as it was begun; None if it was not."""
+    with storage.answering(answers.ANSWERS):
+        fs, path = _location(name, PLAN)
+        if not fs.exists(path):
+            return None
+        return Batch.model_validate_json(fs.cat_file(path))
+
+
+def keep_plan(batch: Batch) -> Batch:
+    """Note that the batch was begun; of several who begin it, all go on with the first one's."""
+    with storage.answering(answers.ANSWERS):
+        fs, path = _location(batch.name, PLAN)
+        try:
+            object_store.create(fs, path, batch.model_dump_json().encode())
+        except FileExistsError:
+            return Batch.model_validate_json(fs.cat_file(path))
+    return batch
+
+
+def files(batch: Batch) -> dict[int, list[DataFile]]:
+    """The files of each shard that is answered."""
+    answered = {}
+    with storage.answering(answers.ANSWERS):
+        fs, folder = _location(batch.name)
+        _, table = storage.filesystem(answers.ANSWERS)
+        for path in fs.glob(f"{folder}/shard-*.json"):
+            note = json.loads(fs.cat_file(path))
+            of_shard = [DataFile.model_validate(file) for file in note["files"]]
+            # What no commit names is swept after some days.
+            if all(fs.exists(f"{table}/{file.path}") for file in of_shard):
+                answered[note["shard"]] = of_shard
+    return answered
+
+
+def write(batch: Batch, number: int) -> int:
+    """Answer a shard, and note that it is answered; the number of its requests.
+
+    Raises RegistryError if the version's file is not there, LakeError or SourceError if the
+    requests are not.
+    """
+    opened = session(batch)
+    pieces = [answer(batch, asked, opened) for asked in questions.of_shard(batch, number)]
+    rows = pl.concat([answers.no_rows(), *pieces])
+    written = []
+    if rows.height:
+        written.append(data_files.put(answers.ANSWERS, {answers.BATCH: batch.name}, rows))
+    note = {"shard": number, "files": [file.model_dump() for file in written]}
+    with storage.answering(answers.ANSWERS):
+        fs, path = _location(batch.name, f"shard-{number:05}.json")
+        object_store.replace(fs, path, json.dumps(note).encode())
+    return rows.height
+
+
+def answer(batch: Batch, asked: Questions, opened: Any) -> pl.DataFrame:
+    """Rows of `answers` for some requests, by an open onnxruntime.InferenceSession."""
+    model_type = spec.load(batch.model)
+    replies = []
+    if len(asked):
+        outputs = scoring.answer(opened, asked.inputs, MAX_BATCH)
+        replies = model_type.answers(outputs)
+    if asked.forms:
+        replies = [form(reply) for form, reply in zip(asked.forms, replies, strict=True)]
+    texts = [msgspec.json.encode(reply).decode() for reply in replies]
+    return answers.rows(batch, asked.names, texts, asked.refusals)
+
+
+def session(batch: Batch) -> Any:
+    """An onnxruntime.InferenceSession of the batch's version, on one thread, which the threads of
+    this process share. Raises RegistryError if the version is not there."""
+    version = registry.get(batch.model, batch.version)
+    return _opened(registry.onnx_file(version))
+
+
+@lru_cache(maxsize=1)
+def _opened(onnx: Path) -> Any:
+    return scoring.one_thread(onnx)
+
+
+def forget(batch: Batch) -> None:
+    """Remove what was noted of a batch that is committed."""
+    with storage.answering(answers.ANSWERS):
+        fs, folder = _location(batch.name)
+        if fs.exists(folder):
+            fs.rm(folder, recursive=True)
+
+
+def _location(*names: str) -> tuple[AbstractFileSystem, str]:
+    return object_store.locate(storage.uri(answers.ANSWERS), UNFINISHED, *names)
