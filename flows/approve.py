@@ -9,6 +9,7 @@ from kreislauf.people import Text
 from kreislauf.registry import questions
 from kreislauf.registry.versions import DECLINED
 from kreislauf.release import permission, releases, triton
+from models import spec
 from tasks.page import draw_page
 
 
@@ -54,6 +55,7 @@ def approve(
     if live and live.hold:
         permission.reason_to_publish(candidate, live.model_copy(update={"hold": ""}))
         permission.check_never_crashed(candidate)
-        triton.wait_until_live(0)
+        if spec.load(model).is_served:
+            triton.wait_until_live(0)
         lift(who, f"version {candidate.number} was approved. {comment}", model)
     return publish(model, candidate.number, who=signature)

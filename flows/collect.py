@@ -87,7 +87,7 @@ def put_back(model: str) -> None:
     load."""
     live = releases.current(model)
     logger = get_run_logger()
-    if live is None or not settings().triton_url:
+    if live is None or not settings().triton_url or not spec.load(model).is_served:
         return
     try:
         if triton.is_resident(model, live.champion):

@@ -8,8 +8,9 @@ from prefect.runtime import flow_run
 from kreislauf import registry
 from kreislauf.pages import release as release_page
 from kreislauf.release import permission, publisher_lock, releases, triton
+from models import spec
 from tasks.page import draw_page
-from tasks.publish import hand_over, missing, put_in_triton, restored
+from tasks.publish import hand_over, missing, put_in_service, restored
 
 
 @flow
@@ -45,6 +46,10 @@ def experiment(
     if not 0 <= share <= 1:
         raise ValueError(
             f"share is {share}: give the share of the users that get the challenger, 0 to 1."
+        )
+    if not spec.load(model).is_served:
+        raise permission.ExperimentRefused(
+            f"{model} is only asked in batches, so that no user is shown one version or the other."
         )
     with publisher_lock.exclusive(model):
         live = releases.current(model)
@@ -83,7 +88,7 @@ def begin(
     with restored(challenger):
         resident = sorted({*live.versions, number}.difference(absent))
         hand_over(challenger.model, resident)
-        put_in_triton(challenger.model, resident, number)
+        put_in_service(challenger.model, resident, number)
         return releases.append(
             challenger.model,
             live.champion,

@@ -67,20 +67,30 @@ def monitor(
     version = live_version(model)
     if version is None:
         return None
-    measured = add_remarks(measure_tails(model, version, window_days), window_days)
-    if not measured.newest_fault:  # The window is measured once the fault is left out of it.
-        measured = measure_reactions(measure(measured))
-    signals = measurement.compare(measured)
-    diagnosis = diagnose(measured, signals, settings.min_gain)
-    if diagnosis.noise_only:
-        diagnosis = diagnosis.keeping_window(measure_keeping(measured))
-    agreement = measure_agreement(measured, diagnosis.meaning_fault)
-    finding = Finding.of(measured, signals, diagnosis, agreement)
+    measured, finding = look(model, version, window_days, settings.min_gain)
     action = policy.decide(finding, policy.standing(finding), settings)
     record(finding, measured, action)
     draw_page(model)
     logger.info(f"{finding.verdict.capitalize()}: {finding.reason} {action.sentence}")
     return finding.model_copy(update={"action": action.sentence})
+
+
+def look(
+    model: str, version: int, window_days: float, min_gain: float, until: int | None = None
+) -> tuple[measurement.Measurement, Finding]:
+    """What the newest window says of a version; with `until` (ms since 1970 UTC), the newest one
+    there was then. Nothing is recorded."""
+    measured = measure_tails(model, version, window_days, until)
+    if until is None:
+        measured = add_remarks(measured, window_days)
+    if not measured.newest_fault:  # The window is measured once the fault is left out of it.
+        measured = measure_reactions(measure(measured))
+    signals = measurement.compare(measured)
+    diagnosis = diagnose(measured, signals, min_gain)
+    if diagnosis.noise_only:
+        diagnosis = diagnosis.keeping_window(measure_keeping(measured))
+    agreement = measure_agreement(measured, diagnosis.meaning_fault)
+    return measured, Finding.of(measured, signals, diagnosis, agreement)
 
 
 def live_version(model: str) -> int | None:

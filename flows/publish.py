@@ -8,9 +8,9 @@ from prefect.runtime import flow_run
 from kreislauf import events, registry
 from kreislauf.pages import release as release_page
 from kreislauf.registry import questions
-from kreislauf.release import permission, publisher_lock, releases, triton
+from kreislauf.release import permission, publisher_lock, releases
 from tasks.page import draw_page
-from tasks.publish import hand_over, missing, put_in_triton, restored
+from tasks.publish import hand_over, missing, put_in_service, restored, serve
 
 
 @flow
@@ -21,7 +21,7 @@ def publish(
     who: str | None = None,
 ) -> releases.Release:
     """Make a promoted version the champion that Triton serves, verified, or leave everything as it
-    was.
+    was. Of a model type that is only asked in batches, the champion is what `score` asks.
 
     A version that is live already is only checked again: whatever a crash left undone is finished,
     nothing is published twice.
@@ -51,8 +51,8 @@ def publish(
             absent = missing(model, live.versions)
             resident = [number for number in live.versions if number not in absent]
             hand_over(model, resident)
-            put_in_triton(model, resident, candidate.number)
-            triton.serve(model, resident)
+            put_in_service(model, resident, candidate.number)
+            serve(model, resident)
         else:
             event = events.MODEL_PUBLISHED
             hold = None
@@ -101,7 +101,7 @@ def go_live(
         )
     with restored(candidate):
         hand_over(candidate.model, sorted(resident))
-        put_in_triton(candidate.model, sorted(resident), candidate.number)
+        put_in_service(candidate.model, sorted(resident), candidate.number)
         release = releases.append(
             candidate.model,
             candidate.number,
@@ -113,7 +113,7 @@ def go_live(
             missing=absent,
             flow_run=flow_run.get_id(),
         )
-    triton.serve(candidate.model, release.versions)
+    serve(candidate.model, release.versions)
     return release
 
 

@@ -130,6 +130,9 @@ class ModelSpec(ABC):
     Request: ClassVar[type[BaseModel]] = AnyObject
     """What `tensors` takes and checks, as the API describes it; `Answer`: what `answers` gives."""
     Answer: ClassVar[type[BaseModel]] = AnyObject
+    is_served: ClassVar[bool] = True
+    """Whether Triton and the gateway serve it. A model type that is only asked in batches goes live
+    without them."""
     policy: ClassVar[Policy] = Policy()
     metric: ClassVar[str]
     """Name of what `score` returns, such as `recall@20`."""

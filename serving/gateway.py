@@ -51,7 +51,8 @@ class Gateway:
         self.deadline = settings.deadline_ms / 1000
         self.mapped = mapped.requests_of(settings.mapping)
         self.triton = Triton(settings.triton_url)
-        model_types, self.broken = loading.load_sound()
+        sound, self.broken = loading.load_sound()
+        model_types = [model_type for model_type in sound if model_type.is_served]
         for name, error in self.broken.items():
             log.error("models/%s cannot be loaded and does not answer: %r", name, error)
         self.follower = ReleaseFollower(

@@ -45,9 +45,12 @@ PLOTTED_DAYS = 28
 
 
 @task(task_run_name="measure-tails-{model}-{version}")
-def measure_tails(model: str, version: int, window_days: float) -> Measurement:
+def measure_tails(
+    model: str, version: int, window_days: float, until: int | None = None
+) -> Measurement:
     """Measure one version over the newest hours, and say which window has to be measured: at most
-    back to the version's own hold-out.
+    back to the version's own hold-out. With `until` (ms since 1970 UTC), rows after it do not
+    count.
 
     Raises RuntimeError when no gate ever scored the version, LakeError, RegistryError.
     """
@@ -56,6 +59,8 @@ def measure_tails(model: str, version: int, window_days: float) -> Measurement:
     since = champion.lineage.watermark + 1
     # Before the rows are taken: there are none after it.
     watermark = lake.watermark(model_type.table) or 0
+    if until is not None:
+        watermark = min(watermark, until)
     length = int(window_days * DAY_MS)
     rows = inputs.trusted_rows(model_type)
     probe = inputs.registered_probe(model_type, champion)

@@ -7,7 +7,9 @@ from prefect import get_run_logger, task
 from prefect.runtime import flow_run
 
 from kreislauf import registry
+from kreislauf.evaluation import scoring
 from kreislauf.release import golden, permission, releases, triton
+from models import spec
 from models.spec import Tensors
 
 GOLDEN = "golden.json"
@@ -15,12 +17,13 @@ GOLDEN = "golden.json"
 
 
 @task(task_run_name="load-{model}-{version}")
-def put_in_triton(model: str, resident: list[int], version: int) -> None:
+def put_in_service(model: str, resident: list[int], version: int) -> None:
     """Make the versions, whose files are in the repository, resident, and prove that `version`
     answers the golden requests as registered.
 
-    A Triton that ends meanwhile is asked once more when it has started anew. A machine too busy can
-    end it, too: it takes a process for dead that gets no processor for a second.
+    A model type that Triton does not serve is asked in this process. A Triton that ends meanwhile
+    is asked once more when it has started anew. A machine too busy can end it, too: it takes a
+    process for dead that gets no processor for a second.
     """
     questions = triton.kept_file(model, version, GOLDEN)
     if questions is None:
@@ -29,6 +32,10 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
             "has none to give: it cannot be verified."
         )
     requests, expected = golden.read_golden(questions)
+    if not spec.load(model).is_served:
+        content = triton.kept_file(model, version, "model.onnx")
+        refuse_differences(model, version, scoring.answer(content, requests), expected)
+        return
     triton.keep_warm_up(model, version, requests)
     try:
         answers = load_and_ask(model, resident, version, requests)
@@ -38,12 +45,23 @@ def put_in_triton(model: str, resident: list[int], version: int) -> None:
         get_run_logger().warning(f"Triton is asked once more. {error}")
         triton.wait_until_live(triton.RESTART_SECONDS)
         answers = load_and_ask(model, resident, version, requests)
+    refuse_differences(model, version, answers, expected)
+    triton.keep(model, resident)
+
+
+def refuse_differences(model: str, version: int, answers: Tensors, expected: Tensors) -> None:
+    """Raise PublishRefused if a version answers otherwise than registered."""
     differences = golden.compare(answers, expected)
     if differences:
         raise permission.PublishRefused(
-            f"{model} version {version} in Triton answers otherwise than registered: {differences}"
+            f"{model} version {version} answers otherwise than registered: {differences}"
         )
-    triton.keep(model, resident)
+
+
+def serve(model: str, versions: list[int]) -> None:
+    """Let Triton serve exactly these versions, if it serves the model type."""
+    if spec.load(model).is_served:
+        triton.serve(model, versions)
 
 
 def load_and_ask(model: str, resident: list[int], version: int, requests: Tensors) -> Tensors:
@@ -92,6 +110,9 @@ def restored(candidate: registry.Version) -> Iterator[None]:
     Raises permission.PublishRefused for a version that ended Triton, now or earlier.
     """
     permission.check_never_crashed(candidate)
+    if not spec.load(candidate.model).is_served:
+        yield
+        return
     # A Triton that is gone before anything was loaded is no version's fault.
     triton.wait_until_live(0)
     try:

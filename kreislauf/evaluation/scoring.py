@@ -21,15 +21,15 @@ REPEATS = 3
 
 
 def answer(onnx: Any, inputs: Tensors, batch: int = BATCH) -> Tensors:
-    """Run `onnx`, a file or an onnxruntime.InferenceSession, over all rows of `inputs`, `batch` at
-    a time.
+    """Run `onnx` over all rows of `inputs`, `batch` at a time. It is a file, its content, or an
+    onnxruntime.InferenceSession.
 
     Returns its outputs by name, in the same order.
     """
     import onnxruntime
 
     session = onnx
-    if isinstance(onnx, Path):
+    if isinstance(onnx, Path | bytes):
         options = onnxruntime.SessionOptions()
         # Threads that wait for work by spinning take the cores from whoever else has some.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")

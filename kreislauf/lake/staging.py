@@ -23,6 +23,8 @@ BUCKET = "_bucket"
 """Column of the number of a bucket, while rows are dealt out."""
 BUCKET_ROWS = 1_000_000
 """Rows of a date, about, that are searched for duplicates in one go."""
+DEALT_ROWS = 400_000
+"""Rows that are dealt out to buckets together."""
 BATCH_BYTES = 32 << 20
 """Bytes of lines that are decoded and validated together."""
 BATCH_LINES = 200_000
@@ -112,7 +114,8 @@ class Stage:
                 files = sorted(folder.glob("*.arrow"))
                 step = math.ceil(len(files) / count)
                 for first in range(0, len(files), step):
-                    few = pl.concat([pl.read_ipc(file) for file in files[first : first + step]])
+                    mapped = [pl.read_ipc(file) for file in files[first : first + step]]
+                    few = pl.concat(mapped, rechunk=False)
                     write_buckets(few, self._table.group, self._buckets[day], f"{first:06}")
                 for file in files:
                     file.unlink()
@@ -127,15 +130,17 @@ class Stage:
 
 
 def write_buckets(rows: pl.DataFrame, column: str, buckets: Sequence[Path], name: str) -> None:
-    """Write rows to the folders `buckets`, as files of a name; equal values of a column share
-    one."""
+    """Write rows to the folders `buckets`, as files whose names begin with `name`; equal values of
+    a column share a bucket."""
     number = _bucket_number(column, len(buckets)).alias(BUCKET)
-    by_bucket = rows.with_columns(number).partition_by(
-        BUCKET, as_dict=True, include_key=False, maintain_order=True
-    )
-    for (position,), rows_of_bucket in by_bucket.items():
-        path = buckets[position] / f"{name}.arrow"
-        rows_of_bucket.write_ipc(path, compression="uncompressed")
+    # Dealing out takes a few times the memory of what is dealt.
+    for part, some in enumerate(rows.iter_slices(DEALT_ROWS)):
+        by_bucket = some.with_columns(number).partition_by(
+            BUCKET, as_dict=True, include_key=False, maintain_order=True
+        )
+        for (position,), rows_of_bucket in by_bucket.items():
+            path = buckets[position] / f"{name}-{part:03}.arrow"
+            rows_of_bucket.write_ipc(path, compression="uncompressed")
 
 
 def read(folder: Path) -> pl.DataFrame | None:

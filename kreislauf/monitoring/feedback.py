@@ -7,9 +7,11 @@ import numpy as np
 import polars as pl
 
 from kreislauf import exposures, gateway_secret, lake
+from kreislauf.batch import answers
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation.intervals import Interval, interval
 from kreislauf.exposures import KINDS
+from kreislauf.lake import storage
 from kreislauf.monitoring.limits import Measured
 from kreislauf.settings import settings
 from models import session_names
@@ -23,6 +25,10 @@ MIN_ANSWERS = 100
 """Fewest answers of a day that counts as history."""
 SAMPLE = 50_000
 """Answers, about, of whole users, that are joined with their feedback."""
+BATCH = "batch"
+"""Variant of answers that were given in batches."""
+SHOWN = ("request_id", "ts", "user", "version", pl.col("variant").cast(pl.String))
+"""Columns of an answer that may be joined with feedback."""
 VariantClicks = tuple[int, str, int, Interval]
 """Version, variant, number of answers, and clicks per answer with the confidence interval."""
 log = logging.getLogger(__name__)
@@ -30,18 +36,39 @@ log = logging.getLogger(__name__)
 
 def reactions(model: str, start: int, end: int, history_days: int = HISTORY_DAYS) -> pl.DataFrame:
     """Reactions to answers of the model until `end` (ms), and in `history_days` before `start`
-    (ms), as `join_feedback` gives them; empty without exposures or feedback."""
-    newest_exposure = lake.watermark(exposures.EXPOSURES)
+    (ms), as `join_feedback` gives them; empty without answers or feedback.
+
+    Answers of a batch count, as the variant `BATCH`, once feedback names one of them: those that
+    nobody was shown would look as if nobody liked them.
+    """
     newest_feedback = lake.watermark(exposures.FEEDBACK)
-    if newest_exposure is None or newest_feedback is None:
+    if newest_feedback is None:
         return pl.DataFrame()
     first = start - history_days * DAY_MS
-    last = min(end, min(newest_exposure, newest_feedback) - MATURITY_MS)
     of_model = pl.col("model") == model
-    with lake.reading(exposures.EXPOSURES):
-        shown = lake.scan(exposures.EXPOSURES, start=first, end=last + 1).filter(of_model)
+    shown = []
+    with lake.reading(exposures.FEEDBACK), storage.answering(answers.ANSWERS):
         feedback = lake.scan(exposures.FEEDBACK, start=first).filter(of_model)
-        return join_feedback(shown, feedback)
+        newest_exposure = lake.watermark(exposures.EXPOSURES)
+        if newest_exposure is not None:
+            last = min(end, min(newest_exposure, newest_feedback) - MATURITY_MS)
+            exposed = lake.scan(exposures.EXPOSURES, start=first, end=last + 1)
+            shown.append(exposed.filter(of_model).select(SHOWN))
+        last = min(end, newest_feedback - MATURITY_MS)
+        answered = answers.scan(of_model, pl.col("ts").is_between(first, last))
+        if answered is not None:
+            shown.append(of_batches(answered, feedback))
+        if not shown:
+            return pl.DataFrame()
+        return join_feedback(pl.concat(shown), feedback)
+
+
+def of_batches(answered: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.LazyFrame:
+    """Rows of the table `answers` as those of exposures, of batches that feedback names."""
+    named = answered.join(feedback, on="request_id", how="semi").select(answers.BATCH).unique()
+    rows = answered.filter(pl.col("answer").is_not_null())
+    rows = rows.join(named, on=answers.BATCH, how="semi")
+    return rows.with_columns(user=pl.lit(""), variant=pl.lit(BATCH)).select(SHOWN)
 
 
 def join_feedback(shown: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.DataFrame:
@@ -56,7 +83,7 @@ def join_feedback(shown: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.DataFrame:
     anonymous = pl.col("user") == ""
     user = pl.when(anonymous).then("request_id").otherwise("user").alias("user")
     drawn = shown.with_columns(user).filter(pl.col("user").hash(0) % sampled_share == 0)
-    columns = drawn.select("request_id", "ts", "user", "version", "variant")
+    columns = drawn.select(SHOWN)
     kinds = [(pl.col("kind") == kind).any().alias(kind) for kind in KINDS]
     by_request = feedback.group_by("request_id").agg(kinds)
     joined = columns.join(by_request, on="request_id", how="left")
@@ -65,7 +92,8 @@ def join_feedback(shown: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.DataFrame:
 
 
 def clicks_per_answer(reactions: pl.DataFrame, version: int, start: int) -> dict[str, Measured]:
-    """The signal `clicks`: clicks per answer of the champion `version` since `start` (ms).
+    """The signal `clicks`: clicks per answer of the champion `version` since `start` (ms), or of
+    its batches, if it is asked in no other way.
 
     Its history is that of all champions on each day before that had `MIN_ANSWERS`. Nothing without
     any answer. `reactions` are from `join_feedback`.
@@ -73,6 +101,8 @@ def clicks_per_answer(reactions: pl.DataFrame, version: int, start: int) -> dict
     if reactions.is_empty():
         return {}
     champion = reactions.filter(pl.col("variant") == "champion")
+    if champion.is_empty():
+        champion = reactions.filter(pl.col("variant") == BATCH)
     newest = champion.filter(pl.col("ts") >= start, pl.col("version") == version)
     rate = newest["click"].mean()
     if rate is None:
@@ -93,10 +123,10 @@ def clicks_by_variant(reactions: pl.DataFrame, start: int) -> list[VariantClicks
         return []
     rows = []
     ordered = reactions.filter(pl.col("ts") >= start).sort("version", "variant")
-    for (version, variant), answers in ordered.group_by("version", "variant", maintain_order=True):
-        _, users = np.unique(answers["user"].to_numpy(), return_inverse=True)
-        clicks = answers["click"].cast(pl.Float64).to_numpy()
-        rows.append((version, variant, answers.height, interval(clicks, users, 0.95)))
+    for (version, variant), shown in ordered.group_by("version", "variant", maintain_order=True):
+        _, users = np.unique(shown["user"].to_numpy(), return_inverse=True)
+        clicks = shown["click"].cast(pl.Float64).to_numpy()
+        rows.append((version, variant, shown.height, interval(clicks, users, 0.95)))
     return rows
 
 

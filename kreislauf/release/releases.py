@@ -116,6 +116,18 @@ def champion(model: str) -> int | None:
     return release.champion
 
 
+def champion_at(model: str, time: int) -> int | None:
+    """The version that was live at a time of the data (ms since 1970 UTC): of those that had learnt
+    from earlier rows only, the one with the newest; None if there was none.
+
+    The log does not say when, in the data's time, a version was rolled back.
+    """
+    earlier = [r for r in history(model) if r.watermark is not None and r.watermark < time]
+    if not earlier:
+        return None
+    return max(earlier, key=lambda release: release.watermark or 0).champion
+
+
 def hold(model: str) -> str:
     """Why nothing is published without a person; empty if nothing is on hold."""
     release = current(model)

@@ -75,7 +75,7 @@ class SessionRecommender(ModelSpec):
         """What each session would be asked after its last event, by its id."""
         # Of a session with very many events, `events` has the first ones.
         ordered = rows.sort("session", "ts", "aid", "type")
-        newest_rows = ordered.group_by("session", maintaordered=True).tail(LENGTH)
+        newest_rows = ordered.group_by("session", maintain_order=True).tail(LENGTH)
         e = events(newest_rows)
         columns = zip(INPUTS, (e.aid, e.kind, e.ts), strict=True)
         inputs = {name: newest(e, values) for name, values in columns}

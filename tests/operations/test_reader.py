@@ -3,6 +3,7 @@
 The tests of this file build on each other, in this order: one stack takes half a minute to start.
 """
 
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from demo import raw_files
 from demo.shop import START_MS, Plan, simulate
 from deployments import processes
-from kreislauf.clock import DAY_MS
+from kreislauf.clock import DAY_MS, when
 from tests import documented
 from tests.conftest import moto, shop_on
 from tests.operations.reader import GIVEN, Reader, of_page
@@ -118,6 +119,28 @@ def test_a_version_is_tested_on_users_and_its_winner_made_live_and_rolled_back(r
     assert live(reader) == 2
     reader.start("prefect deployment run lift/lift")
     reader.start("prefect deployment run trust/trust")
+
+
+def test_past_days_and_a_file_are_answered(reader: Reader):
+    days = {"2022-08-01": day(4), "2022-08-28": day(5), "2022-08-29": day(7)}
+    for beginning in ("score/score --param start", "backfill/backfill --param work=score"):
+        reader.start(f"prefect deployment run {beginning}", **days)
+    page = reader.page("batch-session-recommender")
+    assert f"from {day(6)} 00:00 to {day(7)} 00:00 UTC" in page
+    requests = reader.clone / "requests.jsonl"
+    requests.write_text('{"events": [{"aid": 7}]}\n{"events": 3}\n')
+    reader.start(
+        "prefect deployment run score/score --param requests",
+        **{"path/to/requests.jsonl": shlex.quote(str(requests))},
+    )
+    page = reader.page("batch-session-recommender")
+    assert "answered 1 requests" in page
+    assert "1 requests cannot be asked" in page
+
+
+def day(number: int) -> str:
+    """A day of the shop."""
+    return when(START_MS + number * DAY_MS).split()[0]
 
 
 def test_a_search_is_adopted_and_deployed(reader: Reader):
