@@ -60,8 +60,8 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
     session = scoring.one_thread(registry.onnx_file(registry.get(MODEL, 1)))
     ways: dict[str, Callable[[], Any]] = {
         "onnxruntime": lambda: ask(session, inputs),
-        "one": lambda: run_flow(shop, 1),
-        "two": lambda: run_flow(shop, 2),
+        "one worker": lambda: run_flow(shop, 1),
+        "two workers": lambda: run_flow(shop, 2),
     }
     rates: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
@@ -74,8 +74,8 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
     by_repeat = list(zip(*rates.values(), strict=True))
     return {
         "requests": len(names),
-        "over_onnxruntime": statistics.median(one / alone for alone, one, _ in by_repeat),
-        "two_workers": statistics.median(two / one for _, one, two in by_repeat),
+        "over_onnxruntime": statistics.median(single / alone for alone, single, _ in by_repeat),
+        "two_workers": statistics.median(double / single for _, single, double in by_repeat),
         "onnxruntime_per_second": statistics.median(rates["onnxruntime"]),
     }
 
@@ -124,14 +124,14 @@ def kill_and_repeat(shop: Plan, folder: Path) -> dict[str, int]:
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.batch", "--doomed", str(log)]
     killed = subprocess.run(command, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.returncode
-    begun = len(log.read_text().split())
+    started_shards = len(log.read_text().split())
     report = run_flow(shop, 1)
     answered_before = report.batch.shards - report.shards_answered
     assert report.answered == report.batch.requests
     return {
         "shards": report.batch.shards,
-        "shards_begun": begun,
-        "shards_lost": begun - answered_before,
+        "shards_begun": started_shards,
+        "shards_lost": started_shards - answered_before,
     }
 
 
@@ -141,19 +141,19 @@ def die(shop: Plan, log: Path) -> None:
 
     write = shards.write
     rows = answers.rows
-    begun: list[int] = []
+    started_shards: list[int] = []
 
-    def noted(batch: Any, number: int) -> int:
-        begun.append(number)
-        log.write_text(" ".join(map(str, begun)))
+    def write_and_log(batch: Any, number: int) -> int:
+        started_shards.append(number)
+        log.write_text(" ".join(map(str, started_shards)))
         return write(batch, number)
 
     def deadly(*arguments: Any) -> Any:
-        if len(begun) > KILLED_AT:
+        if len(started_shards) > KILLED_AT:
             os.kill(os.getpid(), signal.SIGKILL)
         return rows(*arguments)
 
-    shards.write = noted
+    shards.write = write_and_log
     setattr(answers, "rows", deadly)  # noqa: B010
     run_flow(shop, 1)
 

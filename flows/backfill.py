@@ -11,14 +11,12 @@ from prefect.artifacts import create_table_artifact
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from flows.ingest import ingest
-from flows.monitor import look
+from flows.monitor import monitor
 from flows.score import score
 from kreislauf import clock
-from kreislauf.monitoring import recording
-from kreislauf.release import releases
 from models import spec
 
-Work = Literal["ingest", "score", "monitor"]
+Kind = Literal["ingest", "score", "monitor"]
 
 
 class BackfillError(RuntimeError):
@@ -46,7 +44,7 @@ class WindowReport(BaseModel):
 
 @flow
 def backfill(
-    work: Work,
+    work: Kind,
     start: datetime,
     end: datetime,
     model: str = "session_recommender",
@@ -114,7 +112,7 @@ def cut(start: datetime, end: datetime, length: timedelta) -> list[Window]:
 
 
 def choose(
-    work: Work, model: str, source: str | None, mapping: str | None
+    work: Kind, model: str, source: str | None, mapping: str | None
 ) -> Callable[[Window], str]:
     """What is done for a window, and returns its outcome. Raises ValueError if it cannot be
     done."""
@@ -151,20 +149,15 @@ def ingest_window(window: Window, model: str, source: str, mapping: str | None) 
 
 
 def monitor_window(window: Window, model: str) -> str:
-    """Note what the monitor would have said at the window's end of the version that was live
-    then."""
-    end = clock.milliseconds(window.end)
-    version = releases.champion_at(model, end)
-    if version is None:
-        return "Nothing was live."
+    """Note what the monitor would have said at the window's end."""
     days = (window.end - window.start) / timedelta(days=1)
-    gain = spec.load(model).policy.decay
-    measured, finding = look(model, version, days, gain, until=end - 1)
-    recording.record_window(finding, measured)
-    return f"Version {version}: {finding.verdict}. {finding.reason}"
+    finding = monitor(model, days, until=window.end)
+    if finding is None:
+        return "Nothing was live."
+    return f"Version {finding.version}: {finding.verdict}. {finding.reason}"
 
 
-def show(work: Work, model: str, reports: list[WindowReport]) -> None:
+def show(work: Kind, model: str, reports: list[WindowReport]) -> None:
     """What came of all windows, as an artifact of the run."""
     rows = [
         {"start": f"{r.start:%Y-%m-%d %H:%M}", "end": f"{r.end:%Y-%m-%d %H:%M}", "what": r.outcome}

@@ -1,8 +1,10 @@
 """Watch the live model: has the shop changed, or is its data faulty?"""
 
+from datetime import datetime
+
 from prefect import flow, get_run_logger
 
-from kreislauf import registry
+from kreislauf import clock, registry
 from kreislauf.monitoring import measurement, policy, renamed
 from kreislauf.monitoring.diagnosis import diagnose
 from kreislauf.monitoring.finding import Finding
@@ -32,6 +34,7 @@ def monitor(
     cost: float | None = None,
     needed: int | None = None,
     of: int | None = None,
+    until: datetime | None = None,
 ) -> Finding | None:
     """Measure the newest window, diagnose it, decide what follows, record it.
 
@@ -48,61 +51,70 @@ def monitor(
         cost: Former name of `retraining_cost`.
         needed: Former name of `confirmations`.
         of: Former name of `out_of`.
+        until: End of the data, for a window of the past, which is recorded; nothing follows.
 
     Returns:
-        The finding; None if nothing is live, or if the champion was deleted in MLflow, with all
-        that it is compared with. Evidently's report is an artifact of the champion's MLflow run.
+        The finding; None if nothing is live, or if the champion was deleted in MLflow.
 
     Raises:
         ValueError: `confirmations` is not from 1 to `out_of`.
         registry.RegistryError: MLflow does not answer, or lacks a file of the champion.
     """
-    logger = get_run_logger()
     given: dict = {"confirmations": confirmations, "out_of": out_of}
     given |= {"min_gain": min_gain, "retraining_cost": retraining_cost}
     former = {"worth": worth, "cost": cost, "needed": needed, "of": of}
-    for warning in renamed.warnings(former):
-        logger.warning(warning)
-    settings = policy.Settings.of(spec.load(model).policy, renamed.parameters(given, former))
-    version = live_version(model)
+    settings = read_settings(model, given, former)
+    newest = None if until is None else clock.milliseconds(until) - 1
+    version = live_version(model, newest)
     if version is None:
         return None
-    measured, finding = look(model, version, window_days, settings.min_gain)
-    action = policy.decide(finding, policy.standing(finding), settings)
-    record(finding, measured, action)
-    draw_page(model)
-    logger.info(f"{finding.verdict.capitalize()}: {finding.reason} {action.sentence}")
-    return finding.model_copy(update={"action": action.sentence})
-
-
-def look(
-    model: str, version: int, window_days: float, min_gain: float, until: int | None = None
-) -> tuple[measurement.Measurement, Finding]:
-    """What the newest window says of a version; with `until` (ms since 1970 UTC), the newest one
-    there was then. Nothing is recorded."""
-    measured = measure_tails(model, version, window_days, until)
-    if until is None:
-        measured = add_remarks(measured, window_days)
+    measured = add_remarks(measure_tails(model, version, window_days, newest), window_days, newest)
     if not measured.newest_fault:  # The window is measured once the fault is left out of it.
         measured = measure_reactions(measure(measured))
     signals = measurement.compare(measured)
-    diagnosis = diagnose(measured, signals, min_gain)
+    diagnosis = diagnose(measured, signals, settings.min_gain)
     if diagnosis.noise_only:
         diagnosis = diagnosis.keeping_window(measure_keeping(measured))
     agreement = measure_agreement(measured, diagnosis.meaning_fault)
-    return measured, Finding.of(measured, signals, diagnosis, agreement)
+    finding = Finding.of(measured, signals, diagnosis, agreement)
+    action = None
+    if newest is None:
+        action = policy.decide(finding, policy.standing(finding), settings)
+    record(finding, measured, action)
+    draw_page(model)
+    return with_action(finding, action)
 
 
-def live_version(model: str) -> int | None:
-    """The champion; None, with a word why, if there is none, or nothing to compare it with."""
-    live = releases.current(model)
-    if live is None:
+def read_settings(model: str, given: dict, former: dict) -> policy.Settings:
+    """Parameters of the decision, of those `given` and those with `former` names, which are
+    logged."""
+    for warning in renamed.warnings(former):
+        get_run_logger().warning(warning)
+    return policy.Settings.of(spec.load(model).policy, renamed.parameters(given, former))
+
+
+def with_action(finding: Finding, action: policy.Action | None) -> Finding:
+    """The finding, and what follows from it, which is logged; nothing follows from the past."""
+    sentence = ""
+    if action is not None:
+        sentence = action.sentence
+    get_run_logger().info(f"{finding.verdict.capitalize()}: {finding.reason} {sentence}")
+    return finding.model_copy(update={"action": sentence})
+
+
+def live_version(model: str, newest: int | None) -> int | None:
+    """The champion, or that of the time when `newest` (ms since 1970 UTC) was; None, with a word
+    why, if there is none, or nothing to compare it with."""
+    champion = releases.champion(model)
+    if newest is not None:
+        champion = releases.champion_at(model, newest)
+    if champion is None:
         get_run_logger().info(f"Nothing of {model} is live to be watched: run retrain first.")
         return None
-    if registry.lookup(model, live.champion) is None:
+    if registry.lookup(model, champion) is None:
         get_run_logger().warning(
-            f"{model} version {live.champion} is live and was deleted in MLflow, with all that it "
+            f"{model} version {champion} is live and was deleted in MLflow, with all that it "
             "is compared with. The next version that retrain makes live is watched again."
         )
         return None
-    return live.champion
+    return champion

@@ -85,9 +85,11 @@ def measure_tails(
 
 
 @task(task_run_name="look-around-{head.model}-{head.version}")
-def add_remarks(head: Measurement, window_days: float) -> Measurement:
+def add_remarks(head: Measurement, window_days: float, until: int | None) -> Measurement:
     """The measurement with what somebody should look at: sources that have stopped, the newest
-    days, and what the gateway noted of its answers."""
+    days, and what the gateway noted of its answers. What ended long ago, `until` (ms), has none."""
+    if until is not None:
+        return head
     model_type = spec.load(head.model)
     watermark = lake.watermark(model_type.table)
     sources = clocks.sources(model_type.table.name)
@@ -197,10 +199,13 @@ def measure_keeping(measurement: Measurement) -> Interval:
 
 
 @task(task_run_name="record-{finding.model}-{finding.version}")
-def record(finding: Finding, measurement: Measurement, action: Action) -> None:
-    """Store the window, show the page, write the status, and do what follows."""
+def record(finding: Finding, measurement: Measurement, action: Action | None) -> None:
+    """Store the window, show the page, write the status, and do what follows; of a window of the
+    past, without an `action`, store the window alone."""
     finding = finding.model_copy(update={"flow_run": flow_run.get_id() or ""})
     recording.record_window(finding, measurement)
+    if action is None:
+        return
     if finding.verdict != "not enough data" or finding.remarks:
         since = finding.end - PLOTTED_DAYS * DAY_MS
         windows = tables.read(tables.WINDOWS, pl.col("end") > since, model=finding.model)

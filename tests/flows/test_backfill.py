@@ -62,10 +62,10 @@ def test_past_windows_are_done_once_and_as_one_run(tiny, orders, tmp_path):
     backfill("score", day(20), day(23), tiny)
     assert answers.scan().collect().sort("request_id").equals(first.sort("request_id"))
 
-    noted = backfill("monitor", day(6), day(27), tiny, hours=7 * 24)
-    assert noted[0].outcome == "Nothing was live."
-    assert noted[1].outcome.startswith("Version 1: not enough data")
-    assert noted[2].outcome.startswith("Version 1: stable")
+    judged_windows = backfill("monitor", day(6), day(27), tiny, hours=7 * 24)
+    assert judged_windows[0].outcome == "Nothing was live."
+    assert judged_windows[1].outcome.startswith("Version 1: not enough data")
+    assert judged_windows[2].outcome.startswith("Version 1: stable")
     windows = journal.read("windows")
     (end,) = windows.filter(pl.col("verdict") == "stable")["end"].unique()
     assert day(26) < datetime.fromtimestamp(end / 1000, UTC) < day(27)

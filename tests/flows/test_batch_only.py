@@ -106,5 +106,5 @@ def right_share(report) -> float:
     given = answers.read(report.batch.name).with_columns(pl.col("id").cast(pl.Int64))
     table = spec.load(report.batch.model).table
     joined = given.join(lake.read(table), left_on="id", right_on="order")
-    said = [json.loads(answer)["returned"] for answer in joined["answer"]]
-    return float((pl.Series(said) == joined["returned"]).mean())
+    answered = [json.loads(answer)["returned"] for answer in joined["answer"]]
+    return float((pl.Series(answered) == joined["returned"]).mean())
