@@ -157,12 +157,12 @@ def test_the_variable_has_room_for_twice_as_many_deployments():
 @pytest.mark.parametrize("field", personal_changes.PLAIN)
 def test_a_change_of_a_plain_value_and_one_back_to_it_are_noticed(field):
     plain = {("train", field): personal_changes.PLAIN[field]}
-    other = {("train", field): "another"}
+    chosen = {("train", field): "another"}
     for deployed, present, changed in (
-        (plain, other, other),
-        (other, plain, plain),
+        (plain, chosen, chosen),
+        (chosen, plain, plain),
         (plain, plain, {}),
-        (other, other, {}),
+        (chosen, chosen, {}),
     ):
         digests = personal_changes.digests(deployed)
         assert personal_changes.differences(present, digests) == changed

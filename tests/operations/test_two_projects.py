@@ -197,10 +197,10 @@ def test_two_models_retrain_at_once_and_one_model_once_at_a_time(api, tmp_path):
         for name in names:
             own = client.read_deployment_by_name(f"retrain/{name}")
             weekly = FlowRunFilter.model_validate({"deployment_id": {"any_": [own.id]}})
-            found = partial(scheduled, client, weekly)
-            until(found, 120, "Prefect has planned the weekly run")
+            planned = partial(scheduled, client, weekly)
+            until(planned, 120, "Prefect has planned the weekly run")
             model = name.removeprefix("retrain-").replace("retrain", spec.DEFAULT)
-            assert found()[0].parameters == {"model": model, "reason": "weekly schedule"}
+            assert planned()[0].parameters == {"model": model, "reason": "weekly schedule"}
 
 
 def scheduled(client: SyncPrefectClient, wanted: FlowRunFilter) -> list[FlowRun]:
