@@ -168,13 +168,13 @@ def measure(name: str, file: Path, folder: Path) -> Measured:
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _cpu() -> float:
+def cpu() -> float:
     """CPU seconds of this process and its children."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
-def _peak() -> float:
+def peak() -> float:
     """Peak memory in MB.
 
     It is not getrusage's ru_maxrss, which begins with the memory of the parent process.
@@ -213,14 +213,14 @@ def main() -> None:
     shape = next((shape for shape in LINES if file.name.endswith(shape)), "nested.jsonl")
     (folder / shape).write_bytes(LINES[shape])
     work(folder / shape, first)
-    start = _cpu()
+    start = cpu()
     began = time.monotonic()
     work(file, result)
     measured = Measured(
         start=start,
-        cpu=_cpu() - start,
+        cpu=cpu() - start,
         wall=time.monotonic() - began,
-        peak=_peak(),
+        peak=peak(),
         rows=_rows(work.__name__, result),
     )
     print(json.dumps(asdict(measured)))

@@ -26,13 +26,13 @@ from prefect.events import AutomationCore, Event, Resource
 import models
 from benchmarks import fault_data
 from demo.waiting import until
-from deployments import processes, stack
+from deployments import personal_changes, processes, stack
 from kreislauf import events
 
 MODEL = "returns"
 RESOURCE = f"kreislauf.model.{MODEL}"
 TRIGGER = "retrain-on-drift-or-decay"
-"""Trigger in prefect.yaml, which is the default model's."""
+"""Trigger of each deployment of retrain in prefect.yaml."""
 PATIENCE = 600.0
 """Seconds within which the loop has to close again without a person."""
 RUN_ID = "PREFECT__FLOW_RUN_ID"
@@ -238,7 +238,8 @@ def start(home: Path) -> Loop:
 
 def retrain_after_events(client: SyncPrefectClient) -> None:
     """Copy the trigger of `retrain` for this model, as a second model's deployment has one."""
-    (trigger,) = client.read_automations_by_name(TRIGGER)
+    deployment = client.read_deployment_by_name("retrain/retrain")
+    (trigger,) = personal_changes.triggers_of(client, deployment.id)
     content = trigger.model_dump(mode="json", include={*AutomationCore.model_fields})
     content["name"] = f"{TRIGGER}-of-{MODEL}"
     content["trigger"]["match"] = {"prefect.resource.id": RESOURCE}

@@ -49,10 +49,10 @@ def retrain(model_type: spec.ModelSpec) -> None:
     params = model_type.Params()
     lineage = train.plan(model_type, params, inputs.read_newest(model_type))
     with patch.object(progress.Progress, "of", return_value=spec.ignore):
-        version = train.fit.fn(MODEL, params.model_dump(mode="json"), lineage)
-    decision = promote.judge.fn(MODEL, version.number, None)
+        version = train.fit.fn(model_type.name, params.model_dump(mode="json"), lineage)
+    decision = promote.judge.fn(model_type.name, version.number, None)
     promote.note_decision(version, decision)
-    promote.describe.fn(MODEL, version.number, decision)
+    promote.describe.fn(model_type.name, version.number, decision)
     registry.record_decision(version, decision)
 
 
@@ -76,17 +76,18 @@ def tiny_model(folder: Path) -> Iterator[spec.ModelSpec]:
 
 def load_orders(model_type: spec.ModelSpec) -> None:
     """Put `DAYS` of orders into the lake."""
-    lake.load_file(model_type.table, Orders())
+    lines = [order(number) for number in range(DAYS * ORDERS_PER_DAY)]
+    lake.load_file(model_type.table, RawFile(lines))
 
 
-class Orders:
+class RawFile:
     """A raw file that is not on a disk."""
 
-    path = "orders.jsonl"
+    path = "rows.jsonl"
     mapping = None
 
-    def __init__(self) -> None:
-        self.lines = [order(number) for number in range(DAYS * ORDERS_PER_DAY)]
+    def __init__(self, lines: list[bytes]) -> None:
+        self.lines = lines
         self.sha256 = sha256(b"\n".join(self.lines)).hexdigest()
         self.stamp = self.sha256
 

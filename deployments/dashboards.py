@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from grafana_foundation_sdk.builders import dashboard, prometheus, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.dashboard import Dashboard
+from grafana_foundation_sdk.models.dashboard import Dashboard, VariableOption, VariableRefresh
 
 from deployments.stack import ROOT
 
@@ -12,6 +12,8 @@ FILE = ROOT / "deployments" / "grafana" / "kreislauf.json"
 BY_VARIANT = "model, version, variant"
 BY_VERSION = "model, version"
 WINDOW = "$__rate_interval"
+CHOSEN = 'model=~"$model"'
+"""PromQL of the models that are chosen at the top of the dashboard."""
 MODEL = "{{model}}"
 VERSION = "{{model}} {{version}}"
 VARIANT = "{{model}} {{version}} {{variant}}"
@@ -25,9 +27,14 @@ class Panel(NamedTuple):
     curves: dict[str, str]
 
 
-def rate(series: str, labels: str) -> str:
+def chosen(series: str, *conditions: str) -> str:
+    """PromQL of a series of the models that are chosen, on further conditions."""
+    return f"{series}{{{', '.join([CHOSEN, *conditions])}}}"
+
+
+def rate(series: str, labels: str, *conditions: str) -> str:
     """PromQL of the increase per second of a counter."""
-    return f"sum by ({labels}) (rate({series}[{WINDOW}]))"
+    return f"sum by ({labels}) (rate({chosen(series, *conditions)}[{WINDOW}]))"
 
 
 def ratio(numerator: str, denominator: str) -> str:
@@ -48,19 +55,20 @@ def quantile(share: float, series: str) -> str:
 def per_answer(feedback: str) -> str:
     """PromQL of how often an answer led to this feedback."""
     return ratio(
-        rate(f'kreislauf_feedback_total{{kind="{feedback}"}}', BY_VARIANT),
+        rate("kreislauf_feedback_total", BY_VARIANT, f'kind="{feedback}"'),
         rate("kreislauf_requests_total", BY_VARIANT),
     )
 
 
 def signal(field: str) -> str:
     """PromQL of a field of each of the monitor's signals."""
-    return f'sum by (model, signal) (kreislauf_monitor_signal{{part="{field}"}})'
+    series = chosen("kreislauf_monitor_signal", f'part="{field}"')
+    return f"sum by (model, signal) ({series})"
 
 
 def age(series: str) -> str:
     """PromQL of the seconds since a time."""
-    return f"time() - max by (model) ({series})"
+    return f"time() - max by (model) ({chosen(series)})"
 
 
 USE = [
@@ -94,7 +102,7 @@ ANSWERS = [
     ),
 ]
 RELEASES = [
-    Panel("Release", "none", {MODEL: "max by (model) (kreislauf_release)"}),
+    Panel("Release", "none", {MODEL: f"max by (model) ({chosen('kreislauf_release')})"}),
     Panel(
         "Age of the newest event that the champion learnt from",
         "s",
@@ -106,7 +114,7 @@ RELEASES = [
         {VERSION: mean("kreislauf_shadow_overlap", BY_VERSION)},
     ),
     Panel(
-        "Lines lost",
+        "Lines lost, of all models",
         "none",
         {"{{table}}": f"sum by (table) (increase(kreislauf_lost_lines_total[{WINDOW}]))"},
     ),
@@ -121,13 +129,14 @@ MONITOR = [
         "Live quality and its mean",
         "none",
         {
-            "{{model}} {{signal}} {{part}}": (
-                'kreislauf_monitor_signal{signal=~"refit_baseline|.*@.*|accuracy", '
-                'part=~"value|mean"}'
+            "{{model}} {{signal}} {{part}}": chosen(
+                "kreislauf_monitor_signal",
+                'signal=~"refit_baseline|.*@.*|accuracy"',
+                'part=~"value|mean"',
             )
         },
     ),
-    Panel("Verdict", "none", {"{{model}} {{verdict}}": "kreislauf_monitor_verdict"}),
+    Panel("Verdict", "none", {"{{model}} {{verdict}}": chosen("kreislauf_monitor_verdict")}),
     Panel(
         "Age of the newest event that the monitor saw",
         "s",
@@ -170,12 +179,26 @@ def build() -> Dashboard:
         .uid("kreislauf")
         .tags(["kreislauf"])
         .time("now-6h", "now")
+        .with_variable(models())
     )
     for row, panels in ROWS.items():
         board = board.with_row(dashboard.Row(row))
         for panel in panels:
             board = board.with_panel(draw(panel, width=24 // len(panels)))
     return board.build()
+
+
+def models() -> dashboard.QueryVariable:
+    """The choice at the top: models that are live, any number of them, or all that there are."""
+    return (
+        dashboard.QueryVariable("model")
+        .query("label_values(kreislauf_release, model)")
+        .refresh(VariableRefresh.ON_DASHBOARD_LOAD)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .current(VariableOption(text=["All"], value=["$__all"]))
+    )
 
 
 def draw(panel: Panel, width: int) -> timeseries.Panel:

@@ -39,12 +39,13 @@ def deploy(reset: bool = False) -> list[str]:
     from prefect.states import Scheduled
 
     # Imported with Prefect, which reads its address when it is imported.
-    from deployments import deployer, personal_changes
+    from deployments import copies, deployer, personal_changes
 
     specs = list(personal_changes.specs().values())
     triggers.refuse_to_start_twice(specs)
     with get_client(sync_client=True) as client:
         deployer.refuse_to_overwrite(client)
+        copies.refuse(client)
         deployer.note()
         with suppress(ObjectAlreadyExists):  # Then it is as people want it.
             client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type="process"))

@@ -17,8 +17,6 @@ from models.spec import ModelSpec
 SMALL = 10_000
 """Groups, such as sessions, below which a shop is small: its first model is made with the preset
 for such."""
-OF_ONE_MODEL = ("monitor/monitor", "retrain/retrain")
-"""Deployments that do by themselves what they do, for one model type."""
 
 
 class NoFirstModel(RuntimeError):
@@ -39,8 +37,8 @@ def check(data: str | None, mapping: str | None) -> None:
 
 
 def make(environment: dict[str, str], data: str, mapping: str | None) -> None:
-    """Load `data`, train a model and put it live, and have it watched; each by its deployment, on
-    the stack that the `environment` leads to.
+    """Load `data`, train a model, put it live and look at it; each by the model's own deployment,
+    which goes on by itself, on the stack that the `environment` leads to.
 
     Prints what came of it. Ends the program with a sentence if there is no first model.
     """
@@ -52,6 +50,8 @@ def make(environment: dict[str, str], data: str, mapping: str | None) -> None:
     model_type, _ = mappings.find(mapping, None)
     model = model_type.name
     try:
+        retrain = deployment_of("retrain", model)
+        monitor = deployment_of("monitor", model)
         print(f"ingest: {data} into the table {model_type.table.name}", flush=True)
         run("ingest/ingest", source=place(data), mapping=mapping and place(mapping))
         counts = lake.total(lake.history(model_type.table))
@@ -60,17 +60,29 @@ def make(environment: dict[str, str], data: str, mapping: str | None) -> None:
             f"{counts.lines_in} lines were rejected. Training the first model.",
             flush=True,
         )
-        run("retrain/retrain", model=model, reason="the first model", params=params(model_type))
+        run(retrain, model=model, reason="the first model", params=params(model_type))
         live = releases.current(model)
         if live is None:
             raise NoFirstModel(f"Nothing of {model} is live. {refusal(model)}")
         print(f"version {live.champion} of {model} is live: {live.reason}", flush=True)
-        watch(model)
-        run("monitor/monitor", model=model)
+        run(monitor, model=model)
     except (NoFirstModel, lake.LakeError) as error:
         sys.exit(str(error))
     newest = status.read(model)
     print(f"monitor: {newest.verdict if newest else 'there is nothing to look at yet'}", flush=True)
+
+
+def deployment_of(flow: str, model: str) -> str:
+    """Name of the deployment of a flow that is the model's own. Raises NoFirstModel without one."""
+    from deployments import personal_changes
+
+    for name, spec in personal_changes.specs().items():
+        if name.startswith(f"{flow}/") and personal_changes.model_of(spec) == model:
+            return name
+    raise NoFirstModel(
+        f"prefect.yaml has no deployment of {flow} for {model}, so nobody would keep the model "
+        "fresh. Give it one, as docs/operation.md says under Several models, and run `make deploy`."
+    )
 
 
 def run(deployment: str, **parameters: Any) -> None:
@@ -111,16 +123,3 @@ def refusal(model: str) -> str:
         return "Nothing was trained: the run's log in the Prefect UI says why."
     decision = Decision.model_validate_json(versions[0].decision)
     return f"Version {versions[0].number}, {decision.outcome}: {' '.join(decision.reasons)}"
-
-
-def watch(model: str) -> None:
-    """Have the deployments look at this model type; a later deploy leaves it so, as it does with
-    what people change."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import DeploymentUpdate
-
-    with get_client(sync_client=True) as client:
-        for name in OF_ONE_MODEL:
-            deployment = client.read_deployment_by_name(name)
-            parameters = {**deployment.parameters, "model": model}
-            client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))

@@ -25,6 +25,8 @@ VARIABLE = "kreislauf_deployed"
 UNDER_WAY = "kreislauf_changes"
 """Variable with the changes that a deploy which is under way has to keep."""
 SCHEDULE = {"schedule", "active", "parameters", "slug", "max_scheduled_runs"}
+PLAIN: dict[str, Any] = {"paused": False, "parameters": {}, "schedules": []}
+"""Values that need no digest, so that a variable has room for all deployments."""
 
 Changes = dict[tuple[str, str], Any]
 """Values by deployment and field: paused, parameters, schedules, or the name of a trigger, with
@@ -69,10 +71,32 @@ def triggers_of(client: SyncPrefectClient, deployment: UUID) -> list[Automation]
 
 def changes(client: SyncPrefectClient) -> Changes:
     """The values that are not those of the last deploy, and those that a deploy which did not come
-    to its end had to keep. Empty before the first one."""
+    to its end had to keep, each for the deployment of its model. Empty before the first one."""
     under_way: list[list[Any]] = Variable.get(UNDER_WAY, default=[])
     left = {(name, field): value for name, field, value in under_way}
-    return left | differences(values(client), Variable.get(VARIABLE, default={}))
+    changed = differences(values(client), Variable.get(VARIABLE, default={}))
+    return of_models(left | changed, list(specs().values()))
+
+
+def of_models(changes: Changes, specs: list[dict]) -> Changes:
+    """The changes, where those of a deployment that was given another model are those of that
+    model's own deployment. Earlier versions had one deployment of a flow, for any model."""
+    by_name = {spec["name"]: spec for spec in specs}
+    owners = {(spec["entrypoint"], model_of(spec)): spec["name"] for spec in specs}
+
+    def owner(name: str) -> str:
+        spec = by_name.get(name, {})
+        model = changes.get((name, "parameters"), {}).get("model")
+        if model is None or model_of(spec) is None:
+            return name
+        return owners.get((spec["entrypoint"], model), name)
+
+    return {(owner(name), field): value for (name, field), value in changes.items()}
+
+
+def model_of(spec: dict) -> str | None:
+    """The model type that a deployment is of; None for one that is of all."""
+    return spec.get("parameters", {}).get("model")
 
 
 def remember(changes: Changes) -> None:
@@ -87,7 +111,8 @@ def differences(present: Changes, deployed: dict[str, dict[str, str]]) -> Change
     return {
         (name, field): value
         for (name, field), value in present.items()
-        if deployed.get(name, {}).get(field, digest(value)) != digest(value)
+        if name in deployed
+        and deployed[name].get(field, digest(PLAIN.get(field, value))) != digest(value)
     }
 
 
@@ -98,10 +123,11 @@ def note(deployed: Changes) -> None:
 
 
 def digests(deployed: Changes) -> dict[str, dict[str, str]]:
-    """The digest of each value, by deployment and field."""
-    by_deployment: dict[str, dict[str, str]] = {}
+    """The digest of each value that is not `PLAIN`, by deployment and field."""
+    by_deployment: dict[str, dict[str, str]] = {name: {} for name, _ in deployed}
     for (name, field), value in deployed.items():
-        by_deployment.setdefault(name, {})[field] = digest(value)
+        if field not in PLAIN or value != PLAIN[field]:
+            by_deployment[name][field] = digest(value)
     return by_deployment
 
 

@@ -1,21 +1,23 @@
-"""Which events start which deployment's flow, and whether that happens once.
+"""Which events and schedules start which deployment's flow, and whether that happens once.
 
-A deployment that is copied for another model has to name that model in its triggers, too.
+A deployment of a model has to name that model in its triggers, too.
 """
 
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from itertools import combinations, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from models.spec import DEFAULT
 
 MONITOR = "flows.monitor.monitor"
 RETRAIN = "flows.retrain.retrain"
+LOOP = (MONITOR, RETRAIN)
+"""Flows that start by themselves, for one model type."""
 
 
 class TriggerError(ValueError):
-    """An event would start a flow twice."""
+    """An event or a schedule would start a flow twice."""
 
 
 class Trigger(NamedTuple):
@@ -49,25 +51,36 @@ def triggers(specs: list[dict]) -> Iterator[Trigger]:
 
 
 def refuse_to_start_twice(specs: list[dict]) -> None:
-    """Raise TriggerError if one event starts the same flow in two deployments."""
+    """Raise TriggerError if one event starts the same flow in two deployments, or if two schedules
+    watch or retrain the same model with the same parameters."""
     for first, second in combinations(triggers(specs), 2):
         if overlap(first, second):
             raise TriggerError(
                 f"An event {first.event} would start {first.entrypoint} twice: by the trigger "
                 f"{first.name} of {first.deployment}, for {first.resource}, and by {second.name} "
                 f"of {second.deployment}, for {second.resource}. Let each name its own model in "
-                "prefect.yaml, as in `match: {prefect.resource.id: kreislauf.model.your_model}`."
+                "prefect.yaml, as in `match: {prefect.resource.id: kreislauf.model.your_model}`. "
+                "If both are for the same model, take one of the two out."
             )
+    scheduled = [spec for spec in specs if spec.get("schedules") and spec["entrypoint"] in LOOP]
+    for spec, later in combinations(scheduled, 2):
+        if spec["entrypoint"] == later["entrypoint"] and parameters(spec) == parameters(later):
+            raise TriggerError(
+                f"The schedules of {spec['name']} and {later['name']} would both start "
+                f"{spec['entrypoint']} for {parameters(spec)['model']}, with the same parameters. "
+                "Take one of the two out of prefect.yaml."
+            )
+
+
+def parameters(spec: dict) -> dict[str, Any]:
+    """Parameters of a deployment of `LOOP`, with its model."""
+    return {"model": DEFAULT, **(spec.get("parameters") or {})}
 
 
 def unheard_monitors(specs: list[dict]) -> list[str]:
     """A sentence for each model that is watched, and that no event retrains."""
     retrained = [t.resource for t in triggers(specs) if t.entrypoint == RETRAIN]
-    watched = [
-        spec.get("parameters", {}).get("model", DEFAULT)
-        for spec in specs
-        if spec["entrypoint"] == MONITOR
-    ]
+    watched = [parameters(spec)["model"] for spec in specs if spec["entrypoint"] == MONITOR]
     return [
         f"The monitor's events of {model} start no retraining: give retrain a deployment whose "
         f"trigger names kreislauf.model.{model}."

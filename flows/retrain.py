@@ -17,6 +17,7 @@ from kreislauf.monitoring import alarms, status
 from kreislauf.pages import release as release_page
 from kreislauf.registry import questions
 from kreislauf.release import permission, releases
+from kreislauf.settings import settings
 from kreislauf.training import inputs
 from models import spec
 from tasks.page import draw_page
@@ -185,13 +186,24 @@ def cooldown(model: str, days: float) -> str:
     )
 
 
+def no_data(model: str) -> str:
+    """That nothing has arrived yet to learn from, in a sentence; empty if something has."""
+    table = spec.load(model).table
+    if lake.watermark(table) is not None:
+        return ""
+    return (
+        f"No data of {model} has come yet: the table {table.name} in {settings().lake} has no "
+        "rows. Load some with the flow ingest; then the next retraining makes the first model."
+    )
+
+
 def reason_to_wait(model: str, trained: bool) -> str:
     """Why the newest data should not be learnt from yet, or why a version could not be judged
-    against the live one, and until when, unless it is `trained` already; empty if neither holds.
-    Alarms and regret stay as they are."""
+    against the live one, and until when, unless it is `trained` already; or that there is no data.
+    Empty if none holds. Alarms and regret stay as they are."""
     live = releases.current(model)
     if live is None:
-        return ""
+        return no_data(model)
     suspicion = status.wait(model, live.champion)
     if suspicion or trained:
         return suspicion

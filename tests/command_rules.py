@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from deployments import personal_changes
 from kreislauf.settings import Settings
 from serving import app
 from tests.conftest import ROOT
@@ -124,9 +125,8 @@ def check_prefect(command: Command, arguments: list[str], _: pytest.MonkeyPatch)
         subprocess.run([program, *arguments, "--help"], check=True, stdout=subprocess.DEVNULL)
         return
     deployment, *options = arguments[2:]
-    name, _slash, flow_name = deployment.partition("/")
-    assert name == flow_name
-    assert name in FLOWS
+    name = deployment.partition("/")[0]
+    assert deployment in personal_changes.specs()
     assert options[::2] == ["--param"] * (len(options) // 2)
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
     given = dict(map(parameter, options[1::2]))

@@ -33,6 +33,8 @@ from benchmarks import (
     published,
     race,
     recommender,
+    resources,
+    row_reads,
     scale,
     training,
     trigger,
@@ -52,6 +54,7 @@ from kreislauf.evaluation import scoring
 from kreislauf.evaluation.intervals import Interval
 from kreislauf.monitoring import tables
 from kreislauf.monitoring.diagnosis import Verdict
+from models import spec
 from models.session_recommender import SPEC
 from models.session_recommender.batches import Batches
 
@@ -790,3 +793,28 @@ def test_the_watch_benchmark_makes_releases_that_are_better_and_worse(monkeypatc
     assert (kinds["same"]["rolled_back"], kinds["same"]["answers"]) == (0, None)
     assert kinds["0.6"]["rolled_back"] == 1
     assert 1_000 <= kinds["0.6"]["answers"] < 2_000
+
+
+def test_the_resources_are_those_of_the_retraining_and_all_lines_are_learnt_from(home, monkeypatch):
+    monkeypatch.setattr(resources, "PLAN", replace(resources.PLAN, sessions_per_day=20))
+    monkeypatch.setattr(resources, "SEARCHES", 30)
+    monkeypatch.setattr(resources, "QUESTIONS", 40)
+    retrained = []
+
+    def compute(model_type) -> None:
+        retrained.append(model_type.name)
+        start = contenders.cpu()
+        while contenders.cpu() < start + 1.6:
+            sum(range(10_000))
+
+    monkeypatch.setattr(row_reads, "retrain", compute)
+    measured = {model: resources.measure(model) for model in resources.RAW}
+    assert retrained == ["session_recommender", "search_ranker", "support_answers"]
+    assert [measured[model]["lines"] for model in retrained[1:]] == [30, 40]
+    rows = {"search_ranker": 30 * resources.RESULTS, "support_answers": 40}
+    for model in retrained:
+        counts = lake.total(lake.history(spec.load(model).table))
+        assert counts.lines_rejected == 0
+        assert counts.rows_kept == rows.get(model, measured[model]["lines"]) > 0
+        assert measured[model]["cpu_seconds"] == 2
+        assert measured[model]["peak_mb"] == pytest.approx(contenders.peak(), abs=500)

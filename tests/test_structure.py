@@ -231,7 +231,8 @@ def test_prefect_yaml_matches_the_flows(deployment: dict):
         *(s.get("parameters", {}) for s in deployment.get("schedules", [])),
     ]
     assert all(set(p) <= set(parameters) for p in given)
-    assert flow.name == deployment["name"] == module.split(".")[1]
+    assert deployment["name"] in (flow.name, *(f"{flow.name}-{model}" for model in spec.names()))
+    assert flow.name == module.split(".")[1]
     given = deployment.get("parameters", {})
     if all(p.default is not p.empty or n in given for n, p in parameters.items()):
         flow.validate_parameters(given)
@@ -239,9 +240,27 @@ def test_prefect_yaml_matches_the_flows(deployment: dict):
 
 def test_every_flow_has_a_deployment_and_a_docstring():
     flows = sorted(p.stem for p in (ROOT / "flows").glob("*.py") if p.stem != "__init__")
-    assert flows == sorted(d["name"] for d in DEPLOYMENTS)
+    assert flows == sorted(d["name"] for d in DEPLOYMENTS if "-" not in d["name"])
     for name in flows:
         assert "Returns:" in getattr(importlib.import_module(f"flows.{name}"), name).__doc__
+
+
+OF_EACH_MODEL = ("ingest", "train", "tune", "monitor", "retrain")
+
+
+@pytest.mark.parametrize("flow", OF_EACH_MODEL)
+def test_the_deployments_of_the_model_types_differ_by_their_names_alone(flow: str):
+    entrypoint = f"flows.{flow}.{flow}"
+    first, *others = [d for d in DEPLOYMENTS if d["entrypoint"] == entrypoint]
+    assert first["name"] == flow
+    assert sorted(d["parameters"]["model"] for d in others) == sorted(
+        name for name in spec.names() if name != spec.DEFAULT
+    )
+    for deployment in others:
+        model = deployment["parameters"]["model"]
+        renamed = yaml.safe_load(yaml.safe_dump(first).replace(spec.DEFAULT, model))
+        named = {"name": f"{flow}-{model}", "parameters": {"model": model}}
+        assert deployment == renamed | named
 
 
 def test_yaml_names_only_events_that_are_emitted():

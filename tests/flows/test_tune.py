@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from deployments.adopt import adopt
+from deployments.adopt import adopt, edit
 from flows.ingest import ingest
 from flows.tune import tune
 from kreislauf import lake, registry, search
@@ -253,12 +253,14 @@ def test_the_best_parameters_are_adopted_by_hand_and_prefect_yaml_keeps_its_comm
         )
     diff = adopt("session_recommender", "abc", file)
 
-    assert [line for line in diff.splitlines() if line[0] == "-"][1:] == []
+    removed = [line for line in diff.splitlines() if line[0] == "-"][1:]
+    assert removed == ["-    parameters: {model: session_recommender}"] * 2
     assert adopt("session_recommender", "abc", file) == ""
     deployments = {d["name"]: d for d in yaml.safe_load(file.read_text())["deployments"]}
     params = {"epochs": 6, "lr": 1e-05, "dim": 48}
-    assert deployments["train"]["parameters"] == {"params": params}
-    assert deployments["retrain"]["parameters"] == {"params": params}
+    adopted = {"model": "session_recommender", "params": params}
+    assert deployments["train"]["parameters"] == adopted
+    assert deployments["retrain"]["parameters"] == adopted
     (weekly,) = deployments["retrain"]["schedules"]
     assert weekly["parameters"] == {"reason": "weekly schedule"}, (
         "a person's run has another reason"
@@ -273,8 +275,9 @@ def test_parameters_are_not_adopted_where_other_models_would_get_them(study, tin
     file = tmp_path / "prefect.yaml"
     shipped = (ROOT / "prefect.yaml").read_text()
     own = "kreislauf.model.session_recommender"
-    assert f"[{own}, {own}_text]" in shipped
-    file.write_text(shipped.replace(f"[{own}, {own}_text]", f"[{own}, kreislauf.model.t*]"))
+    assert f"{{prefect.resource.id: {own}}}" in shipped
+    both = f"{{prefect.resource.id: [{own}, kreislauf.model.t*]}}"
+    file.write_text(shipped.replace(f"{{prefect.resource.id: {own}}}", both))
     studies.finish_trial(studies.begin(study, 2, {"lr": 0.001, "dim": 48}), "finished", 0.3)
     with pytest.raises(
         ValueError, match=r"The trigger retrain-on-drift-or-decay starts retrain for tiny, too"
@@ -282,3 +285,22 @@ def test_parameters_are_not_adopted_where_other_models_would_get_them(study, tin
         adopt("session_recommender", "abc", file)
     file.write_text(shipped)
     assert adopt("session_recommender", "abc", file)
+
+
+@pytest.mark.parametrize("model", spec.names())
+def test_parameters_are_adopted_for_one_model_and_not_where_all_share(model):
+    shipped = (ROOT / "prefect.yaml").read_text()
+    before = yaml.safe_load(shipped)["deployments"]
+    for params in ({"seed": 7, "lr": 1e-05}, {"seed": 8}):
+        adopted = edit(shipped, model, params)
+        changed = {
+            deployment["name"]: deployment["parameters"]
+            for deployment, old in zip(yaml.safe_load(adopted)["deployments"], before, strict=True)
+            if deployment != old
+        }
+        own = "" if model == spec.DEFAULT else f"-{model}"
+        expected = {"model": model, "params": params}
+        assert changed == {f"train{own}": expected, f"retrain{own}": expected}
+        lines = {*adopted.splitlines()} ^ {*shipped.splitlines()}
+        assert len(lines) == 1, "comments, anchors and merges stay"
+        assert edit(adopted, model, params) == adopted

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from flows.ingest import ingest
+from flows.monitor import monitor
 from flows.retrain import retrain
-from kreislauf import registry
+from kreislauf import lake, registry
+from kreislauf.registry import claims
+from kreislauf.settings import settings
+from models import spec
 from tests.flows.conftest import DAY
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
@@ -25,6 +29,27 @@ def few_orders(folder: Path, first: int, count: int) -> str:
     path = folder / f"few-{first}.jsonl"
     path.write_bytes(b"\n".join(lines))
     return str(path)
+
+
+@pytest.mark.parametrize("model", spec.names())
+def test_a_model_without_data_is_neither_trained_nor_watched_and_no_run_fails(model):
+    weekly = retrain(model, reason="weekly schedule")
+    assert (weekly.outcome, weekly.version, weekly.release) == ("waiting", None, None)
+    table = spec.load(model).table.name
+    assert weekly.reason == (
+        f"No data of {model} has come yet: the table {table} in {settings().lake} has no rows. "
+        "Load some with the flow ingest; then the next retraining makes the first model."
+    )
+    assert monitor(model) is None
+    assert registry.versions(model) == []
+    assert claims.unfinished(model) == []
+
+
+def test_a_lake_that_does_not_answer_is_no_lake_without_data(tiny, monkeypatch):
+    monkeypatch.setenv("KREISLAUF_LAKE", "s3://shop/lake")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(lake.LakeUnreachable):
+        retrain(tiny)
 
 
 def test_after_traffic_has_fallen_a_retraining_waits_and_then_starts_warm(tiny, orders, tmp_path):

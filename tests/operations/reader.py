@@ -58,6 +58,8 @@ NOT_GIVEN = {
     r"\.venv/bin/python -m benchmarks\..*": "up to hours; tests/test_benchmarks.py has short ones",
     r"prefect deployment run": "a form",
     r"prefect deployment run backfill.* work=ingest .*": "tests/flows/test_backfill.py has folders",
+    r"prefect deployment run retrain/retrain-search_ranker": "of a model that has no data there",
+    r"prefect work-pool set-concurrency-limit .*": "the runs of the other commands would wait",
     r"prefect worker start|python -m deployments.worker": "what `make worker` does, which is given",
     r"mlflow models serve": "a rival's name, which tests/serving/test_measured.py starts",
     r"promtool .*": "tests/system/test_prometheus.py gives it, where it is installed",

@@ -10,7 +10,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from demo.shop import Plan, simulate
-from deployments import processes, stack
+from deployments import first_model, processes, stack
 from tests.conftest import ROOT
 from tests.models.test_every_model import with_text_ids
 
@@ -46,6 +46,13 @@ def test_what_cannot_work_is_said_before_a_server_starts(tmp_path, words, messag
     assert not (tmp_path / "home").exists()
 
 
+def test_a_model_without_deployments_of_its_own_is_said_before_anything_is_loaded():
+    assert first_model.deployment_of("retrain", "session_recommender") == "retrain/retrain"
+    assert first_model.deployment_of("monitor", MODEL) == f"monitor/monitor-{MODEL}"
+    with pytest.raises(first_model.NoFirstModel, match="no deployment of retrain for mine, so"):
+        first_model.deployment_of("retrain", "mine")
+
+
 @pytest.mark.system
 def test_an_export_becomes_a_model_that_answers_and_is_watched(tmp_path):
     plan = Plan(days=14, sessions_per_day=200, articles=120, change_day=15)
@@ -65,11 +72,13 @@ def test_an_export_becomes_a_model_that_answers_and_is_watched(tmp_path):
         answer = httpx.post(address, json=body).raise_for_status().json()
         assert answer["variant"] == "champion"
         assert set(answer["answer"]["article_ids"]) <= set(rows["sku"])
-        again = run(home, "deployments.deploy")
-        assert "monitor: parameters" in again.stdout, "a later deploy leaves it so, and says it"
+        assert run(home, "deployments.deploy").stdout == ""
         with SyncPrefectClient(running["prefect"]["api"]) as client:
-            for name in ("monitor/monitor", "retrain/retrain"):
-                deployment = client.read_deployment_by_name(name)
+            for flow in ("monitor", "retrain"):
+                deployment = client.read_deployment_by_name(f"{flow}/{flow}-{MODEL}")
                 assert deployment.parameters == {"model": MODEL}
+                assert [schedule.active for schedule in deployment.schedules] == [True]
+                default = client.read_deployment_by_name(f"{flow}/{flow}")
+                assert default.parameters == {"model": "session_recommender"}
     finally:
         stack.down(home)

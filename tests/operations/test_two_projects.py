@@ -3,15 +3,21 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Cancelled, Pending
 
 from deployments import stack, triggers
+from models import spec
 from tests.conftest import ROOT
 from tests.operations.conftest import Checkout, start
 from tests.stream_tools import until
@@ -36,6 +42,30 @@ def test_the_shipped_triggers_start_each_flow_once():
     triggers.refuse_to_start_twice(SPECS)
     assert triggers.unheard_monitors(SPECS) == []
     triggers.refuse_to_start_twice([*SPECS, for_tiny()])
+
+
+def copied_for_ranker(flow: str) -> dict:
+    """A deployment as somebody copied it for a model that had none of its own then."""
+    spec = next(spec for spec in SPECS if spec["name"] == f"{flow}-search_ranker")
+    return {**spec, "name": f"{flow}-ranker"}
+
+
+def test_a_copy_for_a_model_that_has_deployments_of_its_own_is_refused():
+    with pytest.raises(triggers.TriggerError) as refused:
+        triggers.refuse_to_start_twice([*SPECS, copied_for_ranker("retrain")])
+    assert "retrain-search_ranker, for kreislauf.model.search_ranker, and by" in str(refused.value)
+    assert "for the same model, take one of the two out." in str(refused.value)
+    with pytest.raises(triggers.TriggerError) as refused:
+        triggers.refuse_to_start_twice([*SPECS, copied_for_ranker("monitor")])
+    assert (
+        "The schedules of monitor-search_ranker and monitor-ranker would both start "
+        "flows.monitor.monitor for search_ranker" in str(refused.value)
+    )
+    daily = {"model": "search_ranker", "window_days": 1}
+    triggers.refuse_to_start_twice([*SPECS, {**copied_for_ranker("monitor"), "parameters": daily}])
+    former = {**copied_for_ranker("monitor"), "parameters": {}}
+    with pytest.raises(triggers.TriggerError, match="schedules of monitor and monitor-ranker"):
+        triggers.refuse_to_start_twice([*SPECS, former])
 
 
 def test_a_copy_with_the_same_triggers_is_refused():
@@ -113,10 +143,12 @@ def test_an_event_of_one_model_starts_one_of_two_deployments(api, tmp_path):
     emit(api, "tiny")
     until(lambda: retrainings(api), 120, "an event starts a retraining")
     emit(api, "session_recommender")
-    until(lambda: len(retrainings(api)) > 1, 120, "the other event does, too")
+    emit(api, "search_ranker")
+    until(lambda: len(retrainings(api)) > 2, 120, "the other events do, too")
     time.sleep(10)
     assert sorted(retrainings(api)) == [
         ("retrain", "session_recommender"),
+        ("retrain-search_ranker", "search_ranker"),
         ("retrain-tiny", "tiny"),
     ]
 
@@ -130,7 +162,75 @@ def test_an_event_of_one_model_starts_one_of_two_deployments(api, tmp_path):
             "prefect.yaml has true, which RESET=1 puts in place."
         ]
         acts = [a.enabled for a in client.read_automations_by_name("retrain-on-drift-or-decay")]
-        assert sorted(acts) == [False, True]
+        assert sorted(acts) == [False, *[True] * len(spec.names())]
+
+
+def begin(client: SyncPrefectClient, name: str) -> tuple[UUID, str]:
+    """A run of a deployment of retrain that a worker has asked to begin, and its state."""
+    deployment = client.read_deployment_by_name(f"retrain/{name}")
+    run = client.create_flow_run_from_deployment(deployment.id)
+    client.set_flow_run_state(run.id, Pending())
+    return run.id, state_of(client, run.id)
+
+
+def state_of(client: SyncPrefectClient, run: UUID) -> str:
+    """The name of a run's state."""
+    state = client.read_flow_run(run).state
+    assert state
+    return state.name
+
+
+@pytest.mark.system
+def test_two_models_retrain_at_once_and_one_model_once_at_a_time(api, tmp_path):
+    mine = checkout(tmp_path / "mine")
+    done = mine.run("deployments.deploy", api=api, KREISLAUF_PROJECT="shop")
+    assert done.returncode == 0, done.stderr
+    names = ["retrain", *(f"retrain-{name}" for name in spec.names() if name != spec.DEFAULT)]
+    with SyncPrefectClient(api) as client:
+        runs = [begin(client, name) for name in names]
+        assert [state for _, state in runs] == ["Pending"] * 4
+        again = [begin(client, name) for name in names]
+        assert [state for _, state in again] == ["AwaitingConcurrencySlot"] * 4
+        for run, _ in [*runs, *again]:
+            client.set_flow_run_state(run, Cancelled(), force=True)
+
+        for name in names:
+            own = client.read_deployment_by_name(f"retrain/{name}")
+            weekly = FlowRunFilter.model_validate({"deployment_id": {"any_": [own.id]}})
+            planned = partial(scheduled, client, weekly)
+            until(planned, 120, "Prefect has planned the weekly run")
+            model = name.removeprefix("retrain-").replace("retrain", spec.DEFAULT)
+            assert planned()[0].parameters == {"model": model, "reason": "weekly schedule"}
+
+
+def scheduled(client: SyncPrefectClient, wanted: FlowRunFilter) -> list[FlowRun]:
+    """The runs that a schedule has made."""
+    return [run for run in client.read_flow_runs(flow_run_filter=wanted) if run.auto_scheduled]
+
+
+@pytest.mark.system
+def test_a_copy_that_was_left_on_the_server_is_named_until_it_is_paused(api, tmp_path):
+    mine = checkout(tmp_path / "mine")
+    weekly = {"schedule": {"cron": "0 4 * * 1", "timezone": "UTC"}}
+    with SyncPrefectClient(api) as client:
+        left = client.create_deployment(
+            client.create_flow_from_name("retrain"),
+            "retrain-ranker",
+            entrypoint="flows.retrain.retrain",
+            parameters={"model": "search_ranker"},
+            schedules=[DeploymentScheduleCreate.model_validate(weekly)],
+        )
+        done = mine.run("deployments.deploy", api=api, KREISLAUF_PROJECT="shop")
+        assert done.returncode == 1
+        assert done.stderr.splitlines() == [
+            "retrain/retrain-ranker on the server is not in prefect.yaml, and starts by itself for "
+            "search_ranker. So does retrain/retrain-search_ranker, which is in prefect.yaml. Run "
+            "`prefect deployment delete retrain/retrain-ranker`, or pause it. Then deploy again."
+        ]
+        client.pause_deployment(left)
+        done = mine.run("deployments.deploy", api=api, KREISLAUF_PROJECT="shop")
+        assert done.returncode == 0, done.stderr
+        client.delete_deployment(left)
 
 
 @pytest.mark.system

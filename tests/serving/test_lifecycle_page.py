@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from kreislauf.release import lifecycle_page
 from kreislauf.settings import settings
+from models import spec
 from serving.app import create
 
 
@@ -34,6 +35,14 @@ def test_the_page_is_shown_as_it_was_drawn_without_scripts(shop: TestClient):
     lifecycle_page.write("tiny", "<h1>tiny ö</h1>")
     assert shop.get("/models/tiny").text == "<h1>tiny ö</h1>", "what was drawn since is shown"
     assert shop.post("/models/tiny").status_code == 405
+
+
+@pytest.mark.parametrize("model", spec.names())
+def test_each_model_type_has_a_page_of_its_own(shop: TestClient, model: str):
+    assert shop.get(f"/models/{model}").json()["detail"].startswith(f"{model} has no page yet.")
+    lifecycle_page.write(model, f"<h1>{model}</h1>")
+    assert shop.get(f"/models/{model}").text == f"<h1>{model}</h1>"
+    assert shop.get("/models/tiny").status_code == 404, "of no other one"
 
 
 @pytest.mark.parametrize("name", ["nothing", "..", "%2e%2e", "tiny%2f1.json", "x" * 5_000])

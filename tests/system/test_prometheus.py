@@ -166,13 +166,27 @@ def curves() -> list[str]:
     return [target["expr"] for panel in panels for target in panel.get("targets", [])]
 
 
+def of_model(expression: str, chosen: str) -> str:
+    """PromQL of a curve as Grafana asks for it, for the models that are chosen."""
+    return expression.replace("$__rate_interval", "10s").replace("$model", chosen)
+
+
 def test_every_curve_of_the_dashboard_has_data_from_a_real_gateway(prometheus: str, listening: str):
-    wanted = {expression.replace("$__rate_interval", "10s") for expression in curves()}
+    wanted = {of_model(expression, ".*") for expression in curves()}
     end, missing = time.monotonic() + 60, wanted
     while missing:
         assert time.monotonic() < end, missing
         ask(listening)
         missing = {expression for expression in wanted if not query(prometheus, expression)}
+    assert all(query(prometheus, of_model(expression, "tiny|other")) for expression in curves())
+    assert [
+        expression
+        for expression in curves()
+        if query(prometheus, of_model(expression, "other")) and "lost_lines" not in expression
+    ] == []
+    (choice,) = json.loads(dashboards.FILE.read_text())["templating"]["list"]
+    series, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", choice["query"]).groups()
+    assert {each["metric"][label] for each in query(prometheus, series)} == {"tiny"}
     assert query(prometheus, 'up{job="gateway"}')[0]["value"][1] == "1"
     with urllib.request.urlopen(f"{prometheus}/api/v1/rules") as response:
         (group,) = json.load(response)["data"]["groups"]
