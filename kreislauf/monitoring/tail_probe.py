@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -160,11 +161,6 @@ class TailProbe:
     ) -> Tail:
         """The tail with these `rows` and `examples`, of each of which `scores` and `categories`
         (n,) say the metric and the category of the request."""
-        labels = examples.labels
-        before = self.probe.holdout_examples.labels
-        count = len(np.unique(examples.groups))
-        expected, correlation_error = self.expected_correlation(count)
-        is_top = statistics.equal(statistics.most_frequent(labels), labels)
         mix = self.probe.request_mix
         error = statistics.standard_error(scores, categories, examples.groups, mix)
         long = self.long_rows(rows)
@@ -172,23 +168,11 @@ class TailProbe:
         return Tail(
             start=start,
             end=end,
-            groups=count,
+            groups=len(np.unique(examples.groups)),
             live=statistics.standardised_mean(scores, categories, mix),
             reference=self.probe.reference.mean,
             error=math.hypot(error, self.reference_error),
-            label_correlation=statistics.frequency_correlation(
-                labels, before, self.probe.profile.height
-            ),
-            expected_correlation=expected,
-            correlation_error=correlation_error,
-            rest_correlation=statistics.rest_correlation(labels, before, self.probe.profile.height),
-            top_label=float(is_top.mean()),
-            top_label_reference=self.top_label,
-            top_label_groups=len(np.unique(examples.groups[is_top])),
-            new_label_shares=statistics.new_label_shares(labels, before),
-            vanished=statistics.vanished_share(
-                labels, examples.groups, before, self.probe.holdout_examples.groups, FREQUENT
-            ),
+            **self._labels(examples),
             repeats=repeated_rows(rows, self.probe.model_type.table),
             repeats_reference=self.holdout_repeats,
             long_rows=_share(long),
@@ -196,6 +180,30 @@ class TailProbe:
             long_chance=self.long_chance,
             long_rows_reference=self.holdout_long_rows,
         )
+
+    def _labels(self, examples: Examples) -> dict[str, Any]:
+        """What a tail says about the right answers of its `examples`; nothing, where they are no
+        names."""
+        labels = examples.labels
+        before = self.probe.holdout_examples.labels
+        if not statistics.are_names(labels):
+            return {}
+        expected, error = self.expected_correlation(len(np.unique(examples.groups)))
+        is_top = statistics.equal(statistics.most_frequent(labels), labels)
+        values = self.probe.profile.height
+        return {
+            "label_correlation": statistics.frequency_correlation(labels, before, values),
+            "expected_correlation": expected,
+            "correlation_error": error,
+            "rest_correlation": statistics.rest_correlation(labels, before, values),
+            "top_label": float(is_top.mean()),
+            "top_label_reference": self.top_label,
+            "top_label_groups": len(np.unique(examples.groups[is_top])),
+            "new_label_shares": statistics.new_label_shares(labels, before),
+            "vanished": statistics.vanished_share(
+                labels, examples.groups, before, self.probe.holdout_examples.groups, FREQUENT
+            ),
+        }
 
     def long_rows(self, rows: pl.DataFrame) -> pl.Series:
         """Whether each of the `rows` is in a long group."""

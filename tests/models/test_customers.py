@@ -1,6 +1,7 @@
 """A model type whose groups last: customers are cut in time, and lose hours, not their history."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -77,6 +78,20 @@ def test_the_monitor_asks_for_all_who_bought_in_the_window(customers):
     start = T0 + 15 * DAY_MS
     window = read_window(customers, trusted, profile, start, T0 + DAYS * DAY_MS)
     assert window.sample.equals(rows.filter(pl.col("ts") >= start))
+
+
+def test_a_window_says_no_more_of_them_the_longer_it_is(customers):
+    rows = lake.read(customers.table)
+    profile = customers.training_profile(rows.lazy()).collect()
+    trusted = TrustedRows.of(customers.table, rows)
+    end = T0 + 15 * DAY_MS
+    short, long = (
+        read_window(customers, trusted, profile, end - days * DAY_MS, end - 1) for days in (1, 10)
+    )
+    assert short.groups == PER_DAY < long.groups == CUSTOMERS
+    assert not {"rows_per_group", "duration"} & set(short.statistics)
+    volumes = [window.statistics["volume"] for window in (short, long)]
+    assert volumes == pytest.approx([math.log(PER_DAY)] * 2), "purchases a day"
 
 
 def test_a_distrusted_hour_costs_its_rows_and_no_customer(customers):
