@@ -62,15 +62,15 @@ class SearchShop:
         return values
 
     @cached_property
-    def found(self) -> np.ndarray:
+    def articles_of(self) -> np.ndarray:
         """Numbers of the articles that each query finds: (queries, `FOUND`)."""
         rng = np.random.default_rng([self.seed, 1])
         return np.array([rng.permutation(self.articles)[:FOUND] for _ in range(self.queries)])
 
     @cached_property
     def fits(self) -> np.ndarray:
-        """How well each of `found` fits the words of the query, 0 to 1: (queries, `FOUND`)."""
-        return np.random.default_rng([self.seed, 2]).beta(2, 2, self.found.shape).round(3)
+        """How well each of these fits the words of the query, 0 to 1: (queries, `FOUND`)."""
+        return np.random.default_rng([self.seed, 2]).beta(2, 2, self.articles_of.shape).round(3)
 
     def lines(self, first: int, last: int) -> list[dict]:
         """Searches of days [first, last), as raw lines."""
@@ -99,7 +99,7 @@ class SearchShop:
         count = int(rng.integers(FEWEST, MOST + 1))
         chosen = rng.permutation(FOUND)[:count]
         chosen = chosen[np.argsort(-self.fits[query, chosen])]
-        articles = self.found[query, chosen]
+        articles = self.articles_of[query, chosen]
         features = np.column_stack([self.fits[query, chosen], self.catalogue[articles]])
         worth = standardised(features) @ weights + rng.normal(0, NOISE, count)
         grades = np.clip(np.floor(worth), 0, BEST).astype(int)

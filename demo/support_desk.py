@@ -1,8 +1,7 @@
 """A simulated shop's support desk: raw lines of `questions`, and a season that changes them.
 
-Customers write German or English. With the season they ask what nobody has asked before, they call
-a parcel by other words, and an old question gets another answer: what is sent back needs no form
-any more, but a code from the app.
+Customers write German or English. With the season they ask what nobody has asked before, and ask
+for their parcels in other words.
 """
 
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ THINGS = ["Päckchen", "Hose", "Lampe", "Schuhe", "Regal", "parcel", "jacket", "
 ENDS = ["", "?", " bitte", " please", " danke", " thanks", "!!"]
 PHRASES = {
     "delivery": ["wo bleibt mein {}", "wann kommt mein {} an", "where is my {}", "track my {}"],
-    "return_form": [
+    "return": [
         "wie schicke ich {} zurück",
         "Rückgabe von {}",
         "how do I return my {}",
@@ -44,7 +43,6 @@ SEASON = PHRASES | {
     "exchange": ["{} umtauschen, weil er es doppelt hat", "swap the {}, she has two now"],
 }
 """The same from the season on."""
-SEASON["return_code"] = SEASON.pop("return_form")
 UNUSUAL = 0.5
 """How often a question is out of scope, as a share of how often one gets any of the answers."""
 MISTAKEN = 0.02
