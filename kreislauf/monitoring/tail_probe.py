@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from kreislauf.clock import HOUR_MS
 from kreislauf.evaluation import scoring
 from kreislauf.monitoring import doubts, statistics
 from kreislauf.monitoring.probe import REFIT_SHARE, Probe
@@ -30,7 +31,8 @@ FULL = 0.75
 """Share of a tail's time that must have rows before a baseline is refitted on them: after a stretch
 that is left out, few do."""
 LONG_QUANTILE = 0.999
-"""Groups with more rows than this share of the hold-out's groups are long."""
+"""Groups with more rows than this share of the hold-out's groups are long. Of groups that last, it
+is hours of a group: the longer a tail is, the more rows it has of each."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,17 @@ class TailProbe:
         return statistics.share_of(statistics.most_frequent(labels), labels)
 
     @cached_property
-    def long_height(self) -> float:
-        """Rows above which a group is long."""
+    def long_units(self) -> list[pl.Expr]:
+        """What may have more rows than usual: a group, or an hour of a group that lasts."""
         table = self.probe.model_type.table
-        heights = self.probe.holdout.group_by(table.group).len()["len"]
+        if table.lasting:
+            return [pl.col(table.group), pl.col(table.time) // HOUR_MS]
+        return [pl.col(table.group)]
+
+    @cached_property
+    def long_height(self) -> float:
+        """Rows above which a group is long, or an hour of a group that lasts."""
+        heights = self.probe.holdout.group_by(self.long_units).len()["len"]
         return float(heights.quantile(LONG_QUANTILE, "higher") or 0)
 
     @cached_property
@@ -206,8 +215,8 @@ class TailProbe:
         }
 
     def long_rows(self, rows: pl.DataFrame) -> pl.Series:
-        """Whether each of the `rows` is in a long group."""
-        height = pl.len().over(self.probe.model_type.table.group)
+        """Whether each of the `rows` is in a long group, or in a long hour of one that lasts."""
+        height = pl.len().over(self.long_units)
         return rows.select(height > self.long_height).to_series()
 
     def histories(self, rows: TrustedRows, last: int, length: int) -> dict[int, TailHistory]:
