@@ -36,7 +36,7 @@ def set_params(model: str, params: dict[str, Any]) -> None:
         client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))
 
 
-def wait(since: datetime, model: str = spec.DEFAULT) -> None:
+def wait(since: datetime, model: str) -> None:
     """Return when the model's retraining that was started after `since` is over.
 
     Raises TimeoutError if none starts or ends in time, and RuntimeError if it did not complete.

@@ -92,7 +92,7 @@ def season(loop: Loop) -> Act:
     recalls, finding = loop.period("season")
     is_asked = finding.verdict == "concept drift" and finding.action == ASKED
     if is_asked:
-        retrainings.wait(since)
+        retrainings.wait(since, MODEL)
         loop.events += 1
         loop.outcomes.append(retrainings.newest_outcome(MODEL))
     return Act(
