@@ -67,7 +67,7 @@ SYSTEMS = (
     System(
         model="search_ranker",
         title="The search results",
-        change="customers want what is new, no more what sells",
+        change="customers want what is new, and no longer what sells",
         praise="its order is worth {:.0%} of the best one",
         lines=SearchShop(change_day=STARTS["season"]).lines,
     ),
