@@ -20,8 +20,8 @@ setup: ## Install everything into .venv and .venv-triton; PYTHON=python3.12 choo
 	@$(PYTHON) -m deployments.interpreter
 	@$(MAKE) -s .venv/.done .venv-triton/.done
 
-demo: setup ## Watch the loop; DATA=events.csv MAPPING=shop.yaml replays real events, KEEP=1 leaves the UIs up
-	@$(BIN)/python -W ignore -m demo $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)") $(if $(KEEP),--keep,)
+demo: setup ## Watch the loop; MODELS=all adds search results and support answers, DATA=events.csv MAPPING=shop.yaml replays real events, KEEP=1 leaves the UIs up
+	@$(BIN)/python -W ignore -m demo $(if $(DATA),--data "$(DATA)") $(if $(MAPPING),--mapping "$(MAPPING)") $(if $(MODELS),--models "$(MODELS)") $(if $(KEEP),--keep,)
 
 pictures: setup ## Draw the pictures of README and docs anew, from a run of the demo; installs Debian's Chromium
 	@command -v chromium >/dev/null || (apt-get update -qq && \

@@ -1,8 +1,8 @@
 """`make demo`: the whole loop on this machine, as a story in six acts, or on real sessions.
 
-`make demo DATA=path/to/events MAPPING=shop.yaml` replays real ones week by week. State lies in
-.kreislauf/demo and is fresh at each start; servers that an earlier demo left running are stopped
-first.
+`make demo MODELS=all` goes on with the shop's other two systems. `make demo DATA=path/to/events
+MAPPING=shop.yaml` replays real events week by week. State lies in .kreislauf/demo and is fresh at
+each start; servers that an earlier demo left running are stopped first.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import polars as pl
@@ -71,6 +72,9 @@ def main() -> None:
                 result = run_replay(model_type.name, events, home, narrator, everything)
             else:
                 result = run_story(home, narrator, everything)
+            if arguments.models:
+                systems = run_systems(home, narrator, everything, len(result["acts"]))
+                result = {model_type.name: result, **systems}
             print(json.dumps(result), flush=True)
             if arguments.keep:
                 print(f"{status.show(processes.read(home))}", flush=True)
@@ -155,10 +159,7 @@ def run_story(home: Path, narrator: Narrator, everything: Everything) -> dict:
     first_live_seconds = 0.0
     for number, act in enumerate(story.acts(loop), 1):
         first_live_seconds = first_live_seconds or narrator.seconds
-        title = f"{number}. {act.title}"
-        if not act.happened:
-            title = f"{title} (NOT AS IT SHOULD)"
-        narrator.say(f"{title}: {act.sentence}")
+        narrator.say(act.line(number))
         acts.append(act.happened)
     narrator.say(story.epilogue(loop))
     return {
@@ -167,6 +168,20 @@ def run_story(home: Path, narrator: Narrator, everything: Everything) -> dict:
         "first_live_seconds": round(first_live_seconds),
         "seconds": round(narrator.seconds),
     }
+
+
+def run_systems(home: Path, narrator: Narrator, everything: Everything, acts: int) -> dict:
+    """Let the shop's other systems go through a season, after so many `acts` of the story. Returns
+    the summary of each by its model type, and the seconds since the beginning."""
+    from demo import systems
+
+    summaries: dict[str, Any] = {}
+    for number, system in enumerate(systems.SYSTEMS, acts + 1):
+        narrator.say(f"lifecycle page: {everything()['gateway']['url']}/models/{system.model}")
+        season = systems.play(system, home / "shop" / system.model)
+        narrator.say(season.act().line(number))
+        summaries[system.model] = season.summary()
+    return summaries | {"seconds": round(narrator.seconds)}
 
 
 def run_replay(
@@ -202,7 +217,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--keep", action="store_true", help="keep the UIs up at the end until Ctrl-C"
     )
+    parser.add_argument(
+        "--models", choices=["all"], help="go on with the search results and the support answers"
+    )
     arguments = parser.parse_args()
+    if arguments.models and arguments.data:
+        parser.error("DATA are events of one model type: leave MODELS out.")
     first_model.check(arguments.data, arguments.mapping)
     return arguments
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import DeploymentUpdate
 
 from demo import mishaps, raw_files, visitors
 from demo.plan import PLAN, STARTS, within
@@ -134,11 +132,3 @@ def live_version() -> int | None:
 def small_params() -> dict[str, Any]:
     """The preset for small shops."""
     return spec.load(MODEL).Params.small().model_dump()  # type: ignore[attr-defined]
-
-
-def let_worker_train_small_models() -> None:
-    """Give the deployment `retrain` the small parameters, as a person would in Prefect's UI."""
-    with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name("retrain/retrain")
-        parameters = deployment.parameters | {"params": small_params()}
-        client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters))

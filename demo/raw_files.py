@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import polars as pl
 
 from kreislauf.clock import DAY_MS
@@ -16,6 +17,13 @@ def write(events: pl.DataFrame, path: Path) -> Path:
     """Write events (columns session, aid, ts, type), a line a session. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sessions(events).write_ndjson(path)
+    return path
+
+
+def write_lines(lines: list[dict], path: Path) -> Path:
+    """Write raw lines of any table. Returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
     return path
 
 

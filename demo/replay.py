@@ -89,7 +89,8 @@ def replay_period(
     if finding.action != ASKED:
         trigger = "schedule"
         parameters = {"model": model, "reason": "weekly schedule"}
-        run_deployment("retrain/retrain", parameters=parameters, timeout=0)
+        deployment = f"retrain/{retrainings.deployment_of(model)}"
+        run_deployment(deployment, parameters=parameters, timeout=0)
     story = story_since(model, since, newest)
     return Period(
         number=number,
@@ -109,7 +110,7 @@ def story_since(model: str, since: datetime, before: int) -> str:
 
     `before` is the newest version at that time.
     """
-    retrainings.wait(since)
+    retrainings.wait(since, model)
     newest = registry.versions(model)[0]
     current = releases.current(model)
     if newest.number == before:

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from demo import mishaps, retrainings
-from demo.loop import MODEL, Loop, let_worker_train_small_models, live_version
+from demo.loop import MODEL, Loop, live_version, small_params
 from demo.plan import SPANS, STARTS
 from demo.shop import START_MS
 from flows.replay import replay
@@ -43,6 +43,13 @@ class Act:
     title: str
     happened: bool
     sentence: str
+
+    def line(self, number: int) -> str:
+        """What is printed about the act that has this number."""
+        title = f"{number}. {self.title}"
+        if not self.happened:
+            title = f"{title} (NOT AS IT SHOULD)"
+        return f"{title}: {self.sentence}"
 
 
 def acts(loop: Loop) -> Iterator[Act]:
@@ -80,12 +87,12 @@ def stable(loop: Loop) -> Act:
 def season(loop: Loop) -> Act:
     """A third of the assortment is replaced; the monitor's event starts a retraining."""
     loop.everything()
-    let_worker_train_small_models()
+    retrainings.set_params(MODEL, small_params())
     since = datetime.now(UTC)
     recalls, finding = loop.period("season")
     is_asked = finding.verdict == "concept drift" and finding.action == ASKED
     if is_asked:
-        retrainings.wait(since)
+        retrainings.wait(since, MODEL)
         loop.events += 1
         loop.outcomes.append(retrainings.newest_outcome(MODEL))
     return Act(

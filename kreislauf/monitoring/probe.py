@@ -112,7 +112,8 @@ class Probe:
         - `top_label` and `top_answer`, logs, because small shares are skewed: of the share of the
           most frequent right answer, and of the most frequent first item of the version's answers;
         - `label_correlation`, correlation of how often each right answer occurs in the later half
-          of the window and in the hold-out;
+          of the window and in the hold-out; this and `top_label` where right answers are names
+          (`statistics.are_names`);
         - `coverage`, the share of all possible answers that the version gives;
         - `refit_baseline`, the quality of a baseline that learnt from half of the groups of the
           window, on the other half;
@@ -152,8 +153,10 @@ class Probe:
 
     def label_signals(self, examples: Examples, tail: pl.DataFrame) -> dict[str, float]:
         """`top_label` of the window's examples, and `label_correlation` of the rows of its later
-        half, `tail`."""
+        half, `tail`; none where right answers are no names."""
         labels = examples.labels
+        if not statistics.are_names(labels):
+            return {}
         top_share = statistics.share_of(statistics.most_frequent(labels), labels)
         correlation = statistics.frequency_correlation(
             self.model_type.examples(tail).labels,

@@ -61,6 +61,14 @@ def standard_error(
     return float(np.sqrt((np.bincount(index, deviations) ** 2).sum()))
 
 
+def are_names(labels: np.ndarray) -> bool:
+    """Whether right answers (n, ...) are ids, texts or yes and no, of which some are frequent.
+
+    Fractions say how good something is, such as the gains of a list, and are equal by chance only.
+    """
+    return labels.dtype.kind != "f"
+
+
 def most_frequent(values: np.ndarray) -> np.ndarray:
     """The most frequent of `values` (n, ...)."""
     _, first, counts = np.unique(

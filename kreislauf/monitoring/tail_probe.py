@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from kreislauf.clock import HOUR_MS
 from kreislauf.evaluation import scoring
 from kreislauf.monitoring import doubts, statistics
 from kreislauf.monitoring.probe import REFIT_SHARE, Probe
@@ -29,7 +31,8 @@ FULL = 0.75
 """Share of a tail's time that must have rows before a baseline is refitted on them: after a stretch
 that is left out, few do."""
 LONG_QUANTILE = 0.999
-"""Groups with more rows than this share of the hold-out's groups are long."""
+"""Groups with more rows than this share of the hold-out's groups are long. Of groups that last, it
+is hours of a group: the longer a tail is, the more rows it has of each."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,17 @@ class TailProbe:
         return statistics.share_of(statistics.most_frequent(labels), labels)
 
     @cached_property
-    def long_height(self) -> float:
-        """Rows above which a group is long."""
+    def long_units(self) -> list[pl.Expr]:
+        """What may have more rows than usual: a group, or an hour of a group that lasts."""
         table = self.probe.model_type.table
-        heights = self.probe.holdout.group_by(table.group).len()["len"]
+        if table.lasting:
+            return [pl.col(table.group), pl.col(table.time) // HOUR_MS]
+        return [pl.col(table.group)]
+
+    @cached_property
+    def long_height(self) -> float:
+        """Rows above which a group is long, or an hour of a group that lasts."""
+        heights = self.probe.holdout.group_by(self.long_units).len()["len"]
         return float(heights.quantile(LONG_QUANTILE, "higher") or 0)
 
     @cached_property
@@ -160,11 +170,6 @@ class TailProbe:
     ) -> Tail:
         """The tail with these `rows` and `examples`, of each of which `scores` and `categories`
         (n,) say the metric and the category of the request."""
-        labels = examples.labels
-        before = self.probe.holdout_examples.labels
-        count = len(np.unique(examples.groups))
-        expected, correlation_error = self.expected_correlation(count)
-        is_top = statistics.equal(statistics.most_frequent(labels), labels)
         mix = self.probe.request_mix
         error = statistics.standard_error(scores, categories, examples.groups, mix)
         long = self.long_rows(rows)
@@ -172,23 +177,11 @@ class TailProbe:
         return Tail(
             start=start,
             end=end,
-            groups=count,
+            groups=len(np.unique(examples.groups)),
             live=statistics.standardised_mean(scores, categories, mix),
             reference=self.probe.reference.mean,
             error=math.hypot(error, self.reference_error),
-            label_correlation=statistics.frequency_correlation(
-                labels, before, self.probe.profile.height
-            ),
-            expected_correlation=expected,
-            correlation_error=correlation_error,
-            rest_correlation=statistics.rest_correlation(labels, before, self.probe.profile.height),
-            top_label=float(is_top.mean()),
-            top_label_reference=self.top_label,
-            top_label_groups=len(np.unique(examples.groups[is_top])),
-            new_label_shares=statistics.new_label_shares(labels, before),
-            vanished=statistics.vanished_share(
-                labels, examples.groups, before, self.probe.holdout_examples.groups, FREQUENT
-            ),
+            **self._labels(examples),
             repeats=repeated_rows(rows, self.probe.model_type.table),
             repeats_reference=self.holdout_repeats,
             long_rows=_share(long),
@@ -197,9 +190,33 @@ class TailProbe:
             long_rows_reference=self.holdout_long_rows,
         )
 
+    def _labels(self, examples: Examples) -> dict[str, Any]:
+        """What a tail says about the right answers of its `examples`; nothing, where they are no
+        names."""
+        labels = examples.labels
+        before = self.probe.holdout_examples.labels
+        if not statistics.are_names(labels):
+            return {}
+        expected, error = self.expected_correlation(len(np.unique(examples.groups)))
+        is_top = statistics.equal(statistics.most_frequent(labels), labels)
+        values = self.probe.profile.height
+        return {
+            "label_correlation": statistics.frequency_correlation(labels, before, values),
+            "expected_correlation": expected,
+            "correlation_error": error,
+            "rest_correlation": statistics.rest_correlation(labels, before, values),
+            "top_label": float(is_top.mean()),
+            "top_label_reference": self.top_label,
+            "top_label_groups": len(np.unique(examples.groups[is_top])),
+            "new_label_shares": statistics.new_label_shares(labels, before),
+            "vanished": statistics.vanished_share(
+                labels, examples.groups, before, self.probe.holdout_examples.groups, FREQUENT
+            ),
+        }
+
     def long_rows(self, rows: pl.DataFrame) -> pl.Series:
-        """Whether each of the `rows` is in a long group."""
-        height = pl.len().over(self.probe.model_type.table.group)
+        """Whether each of the `rows` is in a long group, or in a long hour of one that lasts."""
+        height = pl.len().over(self.long_units)
         return rows.select(height > self.long_height).to_series()
 
     def histories(self, rows: TrustedRows, last: int, length: int) -> dict[int, TailHistory]:

@@ -36,23 +36,26 @@ class Tail(BaseModel):
     reference: float = Field(description="Metric of the version on its hold-out.")
     error: float = Field(description="Standard error of `live` minus `reference`.")
     label_correlation: float = Field(
-        description="Correlation of how often each right answer occurs here and in the hold-out."
+        math.nan,
+        description="Correlation of how often each right answer occurs here and in the hold-out; "
+        "like all that is said of right answers, without a value where they are no names.",
     )
     expected_correlation: float = Field(
-        description="The same for as many groups drawn from the hold-out."
+        math.nan, description="The same for as many groups drawn from the hold-out."
     )
     correlation_error: float = Field(
-        description="Standard deviation of the same between draws: few groups say little."
+        math.nan, description="Standard deviation of the same between draws: few groups say little."
     )
     rest_correlation: float = Field(
-        description="`label_correlation` of the right answers that are not new."
+        math.nan, description="`label_correlation` of the right answers that are not new."
     )
-    top_label: float = Field(description="Share of the most frequent right answer.")
-    top_label_reference: float = Field(description="The same in the hold-out.")
-    top_label_groups: int = Field(description="Groups with the most frequent right answer.")
+    top_label: float = Field(0.0, description="Share of the most frequent right answer.")
+    top_label_reference: float = Field(0.0, description="The same in the hold-out.")
+    top_label_groups: int = Field(0, description="Groups with the most frequent right answer.")
     new_label_shares: tuple[float, float] = Field(
+        (0.0, 0.0),
         description="Share of the right answers that the most frequent new one has, and that all "
-        "new ones have."
+        "new ones have.",
     )
     vanished: float = Field(
         0.0,

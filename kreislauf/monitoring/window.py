@@ -59,11 +59,12 @@ class Window:
     """End, ms since 1970 UTC, inclusive."""
     statistics: dict[str, float]
     """Numbers over all rows: the mean of each monitored column, `rows_per_group`, and `duration`,
-    the mean of the log of 1 + seconds from a group's first row in the window to its last one.
+    the mean of the log of 1 + seconds from a group's first row in the window to its last one. A
+    group that lasts has neither: the longer the window, the more it has of the group.
 
     Windows of a day or more have two others, because nights are quieter. `volume` is the log of
-    groups a day, in as many whole days as the window has. `silence` is the longest stretch of whole
-    hours without a row, at least `MIN_SILENT_HOURS`.
+    groups a day, in as many whole days as the window has; of rows a day where groups last.
+    `silence` is the longest stretch of whole hours without a row, at least `MIN_SILENT_HOURS`.
     """
     groups: int
     """Number of groups, about."""
@@ -102,13 +103,15 @@ def read_window(
         engine="streaming",
     )
     statistics = _numbers(monitored)
-    if groups.height:
+    sampled = sample[table.time].to_numpy()
+    if groups.height and table.lasting:
+        statistics |= _per_day(start, end, sampled, sampled_share, sampled, rows.excluded)
+    elif groups.height:
         statistics["rows_per_group"] = count.item() / (counted_share * groups.height)
         ends = groups["last"].to_numpy()
         seconds = (ends - groups["first"].to_numpy()) / 1000
         statistics["duration"] = float(np.log1p(seconds).mean())
-        sampled_times = sample[table.time].to_numpy()
-        statistics |= _per_day(start, end, ends, counted_share, sampled_times, rows.excluded)
+        statistics |= _per_day(start, end, ends, counted_share, sampled, rows.excluded)
     began = table.within(start)
     sample = sample.filter(began)
     wanted = 2 * model_type.policy.min_groups  # about half of them may have begun before the window
@@ -134,8 +137,8 @@ def _per_day(
 ) -> dict[str, float]:
     """`volume` and `silence` of a window's whole days, see `Window.statistics`; none below a day.
 
-    `last_times` (groups,) are the newest times of every `counted_share`-th group, `times` (rows,)
-    those of the sample, all in ms since 1970 UTC.
+    `last_times` (groups,) are the newest times of every `counted_share`-th group, or those of its
+    rows, `times` (rows,) those of the sample, all in ms since 1970 UTC.
     """
     days = (end + 1 - start) // DAY_MS
     if not days:

@@ -1,5 +1,7 @@
 """The page about a monitored window: what happened and what follows, then the evidence."""
 
+import math
+
 import polars as pl
 
 from kreislauf.clock import when
@@ -91,13 +93,16 @@ def _tails(measurement: Measurement) -> str:
     head += ["repeating rows", "rows of long groups"]
     rows = []
     for tail in measurement.tails:
+        correlation = ""
+        if math.isfinite(tail.label_correlation):
+            correlation = f"{tail.label_correlation:.2f} (expected {tail.expected_correlation:.2f})"
         row = (
             suspicion.hours(tail),
             tail.groups,
             f"{tail.live:.4f}",
             f"{tail.reference:.4f}",
             f"{tail.error:.4f}",
-            f"{tail.label_correlation:.2f} (expected {tail.expected_correlation:.2f})",
+            correlation,
             f"{tail.repeats:.1%} ({tail.repeats_reference:.1%})",
             f"{tail.long_rows:.1%} ({tail.long_rows_reference:.1%})",
         )
