@@ -27,8 +27,8 @@ def twin_for_text(model_type: spec.ModelSpec) -> spec.ModelSpec | None:
     own = model_type.table
     if own.dtypes[own.group] == pl.String:
         return None
-    for name in spec.names():
-        twin = spec.load(name)
+    sound, _ = load_sound()
+    for twin in sound:
         dtypes = twin.table.dtypes
         if dtypes.names() == own.dtypes.names() and dtypes[own.group] == pl.String:
             return twin

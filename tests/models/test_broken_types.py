@@ -259,6 +259,20 @@ def train(rows, work, cold=train):
         "1 in .0, 1500",
     ),
     (
+        checks.test_a_batch_asks_the_file_for_what_is_in_the_rows,
+        "model_type",
+        "Bestseller.requests = lambda self, rows: "
+        "(rows['sale'].to_numpy()[:-1], self.examples(rows).inputs)",
+        "Arrays are not equal",
+    ),
+    (
+        checks.test_a_batch_asks_the_file_for_what_is_in_the_rows,
+        "model_type",
+        "Bestseller.requests = lambda self, rows: "
+        "(rows['sale'].to_numpy(), self.tensors([{'category': 'a'}]))",
+        r"\{1\} == \{1500\}",
+    ),
+    (
         checks.test_triton_serves_the_file_and_answers_golden_requests_alike,
         "training",
         """

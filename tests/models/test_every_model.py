@@ -429,6 +429,31 @@ def test_triton_serves_the_file_and_answers_golden_requests_alike(
         model_type.Answer.model_validate(answer, strict=True)
 
 
+def test_a_batch_asks_the_file_for_what_is_in_the_rows(model_type: spec.ModelSpec, rows, trained):
+    names, inputs = model_type.requests(rows)
+    again, same_inputs = model_type.requests(rows.sample(fraction=1.0, shuffle=True, seed=0))
+    np.testing.assert_array_equal(np.sort(again), np.sort(names))
+    examples = model_type.examples(rows).inputs
+    assert {name: values.dtype for name, values in inputs.items()} == {
+        name: values.dtype for name, values in examples.items()
+    }
+    assert {len(values) for values in (*inputs.values(), *same_inputs.values())} == {len(names)}
+    answers = model_type.answers(scoring.answer(trained.onnx, inputs))
+    assert len(answers) == len(names)
+    assert all(model_type.Answer.model_validate(answer, strict=True) for answer in answers)
+
+
+def test_a_broken_model_type_hides_no_other(other_models: Path):
+    (other_models / "a_broken_one").mkdir()
+    (other_models / "a_broken_one" / "__init__.py").write_text("raise RuntimeError('broken')")
+    sound, broken = loading.load_sound()
+    assert list(broken) == ["a_broken_one"]
+    assert "session_recommender" in [model_type.name for model_type in sound]
+    twin = loading.twin_for_text(spec.load("session_recommender"))
+    assert twin is not None
+    assert twin.name == "session_recommender_text"
+
+
 def test_an_unknown_model_type_is_named_with_the_known_ones():
     with pytest.raises(
         ValueError, match=r"No model type is called 'nothing'\. Known: .*session_recommender"
