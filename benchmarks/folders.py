@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.sources import ROOT, Source
 
-PARTS = ("training", "graph", "glue")
+USES = ("training", "graph", "glue")
 CONTRACT = {"spec", "table"}
 """Shared modules that say what a folder provides."""
 
@@ -67,7 +67,7 @@ def lines_of(folder: Path) -> Counter[str]:
     """Non-blank lines of a model type's folder by what they are for."""
     files = sources_of(folder)
     glue = glue_of(f"models.{folder.name}", files)
-    counts: Counter[str] = Counter({part: 0 for part in PARTS})
+    counts: Counter[str] = Counter({use: 0 for use in USES})
     for name, file in files.items():
         if name in glue:
             counts["glue"] += file.dense_lines
@@ -92,11 +92,11 @@ def shared_lines(models: Path, folders: list[Path]) -> int:
 
 def main() -> None:
     """Print a table and a line of JSON."""
-    models = Path(*sys.argv[1:2] or [ROOT]) / "models"
+    models = Path(sys.argv[1] if sys.argv[1:] else ROOT) / "models"
     folders = [path.parent for path in sorted(models.glob("*/__init__.py"))]
     counts = {folder.name: lines_of(folder) for folder in folders}
-    for name, parts in counts.items():
-        print(f"{name:26}", *(f"{part} {parts[part]:5}" for part in PARTS), f"all {parts.total()}")
+    for name, lines in counts.items():
+        print(f"{name:26}", *(f"{use} {lines[use]:5}" for use in USES), f"all {lines.total()}")
     print(json.dumps({**counts, "shared": shared_lines(models, folders)}))
 
 
