@@ -27,8 +27,8 @@ def twin_for_text(model_type: spec.ModelSpec) -> spec.ModelSpec | None:
     own = model_type.table
     if own.dtypes[own.group] == pl.String:
         return None
-    for name in spec.names():
-        twin = spec.load(name)
+    sound, _ = load_sound()
+    for twin in sound:
         dtypes = twin.table.dtypes
         if dtypes.names() == own.dtypes.names() and dtypes[own.group] == pl.String:
             return twin
@@ -38,6 +38,6 @@ def twin_for_text(model_type: spec.ModelSpec) -> spec.ModelSpec | None:
 def code_digest(model_type: spec.ModelSpec) -> str:
     """Digest of the code of the model type and of trainings: changed code is another training."""
     folder = Path(inspect.getfile(type(model_type))).parent
-    shared = ("spec", "table", "runtime", "checkpoints", "onnx_export")
+    shared = ("spec", "table", "runtime", "checkpoints", "onnx_export", "parity")
     files = [*sorted(folder.glob("*.py")), *(Path(__file__).with_stem(name) for name in shared)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -18,7 +18,7 @@ import polars as pl
 from pydantic import BaseModel, Field
 
 import models
-from models import text
+from models import params, text
 from models.messages import AnyObject
 from models.policy import Policy
 from models.table import Table
@@ -124,8 +124,8 @@ class ModelSpec(ABC):
     name: ClassVar[str]
     """Name of the folder, the registered model and the Triton model."""
     table: ClassVar[Table]
-    Params: ClassVar[type[BaseModel]]
-    """Training parameters, each with a default. `Params.small()` trains in less than a minute where
+    Params: ClassVar[type[params.Params]] = params.Params
+    """Training parameters, by default none. `Params.small()` trains in less than a minute where
     there is little to learn from, `Params.tiny()` in seconds, for tests."""
     Request: ClassVar[type[BaseModel]] = AnyObject
     """What `tensors` takes and checks, as the API describes it; `Answer`: what `answers` gives."""

@@ -104,8 +104,11 @@ def other_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(folder.parent))
     monkeypatch.setattr(models, "__path__", [*models.__path__, str(folder)])
     yield folder
-    for name in [n for n in sys.modules if n.startswith(("models.tiny", "models.wordy"))]:
-        del sys.modules[name]
+    names = {path.name for path in folder.iterdir()}
+    for module in [m for m in sys.modules if m.startswith("models.") and m.split(".")[1] in names]:
+        del sys.modules[module]
+        # The package `models` has its modules as attributes, too.
+        vars(models).pop(module.split(".")[1], None)
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ PROGRAMS = [
 ]
 """First words of commands; a path, and an assignment such as `KEEP=1`, are others."""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+FILE = re.compile(r"# (\S+\.py)\n")
 ASSIGNMENT = re.compile(r"[A-Z][A-Z0-9_]*=")
 WHOLE_COMMAND = re.compile(r"prefect deploy|make [a-z-]+( [A-Z]+=.*)?$|python -m ")
 CODE = ("flows", "tasks", "kreislauf", "models", "serving", "deployments", "demo")
@@ -135,8 +136,18 @@ def of_pages() -> list[Command]:
 
 
 def python_blocks() -> list[tuple[str, str]]:
-    """The blocks of Python, with their places."""
-    return [(place, b) for place, text in texts().items() for b in blocks(text, "python")]
+    """The blocks of Python that are no files, with their places."""
+    return [
+        (place, block)
+        for place, text in texts().items()
+        for block in blocks(text, "python")
+        if not FILE.match(block)
+    ]
+
+
+def files(text: str) -> dict[str, str]:
+    """Content of each block that begins with the path of a file, by the path."""
+    return {match[1]: block for block in blocks(text, "python") if (match := FILE.match(block))}
 
 
 def strings(path: Path) -> Iterator[tuple[int, str]]:

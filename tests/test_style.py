@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import call_depth, rooms, style, words
+from benchmarks import call_depth, folders, rooms, style, words
 from benchmarks.sources import Source
 
 
@@ -172,6 +172,27 @@ def test_long_sentences_and_merged_sections_are_named():
     assert len(words.merged_sections([Source("flows/a.py", merged)])) == 1
     separate = merged.replace("Args: ", "Args:\n        ")
     assert not words.merged_sections([Source("flows/a.py", separate)])
+
+
+def test_the_lines_of_a_model_type_are_divided(tmp_path):
+    files = {
+        "__init__": "from models.shop import spec_file",
+        "spec_file": "from models import text\nfrom models.shop.names import A\n\nB = A",
+        "names": "A = 1\n\nC = 2",
+        "network": "from torch import nn\nclass Network(nn.Module):\n    a = 1\n    b = 2",
+        "export": "def export():\n    import onnx",
+        "fit": "import lightning\nfrom models import text\nclass Task(lightning.LightningModule):"
+        "\n    a = 1\n    b = 2",
+    }
+    shops = [tmp_path / "models" / name for name in ("shop", "stall")]
+    for shop in shops:
+        shop.mkdir(parents=True)
+        for name, text in files.items():
+            (shop / f"{name}.py").write_text(text)
+    assert folders.lines_of(shops[0]) == {"glue": 6, "graph": 6, "training": 5}
+    (tmp_path / "models" / "text.py").write_text("A = 1\nB = 2")
+    assert folders.shared_lines(tmp_path / "models", shops) == 2
+    assert folders.shared_lines(tmp_path / "models", shops[:1]) == 0
 
 
 LIBRARY = """

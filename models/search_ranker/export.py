@@ -6,13 +6,14 @@ import numpy as np
 import onnx
 import torch
 
-from models.onnx_export import batches, exported, session_of
+from models.onnx_export import exported
+from models.parity import measure, relative, session_of
 from models.search_ranker import metrics
 from models.search_ranker.features import INPUTS, NO_ITEM, Lists
 from models.search_ranker.graph import with_items
 from models.search_ranker.network import Scorer
 from models.search_ranker.schema import RESULTS
-from models.spec import MAX_BATCH, Parity
+from models.spec import MAX_BATCH, Parity, Tensors
 
 TOLERANCE = 1e-4
 """Maximum relative difference of scores.
@@ -45,26 +46,14 @@ def parity(scorer: Scorer, path: Path, lists: Lists) -> Parity:
     order, expected = module_answers(scorer, items, features)
     by_place = np.empty_like(expected)
     np.put_along_axis(by_place, order, expected, 1)
-    session = session_of(path)
-    overlaps = []
-    differences = []
-    for rows in batches(len(items)):
-        batch = dict(zip(INPUTS, (items[rows], features[rows]), strict=True))
-        answers, scores = session.run(["answers", "scores"], batch)
-        scale = np.maximum(np.abs(expected[rows]), 1)
-        moved = metrics.reordered(items[rows], by_place[rows], answers)
-        is_same = np.abs(moved - expected[rows]) / scale <= TOLERANCE
-        overlaps.append(is_same.mean(1).min())
-        differences.append((np.abs(scores - expected[rows]) / scale).max())
-    overlap = float(min(overlaps))
-    difference = float(max(differences))
-    return Parity(
-        inputs=len(items),
-        largest_batch=MAX_BATCH,
-        min_overlap=overlap,
-        max_difference=difference,
-        passed=overlap >= OVERLAP and difference <= TOLERANCE,
-    )
+
+    def compare(rows: np.ndarray, outputs: Tensors) -> tuple[np.ndarray, np.ndarray]:
+        moved = metrics.reordered(items[rows], by_place[rows], outputs["answers"])
+        is_same = relative(moved, expected[rows]) <= TOLERANCE
+        return is_same.mean(1), relative(outputs["scores"], expected[rows]).max(1)
+
+    inputs = dict(zip(INPUTS, (items, features), strict=True))
+    return measure(session_of(path), inputs, compare, OVERLAP, TOLERANCE)
 
 
 def module_answers(

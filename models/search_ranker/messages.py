@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from models.search_ranker.schema import FEATURES, LARGEST, LONGEST_ID, RESULTS
+from models.fields import LONGEST_ID
+from models.search_ranker.schema import FEATURES, LARGEST, RESULTS
 
 Word = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]

@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-from models.search_ranker.schema import FEATURES, LARGEST, LONGEST_ID, RESULTS
+from models.fields import LONGEST_ID
+from models.search_ranker.schema import FEATURES, LARGEST, RESULTS
 
 Candidates = tuple[list[str], list[list[float]]]
 """Ids and features, NaN where a value is missing."""

@@ -9,11 +9,12 @@ import numpy as np
 import onnx
 import torch
 
-from models.onnx_export import batches, exported, session_of
+from models.onnx_export import exported
+from models.parity import measure, relative, session_of
 from models.session_recommender.features import INPUTS, LENGTH, PADDING, Catalogue, padding_of
 from models.session_recommender.scorer import Scorer
 from models.session_recommender.vocabulary import with_vocabulary
-from models.spec import MAX_BATCH, Parity
+from models.spec import MAX_BATCH, Parity, Tensors
 
 TOLERANCE = 1e-5
 """Maximum relative difference of scores.
@@ -49,25 +50,14 @@ def parity(scorer: Scorer, catalogue: Catalogue, path: Path, inputs: list[np.nda
     added to them.
     """
     inputs = [np.concatenate([_edges(values), values]) for values in inputs]
-    session = session_of(path)
     ids, expected = _module_answers(scorer, catalogue, inputs)
-    overlaps = []
-    differences = []
-    for rows in batches(len(ids)):
-        batch = {name: values[rows] for name, values in zip(INPUTS, inputs, strict=True)}
-        answers, scores = session.run(["answers", "scores"], batch)
-        overlaps.append((ids[rows, :, None] == answers[:, None, :]).any(2).mean(1).min())
-        scale = np.maximum(np.abs(expected[rows]), 1)
-        differences.append((np.abs(scores - expected[rows]) / scale).max())
-    overlap = float(min(overlaps))
-    difference = float(max(differences))
-    return Parity(
-        inputs=len(ids),
-        largest_batch=MAX_BATCH,
-        min_overlap=overlap,
-        max_difference=difference,
-        passed=overlap >= OVERLAP and difference <= TOLERANCE,
-    )
+
+    def compare(rows: np.ndarray, outputs: Tensors) -> tuple[np.ndarray, np.ndarray]:
+        is_answered = (ids[rows, :, None] == outputs["answers"][:, None, :]).any(2)
+        return is_answered.mean(1), relative(outputs["scores"], expected[rows]).max(1)
+
+    asked = dict(zip(INPUTS, inputs, strict=True))
+    return measure(session_of(path), asked, compare, OVERLAP, TOLERANCE)
 
 
 def _module_answers(

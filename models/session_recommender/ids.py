@@ -4,8 +4,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from models.fields import LONGEST_ID
 from models.session_recommender.features import NO_ID, PADDING
-from models.session_recommender.schema import LONGEST_ID
 
 IdType = type[int] | type[str] | None
 """How ids are written in JSON; None: nothing says so."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from models.session_recommender.schema import END_MS, FIRST_MS, LONGEST_ID
+from models.fields import END_MS, FIRST_MS, LONGEST_ID
 
 Digits = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
 Word = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]

@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from models import params
 from models.search import Search
 
 
-class Params(BaseModel, extra="forbid"):
+class Params(params.Params):
     """Training parameters."""
 
     dim: int = Field(default=64, ge=4, multiple_of=2, description="Length of an article's vector.")

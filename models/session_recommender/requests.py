@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from models.fields import END_MS, FIRST_MS
 from models.session_recommender.features import PADDING
 from models.session_recommender.ids import ID_TYPES, Ids, IdType, is_natural
-from models.session_recommender.schema import END_MS, EVENT_TYPES, FIRST_MS
+from models.session_recommender.schema import EVENT_TYPES
 
 Event = tuple[int | str, int, int]
 """Article, kind and time (ms, or `PADDING`)."""

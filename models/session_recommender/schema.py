@@ -10,17 +10,11 @@ import msgspec
 import pandera.polars as pa
 import polars as pl
 
+from models import fields
+from models.fields import Id, Natural
 from models.table import Table
 
 EVENT_TYPES = ("clicks", "carts", "orders")
-FIRST_MS = 946_684_800_000
-"""2000-01-01 UTC: what is earlier was not meant as ms."""
-END_MS = 4_102_444_800_000
-"""2100-01-01 UTC."""
-LONGEST_ID = 100
-"""Most characters of an id that is text."""
-Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)] | int
 
 
 class RawEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -39,7 +33,7 @@ class Event(pa.DataFrameModel):
 
     session: pl.Int64 = pa.Field(ge=0)
     aid: pl.Int64 = pa.Field(ge=0, description="raw article id")
-    ts: pl.Int64 = pa.Field(ge=FIRST_MS, lt=END_MS, description="ms since 1970 UTC, in 2000..2099")
+    ts: pl.Int64 = fields.time()
     type: pl.Enum = pa.Field(dtype_kwargs={"categories": EVENT_TYPES})
 
     class Config:
@@ -67,16 +61,11 @@ class RawTextSession(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     events: Annotated[list[RawTextEvent], msgspec.Meta(min_length=1)]
 
 
-ID_LENGTH = {"min_value": 1, "max_value": LONGEST_ID}
-
-
 class TextEvent(Event):
     """What a validated event promises whose ids are text."""
 
-    session: str = pa.Field(str_length=ID_LENGTH)  # type: ignore[assignment]
-    aid: str = pa.Field(  # type: ignore[assignment]
-        str_length=ID_LENGTH, description="article id; a number is its digits"
-    )
+    session: str = fields.name()  # type: ignore[assignment]
+    aid: str = fields.name("article id; a number is its digits")  # type: ignore[assignment]
 
 
 TEXT_EVENTS = replace(EVENTS, name="text_events", line=RawTextSession, schema=TextEvent)

@@ -8,8 +8,9 @@ import onnx
 import torch
 from onnx import TensorProto, compose, helper, numpy_helper
 
-from models.onnx_export import SIZES, batches, exported, session_of
-from models.spec import MAX_BATCH, OPSET, Parity
+from models.onnx_export import exported
+from models.parity import measure, session_of
+from models.spec import MAX_BATCH, OPSET, Parity, Tensors
 from models.support_answers import reader
 from models.support_answers.network import ServedNetwork
 from models.support_answers.ngrams import Ngrams
@@ -123,25 +124,13 @@ def parity(
 ) -> Parity:
     """Compare module and file on `texts` (n, 1), in batches of every size a server may make."""
     names = np.array(intents, object)
-    overlaps = []
-    differences = []
-    rows_session = session_of(ngrams)
-    session = session_of(path)
-    for rows_of_batch in batches(len(texts)):
-        asked = {"text": texts[rows_of_batch]}
-        intent, confidence, hand_over = session.run(["intent", "confidence", "hand_over"], asked)
-        (rows,) = rows_session.run(["rows"], asked)
+    session = session_of(ngrams)
+
+    def compare(positions: np.ndarray, outputs: Tensors) -> tuple[np.ndarray, np.ndarray]:
+        (rows,) = session.run(["rows"], {"text": texts[positions]})
         with torch.inference_mode():
-            expected = [output.numpy() for output in served(torch.from_numpy(rows))]
-        is_same = (intent == names[expected[0]]) & (hand_over == expected[2])
-        overlaps.append(is_same.mean())
-        differences.append(np.abs(confidence - expected[1]).max())
-    difference = float(max(differences))
-    overlap = float(np.mean(overlaps))
-    return Parity(
-        inputs=sum(SIZES),
-        largest_batch=MAX_BATCH,
-        min_overlap=overlap,
-        max_difference=difference,
-        passed=overlap >= SAME and difference <= TOLERANCE,
-    )
+            best, confidence, hand_over = (o.numpy() for o in served(torch.from_numpy(rows)))
+        is_same = (outputs["intent"] == names[best]) & (outputs["hand_over"] == hand_over)
+        return is_same[:, 0], np.abs(outputs["confidence"] - confidence)[:, 0]
+
+    return measure(session_of(path), {"text": texts}, compare, SAME, TOLERANCE, np.mean)

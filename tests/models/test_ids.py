@@ -6,7 +6,7 @@ import pytest
 
 from kreislauf.evaluation import scoring
 from models import spec
-from models.session_recommender.schema import LONGEST_ID
+from models.fields import LONGEST_ID
 from models.spec import ModelSpec, TrainingContext
 from tests.models.test_every_model import small_shop, with_text_ids
 

@@ -56,6 +56,7 @@ NOT_GIVEN = {
     r"curl -s .*_text/predict.*": "of a model that only that command makes",
     r"make adopt( .*)?": "the page of a search says it with the study, and that is given",
     r"\.venv/bin/python -m benchmarks\..*": "up to hours; tests/test_benchmarks.py has short ones",
+    r"PYTHONPATH=path/to/shop .*": "tests/models/test_recipe.py gives it",
     r"prefect deployment run": "a form",
     r"prefect deployment run backfill.* work=ingest .*": "tests/flows/test_backfill.py has folders",
     r"prefect deployment run retrain/retrain-search_ranker": "of a model that has no data there",

@@ -17,7 +17,8 @@ from kreislauf.lake import delta, landing, sessions, staging
 from kreislauf.settings import settings
 from models import mapping as mappings
 from models import session_names
-from models.session_recommender.schema import EVENTS, LONGEST_ID, TEXT_EVENTS
+from models.fields import LONGEST_ID
+from models.session_recommender.schema import EVENTS, TEXT_EVENTS
 from tests.stream_tools import broker, kafka
 
 __all__ = ["broker", "kafka"]

@@ -17,7 +17,8 @@ import pytest
 from kreislauf import lake, sources
 from models import conversion
 from models import mapping as mappings
-from models.session_recommender.schema import END_MS, EVENTS, FIRST_MS, Event
+from models.fields import END_MS, FIRST_MS
+from models.session_recommender.schema import EVENTS, Event
 from tests.conftest import ROOT
 
 TIME = int(datetime(2022, 8, 29, 12, 30, 15, 250_000, UTC).timestamp() * 1000)
