@@ -85,7 +85,7 @@ def measure_tails(
 
 
 @task(task_run_name="look-around-{head.model}-{head.version}")
-def add_remarks(head: Measurement, window_days: float, until: int | None) -> Measurement:
+def add_remarks(head: Measurement, window_days: float, until: int | None = None) -> Measurement:
     """The measurement with what somebody should look at: sources that have stopped, the newest
     days, and what the gateway noted of its answers. What ended long ago, `until` (ms), has none."""
     if until is not None:

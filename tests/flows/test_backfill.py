@@ -36,22 +36,22 @@ def test_windows_cover_the_time_and_no_more():
 
 
 def test_past_windows_are_done_once_and_as_one_run(tiny, orders, tmp_path):
-    for number in range(30):
+    for number in range(0, 30, 5):
         folder = tmp_path / "raw" / f"{day(number):%Y-%m-%d}"
         folder.mkdir(parents=True)
-        Path(orders(number, number + 1, threshold=50)).rename(folder / "orders.jsonl")
-    source = str(tmp_path / "raw" / "{start:%Y-%m-%d}")
-    loaded = backfill("ingest", day(0), day(20), tiny, source=source)
-    assert len(loaded) == 20
-    assert all(report.outcome.startswith("200 rows kept; 1 files loaded") for report in loaded)
-    again = backfill("ingest", day(0), day(20), tiny, source=source, side_by_side=4)
+        Path(orders(number, number + 5, threshold=50)).rename(folder / "orders.jsonl")
+    files = {"source": str(tmp_path / "raw" / "{start:%Y-%m-%d}"), "hours": 5 * 24}
+    loaded = backfill("ingest", day(0), day(20), tiny, **files)
+    assert len(loaded) == 4
+    assert all(report.outcome.startswith("1000 rows kept; 1 files loaded") for report in loaded)
+    again = backfill("ingest", day(0), day(20), tiny, **files, side_by_side=4)
     assert all("0 files loaded, 1 were there" in report.outcome for report in again)
     assert lake.read(spec.load(tiny).table).height == 4_000
     assert retrain(tiny).release == 1
 
-    backfill("ingest", day(20), day(30), tiny, source=source)
+    backfill("ingest", day(20), day(30), tiny, **files)
     with pytest.raises(BackfillError, match=r"2 of 3 windows failed") as failure:
-        backfill("ingest", day(29), day(32), tiny, source=source)
+        backfill("ingest", day(25), day(40), tiny, **files)
     assert "does not exist" in str(failure.value)
 
     answered = backfill("score", day(20), day(23), tiny)
