@@ -127,7 +127,7 @@ def kill_and_repeat(shop: Plan, folder: Path) -> dict[str, int]:
     started_shards = len(log.read_text().split())
     report = run_flow(shop, 1)
     answered_before = report.batch.shards - report.shards_answered
-    assert report.answered == report.batch.requests
+    assert report.answered == report.batch.units
     return {
         "shards": report.batch.shards,
         "shards_begun": started_shards,

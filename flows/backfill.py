@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from flows.ingest import ingest
 from flows.monitor import monitor
 from flows.score import score
-from kreislauf import clock
+from kreislauf import clock, lake
 from models import spec
 
 Kind = Literal["ingest", "score", "monitor"]
@@ -58,8 +58,9 @@ def backfill(
     It is safe to kill and to run again: files that are loaded, batches that are answered and
     windows that are noted are not done twice. A window that fails stops no other one.
 
-    What is noted of a window by `monitor` is what it would have noted then, of the version that was
-    live then. It raises no alarm, leaves no rows out and asks for no retraining: it is too late.
+    What `monitor` notes of a window is what the data say of the version that was live then; what is
+    left out of them, and what people have clicked, is as it is known today. It raises no alarm,
+    leaves no rows out and asks for no retraining: it is too late.
 
     Args:
         work: `ingest`, `score` or `monitor`.
@@ -79,13 +80,17 @@ def backfill(
         ValueError: the windows or the source make no sense.
         BackfillError: windows failed; all others are done.
     """
-    windows = cut(clock.in_utc(start), clock.in_utc(end), timedelta(hours=hours))
+    windows = cut(start, end, timedelta(hours=hours))
     step = choose(work, model, source, mapping)
     get_run_logger().info(f"{work} of {len(windows)} windows of {hours:g} hours.")
     with ThreadPoolExecutor(side_by_side) as pool:
         # Each thread is part of this run, so that Prefect shows its runs below this one.
         futures = [pool.submit(copy_context().run, attempt, step, window) for window in windows]
-        reports = [future.result() for future in futures]
+        try:
+            reports = [future.result() for future in futures]
+        except BaseException:  # Who ends the run does not wait for windows that nobody has begun.
+            pool.shutdown(cancel_futures=True)
+            raise
     show(work, model, reports)
     failures = [report for report in reports if report.failed]
     if failures:
@@ -98,15 +103,18 @@ def backfill(
 
 
 def cut(start: datetime, end: datetime, length: timedelta) -> list[Window]:
-    """Windows from `start` to `end`, the oldest first. Raises ValueError if there is none."""
+    """Windows from `start` to `end`, in UTC, the oldest first. Raises ValueError if there is
+    none."""
     if length <= timedelta(0):
         raise ValueError(f"hours is {length.total_seconds() / 3600:g}: give more than 0.")
+    start = clock.in_utc(start).astimezone(UTC)
+    end = clock.in_utc(end).astimezone(UTC)
     if start >= end:
         raise ValueError(f"There is no time between start, {start}, and end, {end}.")
     windows = []
     while start < end:
         following = min(start + length, end)
-        windows.append(Window(start.astimezone(UTC), following.astimezone(UTC)))
+        windows.append(Window(start, following))
         start = following
     return windows
 
@@ -151,6 +159,9 @@ def ingest_window(window: Window, model: str, source: str, mapping: str | None) 
 def monitor_window(window: Window, model: str) -> str:
     """Note what the monitor would have said at the window's end."""
     days = (window.end - window.start) / timedelta(days=1)
+    newest = lake.watermark(spec.load(model).table)
+    if newest is None or newest < clock.milliseconds(window.start):
+        return "There are no rows yet."
     finding = monitor(model, days, until=window.end)
     if finding is None:
         return "Nothing was live."

@@ -70,7 +70,7 @@ def monitor(
         return None
     measured = add_remarks(measure_tails(model, version, window_days, newest), window_days, newest)
     if not measured.newest_fault:  # The window is measured once the fault is left out of it.
-        measured = measure_reactions(measure(measured))
+        measured = measure_reactions(measure(measured), newest)
     signals = measurement.compare(measured)
     diagnosis = diagnose(measured, signals, settings.min_gain)
     if diagnosis.noise_only:

@@ -15,7 +15,7 @@ from kreislauf.batch.report import BatchReport
 from kreislauf.progress import Progress
 from kreislauf.release import releases
 from models import spec
-from tasks.score import answer_shard, commit_answers, plan_file, plan_window, show
+from tasks.score import answer_shard, commit_answers, forget_shards, plan_file, plan_window, show
 
 WORKERS: Any = ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)))
 """Shards at the same time: one a core."""
@@ -42,7 +42,7 @@ def score(
         model: Name of the model type.
         start: Beginning of the window, UTC unless it says otherwise; default: a day before `end`.
         end: End of the window, exclusive; default: that of the newest whole day of the data. Each
-            group with a row in the window is a request.
+            group with a row in the window is a request; of lasting groups, each of their times.
         requests: A file of JSON lines on disk or S3, in place of a window: one request a line, as
             the gateway takes it, with an `id` of its own if it likes. The number of the line is the
             id of the others.
@@ -68,6 +68,7 @@ def score(
     if not answers.is_committed(batch):
         answered = answer_all(batch)
         commit_answers(batch)
+    forget_shards(batch)
     report = summarise(batch, answered)
     show(report)
     get_run_logger().info(report.sentence())

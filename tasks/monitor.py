@@ -153,15 +153,18 @@ def measure(head: Measurement) -> Measurement:
 
 
 @task(task_run_name="measure-reactions-{head.model}-{head.version}")
-def measure_reactions(head: Measurement) -> Measurement:
-    """The measurement with what people did with the answers, and what was rejected."""
+def measure_reactions(head: Measurement, until: int | None = None) -> Measurement:
+    """The measurement with what people did with the answers, and what was rejected; of the past,
+    `until` a time (ms), nobody knows which loads there were then."""
     if head.quality is None:
         return head
     champion = registry.get(head.model, head.version)
     table = spec.load(head.model).table
     reactions = feedback.reactions(head.model, head.start, head.end)
-    shares = lake.rejected_shares(table, champion.lineage.table_version)
-    more = inputs.rejected_share(champion, shares)
+    more = {}
+    if until is None:
+        shares = lake.rejected_shares(table, champion.lineage.table_version)
+        more = inputs.rejected_share(champion, shares)
     more |= feedback.clicks_per_answer(reactions, head.version, head.start)
     clicks = feedback.clicks_by_variant(reactions, head.start)
     return head.model_copy(update={"signals": head.signals | more, "clicks": clicks})

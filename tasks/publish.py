@@ -59,9 +59,12 @@ def refuse_differences(model: str, version: int, answers: Tensors, expected: Ten
 
 
 def serve(model: str, versions: list[int]) -> None:
-    """Let Triton serve exactly these versions, if it serves the model type."""
+    """Let Triton serve exactly these versions, if it serves the model type; the files of others are
+    deleted."""
     if spec.load(model).is_served:
         triton.serve(model, versions)
+    else:
+        triton.remove_others(model, versions)
 
 
 def load_and_ask(model: str, resident: list[int], version: int, requests: Tensors) -> Tensors:
@@ -111,7 +114,13 @@ def restored(candidate: registry.Version) -> Iterator[None]:
     """
     permission.check_never_crashed(candidate)
     if not spec.load(candidate.model).is_served:
-        yield
+        try:
+            yield
+        except Exception:
+            live = releases.current(candidate.model)
+            if not live or candidate.number not in live.versions:
+                triton.remove_version(candidate.model, candidate.number)
+            raise
         return
     # A Triton that is gone before anything was loaded is no version's fault.
     triton.wait_until_live(0)

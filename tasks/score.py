@@ -43,15 +43,22 @@ def answer_shard(batch: Batch, number: int) -> int:
 
 @task(task_run_name="commit-{batch.name}", cache_policy=NO_CACHE)
 def commit_answers(batch: Batch) -> None:
-    """Make the answers of all shards visible at once."""
+    """Make the answers of all shards visible at once, unless another run has done it meanwhile."""
     by_shard = shards.files(batch)
     lacking = sorted(set(range(batch.shards)) - set(by_shard))
+    if answers.is_committed(batch):
+        return
     if lacking:
         raise RuntimeError(
             f"The answers of {len(lacking)} of {batch.shards} shards are gone, that of shard "
             f"{lacking[0]} first: run score again, which answers them anew."
         )
     answers.commit(batch, [file for files in by_shard.values() for file in files])
+
+
+@task(task_run_name="forget-{batch.name}", cache_policy=NO_CACHE)
+def forget_shards(batch: Batch) -> None:
+    """Remove what was noted of the shards of a batch whose answers are visible."""
     shards.forget(batch)
 
 

@@ -246,7 +246,7 @@ def test_every_flow_has_a_deployment_and_a_docstring():
         assert "Returns:" in getattr(importlib.import_module(f"flows.{name}"), name).__doc__
 
 
-OF_EACH_MODEL = ("ingest", "train", "tune", "monitor", "retrain")
+OF_EACH_MODEL = ("ingest", "train", "tune", "score", "monitor", "retrain")
 
 
 @pytest.mark.parametrize("flow", OF_EACH_MODEL)

@@ -1,5 +1,7 @@
 """The table `answers`: what versions have answered in batches."""
 
+import hashlib
+import itertools
 import time
 from collections.abc import Sequence
 
@@ -8,8 +10,10 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import RemoveAction
 
 from kreislauf.batch.batch import Batch
+from kreislauf.batch.questions import Questions
 from kreislauf.lake import delta, storage
 from kreislauf.lake.data_files import DataFile
+from kreislauf.lake.storage import LakeError
 
 ANSWERS = "answers"
 BATCH = "batch"
@@ -29,7 +33,8 @@ SCHEMA = pl.Schema(
 )
 """Columns of a row, which is the answer to one request.
 
-`request_id` is the batch's digest and the request's own `id`: feedback names it. `ts` is ms since
+`request_id` is a digest of the batch and the name of the request in it: feedback names it. `id` is
+the group, or what the line calls itself. `ts` is ms since
 1970 UTC, in the data's time, and `onnx` the SHA-256 of the file that answered. `answer` is JSON, as
 the gateway writes it, or null where `refusal` says why the request cannot be asked."""
 
@@ -39,23 +44,16 @@ def no_rows() -> pl.DataFrame:
     return pl.DataFrame(schema=SCHEMA).drop(BATCH)
 
 
-def rows(
-    batch: Batch, names: Sequence[str], answers: Sequence[str], refusals: Sequence[tuple[str, str]]
-) -> pl.DataFrame:
-    """Rows of the table for requests by name, with the answer of each, and for those that cannot be
+def rows(batch: Batch, asked: Questions, answers: Sequence[str]) -> pl.DataFrame:
+    """Rows of the table for requests, with the answer of each, and for those that cannot be
     asked."""
-    count = len(names)
-    frame = pl.DataFrame(
-        {
-            "id": [*names, *[name for name, _ in refusals]],
-            "answer": [*answers, *[None] * len(refusals)],
-            "refusal": [*[None] * count, *[reason for _, reason in refusals]],
-        },
-        schema={"id": pl.String, "answer": pl.String, "refusal": pl.String},
-    )
-    digest = batch.name.rsplit("-", 2)[1:]
+    answered = zip(asked.names, asked.ids, answers, itertools.repeat(None), strict=False)
+    refused = ((name, own_id, None, reason) for name, own_id, reason in asked.refusals)
+    text = ("name", "id", "answer", "refusal")
+    frame = pl.DataFrame([*answered, *refused], dict.fromkeys(text, pl.String), orient="row")
+    digest = hashlib.sha256(batch.name.encode()).hexdigest()[:16]
     frame = frame.with_columns(
-        pl.concat_str(pl.lit("".join(digest) + "-"), pl.col("id")).alias("request_id"),
+        pl.concat_str(pl.lit(f"{digest}-"), pl.col("name")).alias("request_id"),
         pl.lit(batch.ts, pl.Int64).alias("ts"),
         pl.lit(batch.model).alias("model"),
         pl.lit(batch.version, pl.Int64).alias("version"),
@@ -72,7 +70,10 @@ def is_committed(batch: Batch) -> bool:
 
 def commit(batch: Batch, files: Sequence[DataFile]) -> None:
     """Make the answers of a whole batch visible, in the place of those of an earlier batch of the
-    same place; nothing happens if they are visible already, or if there are none."""
+    same place; nothing happens if they are visible already, or if there are none.
+
+    Raises LakeError if a newer batch of that place is there.
+    """
     if not files:
         return
     for _ in range(storage.ATTEMPTS):
@@ -81,8 +82,17 @@ def commit(batch: Batch, files: Sequence[DataFile]) -> None:
             present = delta.files(stored)
             if _files(present, batch.name).height:
                 return
-            replaced = [_removal(file) for file in _former(present, batch).iter_rows(named=True)]
-            delta.commit(stored, files, {}, {"batch": batch.model_dump_json()}, replaced)
+            former = _former(present, batch)
+            newest = stored.transaction_version(batch.place)
+            table_version = batch.table_version or 0
+            if former.height and newest is not None and newest > table_version:
+                raise LakeError(
+                    f"Newer rows of the window of {batch.name} were answered meanwhile, and stay. "
+                    "Run score again to see them."
+                )
+            replaced = [_removal(file) for file in former.iter_rows(named=True)]
+            progress = {batch.place: table_version}
+            delta.commit(stored, files, progress, {"batch": batch.model_dump_json()}, replaced)
             return
         except CommitFailedError:
             continue  # Another writer was faster; what it wrote may be this.

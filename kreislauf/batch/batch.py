@@ -11,8 +11,8 @@ class Batch(BaseModel):
     name: str
     """`place`, and a digest of all that the answers depend on."""
     place: str
-    """Model, version, and a digest of where the requests are: of the batches of one place, the
-    newest counts."""
+    """Model, version, and a digest of where the requests are: of the batches of one place, one is
+    in the table, the newest."""
     model: str
     version: int
     onnx: str
@@ -25,7 +25,10 @@ class Batch(BaseModel):
     """Beginning of the window, ms since 1970 UTC; None for a file."""
     end: int | None = None
     """End of the window, exclusive, ms since 1970 UTC; None for a file."""
+    stamp: str | None = None
+    """Digest of path, size and time of change of the file; None for a window."""
     ts: int
     """Time of the answers, in the data's time: ms since 1970 UTC."""
-    requests: int
+    units: int
+    """What is dealt out to shards: groups, for lasting groups their times, or lines."""
     shards: int = 1

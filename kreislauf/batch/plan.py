@@ -1,6 +1,7 @@
 """Plan a batch: how many requests there are, and in how many shards they are answered."""
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +12,14 @@ from kreislauf import lake, registry
 from kreislauf.batch import questions, shards
 from kreislauf.batch.batch import Batch
 from kreislauf.clock import DAY_MS, when
+from kreislauf.sources import storage
 from models import spec
 
 SHARD_SECONDS = 60.0
 """Seconds of work, about, that a shard takes on one core."""
 TRIAL = 512
-"""Requests, about, that are asked to learn how long one takes; fewer than twice as many are one
-shard."""
+"""Groups or lines, about, that are asked to learn how long they take; fewer than twice as many are
+one shard."""
 
 
 def newest_day(model_type: spec.ModelSpec) -> tuple[int, int]:
@@ -36,8 +38,8 @@ def newest_day(model_type: spec.ModelSpec) -> tuple[int, int]:
 
 
 def of_window(version: registry.Version, start: int, end: int) -> Batch:
-    """The batch that asks for each group with a row from `start` to `end` (ms since 1970 UTC, the
-    end exclusive).
+    """The batch that asks for what happened from `start` to `end` (ms since 1970 UTC, the end
+    exclusive), as `questions.of_shard` does.
 
     Raises ValueError if the window is empty, LakeError if there is no table.
     """
@@ -45,17 +47,19 @@ def of_window(version: registry.Version, start: int, end: int) -> Batch:
         raise ValueError(f"The window from {when(start)} to {when(end)} UTC is empty.")
     table = spec.load(version.model).table
     table_version = lake.version(table)
+    first = questions.first_time(table, start)
     with lake.reading(table):
-        rows = lake.scan(table, table_version, start, end)
-        counts = rows.select(pl.len(), groups=pl.col(table.group).n_unique())
-        height, groups = counts.collect(engine="streaming").row(0)
+        rows = lake.scan(table, table_version, first, end)
+        inside = pl.col(table.time) >= start
+        units = questions.unit(table).filter(inside).n_unique()
+        height, count = rows.select(pl.len(), units=units).collect(engine="streaming").row(0)
     fields = {
         "source": table.name,
         "table_version": table_version,
         "start": start,
         "end": end,
         "ts": end - 1,
-        "requests": groups,
+        "units": count,
     }
     # Rows are only ever added: their number says whether some are new. Polars deals groups out to
     # shards, another Polars perhaps otherwise.
@@ -68,11 +72,14 @@ def of_file(version: registry.Version, path: str) -> Batch:
     Raises SourceError if the file cannot be read, or has no lines of JSON.
     """
     model_type = spec.load(version.model)
+    if not storage.on_s3(path):
+        path = os.path.abspath(path)
     file = questions.open_requests(model_type, path)
     fields = {
         "source": path,
+        "stamp": file.stamp,
         "ts": lake.watermark(model_type.table) or version.lineage.watermark,
-        "requests": sum(len(lines) for lines in questions.lines_of(file)),
+        "units": sum(len(lines) for lines in questions.lines_of(file)),
     }
     return _in_shards(version, [path], [file.stamp], fields)
 
@@ -83,7 +90,7 @@ def _in_shards(
     content: Sequence[Any],
     fields: dict[str, Any],
 ) -> Batch:
-    """The batch in shards of about `SHARD_SECONDS`, or as it was begun before."""
+    """The batch in shards of about `SHARD_SECONDS`, or in those in which it was begun before."""
     onnx = version.digests["model.onnx"]
     place_name = f"{version.model}-{version.number}-{registry.digest_inputs(*place)[:8]}"
     batch = Batch(
@@ -96,18 +103,21 @@ def _in_shards(
     )
     unfinished = shards.read_plan(batch.name)
     if unfinished:
-        return unfinished
-    if batch.requests >= 2 * TRIAL:
-        seconds = seconds_a_request(batch) * batch.requests
-        batch = batch.model_copy(update={"shards": max(1, math.ceil(seconds / SHARD_SECONDS))})
-    return shards.keep_plan(batch)
+        # Its version of the table may be swept; this one has the same rows in the window.
+        return batch.model_copy(update={"shards": unfinished.shards})
+    if batch.units >= 2 * TRIAL:
+        count = max(1, math.ceil(seconds(batch) / SHARD_SECONDS))
+        batch = batch.model_copy(update={"shards": count})
+    return batch.model_copy(update={"shards": shards.keep_plan(batch).shards})
 
 
-def seconds_a_request(batch: Batch) -> float:
-    """Seconds in which one core answers a request, over about `TRIAL` of them."""
-    trial = batch.model_copy(update={"shards": max(1, batch.requests // TRIAL)})
+def seconds(batch: Batch) -> float:
+    """Seconds that one core takes for the batch, by a part of it with about `TRIAL` units."""
+    trial = batch.model_copy(update={"shards": max(1, batch.units // TRIAL)})
     session = shards.session(batch)
-    asked = next(questions.of_shard(trial, 0))
     began = time.perf_counter()
+    asked = next(questions.of_shard(trial, 0), None)
+    if asked is None:
+        return 0.0
     shards.answer(trial, asked, session)
-    return (time.perf_counter() - began) / max(1, len(asked))
+    return (time.perf_counter() - began) * trial.shards

@@ -12,9 +12,9 @@ import polars as pl
 from kreislauf import lake
 from kreislauf.batch.batch import Batch
 from kreislauf.clock import DAY_MS
-from kreislauf.sources import RawFile, SourceError, endings
+from kreislauf.sources import RawFile, SourceError, endings, storage
 from models import spec
-from models.table import RawLines
+from models.table import RawLines, Table
 
 PIECE_ROWS = 50_000
 """Rows of a window, about, whose requests are in memory together."""
@@ -29,13 +29,15 @@ class Questions:
     """Some requests of a batch."""
 
     names: list[str]
-    """Of the `n` requests that can be asked."""
+    """Of the `n` requests that can be asked: unique in the batch."""
+    ids: list[str]
+    """Of the same, as whoever asks calls them."""
     inputs: spec.Tensors
     """ONNX inputs with `n` rows."""
     forms: Sequence[Form] = ()
     """How each answer is written; empty: as it is."""
-    refusals: Sequence[tuple[str, str]] = ()
-    """Names of others, and why they cannot be asked."""
+    refusals: Sequence[tuple[str, str, str]] = ()
+    """Name and id of others, and why they cannot be asked."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -54,15 +56,13 @@ def of_shard(batch: Batch, number: int) -> Iterator[Questions]:
 
 def _of_groups(model_type: spec.ModelSpec, batch: Batch, number: int) -> Iterator[Questions]:
     """The requests of whole groups with a row in the window, with what is known of each until the
-    window's end; of the time before it, a day counts."""
+    window's end; of the time before it, a day counts. Of lasting groups, whose rows have all that a
+    request needs, only the rows in the window are asked."""
     assert batch.start is not None
     table = model_type.table
-    first = batch.start
-    if not table.lasting:
-        first -= DAY_MS
-    deal = pl.col(table.group).hash(0)
+    deal = unit(table).hash(0)
     with lake.reading(table):
-        rows = lake.scan(table, batch.table_version, first, batch.end)
+        rows = lake.scan(table, batch.table_version, first_time(table, batch.start), batch.end)
         rows_of_shard = rows.filter(deal % batch.shards == number).collect(engine="streaming")
     is_active = (pl.col(table.time) >= batch.start).any().over(table.group)
     active_rows = rows_of_shard.filter(is_active)
@@ -70,7 +70,23 @@ def _of_groups(model_type: spec.ModelSpec, batch: Batch, number: int) -> Iterato
     for piece in range(pieces):
         dealt = active_rows.filter(deal // batch.shards % pieces == piece)
         names, inputs = model_type.requests(dealt.sort(table.order))
-        yield Questions([str(name) for name in names.tolist()], inputs)
+        texts = [str(name) for name in names.tolist()]
+        yield Questions(texts, texts, inputs)
+
+
+def unit(table: Table) -> pl.Expr:
+    """What is dealt out to shards: groups, or, of lasting groups, which may have any number of
+    requests, their times."""
+    if table.lasting:
+        return pl.struct(table.group, table.time)
+    return pl.col(table.group)
+
+
+def first_time(table: Table, start: int) -> int:
+    """From which time on (ms) rows count for requests of a window that begins at `start` (ms)."""
+    if table.lasting:
+        return start
+    return start - DAY_MS
 
 
 def open_requests(model_type: spec.ModelSpec, path: str) -> RawFile:
@@ -92,8 +108,10 @@ def lines_of(file: RawFile) -> Iterator[RawLines]:
 
 def _of_lines(model_type: spec.ModelSpec, batch: Batch, number: int) -> Iterator[Questions]:
     """The requests in the shard's share of the lines."""
-    share = math.ceil(batch.requests / batch.shards)
+    share = math.ceil(batch.units / batch.shards)
     file = open_requests(model_type, batch.source)
+    if file.stamp != batch.stamp:
+        raise storage.changed_error(batch.source)
     first = 0
     for part in lines_of(file):
         for start in range(0, len(part), PIECE_LINES):
@@ -111,31 +129,45 @@ def _of_lines(model_type: spec.ModelSpec, batch: Batch, number: int) -> Iterator
 def _asked(model_type: spec.ModelSpec, lines: Sequence[tuple[int, bytes]]) -> Questions:
     """What lines, with their numbers, ask; of those that are no request, why not."""
     names = []
+    ids = []
     tensors = []
     forms = []
     refusals = []
     for number, line in lines:
         if not line.strip():
             continue
-        name = str(number)
+        own_id = str(number)
         try:
             request = _request(line)
-            name = str(request.pop("id", name))
+            own_id = _own_id(request) or own_id
             tensors.append(model_type.tensors([request]))
             forms.append(model_type.answer_form(request))
-            names.append(name)
-        except ValueError as error:
+            names.append(str(number))
+            ids.append(own_id)
+        except (ValueError, RecursionError) as error:
             reason = str(error).removeprefix("Request 0: ")
-            refusals.append((name, f"Line {number}: {reason}"))
+            refusals.append((str(number), own_id, f"Line {number}: {reason}"))
     if not tensors:
         tensors = [model_type.tensors([])]
     inputs = {field: np.concatenate([asked[field] for asked in tensors]) for field in tensors[0]}
-    return Questions(names, inputs, forms, refusals)
+    return Questions(names, ids, inputs, forms, refusals)
 
 
 def _request(line: bytes) -> dict[str, Any]:
-    """The object of JSON in a line. Raises ValueError if there is none."""
+    """The object of JSON in a line. Raises ValueError if there is none, RecursionError if it is
+    nested too deeply."""
     request = msgspec.json.decode(line)
     if not isinstance(request, dict):
         raise ValueError("a request is an object of JSON, such as {...}.")
     return request
+
+
+def _own_id(request: dict[str, Any]) -> str | None:
+    """Takes the request's own id out of it; None without one. Raises ValueError if it is neither
+    text nor a whole number."""
+    own_id = request.pop("id", None)
+    if own_id is None:
+        return None
+    if isinstance(own_id, bool) or not isinstance(own_id, str | int):
+        raise ValueError(f'"id" must be text or a whole number, not {str(own_id)[:100]}.')
+    return str(own_id)

@@ -5,6 +5,8 @@ the batch's commit. A small file beside the table's log says which one it is.
 """
 
 import json
+import posixpath
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -54,12 +56,16 @@ def files(batch: Batch) -> dict[int, list[DataFile]]:
     with storage.answering(answers.ANSWERS):
         fs, folder = _location(batch.name)
         _, table = storage.filesystem(answers.ANSWERS)
-        for path in fs.glob(f"{folder}/shard-*.json"):
-            note = json.loads(fs.cat_file(path))
-            of_shard = [DataFile.model_validate(file) for file in note["files"]]
-            # What no commit names is swept after some days.
-            if all(fs.exists(f"{table}/{file.path}") for file in of_shard):
-                answered[note["shard"]] = of_shard
+        for path in _list(fs, folder):
+            # Another run of the batch may have finished it meanwhile.
+            with suppress(FileNotFoundError):
+                note = json.loads(fs.cat_file(path))
+                if note.get("shards") != batch.shards:
+                    continue
+                of_shard = [DataFile.model_validate(file) for file in note["files"]]
+                # What no commit names is swept after some days.
+                if all(fs.exists(f"{table}/{file.path}") for file in of_shard):
+                    answered[note["shard"]] = of_shard
     return answered
 
 
@@ -75,7 +81,11 @@ def write(batch: Batch, number: int) -> int:
     written = []
     if rows.height:
         written.append(data_files.put(answers.ANSWERS, {answers.BATCH: batch.name}, rows))
-    note = {"shard": number, "files": [file.model_dump() for file in written]}
+    note = {
+        "shard": number,
+        "shards": batch.shards,
+        "files": [file.model_dump() for file in written],
+    }
     with storage.answering(answers.ANSWERS):
         fs, path = _location(batch.name, f"shard-{number:05}.json")
         object_store.replace(fs, path, json.dumps(note).encode())
@@ -92,7 +102,7 @@ def answer(batch: Batch, asked: Questions, opened: Any) -> pl.DataFrame:
     if asked.forms:
         replies = [form(reply) for form, reply in zip(asked.forms, replies, strict=True)]
     texts = [msgspec.json.encode(reply).decode() for reply in replies]
-    return answers.rows(batch, asked.names, texts, asked.refusals)
+    return answers.rows(batch, asked, texts)
 
 
 def session(batch: Batch) -> Any:
@@ -108,11 +118,23 @@ def _opened(onnx: Path) -> Any:
 
 
 def forget(batch: Batch) -> None:
-    """Remove what was noted of a batch that is committed."""
+    """Remove what was noted of a batch that is committed, and of earlier ones of its place."""
     with storage.answering(answers.ANSWERS):
-        fs, folder = _location(batch.name)
-        if fs.exists(folder):
-            fs.rm(folder, recursive=True)
+        fs, root = _location()
+        for folder in _list(fs, root):
+            if posixpath.basename(folder).startswith(f"{batch.place}-"):
+                # Another run of the batch may do the same.
+                with suppress(FileNotFoundError):
+                    fs.rm(folder, recursive=True)
+
+
+def _list(fs: AbstractFileSystem, folder: str) -> list[str]:
+    """Paths in a folder, but for the plan; none if there is no such folder."""
+    try:
+        paths = fs.ls(folder, detail=False)
+    except FileNotFoundError:
+        return []
+    return [path for path in map(str, paths) if posixpath.basename(path.rstrip("/")) != PLAN]
 
 
 def _location(*names: str) -> tuple[AbstractFileSystem, str]:

@@ -125,7 +125,7 @@ def champion_at(model: str, time: int) -> int | None:
     earlier = [r for r in history(model) if r.watermark is not None and r.watermark < time]
     if not earlier:
         return None
-    return max(earlier, key=lambda release: release.watermark or 0).champion
+    return max(reversed(earlier), key=lambda release: release.watermark or 0).champion
 
 
 def hold(model: str) -> str:

@@ -125,14 +125,18 @@ def keep(model: str, versions: list[int]) -> None:
 
 
 def serve(model: str, versions: list[int]) -> None:
-    """Make exactly `versions` resident for good, and delete the files of all others, which the
-    registry has, too.
+    """Make exactly `versions` resident for good, and delete the files of all others.
 
     Raises TritonError with Triton's words; what was resident then stays.
     """
     keep(model, versions)
     with _client(f"load {model}, versions {versions}") as client:
         client.load_model(model, client_timeout=LOAD_SECONDS)
+    remove_others(model, versions)
+
+
+def remove_others(model: str, versions: list[int]) -> None:
+    """Delete the files of all but these versions, which the registry has, too."""
     fs, folder = _folder(model)
     for name in map(posixpath.basename, fs.ls(folder, detail=False)):
         if name.isdigit() and int(name) not in versions:
@@ -140,8 +144,7 @@ def serve(model: str, versions: list[int]) -> None:
 
 
 def unload(model: str) -> None:
-    """Take the model out of memory: for a first version that turned out bad, when nothing was live
-    before."""
+    """Take the model out of memory: its first version turned out bad."""
     fs, folder = _folder(model)
     if fs.exists(f"{folder}/config.pbtxt"):
         fs.rm_file(f"{folder}/config.pbtxt")

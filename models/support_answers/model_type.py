@@ -52,7 +52,8 @@ class SupportAnswers(ModelSpec):
         return Examples(inputs, text.column(answered["intent"]), text.column(answered["question"]))
 
     def requests(self, rows: pl.DataFrame) -> tuple[np.ndarray, Tensors]:
-        """Every question, by its id."""
+        """Every question, by its id; of one that is there twice, the newer row."""
+        rows = rows.unique("question", keep="last", maintain_order=True)
         return text.column(rows["question"]), {"text": features.texts(rows)}
 
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:

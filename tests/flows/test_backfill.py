@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -33,6 +34,14 @@ def test_windows_cover_the_time_and_no_more():
         (day(1), day(1) + timedelta(hours=6)),
     ]
     assert cut(day(0), day(1), timedelta(days=9)) == [Window(day(0), day(1))]
+    berlin = ZoneInfo("Europe/Berlin")
+    spring = cut(
+        datetime(2022, 3, 27, tzinfo=berlin),
+        datetime(2022, 3, 28, tzinfo=berlin),
+        timedelta(hours=1),
+    )
+    assert len(spring) == 23
+    assert all(window.end - window.start == timedelta(hours=1) for window in spring)
 
 
 def test_past_windows_are_done_once_and_as_one_run(tiny, orders, tmp_path):
@@ -62,6 +71,8 @@ def test_past_windows_are_done_once_and_as_one_run(tiny, orders, tmp_path):
     backfill("score", day(20), day(23), tiny)
     assert answers.scan().collect().sort("request_id").equals(first.sort("request_id"))
 
+    ahead = backfill("monitor", day(60), day(67), tiny, hours=7 * 24)
+    assert ahead[0].outcome == "There are no rows yet."
     judged_windows = backfill("monitor", day(6), day(27), tiny, hours=7 * 24)
     assert judged_windows[0].outcome == "Nothing was live."
     assert judged_windows[1].outcome.startswith("Version 1: not enough data")

@@ -38,7 +38,7 @@ def day(number: int) -> datetime:
 def four_shards(monkeypatch) -> None:
     """A model so slow that every batch has four shards."""
     seconds = 3.5 * plan.SHARD_SECONDS
-    monkeypatch.setattr(plan, "seconds_a_request", lambda batch: seconds / batch.requests)
+    monkeypatch.setattr(plan, "seconds", lambda batch: seconds)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def live(tiny, orders) -> str:
 
 def test_a_batch_answers_as_triton_does_and_once(live, four_shards):
     report = score(live, day(5), day(15))
-    assert report.batch.requests == report.answered == 2_000
+    assert report.batch.units == report.answered == 2_000
     assert report.batch.shards == report.shards_answered == 4
     assert report.batch.onnx == registry.get(live, 1).digests["model.onnx"]
 
@@ -109,14 +109,22 @@ def test_a_file_of_requests_is_answered_line_by_line(live, tmp_path):
         b"[1]",
         b"{",
         b'{"price": 199}',
+        b"[" * 5_000,
+        b'{"price": 1, "id": null}',
+        b'{"price": 1, "id": {"a": 1}}',
+        b'{"price": 1, "id": 7}',
     ]
     path = tmp_path / "requests.jsonl.gz"
     path.write_bytes(gzip.compress(b"\n".join(lines)))
     report = score(live, requests=str(path))
-    assert (report.answered, report.refused) == (3, 3)
+    assert (report.answered, report.refused) == (5, 5)
     rows = answers.read(report.batch.name)
+    assert rows["request_id"].n_unique() == 10
+    assert rows["id"].to_list().count("7") == 2, "a line is its number, whatever others are called"
     by_id = {row["id"]: row for row in rows.iter_rows(named=True)}
-    assert set(by_id) == {"1", "mine", "4", "5", "6", "7"}
+    assert set(by_id) == {"1", "mine", "4", "5", "6", "7", "8", "9", "10"}
+    assert by_id["8"]["answer"] is None
+    assert '"id" must be text' in by_id["10"]["refusal"]
     assert json.loads(by_id["1"]["answer"]) == {"returned": False}
     assert json.loads(by_id["mine"]["answer"]) == {"returned": True}
     assert by_id["4"]["answer"] is None
@@ -173,7 +181,7 @@ def test_a_shard_is_answered_once_whatever_is_killed(
     command = [sys.executable, "-c", code, batch.model_dump_json()]
     assert subprocess.run(command, env=env, cwd=ROOT, check=False).returncode == -9
     assert not answers.is_committed(batch), "nobody sees half a batch"
-    monkeypatch.setattr(plan, "seconds_a_request", lambda batch: 0)
+    monkeypatch.setattr(plan, "seconds", lambda batch: 0)
     report = score(tiny, day(0), day(20))
     assert report.batch == batch, "with as many shards as before"
     assert report.shards_answered == 2
@@ -193,17 +201,64 @@ def test_answers_that_were_swept_meanwhile_are_given_anew(live):
     assert (report.answered, report.shards_answered) == (200, 1)
 
 
-def test_two_runs_of_a_batch_leave_one(live):
-    window = (int(day(0).timestamp() * 1000), int(day(1).timestamp() * 1000))
+def test_two_runs_of_a_batch_leave_one(live, four_shards, monkeypatch):
+    window = (int(day(0).timestamp() * 1000), int(day(20).timestamp() * 1000))
     batch = plan.of_window(registry.get(live, 1), *window)
-    for _ in range(2):
-        shards.write(batch, 0)
-    (files,) = shards.files(batch).values()
+    for number in range(4):
+        shards.write(batch, number)
+    files = [file for files in shards.files(batch).values() for file in files]
     answers.commit(batch, files)
     version = delta.at(answers.ANSWERS, None).version()
     answers.commit(batch, files)
     assert delta.at(answers.ANSWERS, None).version() == version
-    assert len(answers.read(batch.name)) == 200
+    shards.forget(batch)
+    # The other run has only heard that there is much to do.
+    looks = iter([False, True])
+    monkeypatch.setattr(answers, "is_committed", lambda batch: next(looks))
+    report = score(live, day(0), day(20))
+    assert report.answered == 4_000
+    assert delta.at(answers.ANSWERS, None).version() == version
+    assert shards.files(batch) == {}
+
+
+def test_a_batch_of_older_rows_replaces_none_of_newer_ones(live, orders):
+    window = (int(day(19).timestamp() * 1000), int(day(22).timestamp() * 1000))
+    older = plan.of_window(registry.get(live, 1), *window)
+    shards.write(older, 0)
+    (files,) = shards.files(older).values()
+    ingest(orders(20, 21, threshold=50), live)
+    newer = score(live, day(19), day(22))
+    with pytest.raises(lake.LakeError, match="answered meanwhile, and stay"):
+        answers.commit(older, files)
+    assert len(answers.read(newer.batch.name)) == newer.answered == 400
+
+
+def test_a_killed_batch_is_finished_after_its_version_of_the_table_was_swept(
+    live, orders, four_shards
+):
+    window = (int(day(0).timestamp() * 1000), int(day(10).timestamp() * 1000))
+    batch = plan.of_window(registry.get(live, 1), *window)
+    shards.write(batch, 0)
+    ingest(orders(20, 21, threshold=50), live)
+    report = score(live, day(0), day(10))
+    assert report.batch.name == batch.name
+    assert report.batch.table_version > batch.table_version
+    assert (report.answered, report.shards_answered) == (2_000, 3)
+
+
+def test_a_file_that_changes_meanwhile_is_not_mixed(live, four_shards, tmp_path):
+    path = tmp_path / "requests.jsonl"
+    path.write_text('{"price": 1}\n' * 2_000)
+    batch = plan.of_file(registry.get(live, 1), str(path))
+    assert batch.shards == 4
+    shards.write(batch, 0)
+    path.write_text('{"price": 199}\n' * 2_010)
+    with pytest.raises(SourceError, match="changed while it was read"):
+        shards.write(batch, 1)
+    report = score(live, requests=str(path))
+    assert report.answered == 2_010
+    assert report.shards_answered == 4
+    assert answers.scan().select("batch").unique().collect().height == 1
 
 
 def test_a_session_is_asked_with_all_that_is_known_of_it(home):
@@ -231,7 +286,7 @@ def test_a_session_is_asked_with_all_that_is_known_of_it(home):
         start=ts(24),
         end=ts(48),
         ts=ts(48) - 1,
-        requests=1,
+        units=1,
     )
     (asked,) = questions.of_shard(batch, 0)
     assert asked.names == ["2"], "session 1 is over, and session 3 has not begun"

@@ -29,6 +29,15 @@ def test_the_newest_entry_is_in_force_and_remembers_the_one_before():
     assert releases.history("another") == []
 
 
+def test_the_version_of_a_time_is_the_newest_that_knew_only_what_was_before():
+    assert releases.champion_at("m", 500) is None
+    release = None
+    for version, watermark in ((1, 100), (2, 100), (3, 200)):
+        release = releases.append("m", version, "better", "me", after=release, watermark=watermark)
+    champions = {time: releases.champion_at("m", time) for time in (100, 101, 200, 201)}
+    assert champions == {100: None, 101: 2, 200: 2, 201: 3}
+
+
 @pytest.mark.usefixtures("log")
 def test_of_two_who_publish_at_once_one_wins_and_the_other_is_told():
     first = releases.append("m", 1, "first", "me", after=None)
