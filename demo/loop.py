@@ -60,20 +60,22 @@ class Loop:
         self.frozen = registry.onnx_file(registry.get(MODEL, first.version))
         return first
 
-    def period(
-        self, name: str, tracked: pl.DataFrame | None = None, unreadable: int = 0
-    ) -> tuple[Recalls, Finding]:
-        """Let the live model answer what happens in a period, ingest what was `tracked` of it, by
-        default all, and run the monitor."""
+    def serve(self, name: str, tracked: pl.DataFrame | None = None, unreadable: int = 0) -> Recalls:
+        """Let the live model answer what happens in a period, and ingest what was `tracked` of it,
+        by default all."""
         events = self.events_of(name)
         recalls = ask(MODEL, events, self.frozen)
         self.recalls.append(recalls)
         self.requests += recalls.requests
         self.ingest(name, events if tracked is None else tracked, unreadable)
+        return recalls
+
+    def look(self) -> Finding:
+        """Run the monitor."""
         finding = monitor(MODEL, window_days=WINDOW_DAYS)
         assert finding is not None, "a model is live"
         self.data_faults += finding.verdict == "data fault"
-        return recalls, finding
+        return finding
 
     def events_of(self, name: str) -> pl.DataFrame:
         """What visitors do in a period: the sessions that begin in it."""

@@ -32,7 +32,7 @@ STRUCK_SHARE = 0.6
 """Share of the events that lose their article on the second day of the fault."""
 UNREADABLE = 60
 """Lines of the fault that an updated app writes, with a field that no rule has."""
-STEPS = 1_500
+STEPS = 1_100
 """Steps of visits in which the gateway is asked, before a release and after it."""
 
 
@@ -75,7 +75,8 @@ def first_model(loop: Loop) -> Act:
 
 def stable(loop: Loop) -> Act:
     """Nothing changes, and nothing is retrained."""
-    recalls, finding = loop.period("stable")
+    recalls = loop.serve("stable")
+    finding = loop.look()
     return Act(
         "A stable period",
         finding.verdict == "stable" and finding.action != ASKED,
@@ -89,7 +90,8 @@ def season(loop: Loop) -> Act:
     loop.everything()
     retrainings.set_params(MODEL, small_params())
     since = datetime.now(UTC)
-    recalls, finding = loop.period("season")
+    recalls = loop.serve("season")
+    finding = loop.look()
     is_asked = finding.verdict == "concept drift" and finding.action == ASKED
     if is_asked:
         retrainings.wait(since, MODEL)
@@ -109,7 +111,8 @@ def fault(loop: Loop) -> Act:
     before = live_version()
     start = START_MS + (STARTS["fault"] + 1) * DAY_MS
     tracked = mishaps.with_placeholders(loop.events_of("fault"), start, STRUCK_SHARE)
-    recalls, finding = loop.period("fault", tracked, UNREADABLE)
+    recalls = loop.serve("fault", tracked, UNREADABLE)
+    finding = loop.look()
     with mishaps.unknown_fields_allowed():
         replayed = replay(MODEL)
     is_noticed = finding.verdict == "data fault" and live_version() == before
@@ -125,7 +128,7 @@ def fault(loop: Loop) -> Act:
 def refusal(loop: Loop) -> Act:
     """A mistake in the code makes a bad challenger; the gate refuses it."""
     before = live_version()
-    loop.period("mended")
+    loop.serve("mended")
     with mishaps.worst_answers():
         retraining = loop.retrain("a change of the model's code", seed=1)
     return Act(

@@ -12,7 +12,7 @@ import polars as pl
 from models import text
 from models.spec import Examples, ModelSpec, Tensors
 
-BATCH = 256
+BATCH = 32
 """Number of examples that are asked at once."""
 REQUESTS = 200
 """Number of requests whose latency is measured."""

@@ -42,18 +42,16 @@ class Block:
         return Block(self.index, self.vectors, session, candidates, labels, self.kinds[positions])
 
     def pieces(self) -> list["Block"]:
-        """The prefixes in their order, `PIECE` at a time."""
-        return [self.take(positions) for positions in torch.arange(len(self)).split(PIECE)]
+        """The prefixes, `PIECE` at a time, the shortest first."""
+        return [self.take(positions).narrow() for positions in by_length(self.lengths())]
 
-    def lengths(self) -> np.ndarray:
+    def lengths(self) -> Tensor:
         """Columns of each prefix up to its last known event, int64 (n,)."""
-        is_known = self.session.rows < len(self.index.prior) - 1
-        return (is_known * torch.arange(1, is_known.shape[1] + 1)).amax(1).numpy()
+        return self.session.lengths(len(self.index.prior) - 1)
 
     def narrow(self) -> "Block":
         """The same prefixes without the columns that are padding in all of them."""
-        width = int(self.lengths().max(initial=1))
-        return replace(self, session=Session(*(t[:, :width] for t in self.session)))
+        return replace(self, session=self.session.narrow(len(self.index.prior) - 1))
 
     def answerable(self) -> "Block":
         """The prefixes whose label is a known article and among the candidates."""
@@ -69,21 +67,32 @@ class Block:
 
 def answer(scorer: Scorer, prefixes: Prefixes) -> Block:
     """Candidates of `scorer` for each prefix."""
-    answers = []
+    nothing = len(scorer.index.prior) - 1
+    width = prefixes.session.rows.shape[1]
+    pieces = by_length(prefixes.session.lengths(nothing))
+    sessions = []
+    candidates = []
     with torch.no_grad():
-        for positions in torch.arange(len(prefixes)).split(PIECE):
-            session = prefixes.take(positions).session
-            answers.append(scorer.find_candidates(session, CANDIDATES)[:2])
-    sessions = zip(*(session for session, _ in answers), strict=True)
-    candidates = zip(*(candidates for _, candidates in answers), strict=True)
+        for positions in pieces:
+            asked = prefixes.take(positions).session.narrow(nothing)
+            session, of_piece, _ = scorer.find_candidates(asked, CANDIDATES)
+            sessions.append(session.widen(width, nothing))
+            candidates.append(of_piece)
+    back = torch.cat(pieces).argsort()
     return Block(
         scorer.index,
         scorer.vectors,
-        Session(*map(torch.cat, sessions)),
-        Candidates(*map(torch.cat, candidates)),
+        Session(*(torch.cat(t)[back] for t in zip(*sessions, strict=True))),
+        Candidates(*(torch.cat(t)[back] for t in zip(*candidates, strict=True))),
         prefixes.labels,
         prefixes.kinds,
     )
+
+
+def by_length(lengths: Tensor) -> tuple[Tensor, ...]:
+    """Positions of prefixes of these `lengths`, int64 (n,): `PIECE` at a time, the shortest first,
+    so that most pieces are narrow."""
+    return lengths.argsort(stable=True).split(PIECE)
 
 
 def ranker_batches(blocks: list[Block], size: int, seed: int) -> Batches:
@@ -94,7 +103,7 @@ def ranker_batches(blocks: list[Block], size: int, seed: int) -> Batches:
         number = int(np.searchsorted(first, positions[0], "right")) - 1
         return blocks[number].take(positions - first[number]).narrow()
 
-    lengths = np.concatenate([block.lengths() for block in blocks])
+    lengths = torch.cat([block.lengths() for block in blocks]).numpy()
     return Batches(lengths, [len(block) for block in blocks], size, seed, take)
 
 

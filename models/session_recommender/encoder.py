@@ -23,6 +23,25 @@ class Session(NamedTuple):
     kinds: Tensor
     times: Tensor
 
+    def lengths(self, nothing: int) -> Tensor:
+        """Columns of each session up to its last known event, int64 (batch,); `nothing` is the row
+        of padding and unknown articles."""
+        number = torch.arange(1, self.rows.shape[1] + 1, device=self.rows.device)
+        return ((self.rows < nothing) * number).amax(1)
+
+    def narrow(self, nothing: int) -> "Session":
+        """The sessions without the last columns that have a known event in none of them."""
+        width = int(self.lengths(nothing).max()) if len(self.rows) else 1
+        return Session(*(t[:, : max(width, 1)] for t in self))
+
+    def widen(self, width: int, nothing: int) -> "Session":
+        """The sessions with padding, up to `width` columns."""
+        columns = (0, width - self.rows.shape[1])
+        padding = (nothing, 0, -1)
+        return Session(
+            *(F.pad(t, columns, value=value) for t, value in zip(self, padding, strict=True))
+        )
+
 
 def ages(is_known: Tensor) -> Tensor:
     """Number of known events after each one: bool (batch, n) to int64 (batch, n).
@@ -116,11 +135,12 @@ class Encoder(nn.Module):
         """
         place = is_known.long().cumsum(1)
         distance = place[:, :, None] - place[:, None]
-        before = torch.ones_like(is_known[0][:, None] & is_known[0][None]).tril()
+        n = is_known.shape[1]
+        before = torch.ones(n, n, dtype=torch.bool, device=is_known.device).tril()
         visible = before & is_known[:, None] & (distance < LENGTH)
         distance = distance.clamp(0, LENGTH - 1)
         vectors = self.dropout(vectors * is_known[..., None])
-        itself = torch.eye(len(before), dtype=torch.bool, device=before.device)
+        itself = torch.eye(n, dtype=torch.bool, device=is_known.device)
         hidden = self.attention(vectors * 8 + self.kind(session.kinds), visible | itself, distance)
         hidden = self.norm(hidden)
         pause = self.pause(pauses(session.times))[:, None] * ~itself[..., None]

@@ -12,6 +12,7 @@ import torch
 from models.onnx_export import exported
 from models.parity import measure, relative, session_of
 from models.session_recommender.features import INPUTS, LENGTH, PADDING, Catalogue, padding_of
+from models.session_recommender.narrow import FEWEST, narrow
 from models.session_recommender.scorer import Scorer
 from models.session_recommender.vocabulary import with_vocabulary
 from models.spec import MAX_BATCH, Parity, Tensors
@@ -26,18 +27,22 @@ OVERLAP = 0.95
 
 
 def export(scorer: Scorer, catalogue: Catalogue, path: Path) -> Path:
-    """Write `scorer` with the vocabulary before and after it; the batch dimension is free."""
+    """Write `scorer` with the vocabulary before and after it; the batch dimension is free.
+
+    Within the graph, so is the number of events, because most sessions are short.
+    """
     example = torch.full((2, LENGTH), catalogue.nothing)
     nothing = torch.full((2, LENGTH), PADDING)
-    batch = {0: torch.export.Dim("batch")}
+    free = {0: torch.export.Dim("batch"), 1: torch.export.Dim("events", min=FEWEST, max=LENGTH)}
+    names = ["rows", "types", "times"]
     graph = exported(
         scorer,
         (example, nothing, nothing.clone()),
-        ["rows", "types", "times"],
+        names,
         ["best", "scores"],
-        [batch, batch, batch],
+        [free, free, free],
     )
-    model = with_vocabulary(graph, catalogue)
+    model = with_vocabulary(narrow(graph, names, catalogue.nothing), catalogue)
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path

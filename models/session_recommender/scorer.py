@@ -67,7 +67,7 @@ class Scorer(nn.Module):
         # until that one.
         place = torch.arange(is_known.shape[1], device=is_known.device)
         not_before = place[:, None] <= place
-        next_known = torch.where(is_known[:, None] & not_before, place, len(place)).amin(2)
+        next_known = torch.where(is_known[:, None] & not_before, place, place.shape[0]).amin(2)
         no_time = torch.full_like(session.times[:, :1], -1)
         times = torch.cat([session.times, no_time], 1).gather(1, next_known)
         session = Session(rows, session.kinds.clamp(min=0), times)

@@ -12,20 +12,17 @@ from models.session_recommender.scorer import Scorer
 
 def measure(held_out: Block, ranker: Ranker) -> dict[str, np.ndarray]:
     """Recall@20 of each prefix by table, encoder and ranker, the simplest first."""
-    table_answers = []
-    ranker_scores = []
+    hits: dict[str, list[np.ndarray]] = {"table": [], "encoder": [], "ranker": []}
     table = Scorer(held_out.index)
     with torch.no_grad():
         for piece in held_out.pieces():
-            table_answers.append(table(*piece.session)[0])
+            labels = piece.labels.numpy()
+            hits["table"].append(metrics.recall(table(*piece.session)[0].numpy(), labels))
+            best = piece.candidates.rows[:, :LENGTH].numpy()
+            hits["encoder"].append(metrics.recall(best, labels))
             scores = rank(ranker, piece.index, piece.vectors, piece.session, piece.candidates)
-            ranker_scores.append(scores)
-    labels = held_out.labels.numpy()
-    return {
-        "table": metrics.recall(torch.cat(table_answers).numpy(), labels),
-        "encoder": metrics.recall(held_out.candidates.rows[:, :LENGTH].numpy(), labels),
-        "ranker": held_out.hits(torch.cat(ranker_scores)),
-    }
+            hits["ranker"].append(piece.hits(scores))
+    return {name: np.concatenate(pieces) for name, pieces in hits.items()}
 
 
 def choose(hits: dict[str, np.ndarray]) -> str:

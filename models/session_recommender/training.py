@@ -181,13 +181,14 @@ class PrequentialTraining:
         starts = np.sort(history.starts[(number == 1) & (history.events.position == 0)])
         is_held_out = (number == 1) & (history.starts <= starts[:MAX_HELD_OUT][-1])
         held_out = history.prefixes_of(is_held_out)
-        positions = torch.arange(len(held_out)).split(blocks.PIECE)
+        nothing = history.catalogue.nothing
+        positions = blocks.by_length(held_out.session.lengths(nothing))
         pieces = [held_out.take(piece) for piece in positions]
         return Stage(
             "older",
             self._encoder_task(index, self.params.lr),
             self.batches(number == 0),
-            [(piece.session, piece.labels) for piece in pieces],
+            [(piece.session.narrow(nothing), piece.labels) for piece in pieces],
             self.params.epochs,
             self.work.trainer,
             (0.0, 0.6),
