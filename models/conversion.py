@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from models.mapping import ISO, UNIT_MS, Column
+from models.mapping_column import ISO, UNIT_MS, Column
 from models.session_names import LONGEST_USER
 
 WHOLE = r"^[+-]?\d+(\.0*)?$"

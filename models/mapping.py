@@ -12,97 +12,28 @@ ignored: [transactionid]
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
-from zoneinfo import ZoneInfo
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 from ruamel.yaml import YAML, YAMLError
 
 from models import choices, session_names, spec
+from models.mapping_column import ISO, Column, Strict
 from models.spec import ModelSpec
 from models.table import Table
-
-UNIT_MS = {"s": 1000.0, "ms": 1.0, "us": 1e-3, "ns": 1e-6}
-"""Milliseconds in each unit of time."""
-ISO = "iso"
-"""The format of times such as 2026-11-28 12:30:00+01:00, with a space or a T."""
 
 
 class MappingError(ValueError):
     """A mapping that cannot be used; the message names file, place and cure."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Column(_Strict):
-    """Where the values of a table's column come from."""
-
-    source: str | None = Field(
-        None, alias="from", description="The source's column; a.b is b in a nested object a."
-    )
-    constant: str | None = Field(None, description="A value that every row gets.")
-    values: dict[str, str] | None = Field(
-        None, description="The source's values, and what the table has for each."
-    )
-    unit: Literal["s", "ms", "us", "ns"] | None = Field(
-        None, description="Of a time that is a number since 1970 UTC."
-    )
-    format: str | None = Field(
-        None, description="Of a time that is text: iso, or a pattern such as %d.%m.%Y %H:%M."
-    )
-    zone: str | None = Field(
-        None, description="Time zone, such as Europe/Berlin, of times that name none."
-    )
-    user: str | None = Field(
-        None, description="The source's column of who did it, where sessions are made by a gap."
-    )
-    gap_minutes: float | None = Field(
-        None, gt=0, le=10_080, description="A user who does nothing for longer begins a session."
-    )
-
-    @field_validator("values", mode="before")
-    @classmethod
-    def _as_text(cls, values: Any) -> Any:
-        """YAML reads 0 and true as no text; as values of a source they are what is written."""
-        if not isinstance(values, dict):
-            return values
-        return {str(key): value for key, value in values.items()}
-
-    @field_validator("zone")
-    @classmethod
-    def _is_a_zone(cls, zone: str | None) -> str | None:
-        if zone is not None:
-            try:
-                ZoneInfo(zone)
-            except (KeyError, ValueError, OSError) as error:
-                raise ValueError(f"{zone!r} is no time zone; one is Europe/Berlin") from error
-        return zone
-
-    @model_validator(mode="after")
-    def _has_one_origin(self) -> "Column":
-        if [self.source, self.constant, self.user].count(None) != 2:
-            raise ValueError("say either `from`, the source's column, or `constant`, or `user`")
-        if (self.user is None) != (self.gap_minutes is None):
-            raise ValueError("`user` and `gap_minutes` go together")
-        if self.unit and self.format:
-            raise ValueError("say either `unit`, for numbers, or `format`, for text")
-        return self
-
-    @property
-    def read(self) -> str | None:
-        """The source's column that is read, if there is one."""
-        return self.source or self.user
-
-
-class Delimited(_Strict):
+class Delimited(Strict):
     """What a CSV file does not say itself."""
 
     names: list[str] = Field(min_length=1, description="Names of the columns: there is no header.")
 
 
-class Mapping(_Strict):
+class Mapping(Strict):
     """How the rows of a source become those of a table: a row of the source is one of the table."""
 
     model: str | None = Field(
@@ -182,6 +113,8 @@ class Mapping(_Strict):
             )
         for name, column in self.columns.items():
             if column.user and (fault := session_names.fault(table, name)):
+                raise MappingError(fault)
+            if fault := column.fault_of_words(name, table.dtypes[name]):
                 raise MappingError(fault)
         both = sorted(set(self.ignored) & set(self.sources))
         if both:

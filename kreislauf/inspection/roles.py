@@ -10,7 +10,7 @@ from kreislauf.inspection import names, times
 from kreislauf.inspection.times import TimeReading
 from kreislauf.inspection.traits import Traits
 from models.choices import CHOOSE
-from models.mapping import ISO
+from models.mapping_column import ISO
 
 MANY_ROWS = 20
 """Rows from which an id is not the same in all of them."""

@@ -8,7 +8,7 @@ import polars as pl
 from kreislauf.clock import DAY_MS
 from kreislauf.exposures import EARLIEST
 from models import conversion
-from models.mapping import ISO, UNIT_MS, Column
+from models.mapping_column import ISO, UNIT_MS, Column
 
 DATES = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d")
 CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p")

@@ -14,7 +14,8 @@ import polars as pl
 
 from kreislauf.lake.template import CHOICE, INTEGER, MAX_INTEGER, REST, WORD, Template, Token
 from models import conversion
-from models.mapping import Column, Mapping
+from models.mapping import Mapping
+from models.mapping_column import Column
 from models.records import RawRecords
 from models.table import Table
 

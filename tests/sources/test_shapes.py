@@ -52,6 +52,7 @@ class Shape:
 
 
 OWN = "columns: {session: session, aid: aid, type: type, "
+TYPED = "columns: {session: s, aid: a, ts: {from: t, unit: ms}, type: "
 WITH_ISO = "columns: {session: s, aid: a, type: {constant: clicks}, ts: {from: t, format: iso"
 
 SHAPES = [
@@ -522,6 +523,12 @@ def test_values_are_left_out_of_the_rules_that_are_counted(tmp_path: Path):
         (OWN + "ts: {unit: ms}}", "either `from`, the source's column, or `constant`"),
         (OWN + "ts: {from: ts, unit: ms}}\nignore: [a]", "`ignore`: Extra inputs"),
         (OWN + "ts: {from: ts, unit: ms}}\nignored: [aid]", "aid cannot be both used and ignored"),
+        (OWN + "ts: {from: ts, unit: ms, values: {1: a}}}", "`columns.ts.values` has no meaning"),
+        (
+            TYPED + "{from: t, values: {view: click, buy: orders}}}",
+            "`columns.type` makes click, which type never is. It is clicks, carts, orders",
+        ),
+        (TYPED + "{constant: view}}", "`columns.type` makes view, which type never is"),
         ("columns: [", "is no YAML"),
         ("", "has faults"),
     ],
