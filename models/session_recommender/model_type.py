@@ -72,14 +72,17 @@ class SessionRecommender(ModelSpec):
         return Examples(inputs, e.aid[label], e.session[label])
 
     def requests(self, rows: pl.DataFrame) -> tuple[np.ndarray, Tensors]:
-        """What each session would be asked after its last event, by its id."""
+        """What each session would be asked after its last event, by its id; short sessions come
+        first, because a batch takes as long as its longest session."""
         # Of a session with very many events, `events` has the first ones.
         ordered = rows.sort("session", "ts", "aid", "type")
         newest_rows = ordered.group_by("session", maintain_order=True).tail(LENGTH)
         e = events(newest_rows)
         columns = zip(INPUTS, (e.aid, e.kind, e.ts), strict=True)
         inputs = {name: newest(e, values) for name, values in columns}
-        return e.session[e.position == 0], inputs
+        order = (inputs["types"] != PADDING).sum(1).argsort(kind="stable")
+        by_length = {name: values[order] for name, values in inputs.items()}
+        return e.session[e.position == 0][order], by_length
 
     def score(self, examples: Examples, outputs: Tensors) -> np.ndarray:
         """Recall@20: 1 where the article that came next is among the answers."""
