@@ -7,14 +7,27 @@ from collections.abc import Callable
 
 import polars as pl
 
-from models.mapping_column import ISO, UNIT_MS, Column
+from models.mapping_column import ISO, OWN_OFFSET, UNIT_MS, Column
 from models.session_names import LONGEST_USER
+from models.table import Table
 
 WHOLE = r"^[+-]?\d+(\.0*)?$"
 """Text that is a whole number."""
+WHOLE_NAME = r"^(-?\d+)\.0+$"
+"""Text of a float that is a whole number, as an id."""
+NULL = r"\N"
+"""Text that stands for no value in exports of MySQL, Postgres and Hive."""
 NUMBER = r"^[+-]?\d+(\.\d*)?$"
 OFFSET = r"[+-]\d\d:?\d\d$"
 """The end of a time that says how far from UTC it is."""
+ISO_FORMS = {
+    r"^(\d{4}-\d\d-\d\d)[Tt]": "$1 ",
+    r"(:\d\d),(\d+)": "$1.$2",
+    r" ?([Zz]|UTC)$": "+00:00",
+    r"(:\d\d(?:\.\d+)?) ?([+-]\d\d)$": "$1$2:00",
+    r"( \d\d:\d\d) ?([+-]\d\d:?\d\d)$": "$1:00$2",
+}
+"""Patterns of other forms of an ISO time, and what makes each the form that is read, in turn."""
 EXACT = 2**53
 """Floats from here on do not hold every whole number."""
 
@@ -40,11 +53,11 @@ def whole_numbers(values: pl.Series) -> pl.Series:
 
 
 def text(values: pl.Series) -> pl.Series:
-    """Text as it is; of numbers, the shortest that has the same value; null for empty text and for
-    bytes that are not UTF-8."""
+    """Text as it is; of numbers, the shortest that has the same value; null for empty text, for
+    bytes that are not UTF-8, and for NaN."""
     dtype = values.dtype
     if dtype.is_float():
-        as_written = values.cast(pl.String)
+        as_written = values.fill_nan(None).cast(pl.String)
         whole = whole_numbers(values).cast(pl.String)
         return whole.zip_with(whole.is_not_null(), as_written)
     if dtype == pl.Boolean:
@@ -53,9 +66,16 @@ def text(values: pl.Series) -> pl.Series:
     return _only(texts, texts != "")
 
 
+def names(values: pl.Series) -> pl.Series:
+    """Ids as text, without blanks around them; a whole number is its digits, 7.0 too: a column of
+    whole numbers with gaps is often written so. Null for what stands for no value."""
+    texts = text(values).str.strip_chars().str.replace(WHOLE_NAME, "$1")
+    return _only(texts, (texts != "") & (texts != NULL))
+
+
 def users(values: pl.Series) -> pl.Series:
-    """Text, null where it is too long for the name of a session."""
-    texts = text(values)
+    """Ids, null where one is too long for the name of a session."""
+    texts = names(values)
     return _only(texts, texts.str.len_chars() <= LONGEST_USER)
 
 
@@ -93,7 +113,7 @@ def milliseconds(values: pl.Series, column: Column) -> pl.Series:
     fractions = _only(texts, texts.str.contains(NUMBER)).cast(pl.Float64, strict=False) * factor
     # A float of 1661776215.278 s is a little less than that many ms.
     in_ms = fractions.round(3).floor().cast(pl.Int64, strict=False)
-    replayed = _parsed(texts, Column(constant="", zone=column.zone))
+    replayed = _parsed(texts, Column(constant="replayed", zone=column.zone))
     return _first_of(exact, in_ms, replayed)
 
 
@@ -110,14 +130,12 @@ def _scaled(whole: pl.Series, factor: float) -> pl.Series:
 def _parsed(texts: pl.Series, column: Column) -> pl.Series:
     """Text to ms, by the column's format; ISO if it has none."""
     if column.format and column.format != ISO:
-        if "%z" in column.format:
+        if OWN_OFFSET.search(column.format):
             return _epoch(_datetimes(texts, column.format, "UTC"), column)
         return _epoch(_datetimes(texts, column.format, None), column)
-    plain = (
-        texts.str.strip_chars()
-        .str.replace(r"^(\d{4}-\d\d-\d\d)T", "$1 ")
-        .str.replace(r" ?(Z|UTC)$", "+00:00")
-    )
+    plain = texts.str.strip_chars()
+    for pattern, replacement in ISO_FORMS.items():
+        plain = plain.str.replace(pattern, replacement)
     has_offset = plain.str.contains(OFFSET) & plain.str.contains(":")
     with_offset = _only(plain, has_offset).str.replace(r" ?([+-]\d\d:?\d\d)$", "$1")
     absolute = _epoch(_datetimes(with_offset, "%Y-%m-%d %H:%M:%S%.f%#z", "UTC"), column)
@@ -161,24 +179,34 @@ def _first_of(*series: pl.Series) -> pl.Series:
 Conversion = Callable[[pl.Series], pl.Series]
 
 
-def of(column: Column, dtype: pl.DataType, is_time: bool) -> tuple[Conversion, str, str]:
-    """How values become those of a table's column, in what words, and the reason code of one that
-    does not. Raises ValueError for a type that no mapping makes."""
+def of(table: Table, name: str, column: Column) -> tuple[Conversion, str, str]:
+    """How values become those of a column of the table, in what words, and the reason code of one
+    that does not. Raises ValueError for a type that no mapping makes."""
+    dtype = table.dtypes[name]
     if column.user:
         return users, f"text of at most {LONGEST_USER} characters", "out-of-range"
-    if is_time:
-        shape = f"a time in {column.unit}" if column.unit else f"a time as {column.format}"
-        if column.format == ISO:
-            shape = "a time in ISO format" + ("" if column.zone else " with its offset from UTC")
-        return lambda values: milliseconds(values, column), shape, "wrong-time"
+    if name == table.time:
+        return lambda values: milliseconds(values, column), _time_in_words(column), "wrong-time"
     if isinstance(dtype, pl.Enum):
         words = ", ".join(column.values or dtype.categories)
         return lambda values: choices(values, column, dtype), f"one of {words}", "unknown-value"
     if dtype.is_integer():
         whole = "a whole number"
         return lambda values: whole_numbers(values).cast(dtype, strict=False), whole, "wrong-type"
+    if name in table.names:
+        return names, "an id", "wrong-type"
     if dtype == pl.String:
         return text, "text", "wrong-type"
     if dtype.is_float():
         return lambda values: values.cast(dtype, strict=False), "a number", "wrong-type"
     raise ValueError(f"No mapping makes values of the type {dtype}.")
+
+
+def _time_in_words(column: Column) -> str:
+    """What a time has to be."""
+    words = f"a time in {column.unit}" if column.unit else f"a time as {column.format}"
+    if column.format == ISO:
+        words = "a time in ISO format" + ("" if column.zone else " with its offset from UTC")
+    if column.zone and column.zone != "UTC":
+        words += f" that {column.zone} has once (not when the clocks change)"
+    return words

@@ -14,11 +14,11 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML, YAMLError
 
 from models import choices, session_names, spec
-from models.mapping_column import ISO, Column, Strict
+from models.mapping_column import Column, Strict, without_blanks
 from models.spec import ModelSpec
 from models.table import Table
 
@@ -59,21 +59,11 @@ class Mapping(Strict):
             for name, column in columns.items()
         }
 
-    @field_validator("ignored", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _even_if_empty(cls, ignored: Any) -> Any:
-        """YAML reads a list as nothing whose last entry was taken away."""
-        return [] if ignored is None else ignored
-
-    @field_validator("only", mode="before")
-    @classmethod
-    def _wanted_as_text(cls, only: Any) -> Any:
-        if not isinstance(only, dict):
-            return only
-        return {
-            name: [str(value) for value in values] if isinstance(values, list) else values
-            for name, values in only.items()
-        }
+    def _without_blanks(cls, content: Any) -> Any:
+        """A list whose last entry was taken away is as if it were not there."""
+        return without_blanks(content)
 
     @property
     def sources(self) -> list[str]:
@@ -100,21 +90,10 @@ class Mapping(Strict):
                 f"`columns` has to name each column of the table {table.name}, "
                 f"{', '.join(table.dtypes)}, and no other. {' '.join(faults)}"
             )
-        time = self.columns[table.time]
-        if time.constant is None and not time.unit and not time.format:
-            raise MappingError(
-                f"`columns.{table.time}` has to say what its times are: `unit` (s, ms, us or ns) "
-                "for numbers, `format` for text."
-            )
-        if time.format and "%z" not in time.format and not time.zone and time.format != ISO:
-            raise MappingError(
-                f"`columns.{table.time}` has to say the `zone` of its times: their format has "
-                "no %z."
-            )
         for name, column in self.columns.items():
             if column.user and (fault := session_names.fault(table, name)):
                 raise MappingError(fault)
-            if fault := column.fault_of_words(name, table.dtypes[name]):
+            if fault := column.fault(name, table.dtypes[name], name == table.time):
                 raise MappingError(fault)
         both = sorted(set(self.ignored) & set(self.sources))
         if both:
@@ -167,7 +146,10 @@ def find(path: str | None, model: str | None) -> tuple[ModelSpec, Mapping | None
             f"The mapping {path} is for {mapping.model}, and not for {model}: leave `model` out of "
             "one of them."
         )
-    model_type = spec.load(model or mapping.model or spec.DEFAULT)
+    try:
+        model_type = spec.load(model or mapping.model or spec.DEFAULT)
+    except ValueError as error:
+        raise MappingError(f"The mapping {path} does not fit. {error}") from error
     return model_type, _checked(mapping, path, model_type.table)
 
 
@@ -189,20 +171,33 @@ def _parse(path: str) -> Mapping:
     """What a YAML file says, whatever table it is for. Raises MappingError."""
     try:
         text = Path(path).read_text()
-        content = YAML(typ="safe").load(text)
+        # All values stay text, as they are written: 01 is not 1, and false is not False.
+        content = YAML(typ="base").load(text)
         pending = choices.pending(text)
         if pending:
             raise MappingError(
                 f"The mapping {path} waits for your choice in {'; '.join(pending)}. Write there, "
                 f"in the place of {choices.CHOOSE}, what the comments beside it offer."
             )
+        if not content:
+            raise MappingError(f"The mapping {path} is empty: `make inspect` proposes one.")
         return Mapping.model_validate(content)
     except OSError as error:
         raise MappingError(f"The mapping {path} cannot be read: {error.strerror}.") from error
     except (YAMLError, UnicodeDecodeError) as error:
         raise MappingError(f"The mapping {path} is no YAML: {error}") from error
     except ValidationError as error:
-        faults = "; ".join(
-            f"`{'.'.join(map(str, fault['loc']))}`: {fault['msg']}" for fault in error.errors()
-        )
+        faults = "; ".join(map(_in_words, error.errors()))
         raise MappingError(f"The mapping {path} has faults. {faults}.") from error
+
+
+def _in_words(fault: Any) -> str:
+    """A fault that pydantic has named, with its place in the file."""
+    place = fault["loc"]
+    message = fault["msg"]
+    if fault["type"] == "extra_forbidden":
+        parts: dict[int, type[Strict]] = {1: Mapping, 2: Delimited, 3: Column}
+        fields = parts[len(place)].model_fields
+        words = ", ".join(field.alias or name for name, field in fields.items())
+        message = f"there is no such word; there are {words}"
+    return f"`{'.'.join(map(str, place))}`: {message}"

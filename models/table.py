@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import msgspec
 import numpy as np
 import polars as pl
-from msgspec.inspect import IntType, ListType, StructType
+from msgspec.inspect import IntType, ListType, StrType, StructType, UnionType
 from polars.datatypes import IntegerType
 
 if TYPE_CHECKING:
@@ -186,6 +186,16 @@ class Table:
             if isinstance(dtype, IntegerType)
         }
         return {n: r for n, r in ranges.items() if not _is_within(self._field_types[n], *r)}
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Columns of ids: text, for which a field takes whole numbers, too."""
+        return frozenset(
+            name
+            for name, field_type in self._field_types.items()
+            if isinstance(field_type, UnionType)
+            and {type(member) for member in field_type.types} == {StrType, IntType}
+        )
 
     @cached_property
     def _field_types(self) -> dict[str, msgspec.inspect.Type]:

@@ -37,8 +37,7 @@ class MappedRequests:
         self.gap_ms = mapping.gap_ms(table)
         self.tree = json_fields.tree_of(mapping)
         self.conversions = {
-            name: conversion.of(mapping.columns[name], dtype, name == table.time)
-            for name, dtype in table.dtypes.items()
+            name: conversion.of(table, name, mapping.columns[name]) for name in table.dtypes
         }
         self.kinds = {
             word: model_type.kinds[event_type]

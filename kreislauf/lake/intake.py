@@ -33,7 +33,7 @@ KINDS = {
     "a Parquet file: its name has to end in .parquet": (b"PAR1",),
     "a web page or XML: perhaps an error message was stored instead of data": (b"<",),
     "a JSON array: write each of its objects on a line of its own": (b"[",),
-    "JSON lines with other fields or values": (b"{",),
+    "rows with other fields or values: mend them, or the mapping": (b"{",),
 }
 """What a source may be that is not what the rules want, by how its first line starts."""
 OTHER_KIND = "CSV, whose name has to end in .csv, or another text"

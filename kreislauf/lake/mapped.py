@@ -141,12 +141,12 @@ def convert(
     columns: list[pl.Series] = []
     reason = pl.Series("reason", [None], pl.String).new_from_index(0, frame.height)
     rule = reason.alias("rule")
-    for name, dtype in table.dtypes.items():
+    for name in table.dtypes:
         column = mapping.columns[name]
         source = pl.Series([column.constant]).new_from_index(0, frame.height)
         if column.read:
             source = frame[column.read]
-        change, shape, code = conversion.of(column, dtype, name == table.time)
+        change, shape, code = conversion.of(table, name, column)
         values = change(source)
         columns.append(values.alias(name))
         if not values.null_count():

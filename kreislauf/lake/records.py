@@ -48,7 +48,7 @@ def read_plain_records(
     for name, dtype in table.dtypes.items():
         column = mapping.columns[name]
         if column.source is None:
-            change, _, _ = conversion.of(column, dtype, name == table.time)
+            change, _, _ = conversion.of(table, name, column)
             constant = change(pl.Series([column.constant]))
             columns[name] = constant.new_from_index(0, int(fits.sum()))
         elif isinstance(dtype, pl.Enum):
@@ -56,7 +56,7 @@ def read_plain_records(
             categories = pl.Series(list(words.values()), dtype=dtype).to_physical().to_numpy()
             columns[name] = pl.Series(categories[by_column[name][fits]]).cat.to(dtype)
         else:
-            change, _, _ = conversion.of(column, dtype, name == table.time)
+            change, _, _ = conversion.of(table, name, column)
             columns[name] = change(pl.Series(by_column[name][fits]))
     rows = pl.DataFrame(columns)
     if any(column.null_count() for column in rows):

@@ -132,10 +132,11 @@ def _breaking_rules(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
         if cases["index"].null_count():
             raise
         check = pl.col("check").map_elements(_in_words, pl.String)
+        value = pl.col("failure_case").cast(pl.String).str.slice(0, mapped.SHOWN)
         return cases.select(
             rows["line"].gather(cases["index"]).alias("line"),
             pl.lit("broken-rule").alias("reason"),
-            pl.format("Expected `{}` {}", "column", check).alias("rule"),
+            pl.format("Expected `{}` {}, got '{}'", "column", check, value).alias("rule"),
         ).unique("line", keep="first", maintain_order=True)
     return pl.DataFrame(schema=BROKEN)
 

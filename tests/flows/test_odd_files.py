@@ -46,7 +46,7 @@ KINDS = {
     "a web page or XML": lambda _: b"<html>\n<body>502 Bad Gateway</body>\n</html>\n",
     "a JSON array: write each": lambda _: json.dumps(GOOD).encode(),
     "CSV, whose name has to": lambda _: b"session,aid,ts,type\n0,100,1661724000278,clicks\n",
-    "JSON lines with other fields or values": lambda _: jsonl([session(1, 1_661_724_000)]),
+    "rows with other fields or values": lambda _: jsonl([session(1, 1_661_724_000)]),
 }
 
 

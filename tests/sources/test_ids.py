@@ -70,6 +70,36 @@ def test_numbers_of_any_size_are_their_digits_in_every_format(path):
     assert sorted(rows) == sorted((str(n), str(n)) for n in ids)
 
 
+def test_ids_are_the_same_however_a_program_writes_them(path):
+    mapping = write(path, f"model: {TEXT.name}\n{COLUMNS}", ".yaml")
+    lines = [
+        f'{{"s": {session}, "a": {aid}, "t": {T0}}}'
+        for session, aid in [("19", "7"), ('"19"', "8.0"), ("19.0", '" SKU-1 "'), ('"x"', '"1.50"')]
+    ]
+    rows = ["19,7", "19.0,8.0", " 19, SKU-1 ", "x,1.50"]
+    frame = pl.DataFrame({"s": [19.0, 19.0], "a": [7.0, 8.0], "t": T0})
+    frame.write_parquet(write(path, "", ".parquet"))
+    sources = [
+        write(path, "\n".join(lines), ".jsonl"),
+        write(path, "s,a,t\n" + "".join(f"{row},{T0}\n" for row in rows), ".csv"),
+        f"{path}.parquet",
+    ]
+    kept = [ingest(source, mapping=mapping).rows_kept for source in sources]
+    assert kept == [4, 0, 0]
+    stored = lake.read(TEXT.table).select("session", "aid").rows()
+    assert sorted(stored) == [("19", "7"), ("19", "8"), ("19", "SKU-1"), ("x", "1.50")]
+
+
+def test_what_stands_for_no_value_is_no_id(path):
+    mapping = write(path, f"model: {TEXT.name}\n{COLUMNS}", ".yaml")
+    source = write(path, f"s,a,t\nx,1,{T0}\nx,\\N,{T0}\nx, ,{T0}\n", ".csv")
+    report = ingest(source, max_reject_share=1, mapping=mapping)
+    assert (report.rows_kept, report.lines_rejected) == (1, 2)
+    pl.DataFrame({"s": "y", "a": [1.0, float("nan")], "t": T0}).write_parquet(f"{path}.parquet")
+    report = ingest(f"{path}.parquet", max_reject_share=1, mapping=mapping)
+    assert (report.rows_kept, report.lines_rejected) == (1, 1)
+
+
 def test_a_mapping_names_the_model_type(path):
     source = write(path, f"s,a,t\nx,Ä-1,{T0}\n,b,{T0}\n{'y' * 101},b,{T0}\n", ".csv")
     mapping = write(path, f"model: {TEXT.name}\n{COLUMNS}", ".yaml")
@@ -77,7 +107,10 @@ def test_a_mapping_names_the_model_type(path):
     assert (report.table, report.rows_kept, report.lines_rejected) == ("text_events", 1, 2)
     assert lake.read(TEXT.table)["aid"].to_list() == ["Ä-1"]
     rules = sorted(lake.rejects(TEXT.table)["rule"])
-    assert rules == ["Expected `session` to be of length 1, 100", "`s` has no value"]
+    assert rules == [
+        f"Expected `session` to be of length 1, 100, got '{'y' * 40}'",
+        "`s` has no value",
+    ]
     with pytest.raises(mappings.MappingError, match="is for session_recommender_text, and not"):
         ingest(source, "session_recommender", mapping=mapping)
 

@@ -53,7 +53,7 @@ CHOSEN = {
 
 
 AS_TEXT = {
-    "wrong-values.csv": [("1", "12x"), ("1", "1.5"), ("1", "99999999999999999999"), ("1", "13.0")],
+    "wrong-values.csv": [("1", "12x"), ("1", "1.5"), ("1", "99999999999999999999"), ("1", "13")],
     "unsigned.parquet": [("1", "5"), ("18446744073709551615", "6")],
 }
 """Shapes whose ids are taken as text, because many are no whole numbers that int64 holds: session

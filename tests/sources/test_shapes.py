@@ -153,7 +153,13 @@ SHAPES = [
         csv("s\ta\tt", "1\t5\t2022-10-30 02:30:00", "1\t6\t2022-10-30 04:30:00"),
         WITH_ISO + ", zone: Europe/Berlin}}",
         [(1, 6, 1667100600000, "clicks")],
-        (("wrong-time", "Expected `t` to be a time in ISO format, got '2022-10-30 02:30:00'"),),
+        (
+            (
+                "wrong-time",
+                "Expected `t` to be a time in ISO format that Europe/Berlin has once (not when the "
+                "clocks change), got '2022-10-30 02:30:00'",
+            ),
+        ),
     ),
     Shape(
         "no-offset.csv",
@@ -521,7 +527,10 @@ def test_values_are_left_out_of_the_rules_that_are_counted(tmp_path: Path):
         (OWN + "ts: {from: ts, unit: ms, format: iso}}", "either `unit`, for numbers, or `format`"),
         (OWN + "ts: {from: ts, format: iso, zone: Mars}}", "'Mars' is no time zone"),
         (OWN + "ts: {unit: ms}}", "either `from`, the source's column, or `constant`"),
-        (OWN + "ts: {from: ts, unit: ms}}\nignore: [a]", "`ignore`: Extra inputs"),
+        (
+            OWN + "ts: {from: ts, unit: ms}}\nignore: [a]",
+            "`ignore`: there is no such word; there are model, columns, ",
+        ),
         (OWN + "ts: {from: ts, unit: ms}}\nignored: [aid]", "aid cannot be both used and ignored"),
         (OWN + "ts: {from: ts, unit: ms, values: {1: a}}}", "`columns.ts.values` has no meaning"),
         (
@@ -530,7 +539,24 @@ def test_values_are_left_out_of_the_rules_that_are_counted(tmp_path: Path):
         ),
         (TYPED + "{constant: view}}", "`columns.type` makes view, which type never is"),
         ("columns: [", "is no YAML"),
-        ("", "has faults"),
+        ("", "is empty"),
+        (
+            OWN + "ts: {from: ts, units: ms}}",
+            "`columns.ts.units`: there is no such word; there are",
+        ),
+        (OWN + "ts: {constant: '2025-01-01'}}", "columns.ts` has to say what its times are"),
+        (
+            OWN + "ts: {from: ts, format: '%d.%m.%Y %Z', zone: UTC}}",
+            "%Z in `format` reads the name",
+        ),
+        (OWN + "ts: {from: ts, format: iso, zone: localtime}}", "'localtime' is no time zone"),
+        (TYPED + "{from: t, unit: s}}", "`columns.type.unit` has no meaning: type is no time"),
+        ("columns: {aid: {from: a, values: {1: '2'}}}", "session is missing"),
+        (
+            OWN.replace("aid: aid", "aid: {from: aid, values: {1: '2'}}")
+            + "ts: {from: ts, unit: ms}}",
+            "`columns.aid.values` has no meaning: aid takes any value",
+        ),
     ],
 )
 def test_a_mapping_that_cannot_work_is_refused_with_its_place(tmp_path, text, message):
@@ -538,6 +564,53 @@ def test_a_mapping_that_cannot_work_is_refused_with_its_place(tmp_path, text, me
     path.write_text(text)
     with pytest.raises(mappings.MappingError, match=message):
         mappings.read(str(path), EVENTS)
+
+
+def test_words_of_a_mapping_are_those_of_the_source_as_written(tmp_path):
+    lines = [
+        f'{{"s": 1, "a": {aid}, "t": {TIME}, "bought": {bought}, "bot": {bot}, "code": "{code}"}}'
+        for aid, bought, bot, code in [
+            (5, "true", "false", "01"),
+            (6, "false", "false", "01"),
+            (7, "true", "true", "01"),
+            (8, "true", "false", "1"),
+        ]
+    ]
+    text = (
+        "columns: {session: s, aid: a, ts: {from: t, unit: ms}, "
+        "type: {from: bought, values: {true: orders, false: clicks}}}\n"
+        "only: {bot: [false], code: [01]}\n"
+    )
+    accounts, _ = load(Shape("a.jsonl", csv(*lines), text, []), tmp_path / "a.jsonl")
+    rows = lake.read(EVENTS).sort("aid").select("aid", "type").rows()
+    assert rows == [(5, "orders"), (6, "clicks")]
+    assert (accounts.lines_left_out, accounts.lines_rejected) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2022-08-29 12:30:15.250+00", "format: iso"),
+        ("2022-08-29T14:30:15,250+02:00", "format: iso"),
+        ("2022-08-29t12:30:15.250z", "format: iso"),
+        ("29.08.2022 14:30:15.250+02", "format: '%d.%m.%Y %H:%M:%S%.f%#z'"),
+        ("29.08.2022 14:30:15.250+02:00", "format: '%d.%m.%Y %H:%M:%S%.f%:z'"),
+    ],
+)
+def test_times_with_their_offset_need_no_zone(tmp_path, text, words):
+    mapping = (
+        f"columns: {{session: s, aid: a, type: {{constant: clicks}}, ts: {{from: t, {words}}}}}"
+    )
+    shape = Shape("a.csv", csv("s|a|t", f"1|5|{text}"), mapping, [])
+    load(shape, tmp_path / "a.csv")
+    assert lake.read(EVENTS)["ts"].to_list() == [TIME]
+
+
+def test_a_minute_with_its_offset_is_a_time(tmp_path):
+    mapping = WITH_ISO + "}}"
+    shape = Shape("a.csv", csv("s|a|t", "1|5|2022-08-29T14:30+02:00"), mapping, [])
+    load(shape, tmp_path / "a.csv")
+    assert lake.read(EVENTS)["ts"].to_list() == [TIME - 15_250]
 
 
 def test_the_schema_for_editors_is_that_of_the_code():
