@@ -38,7 +38,7 @@ class Params(params.Params):
         default=0.5, ge=0, lt=1, description="Share of a question's n-grams that a step hides."
     )
     dropout: Annotated[float, Search(0.1, 0.7)] = Field(
-        default=0.5, ge=0, lt=1, description="Share of a network's numbers that a step hides."
+        default=0.25, ge=0, lt=1, description="Share of a network's numbers that a step hides."
     )
     smoothing: float = Field(
         default=0.1, ge=0, lt=1, description="Probability that is spread over all intents."
