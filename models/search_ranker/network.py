@@ -19,12 +19,19 @@ LARGEST_SCALED = 4.0
 SMALLEST_DEVIATION = 0.05
 """Least deviation that a feature is divided by: a constant one stays small."""
 
+RANK_SCALE = 3**0.5
+"""Ranks are even from -1 to 1; times this, their deviation is 1, as that of other columns."""
+
 
 class Scaling(nn.Module):
-    """Raw features to numbers around 0, each as the difference from the mean of its list.
+    """Raw features to numbers around 0: the difference from the mean of its list, and the rank.
 
-    What orders a list is how its results differ from each other, whatever the query.
+    What orders a list is how its results differ from each other, whatever the query. A rank
+    does not depend on how large the values of a list are, nor on one far from all others.
     """
+
+    COLUMNS = 3
+    """Columns for each feature."""
 
     mean: Tensor
     """float32 (features,), of signed logs; so is `deviation`."""
@@ -59,7 +66,8 @@ class Scaling(nn.Module):
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """(batch, results, features) with NaN, and where there is a result, bool (batch, results).
 
-        Returns float32 (batch, results, 2 * features): values, and whether each is missing.
+        Returns float32 (batch, results, COLUMNS * features): values, whether each is missing, and
+        ranks.
         """
         is_missing = torch.isnan(features)
         values = torch.where(is_missing, 0.0, features)
@@ -69,7 +77,8 @@ class Scaling(nn.Module):
         columns = torch.cat([scaled, is_missing.float() * self.has_gaps], 2)
         weight = present.float()[:, :, None]
         count = weight.sum(1, keepdim=True).clamp(min=1.0)
-        return (columns - (columns * weight).sum(1, keepdim=True) / count) * weight
+        differences = (columns - (columns * weight).sum(1, keepdim=True) / count) * weight
+        return torch.cat([differences, ranks(features, present)], 2)
 
 
 class Members(nn.Module):
@@ -144,6 +153,19 @@ class Scorer(nn.Module):
         scores = torch.where(present, scores, NOWHERE)
         best, order = torch.topk(scores, scores.shape[1], dim=1)
         return order, best
+
+
+def ranks(features: Tensor, present: Tensor) -> Tensor:
+    """Share of the list with a smaller value, less that with a larger one, as `features` are.
+
+    A list is those of its results that have the feature; without it a rank is 0. All pairs are
+    compared, so equal values have equal ranks.
+    """
+    # No comparison with NaN is true.
+    values = torch.where(present[:, :, None], features, torch.nan)
+    smaller = (values[:, None] < values[:, :, None]).float()
+    count = (~torch.isnan(values)).float().sum(1, keepdim=True).clamp(min=1.0)
+    return (smaller.sum(2) - smaller.sum(1)) / count * RANK_SCALE
 
 
 def weights(*shape: int) -> nn.Parameter:

@@ -115,7 +115,7 @@ def unit_of(learnt: Lists) -> float:
 def start(learnt: Lists, params: Any, work: TrainingContext) -> tuple[Scorer, bool]:
     """A scorer, and whether it has its weights from the parent: those of another form are left."""
     scaling = Scaling.of(learnt.features, learnt.present)
-    columns = 2 * learnt.features.shape[2]
+    columns = Scaling.COLUMNS * learnt.features.shape[2]
     count = params.folds * params.networks
     scorer = Scorer(scaling, Members(count, columns, params.width, params.share))
     if work.parent is None:

@@ -14,7 +14,7 @@ from kreislauf.lake.validate import validate_lines
 from models.search_ranker import SPEC, fit, metrics, training
 from models.search_ranker.baseline import best_feature
 from models.search_ranker.features import MAX_WEIGHT, NO_GAIN, RESULTS, lists
-from models.search_ranker.network import Members, Scaling, Scorer
+from models.search_ranker.network import Members, Scaling, Scorer, ranks
 from models.spec import TrainingContext
 from models.table import RawLines
 from tests.models import searches
@@ -65,7 +65,7 @@ def test_the_best_feature_is_chosen_with_its_direction():
 
 def test_neither_order_nor_padding_of_a_list_changes_its_scores():
     torch.manual_seed(0)
-    scorer = Scorer(Scaling(3), Members(2, 6, 8, 1.0)).eval()
+    scorer = Scorer(Scaling(3), Members(2, 9, 8, 1.0)).eval()
     with torch.no_grad():
         scorer.members.attended.normal_()
     features = torch.randn(1, 5, 3)
@@ -86,6 +86,13 @@ def test_unseen_columns_and_huge_values_leave_scores_finite():
     columns = scaling(torch.tensor([[[1e30, 3.0], [-1e30, math.nan]]]), torch.ones(1, 2) > 0)
     assert torch.isfinite(columns).all()
     assert columns.abs().max() <= 8
+
+
+def test_ranks_are_of_the_results_that_have_the_feature():
+    features = torch.tensor([[[7.0], [1e30], [math.nan], [7.0], [-1.0], [8.0]]])
+    present = torch.tensor([[True, True, True, True, True, False]])
+    shares = torch.tensor([0, 3 / 4, 0, 0, -3 / 4, 0]) * 3**0.5
+    torch.testing.assert_close(ranks(features, present)[0, :, 0], shares)
 
 
 @pytest.mark.parametrize(
