@@ -8,7 +8,6 @@ import json
 import posixpath
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -108,12 +107,18 @@ def answer(batch: Batch, asked: Questions, opened: Any) -> pl.DataFrame:
 def session(batch: Batch) -> Any:
     """An onnxruntime.InferenceSession of the batch's version, on one thread, which the threads of
     this process share. Raises RegistryError if the version is not there."""
-    version = registry.get(batch.model, batch.version)
-    return _opened(registry.onnx_file(version))
+    return _opened(batch.model, batch.version, batch.onnx)
 
 
 @lru_cache(maxsize=1)
-def _opened(onnx: Path) -> Any:
+def _opened(model: str, version: int, digest: str) -> Any:
+    """The session of a file, which is fetched and checked once, not for each shard."""
+    onnx = registry.onnx_file(registry.get(model, version))
+    if registry.sha256(onnx) != digest:
+        raise registry.RegistryError(
+            f"{model} version {version} has another file than when the batch was planned: run "
+            "score again."
+        )
     return scoring.one_thread(onnx)
 
 
