@@ -8,8 +8,9 @@ import polars as pl
 
 from kreislauf.inspection import event_types, ids, names, roles
 from kreislauf.inspection.event_types import EventTypes
+from kreislauf.inspection.json_columns import JSON_LINES
 from kreislauf.inspection.roles import Reading, Role
-from kreislauf.inspection.sample import JSON_LINES, Sample
+from kreislauf.inspection.sample import Sample
 from kreislauf.inspection.traits import Traits
 from models import spec
 from models.mapping import Mapping
@@ -181,12 +182,13 @@ def _ignored(
         return
     whole: dict[str, list[str]] = {}
     for name in unused:
-        whole.setdefault(_unused_object(name, used | offered), []).append(name)
+        if not _holds(name, used | offered):
+            whole.setdefault(_unused_object(name, used | offered), []).append(name)
     for name, fields in whole.items():
-        if fields == [name]:
+        if name in unused:
             yield name, unused[name]
         else:
-            shown = [field.removeprefix(f"{name}.") for field in fields[:3]]
+            shown = [field.removeprefix(f"{name}.") or "''" for field in fields[:3]]
             more = ", ..." if len(fields) > len(shown) else ""
             yield name, f"an object with {', '.join(shown)}{more}"
 
@@ -196,9 +198,14 @@ def _unused_object(name: str, used: set[str]) -> str:
     parts = name.split(".")
     for end in range(1, len(parts)):
         outer = ".".join(parts[:end])
-        if not any(f"{column}.".startswith(f"{outer}.") for column in used):
+        if outer not in used and not _holds(outer, used):
             return outer
     return name
+
+
+def _holds(name: str, used: set[str]) -> bool:
+    """Whether a field of an object is used."""
+    return any(column.startswith(f"{name}.") for column in used)
 
 
 def _seems(traits: Traits) -> str:

@@ -1,0 +1,58 @@
+"""Kinds of files that `make inspect` could misread, as tools export them."""
+
+from pathlib import Path
+
+from kreislauf.inspection.look import Inspection, look
+from models import mapping as mappings
+from models.mapping import Mapping
+from tests.sources.test_shapes import TIME, json_lines
+
+
+def inspected(tmp_path: Path, name: str, content: bytes) -> Inspection:
+    (tmp_path / name).write_bytes(content)
+    return look(str(tmp_path / name))
+
+
+def read_back(seen: Inspection, tmp_path: Path) -> Mapping:
+    """The proposed mapping, which asks nothing."""
+    assert seen.mapping is not None
+    (tmp_path / "proposed.yaml").write_text(seen.mapping)
+    _, mapping = mappings.find(str(tmp_path / "proposed.yaml"), None)
+    assert mapping is not None
+    return mapping
+
+
+def comments(seen: Inspection) -> str:
+    """The text of the proposed mapping without its line breaks."""
+    return " ".join((seen.mapping or "").replace("#", "").split())
+
+
+def events(**fields: object) -> dict[str, object]:
+    return {"session_id": 1, "item_id": 7, "ts": TIME, "event": "view"} | fields
+
+
+def test_a_row_is_looked_at_whatever_kind_a_field_has_in_it(tmp_path: Path):
+    rows = [events(ctx={"a": 1}), events(event="purchase", ctx=[]), events(ts=TIME + 1, ctx="x")]
+    seen = inspected(tmp_path, "a.jsonl", json_lines(*rows))
+    mapping = read_back(seen, tmp_path)
+    assert mapping.columns["type"].values == {"view": "clicks", "purchase": "orders"}
+    assert mapping.ignored == ["ctx"]
+    assert (seen.rows_loaded, seen.rows_rejected) == (3, 0)
+
+
+def test_a_field_is_used_of_what_is_an_object_in_most_rows(tmp_path: Path):
+    rows = [{"session_id": 1, "ts": TIME + n, "event": "view"} for n in range(3)]
+    rows = [rows[0] | {"of": "none", "x": 1}, *(r | {"of": {"sku": 7, "y": 2}} for r in rows[1:])]
+    seen = inspected(tmp_path, "a.jsonl", json_lines(*rows))
+    mapping = read_back(seen, tmp_path)
+    assert mapping.columns["aid"].read == "of.sku"
+    assert mapping.ignored == ["x", "of.y"]
+    assert seen.rows_loaded == 2
+
+
+def test_a_key_without_a_name_hides_no_other(tmp_path: Path):
+    rows = [events(ts=TIME + n, **{"": n, "of": {"": n}}) for n in range(3)]
+    seen = inspected(tmp_path, "a.jsonl", json_lines(*rows))
+    assert "|            | whole numbers | 100%   | 3" in seen.report
+    assert read_back(seen, tmp_path).ignored == ["", "of"]
+    assert (seen.rows_loaded, seen.rows_rejected) == (3, 0)
