@@ -131,12 +131,11 @@ def _fullest(candidates: list[Traits]) -> list[Traits]:
 
 def time(columns: list[Traits], column: str) -> Role:
     """The column that has the time of an event, and how it is read."""
-    known_names = names.SESSIONS | names.USERS | names.ORDERS | names.ARTICLES
     readable = [t for t in columns if t.times]
     tiers: list[Callable[[Traits], bool]] = [
         lambda t: t.name == column,
         lambda t: t.plain in names.TIMES,
-        lambda t: t.plain not in known_names,
+        lambda t: t.plain not in names.IDS,
     ]
     for is_in in tiers:
         candidates = _fullest([t for t in readable if is_in(t)])

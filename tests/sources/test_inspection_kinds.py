@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
+from kreislauf.inspection import names
 from kreislauf.inspection.look import Inspection, look
 from models import mapping as mappings
 from models.mapping import Mapping
-from tests.sources.test_shapes import TIME, json_lines
+from tests.sources.test_shapes import TIME, csv, json_lines
 
 
 def inspected(tmp_path: Path, name: str, content: bytes) -> Inspection:
@@ -56,3 +59,36 @@ def test_a_key_without_a_name_hides_no_other(tmp_path: Path):
     assert "|            | whole numbers | 100%   | 3" in seen.report
     assert read_back(seen, tmp_path).ignored == ["", "of"]
     assert (seen.rows_loaded, seen.rows_rejected) == (3, 0)
+
+
+def test_the_objects_around_a_field_say_what_it_is(tmp_path: Path):
+    of = {"customer_id": "c1", "user": {"id": "u1"}, "product": {"id": "p1", "type": "shoe"}}
+    row = of | {"session": {"id": "s1"}, "event": {"type": "view", "time": TIME, "id": 4}}
+    mapping = read_back(inspected(tmp_path, "a.jsonl", json_lines(row)), tmp_path)
+    used = [mapping.columns[name].read for name in ("session", "aid", "ts", "type")]
+    assert used == ["session.id", "product.id", "event.time", "event.type"]
+    flat = csv("session.id,Item No.,user.id,ts,event.name", f"s1,p1,c1,{TIME},view")
+    mapping = read_back(inspected(tmp_path, "a.csv", flat), tmp_path)
+    used = [mapping.columns[name].read for name in ("session", "aid", "ts", "type")]
+    assert used == ["session.id", "Item No.", "ts", "event.name"]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("properties.product_id", "productid"),
+        ("product.data.key", "productid"),
+        ("properties.id", "id"),
+        ("category.id", "categoryid"),
+        ("user.session", "usersession"),
+        ("order.item.sku", "itemsku"),
+        ("product.type", "producttype"),
+        ("properties.type", "type"),
+        ("user.created_at", "createdat"),
+        ("Order No.", "orderno"),
+        ("id.", "id"),
+        (".", ""),
+    ],
+)
+def test_the_path_of_a_field_is_its_name(name: str, plain: str):
+    assert names.plain(name) == plain
