@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from kreislauf.inspection import event_types, ids, names, roles
+from kreislauf.inspection import event_types, ids, names, roles, shared_sessions
 from kreislauf.inspection.event_types import EventTypes
 from kreislauf.inspection.json_columns import JSON_LINES
 from kreislauf.inspection.roles import Reading, Role
@@ -84,6 +84,9 @@ def of(sample: Sample, columns: list[Traits], model: str | None) -> Proposal:
     dtype = table.dtypes["type"]
     assert isinstance(dtype, pl.Enum), "each table of COLUMNS has words for the types of events"
     by_column, types = _roles(sample, columns, table.time, dtype.categories.to_list())
+    by_column["session"] = shared_sessions.asked(
+        by_column["session"], columns, ids.can_make_sessions(model)
+    )
     model_type = ids.model_for([by_column["session"], by_column["aid"]], columns, model)
     for name in ("session", "aid"):
         role = by_column[name]

@@ -47,7 +47,7 @@ class Reading:
     @property
     def source(self) -> str | None:
         """The source's column."""
-        return self.spec.get("from")
+        return self.spec.get("from") or self.spec.get("user")
 
     @property
     def is_open(self) -> bool:
@@ -104,7 +104,7 @@ def _by_name(
 ) -> Role:
     """The candidates of the first tier of names that has some; or else all that may be ids."""
     for tier, doubt in (({column}, ""), *tiers):
-        candidates = _fullest([t for t in columns if t.plain in tier and t.name not in taken])
+        candidates = fullest([t for t in columns if t.plain in tier and t.name not in taken])
         if candidates:
             doubts = [f"{t.name} {doubt}" for t in candidates if doubt]
             if len(candidates) > 1:
@@ -123,7 +123,7 @@ def _by_name(
     return Role(column, readings, [doubt.format(words)], is_guess=True)
 
 
-def _fullest(candidates: list[Traits]) -> list[Traits]:
+def fullest(candidates: list[Traits]) -> list[Traits]:
     """The candidates without those that are rather empty beside the others."""
     most = max((t.filled for t in candidates), default=0)
     return [t for t in candidates if t.filled >= MIN_FILLED * most]
@@ -138,7 +138,7 @@ def time(columns: list[Traits], column: str) -> Role:
         lambda t: t.plain not in names.IDS,
     ]
     for is_in in tiers:
-        candidates = _fullest([t for t in readable if is_in(t)])
+        candidates = fullest([t for t in readable if is_in(t)])
         # A day says less than a time of the same event.
         candidates = [t for t in candidates if not _has_days_only(t)] or candidates
         if candidates:

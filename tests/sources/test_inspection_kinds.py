@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kreislauf.inspection import names
-from kreislauf.inspection.look import Inspection, look
+from kreislauf.inspection.look import Inspection, look, try_mapping
 from models import mapping as mappings
 from models.mapping import Mapping
 from tests.sources.test_shapes import TIME, csv, json_lines
@@ -92,3 +92,42 @@ def test_the_objects_around_a_field_say_what_it_is(tmp_path: Path):
 )
 def test_the_path_of_a_field_is_its_name(name: str, plain: str):
     assert names.plain(name) == plain
+
+
+def visits(*of_users: str) -> bytes:
+    """A row for each visit and visitor."""
+    rows = [f"{row},{n % 3},{TIME + n},view" for n, row in enumerate(of_users)]
+    return csv("visit,visitor_id,sku,ts,event", *rows)
+
+
+def test_visits_that_are_numbered_for_each_visitor_are_doubted(tmp_path: Path):
+    seen = inspected(tmp_path, "a.csv", visits(*[f"{n % 4},u{n % 5}" for n in range(40)]))
+    assert (seen.choices, seen.model) == (("session",), "session_recommender_text")
+    doubt = "4 of 4 values of visit have several users in visitor_id. It seems to count"
+    assert doubt in seen.report
+    assert doubt in comments(seen)
+    assert "session: {user: visitor_id, gap_minutes: 30}" in comments(seen)
+    assert "session: visit session: CHOOSE" in comments(seen)
+    assert seen.rows_loaded == 40
+    assert seen.mapping is not None
+    for choice in ("{user: visitor_id, gap_minutes: 30}", "visit"):
+        text = seen.mapping.replace("session: CHOOSE", f"session: {choice}")
+        unused = "visit" if "user" in choice else "visitor_id"
+        lines = [line for line in text.splitlines() if "delete this line" not in line]
+        (tmp_path / "chosen.yaml").write_text("\n".join([*lines, f"  - {unused}"]))
+        tried = try_mapping(str(tmp_path / "a.csv"), str(tmp_path / "chosen.yaml"))
+        assert tried.rows_loaded == 40
+    numbers = look(str(tmp_path / "a.csv"), "session_recommender")
+    assert numbers.choices == ()
+    assert "Better say `user` and `gap_minutes`" in numbers.report
+
+
+def test_a_login_within_a_session_is_no_reason_to_ask(tmp_path: Path):
+    of_users = [f"{n // 2},u{n // 2}" for n in range(40)]
+    seen = inspected(tmp_path, "a.csv", visits(*of_users, "0,u99"))
+    assert seen.choices == ()
+    assert "1 of 20 values of visit have several users in visitor_id." in seen.report
+    guests = [f"{n // 2},guest" for n in range(40)]
+    seen = inspected(tmp_path, "b.csv", visits(*of_users, *guests))
+    assert seen.choices == ()
+    assert "several users" not in seen.report
