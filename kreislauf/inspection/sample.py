@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from kreislauf import sources
-from kreislauf.inspection import json_columns
+from kreislauf.inspection import headers, json_columns
 from kreislauf.inspection.json_columns import JSON_LINES
-from kreislauf.sources import SourceError, SourceUnreachable
+from kreislauf.sources import SourceError, SourceUnreachable, endings
 from kreislauf.sources.layout import Layout
 from models import conversion
 from models.mapping import Mapping
@@ -148,12 +148,25 @@ def _read_file(
     layout = sources.open_file(path, table, mapping).layout()
     if layout is not None:
         raws, is_end = read(path, table, _with_all(layout), rows)
-        frames = [_as_stored(raw.frame, layout) for raw in raws if isinstance(raw, RawRows)]
+        frames = [raw.frame for raw in raws if isinstance(raw, RawRows)]
+        if mapping is None and _lacks_header(path, layout, frames):
+            layout = layout.without_header()
+            raws, is_end = read(path, table, _with_all(layout), rows)
+            frames = [raw.frame for raw in raws if isinstance(raw, RawRows)]
+        frames = [_as_stored(frame, layout) for frame in frames]
         return layout, frames, sum(map(len, raws)), is_end
     raws, is_end = read(path, table, None, rows)
     lines = [raw for raw in raws if isinstance(raw, RawLines)]
     layout, frame = json_columns.read(path, lines)
     return layout, [frame], sum(map(len, raws)), is_end
+
+
+def _lacks_header(path: str, layout: Layout, frames: list[pl.DataFrame]) -> bool:
+    """Whether what was taken for the header of a CSV file is its first row."""
+    if not layout.has_header or not endings.is_csv(path) or not layout.names:
+        return False
+    nothing = pl.DataFrame(schema=dict.fromkeys(layout.names, pl.String))
+    return headers.is_event(layout.names, frames[0] if frames else nothing)
 
 
 def _as_stored(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyarrow.parquet import ParquetFile
@@ -38,6 +38,12 @@ class Layout:
     """Those of `names` that are in the path, as type=clicks/, and not in the file."""
     has_header: bool = True
 
+    def without_header(self) -> "Layout":
+        """The same of CSV whose first line is no header: columns are numbered."""
+        numbered = [f"column_{number}" for number in range(1, len(self.names) + 1)]
+        form = f"{self.form}, without a header"
+        return replace(self, form=form, names=numbered, has_header=False)
+
 
 def of_csv(stream: Any, given_names: list[str] | None = None) -> Layout:
     """The columns of a CSV file with these unpacked bytes; without a header they are numbered.
@@ -56,8 +62,7 @@ def of_csv(stream: Any, given_names: list[str] | None = None) -> Layout:
     if given_names:
         return Layout(f"{form}, without a header", given_names, {}, has_header=False)
     if any(VALUE.fullmatch(name) for name in names):
-        numbered = [f"column_{number}" for number in range(1, len(names) + 1)]
-        return Layout(f"{form}, without a header", numbered, {}, has_header=False)
+        return Layout(form, names, {}).without_header()
     delimited.refuse_repeated(names)
     return Layout(form, names, {})
 

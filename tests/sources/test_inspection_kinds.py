@@ -131,3 +131,27 @@ def test_a_login_within_a_session_is_no_reason_to_ask(tmp_path: Path):
     seen = inspected(tmp_path, "b.csv", visits(*of_users, *guests))
     assert seen.choices == ()
     assert "several users" not in seen.report
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "time"),
+    [
+        ("|", "24/Nov/2025:16:00:15 +0000"),
+        (",", "24 Nov 2025 16:00:15"),
+        (",", "Nov 24 16:00:15 2025"),
+        (";", "1764000015"),
+    ],
+)
+def test_a_first_row_that_is_an_event_is_no_header(tmp_path: Path, delimiter: str, time: str):
+    rows = [["s1", "SKU1", time, "purchase"], ["s2", "SKU2", time, "view"]]
+    seen = inspected(tmp_path, "a.csv", csv(*map(delimiter.join, rows)))
+    assert "without a header. Rows looked at: 2, all." in seen.report
+    assert "csv: {names: [column_1, column_2, column_3, column_4]}" in comments(seen)
+    assert "purchase: orders" in comments(seen)
+
+
+def test_a_header_may_have_words_of_events(tmp_path: Path):
+    for header in ("visit,sku,ts,purchase", "a,b,c,view"):
+        seen = inspected(tmp_path, "a.csv", csv(header, f"1,2,{TIME},0", f"1,3,{TIME},1"))
+        assert "without a header" not in seen.report
+        assert seen.rows == 2
