@@ -72,8 +72,8 @@ def _doubts(
                 "they are in a list, a mapping cannot read them: export one row an article."
             )
     values = reading.spec.get("values", {})
-    if CHOOSE in values.values():
-        wanted = ", ".join(value for value, word in values.items() if word != CHOOSE)
+    wanted = ", ".join(value for value, word in values.items() if word != CHOOSE)
+    if CHOOSE in values.values() and wanted:
         also = "its word under `only`"
         if not only:
             also = f"add `only: {{{reading.source}: [{wanted}]}}`"

@@ -155,3 +155,10 @@ def test_a_header_may_have_words_of_events(tmp_path: Path):
         seen = inspected(tmp_path, "a.csv", csv(header, f"1,2,{TIME},0", f"1,3,{TIME},1"))
         assert "without a header" not in seen.report
         assert seen.rows == 2
+
+
+def test_nothing_is_advised_where_no_word_of_an_event_is_plain(tmp_path: Path):
+    rows = [f"1,2,{TIME},0{n}" for n in (1, 2, 3)]
+    seen = inspected(tmp_path, "a.csv", csv("session_id,item_id,ts,event", *rows))
+    assert seen.choices == ("type",)
+    assert "only:" not in comments(seen)
