@@ -83,7 +83,8 @@ def of(sample: Sample, columns: list[Traits], model: str | None) -> Proposal:
         )
     dtype = table.dtypes["type"]
     assert isinstance(dtype, pl.Enum), "each table of COLUMNS has words for the types of events"
-    by_column, types = _roles(sample, columns, table.time, dtype.categories.to_list())
+    readable = [t for t in columns if t.name]
+    by_column, types = _roles(sample, readable, table.time, dtype.categories.to_list())
     by_column["session"] = shared_sessions.asked(
         by_column["session"], columns, ids.can_make_sessions(model)
     )
@@ -220,6 +221,8 @@ def _seems(traits: Traits) -> str:
         (names.ARTICLES, "perhaps another id of the article"),
     )
     seems = [words for kind, words in kinds if traits.plain in kind]
+    if not traits.name:
+        seems = ["a column without a name"]
     if traits.times and not seems:
         seems = ["perhaps another time"]
     return "; ".join([*seems, traits.described])

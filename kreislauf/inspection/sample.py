@@ -178,8 +178,9 @@ def _as_stored(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
 def _with_all(layout: Layout) -> Mapping:
     """A mapping that reads all columns, each under its own name."""
     content: dict[str, Any] = {
-        "columns": {name: {"from": name} for name in layout.names},
-        "ignored": list(layout.nested),
+        "columns": {name: {"from": name} for name in layout.names if name},
+        # A mapping cannot read a column without a name.
+        "ignored": [*layout.nested, ""],
     }
     if not layout.has_header:
         content["csv"] = {"names": layout.names}

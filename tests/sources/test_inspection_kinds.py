@@ -1,11 +1,13 @@
 """Kinds of files that `make inspect` could misread, as tools export them."""
 
+import gzip
 from pathlib import Path
 
 import pytest
 
 from kreislauf.inspection import names
 from kreislauf.inspection.look import Inspection, look, try_mapping
+from kreislauf.sources import SourceError
 from models import mapping as mappings
 from models.mapping import Mapping
 from tests.sources.test_shapes import TIME, csv, json_lines
@@ -162,3 +164,39 @@ def test_nothing_is_advised_where_no_word_of_an_event_is_plain(tmp_path: Path):
     seen = inspected(tmp_path, "a.csv", csv("session_id,item_id,ts,event", *rows))
     assert seen.choices == ("type",)
     assert "only:" not in comments(seen)
+
+
+def test_a_column_without_a_name_is_ignored(tmp_path: Path):
+    index = csv(",session_id,product_id,ts,event", f"0,1,7,{TIME},view", f"1,1,8,{TIME},cart")
+    trailing = csv("session,aid,ts,type,", f"1,7,{TIME},clicks,", f"1,8,{TIME},carts,")
+    for content, held in ((index, "whole numbers, such as 0, 1"), (trailing, "empty")):
+        seen = inspected(tmp_path, "a.csv", content)
+        mapping = read_back(seen, tmp_path)
+        assert mapping.ignored == [""]
+        assert f"a column without a name; {held}" in comments(seen)
+        assert (seen.rows_loaded, seen.rows_rejected) == (2, 0)
+        tried = try_mapping(str(tmp_path / "a.csv"), str(tmp_path / "proposed.yaml"))
+        assert tried.rows_loaded == 2
+    nameless = csv(",,ts", f"5,6,{TIME}", f"5,7,{TIME}")
+    with pytest.raises(SourceError, match=r"has 2 columns without a name\. Name"):
+        inspected(tmp_path, "a.csv", nameless)
+
+
+ROWS = csv("session_id;item_id;ts", f"1;2;{TIME}")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"sep=;\r\n" + ROWS, "begins with `sep=`, a line for Excel alone. Delete this line"),
+        (b"\xef\xbb\xbfsep=;\n" + ROWS, "begins with `sep=`"),
+        (b"<!DOCTYPE html>\n<html></html>\n", "is a web page or XML"),
+        (b'<?xml version="1.0"?>\n<a/>\n', "is a web page or XML"),
+        (b"PK\x03\x04\0\0" + ROWS, "is a zip archive, or an Excel workbook. Unpack it"),
+        (gzip.compress(ROWS), r"is a gzip file. Let its name end in \.csv\.gz"),
+        (ROWS.decode().encode("utf-16"), "is UTF-16 or binary"),
+    ],
+)
+def test_what_is_no_csv_is_refused_with_what_it_is(tmp_path: Path, content: bytes, message: str):
+    with pytest.raises(SourceError, match=message):
+        inspected(tmp_path, "a.csv", content)
