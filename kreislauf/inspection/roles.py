@@ -29,6 +29,8 @@ LIST_DOUBT = (
 )
 DAY = r"^\d{8}$|^\d{1,4}[-/.]\d\d?[-/.]\d{1,4}( 00:00:00(\.0+)?)?$"
 """Text that is a day, without a time of day."""
+CLOCK = r"(?i)^\s*\d\d?:\d\d(:\d\d([.,]\d+)?)?(\s?[ap]\.?m\.?)?(\s?(z|utc|[+-]\d\d:?\d\d))?\s*$"
+"""Text that is a time of day, without a day."""
 NAMELESS_DOUBT = "No name says which column has {}. These could, by their values:"
 NOTHING_DOUBT = "Neither names nor values say which column has {}."
 
@@ -142,14 +144,14 @@ def time(columns: list[Traits], column: str) -> Role:
         # A day says less than a time of the same event.
         candidates = [t for t in candidates if not _has_days_only(t)] or candidates
         if candidates:
-            doubts = [doubt for t in candidates for doubt in _time_doubts(t)]
+            doubts = [doubt for t in candidates for doubt in _time_doubts(t, columns)]
             if len(candidates) > 1:
                 doubts.append("Several columns may be the time of the event. Take one of them:")
             return Role(column, [time_reading(t) for t in candidates], doubts)
     return Role(column, _unreadable_times(columns), ["No value was read as a time."])
 
 
-def _time_doubts(traits: Traits) -> list[str]:
+def _time_doubts(traits: Traits, columns: list[Traits]) -> list[str]:
     best = traits.times[0]
     doubts = []
     if best.share < 1:
@@ -159,11 +161,21 @@ def _time_doubts(traits: Traits) -> list[str]:
         )
     if _has_days_only(traits):
         doubts.append(f"{traits.name} has days only: the events of a day have no order.")
+        doubts += [
+            f"{traits.name} has the day, and {t.name} the time of day: the two belong together. "
+            "Export them as one column, because a mapping reads a time from one."
+            for t in columns
+            if _has_clocks_only(t)
+        ]
     return doubts
 
 
 def _has_days_only(traits: Traits) -> bool:
     return bool(traits.texts.drop_nulls().str.contains(DAY).all())
+
+
+def _has_clocks_only(traits: Traits) -> bool:
+    return not traits.is_empty and bool(traits.present.str.contains(CLOCK).all())
 
 
 def _unreadable_times(columns: list[Traits]) -> list[Reading]:

@@ -200,3 +200,20 @@ ROWS = csv("session_id;item_id;ts", f"1;2;{TIME}")
 def test_what_is_no_csv_is_refused_with_what_it_is(tmp_path: Path, content: bytes, message: str):
     with pytest.raises(SourceError, match=message):
         inspected(tmp_path, "a.csv", content)
+
+
+@pytest.mark.parametrize(
+    ("names_of_both", "day", "clock"),
+    [
+        ("date,time", "2025-11-24", "16:00:15"),
+        ("Datum,Uhrzeit", "24.11.2025", "16:00"),
+        ("day,hour", "11/24/2025", "4:00 PM"),
+    ],
+)
+def test_a_day_and_its_clock_belong_together(tmp_path, names_of_both, day, clock):
+    header = f"session_id,item_id,{names_of_both}"
+    seen = inspected(tmp_path, "a.csv", csv(header, f"1,2,{day},{clock}", f"1,3,{day},{clock}"))
+    first, second = names_of_both.split(",")
+    sentence = f"{first} has the day, and {second} the time of day: the two belong together."
+    assert sentence in seen.report
+    assert sentence in comments(seen)
