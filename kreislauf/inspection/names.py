@@ -56,8 +56,9 @@ WORDS = {
         "addproducttocart atc warenkorb"
     ),
     "orders": (
-        "order orders purchase purchased transaction buy bought buyitem sale ordercompleted "
-        "orderplaced checkoutcompleted itempurchased productpurchased bestellung kauf"
+        "order orders purchase purchases purchased transaction buy buys bought buyitem sale "
+        "ordercompleted orderplaced checkoutcompleted itempurchased productpurchased "
+        "bestellung kauf"
     ),
 }
 """Plain words of events, by the types of the table."""

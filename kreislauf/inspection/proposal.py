@@ -119,7 +119,7 @@ def _roles(
         lists = " or ".join(sample.layout.nested)
         article = replace(article, doubts=[roles.LIST_DOUBT.format(lists), *article.doubts])
     taken += decided(article)
-    types = event_types.of(columns, "type", words, taken, article.sources)
+    types = event_types.of(columns, "type", words, taken, article.sources, sample.paths)
     of_type = types.role.sources
     session = _without(session, [*of_type, *decided(article)])
     article = _without(article, of_type)

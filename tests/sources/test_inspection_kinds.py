@@ -217,3 +217,19 @@ def test_a_day_and_its_clock_belong_together(tmp_path, names_of_both, day, clock
     sentence = f"{first} has the day, and {second} the time of day: the two belong together."
     assert sentence in seen.report
     assert sentence in comments(seen)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("yoochoose-buys.csv", "The file's name speaks for orders."),
+        ("clicks-and-carts.csv", "Each row becomes one of the type that you choose."),
+        ("export.csv", "Each row becomes one of the type that you choose."),
+        ("2025_Page_Views.csv", ""),
+    ],
+)
+def test_what_happened_is_asked_where_nothing_says_it(tmp_path: Path, name: str, sentence: str):
+    seen = inspected(tmp_path, name, csv("session_id,item_id,ts", f"1,2,{TIME}"))
+    assert seen.choices == (("type",) if sentence else ())
+    assert sentence in seen.report
+    assert f"constant: {'CHOOSE' if sentence else 'clicks'}" in comments(seen)
