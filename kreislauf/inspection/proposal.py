@@ -136,7 +136,11 @@ def _without(role: Role, taken: list[str]) -> Role:
     if not role.is_open:
         return role
     readings = [reading for reading in role.readings if reading.source not in taken]
-    return replace(role, readings=readings)
+    doubts = role.doubts
+    if role.readings and not readings:
+        nothing = roles.NOTHING_DOUBT.format(roles.WHAT[role.column])
+        doubts = [nothing, *(doubt for doubt in doubts if not doubt.endswith(":"))]
+    return replace(role, readings=readings, doubts=doubts)
 
 
 def _is_needless(chosen: list[Role], sample: Sample, columns: list[Traits], table: Table) -> bool:

@@ -8,7 +8,7 @@ import polars as pl
 
 from kreislauf.inspection import names, times
 from kreislauf.inspection.times import TimeReading
-from kreislauf.inspection.traits import Traits
+from kreislauf.inspection.traits import Traits, shortened
 from models.choices import CHOOSE
 from models.mapping_column import ISO
 
@@ -32,6 +32,8 @@ DAY = r"^\d{8}$|^\d{1,4}[-/.]\d\d?[-/.]\d{1,4}( 00:00:00(\.0+)?)?$"
 CLOCK = r"(?i)^\s*\d\d?:\d\d(:\d\d([.,]\d+)?)?(\s?[ap]\.?m\.?)?(\s?(z|utc|[+-]\d\d:?\d\d))?\s*$"
 """Text that is a time of day, without a day."""
 NAMELESS_DOUBT = "No name says which column has {}. These could, by their values:"
+WHAT = {"session": "the session", "aid": "the article"}
+"""What columns of the table are called in sentences."""
 NOTHING_DOUBT = "Neither names nor values say which column has {}."
 
 
@@ -88,13 +90,13 @@ def plain_reading(traits: Traits) -> Reading:
 def session(columns: list[Traits], taken: Collection[str]) -> Role:
     """The column that says which rows are one session."""
     tiers = ((names.SESSIONS, ""), (names.USERS, USER_DOUBT), (names.ORDERS, ORDER_DOUBT))
-    return _by_name("session", columns, taken, tiers, "the session")
+    return _by_name("session", columns, taken, tiers)
 
 
 def article(columns: list[Traits], taken: Collection[str]) -> Role:
     """The column that has the article's id."""
     tiers = ((names.ARTICLES, ""), (names.PLAIN_IDS, "may be the id of something else."))
-    return _by_name("aid", columns, taken, tiers, "the article")
+    return _by_name("aid", columns, taken, tiers)
 
 
 def _by_name(
@@ -102,7 +104,6 @@ def _by_name(
     columns: list[Traits],
     taken: Collection[str],
     tiers: tuple[tuple[frozenset[str], str], ...],
-    words: str,
 ) -> Role:
     """The candidates of the first tier of names that has some; or else all that may be ids."""
     for tier, doubt in (({column}, ""), *tiers):
@@ -110,7 +111,7 @@ def _by_name(
         if candidates:
             doubts = [f"{t.name} {doubt}" for t in candidates if doubt]
             if len(candidates) > 1:
-                doubts.append(f"Several columns may be {words}. Take one of them:")
+                doubts.append(f"Several columns may be {WHAT[column]}. Take one of them:")
             return Role(column, [plain_reading(t) for t in candidates], doubts)
     by_value = [
         t
@@ -122,7 +123,7 @@ def _by_name(
     ]
     readings = [plain_reading(t) for t in by_value]
     doubt = NAMELESS_DOUBT if readings else NOTHING_DOUBT
-    return Role(column, readings, [doubt.format(words)], is_guess=True)
+    return Role(column, readings, [doubt.format(WHAT[column])], is_guess=True)
 
 
 def fullest(candidates: list[Traits]) -> list[Traits]:
@@ -204,11 +205,12 @@ def time_reading(traits: Traits) -> Reading:
             spec[key] = CHOOSE
             notes[key,] = "\n".join(["one of", *(_shown(way, traits) for way in offered)])
     assumed = {"from": traits.name, "unit" if ways[0].unit else "format": ways[0].name}
-    if any(way.lacks_zone for way in ways):
+    zoneless = [way.zoneless for way in ways if way.zoneless is not None]
+    if zoneless:
         spec["zone"] = CHOOSE
         assumed["zone"] = "UTC"
         notes["zone",] = (
-            f"{traits.examples[0]} does not say its time zone: UTC, or the shop's, such as "
+            f"{shortened(zoneless[0])} does not say its time zone: UTC, or the shop's, such as "
             "Europe/Berlin"
         )
         if traits.shape == "times":

@@ -221,9 +221,9 @@ def test_the_report_says_what_is_there_and_what_would_be_rejected(tmp_path: Path
         "| item   | text          | 100%   | 4         | 5, 6, undefined",
         "| 1   | 5         | 1661776215250 | view  |",
         "| 1       | 5   | 1661776215250 | clicks | 2022-08-29 12:30:15 |",
-        "4 events of 2 sessions, 2.0 each and 2 at most; 3 articles; from 2022-08-29 12:30:15 to "
-        "2022-08-30 01:30:15 UTC; 3 clicks, 1 carts.",
-        "Duplicates, of which one is kept: 1.",
+        "3 events of 2 sessions, 1.5 each and 2 at most; 3 articles; from 2022-08-29 12:30:15 to "
+        "2022-08-30 01:30:15 UTC; 2 clicks, 1 carts.",
+        "Duplicates of these, which are not loaded: 1.",
         "- item has 'undefined' or the like for no value, in 20.0% of the rows.",
         "- 1 of 2 sessions pause for more than 12 hours",
         "## What would be rejected: 1 of 5",
@@ -326,7 +326,8 @@ def test_a_large_parquet_file_is_not_read_to_its_end(tmp_path: Path):
 def test_a_source_on_s3_is_looked_at(s3):
     for number in range(3):
         with s3.open(f"shop/raw/type=clicks/{number}.csv.gz", "wb") as file:
-            file.write(gzip.compress(csv("visitorid,itemid,timestamp,event", f"7,8,{TIME},view")))
+            row = f"7,{number},{TIME},view"
+            file.write(gzip.compress(csv("visitorid,itemid,timestamp,event", row)))
     seen = look("s3://shop/raw/")
     assert (seen.rows, seen.rows_loaded, seen.choices) == (3, 3, ())
     assert "session: visitorid" in seen.mapping

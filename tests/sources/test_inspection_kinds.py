@@ -233,3 +233,36 @@ def test_what_happened_is_asked_where_nothing_says_it(tmp_path: Path, name: str,
     assert seen.choices == (("type",) if sentence else ())
     assert sentence in seen.report
     assert f"constant: {'CHOOSE' if sentence else 'clicks'}" in comments(seen)
+
+
+def test_duplicates_are_counted_apart_from_what_is_loaded(tmp_path: Path):
+    rows = [f"1,{n % 2},{TIME},view" for n in range(6)]
+    seen = inspected(tmp_path, "a.csv", csv("session_id,item_id,ts,event", *rows))
+    assert "2 events of 1 session, 2.0 each and 2 at most" in seen.report
+    assert "Duplicates of these, which are not loaded: 4." in seen.report
+    assert (seen.rows, seen.rows_loaded) == (6, 2)
+
+
+def test_the_example_of_a_time_without_a_zone_has_none(tmp_path: Path):
+    rows = [f"1,{n},2025-11-24T16:00:1{n}{'' if n else 'Z'},view" for n in range(5)]
+    seen = inspected(tmp_path, "a.csv", csv("session_id,item_id,ts,event", *rows))
+    assert "2025-11-24T16:00:11 does not say its time zone" in comments(seen)
+
+
+def test_nothing_is_announced_where_nothing_can_be_offered(tmp_path: Path):
+    rows = [
+        {"event_timestamp": TIME * 1000 + n, "user_pseudo_id": "8.5"}
+        | {"event_name": ("view_item", "purchase")[n % 2]}
+        | {"items": [{"item_id": f"SKU{n}"}], "device": {"category": ("mobile", "tv")[n % 2]}}
+        | {"event_params": [{"key": "ga_session_id", "value": {"int_value": "8"}}]}
+        for n in range(30)
+    ]
+    asked = inspected(tmp_path, "a.jsonl", json_lines(*rows))
+    assert "aid: device.category" in comments(asked)
+    assert "These could, by their values:" in comments(asked)
+    for row in rows:
+        del row["device"]
+    seen = inspected(tmp_path, "b.jsonl", json_lines(*rows))
+    assert "These could, by their values:" not in comments(seen)
+    assert "Neither names nor values say which column has the article." in comments(seen)
+    assert "It may be in items or event_params" in comments(seen)
