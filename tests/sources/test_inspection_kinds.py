@@ -266,3 +266,20 @@ def test_nothing_is_announced_where_nothing_can_be_offered(tmp_path: Path):
     assert "These could, by their values:" not in comments(seen)
     assert "Neither names nor values say which column has the article." in comments(seen)
     assert "It may be in items or event_params" in comments(seen)
+
+
+@pytest.mark.parametrize("delimiter", ",;|\t")
+@pytest.mark.parametrize(
+    "title", ["# Report: shop\n# Date, 2025\n\n", "Report of the shop\n", "\n"]
+)
+def test_lines_before_the_header_are_to_be_deleted(tmp_path: Path, title: str, delimiter: str):
+    rows = ["session_id,item_id,ts,event", *(f"1,{n},{TIME},view" for n in range(5))]
+    content = title.encode() + csv(*rows).replace(b",", delimiter.encode())
+    with pytest.raises(SourceError, match=r"most lines have 4 values: that is no header\. Delete"):
+        inspected(tmp_path, "a.csv", content)
+
+
+def test_a_header_may_begin_with_a_number_sign(tmp_path: Path):
+    rows = [f"1;{n};{TIME};view;a,b,c,d,e,f,g" for n in range(3)]
+    seen = inspected(tmp_path, "a.csv", csv("#session_id;item_id;ts;event;note", *rows))
+    assert (seen.choices, seen.rows_loaded) == ((), 3)
