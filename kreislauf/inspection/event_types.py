@@ -1,5 +1,6 @@
 """Which column has the types of events, and what its values mean."""
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -32,17 +33,18 @@ def of(
     words: list[str],
     taken: Collection[str],
     articles: Collection[str],
+    paths: list[str],
 ) -> EventTypes:
     """How `column`, whose values are `words`, comes from the source's columns that are not taken.
 
     A value of which no row has a value in one of the columns `articles` is left out: these are no
-    events of an article.
+    events of an article. `paths` are those of the files.
     """
     candidates = [t for t in columns if t.name not in taken and _is_candidate(t, words)]
     with_plain = [t for t in candidates if _word_share(t, words) > 0]
     candidates = with_plain or [t for t in candidates if t.different > 1] or candidates
     if not candidates:
-        return EventTypes(_constant(columns, column, words), {}, {})
+        return EventTypes(_constant(columns, column, words, paths), {}, {})
     has_article = _has_value(columns, articles)
     readings = []
     only: dict[str, list[str]] = {}
@@ -72,8 +74,8 @@ def _doubts(
                 "they are in a list, a mapping cannot read them: export one row an article."
             )
     values = reading.spec.get("values", {})
-    if CHOOSE in values.values():
-        wanted = ", ".join(value for value, word in values.items() if word != CHOOSE)
+    wanted = ", ".join(value for value, word in values.items() if word != CHOOSE)
+    if CHOOSE in values.values() and wanted:
         also = "its word under `only`"
         if not only:
             also = f"add `only: {{{reading.source}: [{wanted}]}}`"
@@ -149,16 +151,35 @@ def _reading(name: str, counts: dict[str, int], words: list[str]) -> Reading:
     return Reading({"from": name, "values": values}, {"from": name, "values": assumed}, notes)
 
 
-def _constant(columns: list[Traits], column: str, words: list[str]) -> Role:
-    """Each row is of one type, because no column says which: of orders it is asked."""
+def _constant(columns: list[Traits], column: str, words: list[str], paths: list[str]) -> Role:
+    """Each row is of one type, because no column says which: it is asked, unless the files' names
+    say clicks."""
     orders = [t.name for t in columns if t.plain in names.ORDERS or t.plain.startswith("lineitem")]
-    if orders and words[-1] == "orders":
+    of_files = {_word_of_file(path, words) for path in paths}
+    named = of_files.pop() if len(of_files) == 1 else None
+    if named == words[0] and not orders:
         doubt = (
-            f"No column says what happened. That there is one called {orders[0]} speaks for orders."
+            f"No column says what happened. The file's name says {words[0]}: each row becomes one."
         )
-        note = f"{', '.join(words[:-1])} or {words[-1]}"
-        reading = Reading({"constant": CHOOSE}, {"constant": words[-1]}, {("constant",): note})
-        return Role(column, [reading], [doubt])
-    doubt = f"No column says what happened: each row becomes one of the type {words[0]}."
-    constant = {"constant": words[0]}
-    return Role(column, [Reading(constant, constant, {})], [doubt])
+        constant = {"constant": words[0]}
+        return Role(column, [Reading(constant, constant, {})], [doubt])
+    doubt = "No column says what happened."
+    likely = words[0]
+    if orders and words[-1] == "orders":
+        doubt += f" That there is one called {orders[0]} speaks for orders."
+        likely = words[-1]
+    elif named:
+        doubt += f" The file's name speaks for {named}."
+        likely = named
+    else:
+        doubt += " Each row becomes one of the type that you choose."
+    note = f"{', '.join(words[:-1])} or {words[-1]}"
+    reading = Reading({"constant": CHOOSE}, {"constant": likely}, {("constant",): note})
+    return Role(column, [reading], [doubt])
+
+
+def _word_of_file(path: str, words: list[str]) -> str | None:
+    """The type of events of which a file's name has a word, if it is but one."""
+    parts = re.split(r"[\W\d_]+", path.rsplit("/", 1)[-1].lower())
+    of_parts = {word for part in parts if (word := meaning(part, words))}
+    return of_parts.pop() if len(of_parts) == 1 else None

@@ -6,7 +6,7 @@ import polars as pl
 
 from kreislauf.inspection.roles import Role
 from kreislauf.inspection.traits import Traits
-from models import spec
+from models import session_names, spec
 from models.loading import twin_for_text
 from models.spec import ModelSpec
 from models.table import Table
@@ -22,14 +22,27 @@ def model_for(of_ids: list[Role], columns: list[Traits], model: str | None) -> M
     ids needs it. Raises ValueError if there is no such model type.
 
     Text takes all ids, so one of several candidates decides; where there are but guesses, all.
+    Sessions that are made by user and gap need text, too.
     """
     model_type = spec.load(model or spec.DEFAULT)
+    makes_sessions = any("user" in reading.spec for role in of_ids for reading in role.readings)
+    if model is None and makes_sessions:
+        return twin_for_text(model_type) or model_type
     for role in of_ids:
         needs = [_are_text(t) for t in columns if t.name in role.sources]
         decides = all if role.is_guess else any
         if model is None and needs and decides(needs):
             return twin_for_text(model_type) or model_type
     return model_type
+
+
+def can_make_sessions(model: str | None) -> bool:
+    """Whether the model type, or by default one of the usual ones, takes sessions that are made by
+    user and gap."""
+    model_type = spec.load(model or spec.DEFAULT)
+    if model is None:
+        model_type = twin_for_text(model_type) or model_type
+    return session_names.fault(model_type.table, model_type.table.group) is None
 
 
 def _are_text(traits: Traits) -> bool:

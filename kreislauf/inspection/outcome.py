@@ -30,6 +30,8 @@ class Outcome:
     """Rows that a load would keep, and what it would reject."""
 
     rows: pl.DataFrame
+    doubles: int
+    """Number of rows that are left out, because another has the same key."""
     lines: int
     rejected: pl.DataFrame
     """Columns of `validate.REJECTED`."""
@@ -52,9 +54,11 @@ def of(sample: Sample, table: Table, mapping: Mapping | None) -> Outcome:
     all_rows = pl.concat([table.schema.empty(), *rows])
     if mapping and (gap := mapping.gap_ms(table)):
         all_rows = sessions.with_sessions(table, all_rows, None, gap)
+    kept = all_rows.unique(table.key, keep="first", maintain_order=True)
     rules = all_rejected.select(intake.GENERAL_RULE).to_series()
     return Outcome(
-        all_rows,
+        kept,
+        all_rows.height - kept.height,
         sum(lines.lines_in for lines in validated),
         all_rejected,
         sum(lines.lines_left_out for lines in validated),
@@ -114,8 +118,3 @@ def _of_groups(groups: pl.DataFrame, rows: pl.DataFrame, table: Table) -> list[s
             f"Article {counts['aid'][0]} has {counts['count'][0] / rows.height:.0%} of all events."
         )
     return sentences
-
-
-def doubles(rows: pl.DataFrame, table: Table) -> int:
-    """Number of rows that have the same key as another one before."""
-    return rows.height - rows.select(table.key).n_unique()

@@ -6,10 +6,11 @@ from typing import Any
 
 import polars as pl
 
-from kreislauf.inspection import event_types, ids, names, roles
+from kreislauf.inspection import event_types, ids, names, roles, shared_sessions
 from kreislauf.inspection.event_types import EventTypes
+from kreislauf.inspection.json_columns import JSON_LINES
 from kreislauf.inspection.roles import Reading, Role
-from kreislauf.inspection.sample import JSON_LINES, Sample
+from kreislauf.inspection.sample import Sample
 from kreislauf.inspection.traits import Traits
 from models import spec
 from models.mapping import Mapping
@@ -82,7 +83,11 @@ def of(sample: Sample, columns: list[Traits], model: str | None) -> Proposal:
         )
     dtype = table.dtypes["type"]
     assert isinstance(dtype, pl.Enum), "each table of COLUMNS has words for the types of events"
-    by_column, types = _roles(sample, columns, table.time, dtype.categories.to_list())
+    readable = [t for t in columns if t.name]
+    by_column, types = _roles(sample, readable, table.time, dtype.categories.to_list())
+    by_column["session"] = shared_sessions.asked(
+        by_column["session"], columns, ids.can_make_sessions(model)
+    )
     model_type = ids.model_for([by_column["session"], by_column["aid"]], columns, model)
     for name in ("session", "aid"):
         role = by_column[name]
@@ -114,7 +119,7 @@ def _roles(
         lists = " or ".join(sample.layout.nested)
         article = replace(article, doubts=[roles.LIST_DOUBT.format(lists), *article.doubts])
     taken += decided(article)
-    types = event_types.of(columns, "type", words, taken, article.sources)
+    types = event_types.of(columns, "type", words, taken, article.sources, sample.paths)
     of_type = types.role.sources
     session = _without(session, [*of_type, *decided(article)])
     article = _without(article, of_type)
@@ -131,7 +136,11 @@ def _without(role: Role, taken: list[str]) -> Role:
     if not role.is_open:
         return role
     readings = [reading for reading in role.readings if reading.source not in taken]
-    return replace(role, readings=readings)
+    doubts = role.doubts
+    if role.readings and not readings:
+        nothing = roles.NOTHING_DOUBT.format(roles.WHAT[role.column])
+        doubts = [nothing, *(doubt for doubt in doubts if not doubt.endswith(":"))]
+    return replace(role, readings=readings, doubts=doubts)
 
 
 def _is_needless(chosen: list[Role], sample: Sample, columns: list[Traits], table: Table) -> bool:
@@ -181,12 +190,13 @@ def _ignored(
         return
     whole: dict[str, list[str]] = {}
     for name in unused:
-        whole.setdefault(_unused_object(name, used | offered), []).append(name)
+        if not _holds(name, used | offered):
+            whole.setdefault(_unused_object(name, used | offered), []).append(name)
     for name, fields in whole.items():
-        if fields == [name]:
+        if name in unused:
             yield name, unused[name]
         else:
-            shown = [field.removeprefix(f"{name}.") for field in fields[:3]]
+            shown = [field.removeprefix(f"{name}.") or "''" for field in fields[:3]]
             more = ", ..." if len(fields) > len(shown) else ""
             yield name, f"an object with {', '.join(shown)}{more}"
 
@@ -196,9 +206,14 @@ def _unused_object(name: str, used: set[str]) -> str:
     parts = name.split(".")
     for end in range(1, len(parts)):
         outer = ".".join(parts[:end])
-        if not any(f"{column}.".startswith(f"{outer}.") for column in used):
+        if outer not in used and not _holds(outer, used):
             return outer
     return name
+
+
+def _holds(name: str, used: set[str]) -> bool:
+    """Whether a field of an object is used."""
+    return any(column.startswith(f"{name}.") for column in used)
 
 
 def _seems(traits: Traits) -> str:
@@ -210,6 +225,8 @@ def _seems(traits: Traits) -> str:
         (names.ARTICLES, "perhaps another id of the article"),
     )
     seems = [words for kind, words in kinds if traits.plain in kind]
+    if not traits.name:
+        seems = ["a column without a name"]
     if traits.times and not seems:
         seems = ["perhaps another time"]
     return "; ".join([*seems, traits.described])

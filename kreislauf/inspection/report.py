@@ -95,9 +95,8 @@ def of_outcome(outcome: Outcome, columns: list[Traits], target: Table) -> Iterat
     rows = outcome.rows
     yield "## What would be loaded"
     yield _numbers(rows, target)
-    double = outcomes.doubles(rows, target)
-    if double:
-        yield f"Duplicates, of which one is kept: {double:,}."
+    if outcome.doubles:
+        yield f"Duplicates of these, which are not loaded: {outcome.doubles:,}."
     if outcome.left_out:
         yield f"Left out by `only`: {outcome.left_out:,}."
     suspicious = outcomes.suspicions(rows, columns, target)

@@ -8,7 +8,7 @@ import polars as pl
 
 from kreislauf.inspection import names, times
 from kreislauf.inspection.times import TimeReading
-from kreislauf.inspection.traits import Traits
+from kreislauf.inspection.traits import Traits, shortened
 from models.choices import CHOOSE
 from models.mapping_column import ISO
 
@@ -29,7 +29,11 @@ LIST_DOUBT = (
 )
 DAY = r"^\d{8}$|^\d{1,4}[-/.]\d\d?[-/.]\d{1,4}( 00:00:00(\.0+)?)?$"
 """Text that is a day, without a time of day."""
+CLOCK = r"(?i)^\s*\d\d?:\d\d(:\d\d([.,]\d+)?)?(\s?[ap]\.?m\.?)?(\s?(z|utc|[+-]\d\d:?\d\d))?\s*$"
+"""Text that is a time of day, without a day."""
 NAMELESS_DOUBT = "No name says which column has {}. These could, by their values:"
+WHAT = {"session": "the session", "aid": "the article"}
+"""What columns of the table are called in sentences."""
 NOTHING_DOUBT = "Neither names nor values say which column has {}."
 
 
@@ -47,7 +51,7 @@ class Reading:
     @property
     def source(self) -> str | None:
         """The source's column."""
-        return self.spec.get("from")
+        return self.spec.get("from") or self.spec.get("user")
 
     @property
     def is_open(self) -> bool:
@@ -86,13 +90,13 @@ def plain_reading(traits: Traits) -> Reading:
 def session(columns: list[Traits], taken: Collection[str]) -> Role:
     """The column that says which rows are one session."""
     tiers = ((names.SESSIONS, ""), (names.USERS, USER_DOUBT), (names.ORDERS, ORDER_DOUBT))
-    return _by_name("session", columns, taken, tiers, "the session")
+    return _by_name("session", columns, taken, tiers)
 
 
 def article(columns: list[Traits], taken: Collection[str]) -> Role:
     """The column that has the article's id."""
     tiers = ((names.ARTICLES, ""), (names.PLAIN_IDS, "may be the id of something else."))
-    return _by_name("aid", columns, taken, tiers, "the article")
+    return _by_name("aid", columns, taken, tiers)
 
 
 def _by_name(
@@ -100,15 +104,14 @@ def _by_name(
     columns: list[Traits],
     taken: Collection[str],
     tiers: tuple[tuple[frozenset[str], str], ...],
-    words: str,
 ) -> Role:
     """The candidates of the first tier of names that has some; or else all that may be ids."""
     for tier, doubt in (({column}, ""), *tiers):
-        candidates = _fullest([t for t in columns if t.plain in tier and t.name not in taken])
+        candidates = fullest([t for t in columns if t.plain in tier and t.name not in taken])
         if candidates:
             doubts = [f"{t.name} {doubt}" for t in candidates if doubt]
             if len(candidates) > 1:
-                doubts.append(f"Several columns may be {words}. Take one of them:")
+                doubts.append(f"Several columns may be {WHAT[column]}. Take one of them:")
             return Role(column, [plain_reading(t) for t in candidates], doubts)
     by_value = [
         t
@@ -120,10 +123,10 @@ def _by_name(
     ]
     readings = [plain_reading(t) for t in by_value]
     doubt = NAMELESS_DOUBT if readings else NOTHING_DOUBT
-    return Role(column, readings, [doubt.format(words)], is_guess=True)
+    return Role(column, readings, [doubt.format(WHAT[column])], is_guess=True)
 
 
-def _fullest(candidates: list[Traits]) -> list[Traits]:
+def fullest(candidates: list[Traits]) -> list[Traits]:
     """The candidates without those that are rather empty beside the others."""
     most = max((t.filled for t in candidates), default=0)
     return [t for t in candidates if t.filled >= MIN_FILLED * most]
@@ -131,26 +134,25 @@ def _fullest(candidates: list[Traits]) -> list[Traits]:
 
 def time(columns: list[Traits], column: str) -> Role:
     """The column that has the time of an event, and how it is read."""
-    known_names = names.SESSIONS | names.USERS | names.ORDERS | names.ARTICLES
     readable = [t for t in columns if t.times]
     tiers: list[Callable[[Traits], bool]] = [
         lambda t: t.name == column,
         lambda t: t.plain in names.TIMES,
-        lambda t: t.plain not in known_names,
+        lambda t: t.plain not in names.IDS,
     ]
     for is_in in tiers:
-        candidates = _fullest([t for t in readable if is_in(t)])
+        candidates = fullest([t for t in readable if is_in(t)])
         # A day says less than a time of the same event.
         candidates = [t for t in candidates if not _has_days_only(t)] or candidates
         if candidates:
-            doubts = [doubt for t in candidates for doubt in _time_doubts(t)]
+            doubts = [doubt for t in candidates for doubt in _time_doubts(t, columns)]
             if len(candidates) > 1:
                 doubts.append("Several columns may be the time of the event. Take one of them:")
             return Role(column, [time_reading(t) for t in candidates], doubts)
     return Role(column, _unreadable_times(columns), ["No value was read as a time."])
 
 
-def _time_doubts(traits: Traits) -> list[str]:
+def _time_doubts(traits: Traits, columns: list[Traits]) -> list[str]:
     best = traits.times[0]
     doubts = []
     if best.share < 1:
@@ -160,11 +162,21 @@ def _time_doubts(traits: Traits) -> list[str]:
         )
     if _has_days_only(traits):
         doubts.append(f"{traits.name} has days only: the events of a day have no order.")
+        doubts += [
+            f"{traits.name} has the day, and {t.name} the time of day: the two belong together. "
+            "Export them as one column, because a mapping reads a time from one."
+            for t in columns
+            if _has_clocks_only(t)
+        ]
     return doubts
 
 
 def _has_days_only(traits: Traits) -> bool:
     return bool(traits.texts.drop_nulls().str.contains(DAY).all())
+
+
+def _has_clocks_only(traits: Traits) -> bool:
+    return not traits.is_empty and bool(traits.present.str.contains(CLOCK).all())
 
 
 def _unreadable_times(columns: list[Traits]) -> list[Reading]:
@@ -193,11 +205,12 @@ def time_reading(traits: Traits) -> Reading:
             spec[key] = CHOOSE
             notes[key,] = "\n".join(["one of", *(_shown(way, traits) for way in offered)])
     assumed = {"from": traits.name, "unit" if ways[0].unit else "format": ways[0].name}
-    if any(way.lacks_zone for way in ways):
+    zoneless = [way.zoneless for way in ways if way.zoneless is not None]
+    if zoneless:
         spec["zone"] = CHOOSE
         assumed["zone"] = "UTC"
         notes["zone",] = (
-            f"{traits.examples[0]} does not say its time zone: UTC, or the shop's, such as "
+            f"{shortened(zoneless[0])} does not say its time zone: UTC, or the shop's, such as "
             "Europe/Berlin"
         )
         if traits.shape == "times":

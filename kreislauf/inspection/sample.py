@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import numpy as np
 import polars as pl
 
 from kreislauf import sources
-from kreislauf.lake import decode, intake, mapped
-from kreislauf.sources import SourceError, SourceUnreachable
+from kreislauf.inspection import headers, json_columns
+from kreislauf.inspection.json_columns import JSON_LINES
+from kreislauf.sources import SourceError, SourceUnreachable, endings
 from kreislauf.sources.layout import Layout
 from models import conversion
 from models.mapping import Mapping
@@ -22,9 +22,6 @@ BYTES = 32 << 20
 """Bytes of a file after which no more of it is read, about."""
 FILES = 5
 """Most files that are looked at, evenly over all of them."""
-JSON_LINES = "JSON lines"
-DEPTH = 20
-"""Most objects within each other of whose fields a column is made."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +148,25 @@ def _read_file(
     layout = sources.open_file(path, table, mapping).layout()
     if layout is not None:
         raws, is_end = read(path, table, _with_all(layout), rows)
-        frames = [_as_stored(raw.frame, layout) for raw in raws if isinstance(raw, RawRows)]
+        frames = [raw.frame for raw in raws if isinstance(raw, RawRows)]
+        if mapping is None and _lacks_header(path, layout, frames):
+            layout = layout.without_header()
+            raws, is_end = read(path, table, _with_all(layout), rows)
+            frames = [raw.frame for raw in raws if isinstance(raw, RawRows)]
+        frames = [_as_stored(frame, layout) for frame in frames]
         return layout, frames, sum(map(len, raws)), is_end
     raws, is_end = read(path, table, None, rows)
     lines = [raw for raw in raws if isinstance(raw, RawLines)]
-    layout = _of_json(path, lines)
-    frames = [mapped.read_lines(_with_all(layout), raw).frame for raw in lines]
-    return layout, frames, sum(map(len, raws)), is_end
+    layout, frame = json_columns.read(path, lines)
+    return layout, [frame], sum(map(len, raws)), is_end
+
+
+def _lacks_header(path: str, layout: Layout, frames: list[pl.DataFrame]) -> bool:
+    """Whether what was taken for the header of a CSV file is its first row."""
+    if not layout.has_header or not endings.is_csv(path) or not layout.names:
+        return False
+    nothing = pl.DataFrame(schema=dict.fromkeys(layout.names, pl.String))
+    return headers.is_event(layout.names, frames[0] if frames else nothing)
 
 
 def _as_stored(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
@@ -169,60 +178,13 @@ def _as_stored(frame: pl.DataFrame, layout: Layout) -> pl.DataFrame:
 def _with_all(layout: Layout) -> Mapping:
     """A mapping that reads all columns, each under its own name."""
     content: dict[str, Any] = {
-        "columns": {name: {"from": name} for name in layout.names},
-        "ignored": list(layout.nested),
+        "columns": {name: {"from": name} for name in layout.names if name},
+        # A mapping cannot read a column without a name.
+        "ignored": [*layout.nested, ""],
     }
     if not layout.has_header:
         content["csv"] = {"names": layout.names}
     return Mapping.model_validate(content)
-
-
-def _of_json(path: str, raws: Sequence[RawLines]) -> Layout:
-    """Fields of JSON lines, those of nested objects as a.b. Raises SourceError if no line has an
-    object."""
-    kinds: dict[str, set[str]] = {}
-    first = b""
-    objects = 0
-    for raw in raws:
-        for position in range(len(raw)):
-            line = decode.payload(raw.line(position))
-            first = first or line.strip()
-            try:
-                record = mapped.JSON.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                continue
-            if isinstance(record, dict):
-                objects += 1
-                _note_kinds(record, "", kinds, DEPTH)
-    if first and not objects:
-        raise SourceError(
-            f"Not a single line of {path} is an object of JSON: it looks like {intake.kind(first)}."
-        )
-    single = [name for name, of_values in kinds.items() if of_values <= {"a single value"}]
-    nested = {
-        name: " or ".join(sorted(of_values))
-        for name, of_values in kinds.items()
-        if name not in single and of_values != {"an object"}
-    }
-    for name, of_values in kinds.items():
-        if of_values == {"an object"} and not any(n.startswith(f"{name}.") for n in kinds):
-            nested[name] = "an object without a field"
-    return Layout(JSON_LINES, single, nested)
-
-
-def _note_kinds(
-    record: dict[str, Any], prefix: str, kinds: dict[str, set[str]], depth: int
-) -> None:
-    """Add the kinds of values of an object's fields."""
-    for name, value in record.items():
-        of_values = kinds.setdefault(prefix + name, set())
-        if isinstance(value, dict) and depth:
-            of_values.add("an object")
-            _note_kinds(value, f"{prefix}{name}.", kinds, depth - 1)
-        elif isinstance(value, dict | list):
-            of_values.add("a list")
-        elif value is not None:
-            of_values.add("a single value")
 
 
 def _united(first: Layout, second: Layout) -> Layout:

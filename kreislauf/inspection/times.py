@@ -42,10 +42,15 @@ class TimeReading(NamedTuple):
     format: str | None
     share: float
     """Of the values, those that become times from 2000 until tomorrow."""
-    lacks_zone: bool
-    """Whether some of these values do not say their time zone."""
+    zoneless: str | None
+    """A value of these that does not say its time zone; None if all do."""
     times: pl.Series
     """The values in ms, with UTC for a zone that is missing; null where they are no times."""
+
+    @property
+    def lacks_zone(self) -> bool:
+        """Whether some of these values do not say their time zone."""
+        return self.zoneless is not None
 
     @property
     def name(self) -> str:
@@ -62,7 +67,9 @@ def readings(values: pl.Series, is_local: bool = False) -> list[TimeReading]:
     if values.is_empty():
         return []
     if isinstance(values.dtype, pl.Datetime | pl.Date):
-        candidates = [_reading(values, format=ISO, lacks_zone=is_local)]
+        candidates = [_reading(values, format=ISO)]
+        if is_local:
+            candidates = [_without_zone(candidates[0], conversion.text(values))]
     else:
         candidates = [*_of_numbers(values), *_of_text(values)]
     shares = {c.format: c.share for c in candidates}
@@ -98,24 +105,28 @@ def _of_text(values: pl.Series) -> list[TimeReading]:
         return []
     absolute = _milliseconds(texts, Column.model_validate({"from": "t", "format": ISO}))
     iso = _reading(texts, format=ISO)
-    candidates = [iso._replace(lacks_zone=iso.times.count() > absolute.count())]
+    candidates = [_without_zone(iso, texts.filter(iso.times.is_not_null() & absolute.is_null()))]
     if iso.share < SURE_SHARE:
+        of_formats = [_reading(texts, format=pattern) for pattern in FORMATS]
         candidates += [
-            _reading(texts, format=pattern, lacks_zone="%z" not in pattern) for pattern in FORMATS
+            reading
+            if "%z" in (reading.format or "")
+            else _without_zone(reading, texts.filter(reading.times.is_not_null()))
+            for reading in of_formats
         ]
     return candidates
 
 
-def _reading(
-    values: pl.Series,
-    unit: str | None = None,
-    format: str | None = None,
-    lacks_zone: bool = False,
-) -> TimeReading:
+def _without_zone(reading: TimeReading, values: pl.Series) -> TimeReading:
+    """The reading, whose `values` do not say their time zone."""
+    return reading._replace(zoneless=next(iter(values), None))
+
+
+def _reading(values: pl.Series, unit: str | None = None, format: str | None = None) -> TimeReading:
     zone = "UTC" if format and "%z" not in format else None
     column = Column.model_validate({"from": "t", "unit": unit, "format": format, "zone": zone})
     times = _milliseconds(values, column)
-    return TimeReading(unit, format, times.count() / max(1, len(times)), lacks_zone, times)
+    return TimeReading(unit, format, times.count() / max(1, len(times)), None, times)
 
 
 def _milliseconds(values: pl.Series, column: Column) -> pl.Series:

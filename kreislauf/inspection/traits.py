@@ -103,7 +103,7 @@ def _traits(name: str, values: pl.Series, is_local: bool) -> Traits:
         _shape(present),
         len(present) / max(1, len(values)),
         counts.height,
-        [_shortened(value) for value in shown],
+        [shortened(value) for value in shown],
         values.dtype.is_float(),
         of_time,
     )
@@ -134,6 +134,7 @@ def _shape(values: pl.Series) -> str:
     return "text"
 
 
-def _shortened(value: str) -> str:
+def shortened(value: str) -> str:
+    """A value on one line, as long as an example may be."""
     line = " ".join(value.split())
     return line if len(line) <= SHOWN else f"{line[: SHOWN - 3]}..."

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,19 @@ from models.table import RawLines, RawRows
 DELIMITERS = ",;\t|"
 SAMPLE_LINES = 20
 """Lines at the beginning from which the delimiter is recognised."""
+
+OTHER_KINDS = {
+    re.compile(rb"PK\x03\x04"): "is a zip archive, or an Excel workbook. Unpack it, or save it as "
+    "CSV.",
+    re.compile(rb"\x1f\x8b"): "is a gzip file. Let its name end in .csv.gz.",
+    re.compile(rb"\x28\xb5\x2f\xfd"): "is a zstd file. Let its name end in .csv.zst.",
+    re.compile(rb"PAR1"): "is a Parquet file. Let its name end in .parquet.",
+    re.compile(rb"(?i)\s*<(!doctype|html|\?xml)"): "is a web page or XML: perhaps an error message "
+    "was stored instead of data. Deliver it again.",
+    re.compile(rb"(?i)\"?sep=[^\r\n]{0,2}\r?\n"): "begins with `sep=`, a line for Excel alone. "
+    "Delete this line: the delimiter is recognised without it.",
+}
+"""What else a file may be, by how it begins, and its cure."""
 
 
 def parts(
@@ -89,14 +103,22 @@ def _read(stream: Any, size: int) -> bytes:
 
 def read_head(stream: Any, size: int) -> bytes:
     """The first bytes, without a mark of UTF-8 before them."""
-    head = _read(stream, size)
+    head = _read(stream, size).removeprefix(BOM)
+    for starts, fault in OTHER_KINDS.items():
+        if starts.match(head):
+            raise DelimitedError(fault)
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
         raise DelimitedError("is UTF-16 or binary, not text in UTF-8. Convert it to UTF-8.")
-    return head.removeprefix(BOM)
+    return head
 
 
 def refuse_repeated(names: list[str]) -> None:
-    """Raises DelimitedError if columns have the same name."""
+    """Raises DelimitedError if columns have the same name, or several none."""
+    if names.count("") > 1:
+        raise DelimitedError(
+            f"has {names.count('')} columns without a name. Name them in its first line, or export "
+            "it without them."
+        )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise DelimitedError(f"has several columns called {', '.join(repeated)}. Rename them.")

@@ -40,11 +40,16 @@ CHOSEN = {
     "retailrocket.csv": Chosen(("type",), {"wishlist": ""}),
     "yoochoose-clicks.csv": Chosen(("session", "aid"), {"session": "column_1", "aid": "column_3"}),
     "shopify-orders.csv": Chosen(("type",), {"constant": "orders"}),
-    "german-excel.csv": Chosen(("ts",), {"zone": "Europe/Berlin"}),
+    "german-excel.csv": Chosen(("ts", "type"), {"zone": "Europe/Berlin", "constant": "clicks"}),
     "clock-change.csv": Chosen(
-        ("session", "aid", "ts"), {"session": "s", "aid": "a", "zone": "Europe/Berlin"}
+        ("session", "aid", "ts", "type"),
+        {"session": "s", "aid": "a", "zone": "Europe/Berlin", "constant": "clicks"},
     ),
-    "no-offset.csv": Chosen(("session", "aid", "ts"), {"session": "s", "aid": "a", "zone": ""}),
+    "no-offset.csv": Chosen(
+        ("session", "aid", "ts", "type"),
+        {"session": "s", "aid": "a", "zone": "", "constant": "clicks"},
+    ),
+    "matomo.jsonl": Chosen(("type",), {"constant": "clicks"}),
     "segment-track.json.gz": Chosen(("aid",), {"aid": "properties.product_id"}),
     "kaggle-radek.parquet": Chosen(("type",), {"'0'": "clicks", "'2'": "orders"}),
     "unsigned.parquet": Chosen(("ts",), {"zone": "UTC"}),
@@ -125,7 +130,7 @@ DAYS = csv("visit;item;at", "1;5;03/04/2023 10:00", "1;6;03/04/2023 10:05", "2;5
 
 
 def test_it_is_asked_whether_day_or_month_comes_first_until_a_day_says_so(tmp_path: Path):
-    seen = inspected(tmp_path, "a.csv", DAYS)
+    seen = inspected(tmp_path, "clicks.csv", DAYS)
     assert seen.choices == ("ts",)
     assert (
         "'%d/%m/%Y %H:%M' (then 03/04/2023 10:00 is 2023-04-03 10:00:00; fits 100%" in seen.mapping
@@ -139,21 +144,21 @@ def test_it_is_asked_whether_day_or_month_comes_first_until_a_day_says_so(tmp_pa
         read_back(seen.mapping, tmp_path)
     chosen = Chosen((), {"format": "'%m/%d/%Y %H:%M'", "zone": "America/New_York"})
     mapping = read_back(choose(seen.mapping, chosen), tmp_path)
-    lake.load_file(EVENTS, sources.open_file(str(tmp_path / "a.csv"), EVENTS, mapping))
+    lake.load_file(EVENTS, sources.open_file(str(tmp_path / "clicks.csv"), EVENTS, mapping))
     first = datetime(2023, 3, 4, 10, tzinfo=ZoneInfo("America/New_York")).timestamp() * 1000
     assert lake.read(EVENTS)["ts"].min() == first
-    sure = inspected(tmp_path, "b.csv", DAYS + b"3;7;28/02/2023 10:00\n")
+    sure = inspected(tmp_path, "clicks-2.csv", DAYS + b"3;7;28/02/2023 10:00\n")
     assert "format: '%d/%m/%Y %H:%M'" in sure.mapping
 
 
 def test_it_is_asked_whether_times_are_seconds_or_ms_if_both_occur(tmp_path: Path):
     rows = [{"session": 1, "sku": n, "time": TIME // (1 + 999 * (n % 2))} for n in range(10)]
-    seen = inspected(tmp_path, "a.jsonl", json_lines(*rows))
+    seen = inspected(tmp_path, "clicks.jsonl", json_lines(*rows))
     assert seen.choices == ("ts",)
     assert f"s (then {TIME // 1000} is 2022-08-29 12:30:15; fits 50% of the rows)" in seen.mapping
     assert f"ms (then {TIME} is 2022-08-29 12:30:15; fits 50% of the rows)" in seen.mapping
     assert (seen.rows_loaded, seen.rows_rejected) == (5, 5)
-    in_s = inspected(tmp_path, "b.jsonl", json_lines(*rows[1::2]))
+    in_s = inspected(tmp_path, "clicks-2.jsonl", json_lines(*rows[1::2]))
     assert "ts: {from: time, unit: s}" in in_s.mapping
 
 
@@ -179,12 +184,12 @@ def test_it_is_asked_whether_times_are_seconds_or_ms_if_both_occur(tmp_path: Pat
         ({"session_id": 1, "sku": 7, "action": "wishlist"}, ("type",), "wishlist: CHOOSE"),
         ({"session_id": 1, "sku": 7, "type": "0"}, ("type",), "'0': CHOOSE"),
         ({"session_id": 1, "sku": 7, "order_id": 4}, ("type",), "constant: CHOOSE"),
-        ({"session_id": 1, "sku": 7}, (), "each row becomes one of the type clicks"),
+        ({"session_id": 1, "sku": 7}, (), "The file's name says clicks: each row becomes one."),
     ],
 )
 def test_what_is_doubtful_is_said_in_the_mapping(tmp_path, rows, choices, sentence):
     lines = [rows | {"timestamp": TIME + n} for n in range(30)]
-    seen = inspected(tmp_path, "a.jsonl", json_lines(*lines))
+    seen = inspected(tmp_path, "product-views.jsonl", json_lines(*lines))
     assert seen.choices == choices
     assert sentence.replace("# ", "") in " ".join(seen.mapping.replace("#", "").split())
 
@@ -216,9 +221,9 @@ def test_the_report_says_what_is_there_and_what_would_be_rejected(tmp_path: Path
         "| item   | text          | 100%   | 4         | 5, 6, undefined",
         "| 1   | 5         | 1661776215250 | view  |",
         "| 1       | 5   | 1661776215250 | clicks | 2022-08-29 12:30:15 |",
-        "4 events of 2 sessions, 2.0 each and 2 at most; 3 articles; from 2022-08-29 12:30:15 to "
-        "2022-08-30 01:30:15 UTC; 3 clicks, 1 carts.",
-        "Duplicates, of which one is kept: 1.",
+        "3 events of 2 sessions, 1.5 each and 2 at most; 3 articles; from 2022-08-29 12:30:15 to "
+        "2022-08-30 01:30:15 UTC; 2 clicks, 1 carts.",
+        "Duplicates of these, which are not loaded: 1.",
         "- item has 'undefined' or the like for no value, in 20.0% of the rows.",
         "- 1 of 2 sessions pause for more than 12 hours",
         "## What would be rejected: 1 of 5",
@@ -321,7 +326,8 @@ def test_a_large_parquet_file_is_not_read_to_its_end(tmp_path: Path):
 def test_a_source_on_s3_is_looked_at(s3):
     for number in range(3):
         with s3.open(f"shop/raw/type=clicks/{number}.csv.gz", "wb") as file:
-            file.write(gzip.compress(csv("visitorid,itemid,timestamp,event", f"7,8,{TIME},view")))
+            row = f"7,{number},{TIME},view"
+            file.write(gzip.compress(csv("visitorid,itemid,timestamp,event", row)))
     seen = look("s3://shop/raw/")
     assert (seen.rows, seen.rows_loaded, seen.choices) == (3, 3, ())
     assert "session: visitorid" in seen.mapping
