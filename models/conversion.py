@@ -21,13 +21,18 @@ NUMBER = r"^[+-]?\d+(\.\d*)?$"
 OFFSET = r"[+-]\d\d:?\d\d$"
 """The end of a time that says how far from UTC it is."""
 ISO_FORMS = {
-    r"^(\d{4}-\d\d-\d\d)[Tt]": "$1 ",
+    r"^(\d{4}-\d\d-\d\d)T": "$1 ",
+    r" ?(Z|UTC)$": "+00:00",
+}
+"""Patterns of forms of an ISO time, and what makes each the form that is read, in turn."""
+RARE_ISO_FORMS = {
+    r"^(\d{4}-\d\d-\d\d)t": "$1 ",
     r"(:\d\d),(\d+)": "$1.$2",
-    r" ?([Zz]|UTC)$": "+00:00",
+    r" ?z$": "+00:00",
     r"(:\d\d(?:\.\d+)?) ?([+-]\d\d)$": "$1$2:00",
     r"( \d\d:\d\d) ?([+-]\d\d:?\d\d)$": "$1:00$2",
 }
-"""Patterns of other forms of an ISO time, and what makes each the form that is read, in turn."""
+"""The same of forms that are looked for only where a value is not read without them."""
 EXACT = 2**53
 """Floats from here on do not hold every whole number."""
 
@@ -133,9 +138,21 @@ def _parsed(texts: pl.Series, column: Column) -> pl.Series:
         if OWN_OFFSET.search(column.format):
             return _epoch(_datetimes(texts, column.format, "UTC"), column)
         return _epoch(_datetimes(texts, column.format, None), column)
-    plain = texts.str.strip_chars()
-    for pattern, replacement in ISO_FORMS.items():
-        plain = plain.str.replace(pattern, replacement)
+    plain = _replaced(texts.str.strip_chars(), ISO_FORMS)
+    times = _iso(plain, column)
+    if times.null_count() == plain.null_count():
+        return times
+    return _first_of(times, _iso(_replaced(plain, RARE_ISO_FORMS), column))
+
+
+def _replaced(texts: pl.Series, forms: dict[str, str]) -> pl.Series:
+    for pattern, replacement in forms.items():
+        texts = texts.str.replace(pattern, replacement)
+    return texts
+
+
+def _iso(plain: pl.Series, column: Column) -> pl.Series:
+    """Text such as 2026-11-28 12:30:00.5+01:00 to ms; without an offset in the column's zone."""
     has_offset = plain.str.contains(OFFSET) & plain.str.contains(":")
     with_offset = _only(plain, has_offset).str.replace(r" ?([+-]\d\d:?\d\d)$", "$1")
     absolute = _epoch(_datetimes(with_offset, "%Y-%m-%d %H:%M:%S%.f%#z", "UTC"), column)

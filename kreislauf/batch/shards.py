@@ -113,13 +113,13 @@ def session(batch: Batch) -> Any:
 @lru_cache(maxsize=1)
 def _opened(model: str, version: int, digest: str) -> Any:
     """The session of a file, which is fetched and checked once, not for each shard."""
-    onnx = registry.onnx_file(registry.get(model, version))
-    if registry.sha256(onnx) != digest:
+    registered = registry.get(model, version)
+    if registered.digests["model.onnx"] != digest:
         raise registry.RegistryError(
             f"{model} version {version} has another file than when the batch was planned: run "
             "score again."
         )
-    return scoring.one_thread(onnx)
+    return scoring.one_thread(registry.onnx_file(registered))
 
 
 def forget(batch: Batch) -> None:

@@ -13,7 +13,8 @@ from models import text
 from models.spec import Examples, ModelSpec, Tensors
 
 BATCH = 32
-"""Number of examples that are asked at once."""
+"""Number of examples that are asked at once: few, because a graph may compute as many columns for
+each as the longest of them needs."""
 REQUESTS = 200
 """Number of requests whose latency is measured."""
 REPEATS = 3

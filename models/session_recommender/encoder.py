@@ -31,8 +31,8 @@ class Session(NamedTuple):
 
     def narrow(self, nothing: int) -> "Session":
         """The sessions without the last columns that have a known event in none of them."""
-        width = int(self.lengths(nothing).max()) if len(self.rows) else 1
-        return Session(*(t[:, : max(width, 1)] for t in self))
+        width = int(self.lengths(nothing).cpu().numpy().max(initial=1))
+        return Session(*(t[:, :width] for t in self))
 
     def widen(self, width: int, nothing: int) -> "Session":
         """The sessions with padding, up to `width` columns."""
