@@ -26,15 +26,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.rollback import MODEL, PLAN, QUICK
+from benchmarks import rollback
+from benchmarks.rollback import MODEL, QUICK
 from demo import raw_files
 from demo.shop import Plan, simulate
 from deployments import stack
 
-SHARD_SECONDS = 6.0
+SHARD_SECONDS = 20.0
+PLAN = replace(rollback.PLAN, sessions_per_day=6_000)
 REPEATS = 3
 KILLED_AT = 2
 """Shards that are answered when the run is killed in the next one."""

@@ -1,6 +1,5 @@
 """Score: a version's answers to all requests of a window, or of a file, in shards side by side."""
 
-import os
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from kreislauf.release import releases
 from models import spec
 from tasks.score import answer_shard, commit_answers, forget_shards, plan_file, plan_window, show
 
-WORKERS: Any = ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)))
+WORKERS: Any = ThreadPoolTaskRunner(max_workers=plan.CORES)
 """Shards at the same time: one a core."""
 
 
@@ -32,7 +31,7 @@ def score(
     """Answer every request of a window of the model type's table, or of a file, into the table
     `answers`.
 
-    The file that answers is the one that Triton would serve. Shards of about a minute run side by
+    The file that answers is the one that Triton would serve. Shards of a minute at most run side by
     side, one a core, or as another task runner has it: `score.with_options(task_runner=...)`. A run
     that was killed is continued by the next one with the same parameters: what was answered stays.
     The answers become visible together. A batch that is there already is not answered again, unless

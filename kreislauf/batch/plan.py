@@ -16,7 +16,11 @@ from kreislauf.sources import storage
 from models import spec
 
 SHARD_SECONDS = 60.0
-"""Seconds of work, about, that a shard takes on one core."""
+"""Most seconds of work, about, that a shard takes on one core."""
+SHORTEST_SECONDS = 5.0
+"""Fewest seconds of work, about, for which a shard is worth its own task."""
+CORES = len(os.sched_getaffinity(0))
+"""Cores of this process."""
 TRIAL = 512
 """Groups or lines, about, that are asked to learn how long they take; fewer than twice as many are
 one shard."""
@@ -106,9 +110,15 @@ def _in_shards(
         # Its version of the table may be swept; this one has the same rows in the window.
         return batch.model_copy(update={"shards": unfinished.shards})
     if batch.units >= 2 * TRIAL:
-        count = max(1, math.ceil(seconds(batch) / SHARD_SECONDS))
-        batch = batch.model_copy(update={"shards": count})
+        batch = batch.model_copy(update={"shards": shard_count(seconds(batch), CORES)})
     return batch.model_copy(update={"shards": shards.keep_plan(batch).shards})
+
+
+def shard_count(seconds: float, cores: int) -> int:
+    """Number of shards for `seconds` of work: none takes longer than `SHARD_SECONDS`, and all
+    `cores` have as many, unless they would be shorter than `SHORTEST_SECONDS`."""
+    rounds = math.ceil(seconds / (cores * SHARD_SECONDS))
+    return max(1, min(rounds * cores, int(seconds / SHORTEST_SECONDS)))
 
 
 def seconds(batch: Batch) -> float:

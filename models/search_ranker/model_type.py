@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from models import text
+from models.answer_lists import real_values
 from models.search_ranker import metrics, requests, statistics
 from models.search_ranker.features import (
     INPUTS,
@@ -95,11 +96,9 @@ class SearchRanker(ModelSpec):
 
     def answers(self, outputs: Tensors) -> list[dict]:
         """`{"items": [...], "scores": [...]}` per request, best first."""
-        result = []
-        for ids, scores in zip(outputs["answers"], outputs["scores"], strict=True):
-            real = ids != NO_ITEM
-            result.append({"items": ids[real].tolist(), "scores": scores[real].tolist()})
-        return result
+        is_real = outputs["answers"] != NO_ITEM
+        lists = (real_values(outputs[name], is_real) for name in ("answers", "scores"))
+        return [{"items": ids, "scores": scores} for ids, scores in zip(*lists, strict=True)]
 
     def items(self, answer: dict) -> list:
         """The ids."""

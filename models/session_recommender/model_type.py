@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
+from models.answer_lists import real_values
 from models.session_recommender import metrics, requests
 from models.session_recommender.features import (
     INPUTS,
@@ -125,11 +126,9 @@ class SessionRecommender(ModelSpec):
 
     def answers(self, outputs: Tensors) -> list[dict]:
         """`{"article_ids": [...], "scores": [...]}` per request, best first."""
-        result = []
-        for ids, scores in zip(outputs["answers"], outputs["scores"], strict=True):
-            real = ids != self.ids.padding
-            result.append({"article_ids": ids[real].tolist(), "scores": scores[real].tolist()})
-        return result
+        is_real = outputs["answers"] != self.ids.padding
+        lists = (real_values(outputs[name], is_real) for name in ("answers", "scores"))
+        return [{"article_ids": ids, "scores": scores} for ids, scores in zip(*lists, strict=True)]
 
     def items(self, answer: dict) -> list:
         """The article ids."""

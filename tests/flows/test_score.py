@@ -39,6 +39,7 @@ def four_shards(monkeypatch) -> None:
     """A model so slow that every batch has four shards."""
     seconds = 3.5 * plan.SHARD_SECONDS
     monkeypatch.setattr(plan, "seconds", lambda batch: seconds)
+    monkeypatch.setattr(plan, "CORES", 4)
 
 
 @pytest.fixture
@@ -297,3 +298,10 @@ def test_a_session_is_asked_with_all_that_is_known_of_it(home):
 def ts(hour: int) -> int:
     """An hour of the events, ms since 1970 UTC."""
     return 1_660_003_200_000 + hour * 3_600_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shards"), [(0.1, 1), (9.9, 1), (12, 2), (40, 4), (200, 4), (250, 8), (1_000, 20)]
+)
+def test_all_cores_have_as_many_shards_as_long_as_these_are_worth_it(seconds, shards):
+    assert plan.shard_count(seconds, cores=4) == shards
