@@ -34,6 +34,7 @@ ORGANS = {
     "lake": "",
     "inspection": "sources lake",
     "evaluation": "",
+    "experiment": "lake release evaluation",
     "batch": "sources lake registry evaluation",
     "registry": "",
     "search": "",

@@ -7,6 +7,11 @@ mixture.
 """
 
 import math
+from typing import TypeVar
+
+import numpy as np
+
+Number = TypeVar("Number", float, np.ndarray)
 
 
 def margin(count: int, error_rate: float, tightest: int) -> float:
@@ -17,8 +22,14 @@ def margin(count: int, error_rate: float, tightest: int) -> float:
     It is the one-sided bound. `tightest` is the count at which it is narrowest beside that of
     other counts; it is chosen before the first look.
     """
+    return float(standard_errors(count / tightest, error_rate)) / math.sqrt(count)
+
+
+def standard_errors(progress: Number, error_rate: float) -> Number:
+    """The same for any estimate whose information grows, in its standard errors; `progress` is the
+    information as a multiple of that at which the bound is tightest."""
     spread = -2 * math.log(2 * error_rate)
-    mixture = (spread + math.log(spread + 1)) / tightest
-    information = count * mixture + 1
-    bound = 2 * information * math.log(1 + math.sqrt(information) / (2 * error_rate))
-    return math.sqrt(bound / mixture) / count
+    mixed = (spread + math.log(spread + 1)) * progress
+    information = mixed + 1
+    bound = 2 * information * np.log(1 + np.sqrt(information) / (2 * error_rate))
+    return np.sqrt(bound / mixed)

@@ -1,0 +1,118 @@
+"""How long an experiment lasts, and what ends it: chosen before the first user is asked."""
+
+import math
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from scipy.optimize import brentq
+from scipy.special import ndtri
+
+from kreislauf.evaluation import sequences
+from kreislauf.evaluation.sequences import Number
+from kreislauf.experiment import spending
+from kreislauf.experiment.effect import Estimate, Moments
+
+ERROR_RATE = 0.025
+"""Probability that a challenger that is no better is called better."""
+POWER = 0.9
+"""Probability that one that is better by the minimum effect is called better."""
+LOOKS = 5
+"""Planned looks at the benefit, the last one at the horizon."""
+HARM_ERROR_RATE = 0.01
+"""Probability that a challenger that does no harm is ever stopped for harm."""
+TIGHTEST = 0.25
+"""Share of the planned information at which the bound of harm is tightest."""
+
+
+class Design(BaseModel):
+    """What is decided about an experiment before it begins."""
+
+    model_config = ConfigDict(frozen=True)
+
+    share: float
+    """Share of the users that get the challenger."""
+    minimum_effect: float
+    """Difference of the rates that is worth finding."""
+    information: float
+    """One over the variance of the difference at the horizon."""
+    users: int
+    """Number of users, about, that bring as much."""
+    days: int
+    """Days, about, until so many have come: the horizon."""
+
+    @property
+    def planned_looks(self) -> list[float]:
+        """Days after the beginning at which the benefit is looked at."""
+        return [self.days * number / LOOKS for number in range(1, LOOKS + 1)]
+
+
+def plan(history: Moments, days: float, share: float, relative_effect: float) -> Design:
+    """The design for a challenger that gets `share` of the users, 0 to 1 exclusive, and shall be
+    better by `relative_effect`, 0.03 for 3 %.
+
+    `history` has the users of the last `days`, all in one arm. As many are expected to come in as
+    many days, and that what they did before does not help. Raises ValueError without any hits.
+    """
+    rate = float(history.rate)
+    if not rate > 0:
+        raise ValueError(
+            "There are no clicks on the answers of the last days, so that nobody can say how long "
+            "an experiment would take. Does the shop send feedback?"
+        )
+    effect = rate * relative_effect
+    information = (drift() / effect) ** 2
+    weights = np.array([1, -rate, 0, 0]) / history.means[1]
+    user_variance = float(weights @ history.covariance @ weights)
+    users = information * user_variance / (share * (1 - share))
+    return Design(
+        share=share,
+        minimum_effect=effect,
+        information=information,
+        users=math.ceil(users),
+        days=max(1, math.ceil(users / int(history.users) * days)),
+    )
+
+
+def drift() -> float:
+    """The difference that looks at equal distances find with the probability `POWER`, in standard
+    errors at the horizon."""
+    fractions = [number / LOOKS for number in range(1, LOOKS + 1)]
+    rates = [spending.spent(fraction, ERROR_RATE) for fraction in fractions]
+    bounds = spending.bounds(fractions, rates)
+    without_looks = float(ndtri(1 - ERROR_RATE) + ndtri(POWER))
+    return brentq(
+        lambda value: spending.power(fractions, bounds, value) - POWER,
+        without_looks,
+        2 * without_looks,
+    )
+
+
+def is_harmful(estimate: Estimate, design: Design) -> np.ndarray:
+    """Whether the difference is surely below 0, at all looks together: an array of the shape of the
+    estimate."""
+    errors = standard_errors(estimate.information, design, HARM_ERROR_RATE)
+    return estimate.difference + errors * np.sqrt(estimate.variance) < 0
+
+
+def standard_errors(information: Number, design: Design, error_rate: float) -> Number:
+    """How many standard errors a difference is from the true one at most, on one side, at all looks
+    together: an array of the shape of `information`."""
+    return sequences.standard_errors(information / (TIGHTEST * design.information), error_rate)
+
+
+def is_final(information: float, number: int, design: Design) -> bool:
+    """Whether the planned look `number`, from 1, is the last one: at the horizon, or with all the
+    information before it."""
+    return number >= LOOKS or information >= design.information
+
+
+def benefit_bounds(information: list[float], design: Design) -> list[float]:
+    """The z of each planned look until now from which on the benefit is proven. `information` has
+    that of each; it grows."""
+    rates = []
+    for number, amount in enumerate(information, 1):
+        fraction = amount / design.information
+        if is_final(amount, number, design):
+            fraction = 1.0
+        rates.append(spending.spent(fraction, ERROR_RATE))
+    return spending.bounds(information, rates)

@@ -1,0 +1,163 @@
+"""What a look at an experiment says: go on, or why it has ended."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from kreislauf.experiment import design, sample_ratio, spending
+from kreislauf.experiment.design import Design
+from kreislauf.experiment.effect import Estimate
+
+Outcome = Literal["running", "benefit", "harm", "mismatch", "undecided"]
+MIN_USERS = 200
+"""Fewest users of either arm whose mean is nearly normal."""
+GROWTH = 1.0001
+"""Least ratio of the information of two planned looks."""
+CONFIDENCE = 0.95
+"""Confidence of the intervals that are shown."""
+
+
+class Gap(BaseModel):
+    """The challenger's rate beside the champion's, as `Estimate` has it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    difference: float
+    variance: float
+    unadjusted_variance: float
+    champion_rate: float
+
+    @property
+    def information(self) -> float:
+        """How much is known: one over the variance."""
+        return 1 / self.variance
+
+    @property
+    def z(self) -> float:
+        """The difference in its standard errors."""
+        return self.difference / math.sqrt(self.variance)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a difference at all: both arms have answers, and somebody clicked."""
+        return math.isfinite(self.difference) and self.variance > 0
+
+    def estimate(self) -> Estimate:
+        """The same numbers, for functions of many."""
+        numbers = (self.difference, self.variance, self.unadjusted_variance, self.champion_rate)
+        return Estimate(*map(np.asarray, numbers))
+
+
+class Look(BaseModel):
+    """What was seen of an experiment at one time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    """Number of the planned look, from 1; 0 in between."""
+    at: int
+    """Until when answers count, in the data's time: ms since 1970 UTC."""
+    users: int
+    """Users of both arms."""
+    challenger_users: int
+    kpi: Gap
+    guardrails: dict[str, Gap] = {}
+    """Other rates that must not fall, by name."""
+
+
+class Verdict(BaseModel):
+    """What came of a look."""
+
+    model_config = ConfigDict(frozen=True)
+
+    outcome: Outcome
+    reason: str
+    low: float | None = None
+    """Least difference of the rates, with `CONFIDENCE`."""
+    high: float | None = None
+    """Greatest difference of the rates."""
+
+
+def judge(plan: Design, looks: Sequence[Look]) -> Verdict:
+    """What the newest of the `looks` says, in view of the planned ones before it.
+
+    In this order: users that are missing in one arm, harm to the KPI or to a guardrail, benefit.
+    Harm and missing users are judged at any look, however many there are; benefit at planned ones.
+    """
+    look = looks[-1]
+    if sample_ratio.is_mismatch(look.users, look.challenger_users, plan.share):
+        return Verdict(outcome="mismatch", reason=_mismatch(plan, look))
+    if min(look.challenger_users, look.users - look.challenger_users) < MIN_USERS:
+        return _go_on(plan, look, f"Each version needs {MIN_USERS} users before it is judged.")
+    for name, gap in {"": look.kpi, **look.guardrails}.items():
+        if gap.is_known and design.is_harmful(gap.estimate(), plan):
+            return _harm(plan, gap, name)
+    if not look.number or not look.kpi.is_known:
+        return _go_on(plan, look, "It does no proven harm.")
+    return _benefit(plan, [each for each in looks if each.number and each.kpi.is_known])
+
+
+def _benefit(plan: Design, looks: Sequence[Look]) -> Verdict:
+    """The verdict of the newest of the planned looks."""
+    information: list[float] = []
+    for look in looks:
+        # Late clicks make a difference less certain now and then; what is known only grows.
+        least = max([0.0, *information]) * GROWTH
+        information.append(max(look.kpi.information, least))
+    bounds = design.benefit_bounds(information, plan)
+    newest = looks[-1]
+    gap = newest.kpi
+    z = gap.difference * math.sqrt(information[-1])
+    is_final = design.is_final(information[-1], newest.number, plan)
+    if z < bounds[-1] and not is_final:
+        return _go_on(plan, newest, "A benefit is not proven yet.")
+    low, high = spending.interval(information, bounds, z, (1 - CONFIDENCE) / 2)
+    numbers = f"{_relative(gap, gap.difference)} ({_range(gap, low, high)})"
+    if z >= bounds[-1]:
+        reason = f"The challenger is better: {numbers}."
+        return Verdict(outcome="benefit", reason=reason, low=low, high=high)
+    reason = f"No difference is proven at the horizon, so the champion stays: {numbers}."
+    return Verdict(outcome="undecided", reason=reason, low=low, high=high)
+
+
+def _harm(plan: Design, gap: Gap, guardrail: str) -> Verdict:
+    low, high = sequence(gap, plan)
+    which = f"harm in {guardrail}".removesuffix(" in ")
+    reason = (
+        f"The challenger does {which}: {_relative(gap, gap.difference)} ({_range(gap, low, high)})."
+    )
+    return Verdict(outcome="harm", reason=reason, low=low, high=high)
+
+
+def _mismatch(plan: Design, look: Look) -> str:
+    share = look.challenger_users / look.users
+    return (
+        f"{share:.2%} of {look.users} users are in the challenger's arm, and {plan.share:.2%} were "
+        "planned. So users of one arm are lost, and the arms cannot be compared."
+    )
+
+
+def _go_on(plan: Design, look: Look, why: str) -> Verdict:
+    if not look.kpi.is_known:
+        return Verdict(outcome="running", reason=why)
+    low, high = sequence(look.kpi, plan)
+    return Verdict(outcome="running", reason=why, low=low, high=high)
+
+
+def sequence(gap: Gap, plan: Design) -> tuple[float, float]:
+    """Interval of the difference that holds at all looks at once, with `CONFIDENCE`."""
+    errors = float(design.standard_errors(gap.information, plan, (1 - CONFIDENCE) / 2))
+    width = errors * math.sqrt(gap.variance)
+    return gap.difference - width, gap.difference + width
+
+
+def _relative(gap: Gap, difference: float) -> str:
+    """A difference as a share of the champion's rate."""
+    return f"{difference / gap.champion_rate:+.1%}"
+
+
+def _range(gap: Gap, low: float, high: float) -> str:
+    return f"{_relative(gap, low)} to {_relative(gap, high)} with {CONFIDENCE:.0%} confidence"

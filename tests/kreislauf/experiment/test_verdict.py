@@ -1,0 +1,101 @@
+"""What a look says, and in which words."""
+
+import numpy as np
+import pytest
+
+from kreislauf.experiment import design
+from kreislauf.experiment.design import Design
+from kreislauf.experiment.effect import Moments
+from kreislauf.experiment.verdict import Gap, Look, judge
+
+PLAN = Design(share=0.5, minimum_effect=0.01, information=100_000, users=10_000, days=10)
+
+
+def look(number: int, information: float, difference: float, **changes) -> Look:
+    """A look with this share of the planned information."""
+    variance = 1 / (information * PLAN.information)
+    gap = Gap(
+        difference=difference,
+        variance=variance,
+        unadjusted_variance=variance,
+        champion_rate=0.1,
+    )
+    users = {"users": 4_000, "challenger_users": 2_000}
+    return Look(number=number, at=0, kpi=gap, **users | changes)
+
+
+def test_an_experiment_is_planned_from_the_users_that_came():
+    rng = np.random.default_rng(1)
+    answers = 1 + rng.poisson(4, 20_000)
+    clicks = rng.binomial(answers, rng.beta(1, 9, 20_000))
+    nothing = np.zeros(20_000)
+    history = Moments.of(np.column_stack([clicks, answers, nothing, nothing]).astype(float))
+    half = design.plan(history, 7, 0.5, 0.05)
+    tenth = design.plan(history, 7, 0.1, 0.05)
+    assert half.minimum_effect == pytest.approx(0.005, rel=0.05)
+    assert half.days == pytest.approx(7 * half.users / 20_000, abs=1)
+    assert tenth.users == pytest.approx(half.users * 0.25 / 0.09, rel=0.01)
+    assert design.plan(history, 7, 0.5, 0.1).users == pytest.approx(half.users / 4, rel=0.01)
+    assert half.planned_looks[-1] == half.days
+
+
+def test_nobody_can_plan_without_clicks():
+    answers = np.column_stack([np.zeros(5), np.ones(5), np.zeros(5), np.zeros(5)])
+    with pytest.raises(ValueError, match="no clicks"):
+        design.plan(Moments.of(answers), 7, 0.5, 0.05)
+
+
+def test_it_goes_on_until_something_is_proven():
+    early = look(1, 0.2, 0.01)
+    verdict = judge(PLAN, [early])
+    assert (verdict.outcome, verdict.reason) == ("running", "A benefit is not proven yet.")
+    assert verdict.low < 0.01 < verdict.high
+    between = judge(PLAN, [early, look(0, 0.3, 0.05)])
+    assert (between.outcome, between.reason) == ("running", "It does no proven harm.")
+
+
+def test_a_benefit_is_called_one_at_a_planned_look():
+    verdict = judge(PLAN, [look(1, 0.2, 0.005), look(2, 0.4, 0.02)])
+    assert verdict.outcome == "benefit"
+    assert verdict.reason.startswith("The challenger is better: +20.0% (")
+    assert 0 < verdict.low < 0.02
+
+
+def test_harm_is_called_one_at_any_look():
+    verdict = judge(PLAN, [look(0, 0.1, -0.05)])
+    assert verdict.outcome == "harm"
+    assert verdict.reason.startswith("The challenger does harm: -50.0% (")
+
+
+def test_a_guardrail_stops_what_helps_the_kpi():
+    hurt = look(0, 0.3, -0.05).kpi
+    verdict = judge(PLAN, [look(2, 0.4, 0.02, guardrails={"orders per answer": hurt})])
+    assert verdict.outcome == "harm"
+    assert "harm in orders per answer" in verdict.reason
+
+
+def test_the_horizon_is_the_end():
+    verdict = judge(PLAN, [look(4, 0.8, 0.002), look(5, 0.95, 0.003)])
+    assert verdict.outcome == "undecided"
+    assert "so the champion stays" in verdict.reason
+    assert verdict.low < 0.003 < verdict.high
+
+
+def test_all_the_information_before_the_horizon_is_the_end_too():
+    assert judge(PLAN, [look(3, 1.02, 0.002)]).outcome == "undecided"
+
+
+def test_missing_users_come_before_everything():
+    verdict = judge(PLAN, [look(2, 0.4, 0.05, users=40_000, challenger_users=18_000)])
+    assert verdict.outcome == "mismatch"
+    assert "45.00% of 40000 users" in verdict.reason
+
+
+def test_few_users_prove_nothing():
+    verdict = judge(PLAN, [look(1, 0.2, -0.09, users=300, challenger_users=150)])
+    assert (verdict.outcome, "200 users" in verdict.reason) == ("running", True)
+
+
+def test_late_clicks_do_not_undo_a_look():
+    verdict = judge(PLAN, [look(1, 0.41, 0.001), look(2, 0.4, 0.002)])
+    assert verdict.outcome == "running"
