@@ -35,7 +35,7 @@ from benchmarks import experiment_users
 from kreislauf.experiment import design, effect, sample_ratio
 from kreislauf.experiment.design import Design
 from kreislauf.experiment.effect import Estimate
-from kreislauf.experiment.verdict import MIN_USERS, Gap, Look, Verdict, judge
+from kreislauf.experiment.verdict import MIN_USERS, Gap, Look, Users, Verdict, judge
 
 TESTS = 2_000
 RELATIVE_EFFECT = 0.12
@@ -97,22 +97,27 @@ def follow(plan: Design, estimate: Estimate, counts: np.ndarray) -> tuple[int, V
 
     Only planned looks and those that may end the test are judged; the others say nothing.
     """
-    planned = {
-        round(days * experiment_users.HOURS_A_DAY) - 1: number + 1
-        for number, days in enumerate(plan.planned_looks)
-    }
-    with np.errstate(invalid="ignore"):
-        is_harmful = design.is_harmful(estimate, plan) & (counts.min(axis=0) >= MIN_USERS)
+    has_enough = counts.min(axis=0) >= MIN_USERS
+    with np.errstate(divide="ignore", invalid="ignore"):
+        is_harmful = design.is_harmful(estimate, plan) & has_enough
+        information = np.where(has_enough, estimate.information, 0.0)
+    planned: dict[int, int] = {}
+    for hour, amount in enumerate(information):
+        days = (hour + 1) / experiment_users.HOURS_A_DAY
+        number = design.look_number(amount, days, plan)
+        if number > max(planned.values(), default=0):
+            planned[hour] = number
     is_mismatch = sample_ratio.is_mismatch(counts.sum(axis=0), counts[1], plan.share)
     looks = []
     for hour in sorted({*planned, *np.flatnonzero(is_harmful | is_mismatch).tolist()}):
+        users = Users(champion=int(counts[0, hour]), challenger=int(counts[1, hour]))
         gap = Gap(**{name: float(values[hour]) for name, values in estimate._asdict().items()})
         looks.append(
             Look(
                 number=planned.get(hour, 0),
                 at=hour,
-                users=int(counts[:, hour].sum()),
-                challenger_users=int(counts[1, hour]),
+                assigned=users,
+                answered=users,
                 kpi=gap,
             )
         )

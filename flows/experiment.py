@@ -1,11 +1,13 @@
 """An A/B test: a challenger beside the champion, for a share of the users, or unseen in their
 shadow."""
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from kreislauf import registry
+from kreislauf.experiment import look, running, users
+from kreislauf.exposures import Kind
 from kreislauf.pages import release as release_page
 from kreislauf.release import permission, publisher_lock, releases, triton
 from models import spec
@@ -18,19 +20,29 @@ def experiment(
     model: str = "session_recommender",
     challenger: int | None = None,
     share: float = 0.1,
+    kpi: Kind = "click",
+    minimum_effect: float = 0.03,
+    guardrails: tuple[Kind, ...] = ("order",),
     who: str | None = None,
+    why: str = "",
 ) -> releases.Release:
     """Start an A/B test, change its share, or end it. The gateway follows within a second.
 
     A user stays with a variant as long as the test runs. A changed share moves only the users it
-    must.
+    must, and what is judged begins anew. The flow look judges it, and ends it at the latest when
+    its horizon is reached. What is judged is agreed on when a share begins, and stays then.
 
     Args:
         model: Name of the model type.
         challenger: Version that is tested against the champion; none ends the test.
         share: Share of the users, 0 to 1, that get the challenger. At 0 nobody does, but it is
             asked, too, and compared.
+        kpi: What people shall do more often with an answer of the challenger.
+        minimum_effect: How much more often, to be worth finding: 0.03 for 3 %. Smaller ones take
+            longer to find.
+        guardrails: What people must not do less often.
         who: Name for the release log; default: the name of this run.
+        why: Why the test ends; the flow look says it.
 
     Returns:
         The entry of the release log that is now in force.
@@ -40,13 +52,14 @@ def experiment(
             saw it.
         permission.PublishRefused: Triton does not answer the golden requests as registered, or the
             version ended it, now or earlier.
-        ValueError: `share` is not between 0 and 1.
+        ValueError: `share` is not between 0 and 1, or what is to be judged cannot be.
         releases.ReleaseConflict: somebody else published meanwhile.
     """
     if not 0 <= share <= 1:
         raise ValueError(
             f"share is {share}: give the share of the users that get the challenger, 0 to 1."
         )
+    terms = running.Terms(kpi=kpi, minimum_effect=minimum_effect, guardrails=guardrails)
     if not spec.load(model).is_served:
         raise permission.ExperimentRefused(
             f"{model} is only asked in batches, so that no user is shown one version or the other."
@@ -60,14 +73,15 @@ def experiment(
         who = who or flow_run.get_name() or "a person, from Python"
         absent = missing(model, live.versions)
         if challenger is None:
-            release = end(live, who, absent)
+            release = end(live, why or reason(None, 0), who, absent)
         else:
             release = begin(registry.get(model, challenger), live, share, who, absent)
         triton.serve(model, release.versions)
         registry.mirror(model, release.champion, release.challenger, release.previous)
+    horizon = agree(model, terms)
     create_markdown_artifact(
         key=f"ab-test-{model.replace('_', '-')}",
-        markdown=release_page.experiment_page(release),
+        markdown=release_page.experiment_page(release, horizon),
         description="Who gets which version in an A/B test",
     )
     draw_page(model)
@@ -103,18 +117,39 @@ def begin(
         )
 
 
-def end(live: releases.Release, who: str, absent: list[int]) -> releases.Release:
+def end(live: releases.Release, why: str, who: str, absent: list[int]) -> releases.Release:
     """Write the release with the champion alone. Versions that are `absent` are left out."""
     return releases.append(
         live.model,
         live.champion,
-        reason(None, 0),
+        why,
         who,
         after=live,
         watermark=live.watermark,
         missing=absent,
         flow_run=flow_run.get_id(),
     )
+
+
+def agree(model: str, terms: running.Terms) -> str:
+    """Agree on what is judged, if the share has just begun; until when it takes, in a sentence."""
+    test = running.current(model)
+    if test is None:
+        return ""
+    if test.number == test.release.number:
+        running.write_terms(model, test.number, terms)
+        test = test.model_copy(update={"terms": terms})
+    elif terms != test.terms.model_copy(update={"plan": None}):
+        get_run_logger().warning(
+            f"The test of version {test.release.challenger} goes on as agreed before: "
+            f"{test.terms.sentence()}"
+        )
+    last = users.until()
+    if last is not None and test.terms.plan is None:
+        look.agree(test, last)
+    sentence = running.read_terms(model, test.number).sentence()
+    get_run_logger().info(sentence)
+    return sentence
 
 
 def reason(challenger: int | None, share: float) -> str:

@@ -18,6 +18,7 @@ def publish(
     model: str = "session_recommender",
     version: int | None = None,
     rollback: str | None = None,
+    benefit: str = "",
     who: str | None = None,
 ) -> releases.Release:
     """Make a promoted version the champion that Triton serves, verified, or leave everything as it
@@ -31,6 +32,7 @@ def publish(
         version: The version to publish; default: the newest promoted one.
         rollback: Why a version that was live before is to be live again; the flow rollback gives
             it.
+        benefit: What the A/B test of the version has proven; the flow look gives it.
         who: Name for the release log; default: the name of this run.
 
     Returns:
@@ -59,7 +61,7 @@ def publish(
             if rollback and live:
                 event = events.MODEL_ROLLED_BACK
                 hold = f"version {live.champion} was rolled back: {rollback.rstrip('.')}."
-            reason = rollback or permission.reason_to_publish(candidate, live)
+            reason = rollback or permission.reason_to_publish(candidate, live, benefit)
             who = who or flow_run.get_name() or "a person, from Python"
             live = go_live(candidate, live, reason, who, hold)
             announce(live, event)

@@ -11,7 +11,7 @@ from flows.publish import publish
 from flows.train import train
 from kreislauf import events, lake, registry
 from kreislauf.clock import DAY_MS
-from kreislauf.evaluation import gate
+from kreislauf.experiment import running
 from kreislauf.lake import approvals
 from kreislauf.monitoring import alarms, status
 from kreislauf.pages import release as release_page
@@ -84,7 +84,7 @@ def retrain(
         withdraw_questions(version)
         hold = releases.hold(model)
         if hold or approval == "manual":
-            question = ask_a_person(version, decision, hold)
+            question = ask_a_person(version, " ".join(decision.reasons), hold)
             close(version, WAITING)
             return Retraining(outcome=WAITING, reason=question, version=version.number)
         release = publish_or_close(version).number
@@ -129,11 +129,11 @@ def withdraw_questions(version: registry.Version) -> None:
             )
 
 
-def ask_a_person(version: registry.Version, decision: gate.Decision, hold: str) -> str:
-    """Ask whether the version goes live; the flow approve takes the answer, days later if need be.
-    Returns the question."""
+def ask_a_person(version: registry.Version, why: str, hold: str) -> str:
+    """Ask whether the version goes live, and say why it may. The flow approve takes the answer,
+    days later if need be. Returns the question."""
     name = f"{version.model} version {version.number}"
-    question = f"{name} may go live. {' '.join(decision.reasons)}"
+    question = f"{name} may go live. {why}"
     if hold:
         question += f" The model is on hold: {hold} To approve ends the hold."
     approvals.record(version.model, version.number, "asked", question)
@@ -199,13 +199,16 @@ def no_data(model: str) -> str:
 
 def reason_to_wait(model: str, trained: bool) -> str:
     """Why the newest data should not be learnt from yet, or why a version could not be judged
-    against the live one, and until when, unless it is `trained` already; or that there is no data.
-    Empty if none holds. Alarms and regret stay as they are."""
+    against the live one or would end an A/B test, and until when, unless it is `trained` already;
+    or that there is no data. Empty if none holds. Alarms and regret stay as they are."""
     live = releases.current(model)
     if live is None:
         return no_data(model)
     suspicion = status.wait(model, live.champion)
     if suspicion or trained:
         return suspicion
+    test = running.reason_to_wait(model)
+    if test:
+        return test
     champion = permission.registered_or_kept(model, live.champion)
     return inputs.reason_to_wait(spec.load(model), champion.lineage)

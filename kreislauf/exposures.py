@@ -16,8 +16,10 @@ import polars as pl
 from models.table import Table
 
 Variant = Literal["champion", "challenger", "fallback"]
+Arm = Literal["champion", "challenger"]
 Kind = Literal["click", "cart", "order"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+ARMS: tuple[Arm, ...] = get_args(Arm)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 EARLIEST = 946_684_800_000
@@ -56,11 +58,17 @@ class Exposure(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     model: str
     version: Natural
     variant: Variant
+    """Who answered."""
     user: str
     """Pseudonym of whom it was shown to; empty if nobody was named."""
     items: str
     """JSON list of what was shown, best first."""
     latency_ms: float
+    release: Natural = 0
+    """Number of the release that was in force, whose entry in the log has the share and the salt of
+    an A/B test; 0 in lines of older gateways."""
+    arm: Arm | None = None
+    """Who should have answered: what the user was assigned to. None in lines of older gateways."""
 
 
 class Feedback(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -87,6 +95,8 @@ class ExposureRow(pa.DataFrameModel):
     user: str
     items: str
     latency_ms: float = pa.Field(ge=0)
+    release: pl.Int64 = pa.Field(ge=0)
+    arm: pl.Enum = pa.Field(dtype_kwargs={"categories": ARMS}, nullable=True)
 
     class Config:
         strict = True

@@ -9,36 +9,26 @@ import logging
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from kreislauf import gateway_secret
-from kreislauf.exposures import KINDS, PSEUDONYMS, Exposure, Feedback, Variant, pseudonym
+from kreislauf.exposures import KINDS, PSEUDONYMS, Exposure, Feedback, pseudonym
 from kreislauf.settings import Settings
 from models import loading
 from models.spec import Tensors
 from serving import mapped, parsing, questions, request_ids, split
+from serving.answer import Answer, overlap
 from serving.ask import NoAnswer, NotResident, TooLate, Triton
 from serving.follow import ModelState, ReleaseFollower
 from serving.mapped import MappedRequests
 from serving.metrics import Metrics
 from serving.parsing import USER_CHARACTERS, Refusal
+from serving.split import Assignment
 from serving.spool import Spool
 
 MAX_SHADOWS = 8
 """Maximum shadow questions at a time; more are dropped, so that they never slow an answer down."""
 log = logging.getLogger("kreislauf.gateway")
-
-
-@dataclass
-class Answer:
-    """The answer of a version, or the fallback answer."""
-
-    version: int
-    variant: Variant
-    answer: dict
-    reason: str | None = None
-    """Why it is the fallback: `deadline` or `unavailable`."""
 
 
 class Gateway:
@@ -121,6 +111,8 @@ class Gateway:
                 user=pseudonym(user, self.pseudonym_key) if user else "",
                 items=json.dumps(items),
                 latency_ms=round(seconds * 1000, 3),
+                release=answer.assignment.release.number,
+                arm=answer.assignment.arm,
             ),
         )
         self.start_shadow(state, inputs, items)
@@ -138,10 +130,11 @@ class Gateway:
         if state.release is None:
             raise Refusal(503, f"Nothing of {model} is live yet: run the flow retrain.")
         for attempt in (1, 2):
-            version, variant = split.assign(state.release, user)
+            assignment = split.assign(state.release, user)
+            version = assignment.version
             try:
                 outputs = await self.triton.ask(model, version, inputs, self.seconds_left(began))
-                return Answer(version, variant, state.model_type.answers(outputs)[0])
+                return Answer(assignment, state.model_type.answers(outputs)[0])
             except NotResident:
                 # Two releases may have passed since the log was last read.
                 if attempt == 1:
@@ -149,16 +142,19 @@ class Gateway:
                         async with asyncio.timeout(self.seconds_left(began)):
                             await self.follower.refresh(state)
             except TooLate as error:
-                return self.fall_back(state, "deadline", error)
+                return self.fall_back(state, assignment, "deadline", error)
             except NoAnswer as error:
-                return self.fall_back(state, "unavailable", error)
-        return self.fall_back(state, "unavailable", NoAnswer(f"version {version} is not resident"))
+                return self.fall_back(state, assignment, "unavailable", error)
+        absence = NoAnswer(f"version {version} is not resident")
+        return self.fall_back(state, assignment, "unavailable", absence)
 
     def seconds_left(self, began: float) -> float:
         """Seconds until the deadline."""
         return self.deadline - (time.perf_counter() - began)
 
-    def fall_back(self, state: ModelState, reason: str, error: Exception) -> Answer:
+    def fall_back(
+        self, state: ModelState, assignment: Assignment, reason: str, error: Exception
+    ) -> Answer:
         """The answer that is good for everyone. Raises Refusal if no version ever gave it."""
         model = state.model_type.name
         log.warning("Fallback for %s: %s", model, error)
@@ -167,8 +163,7 @@ class Gateway:
                 503,
                 f"{model} cannot be answered: Triton does not answer, and no fallback is kept.",
             )
-        assert state.release
-        return Answer(state.release.champion, "fallback", state.fallback, reason)
+        return Answer(assignment, state.fallback, reason)
 
     def start_shadow(self, state: ModelState, inputs: Tensors, items: list) -> None:
         """Ask a challenger whose share is 0, too, after the answer has left, and compare."""
@@ -264,10 +259,3 @@ class Gateway:
                 f"No model type is called {str(model)[:100]!r}. Known: {', '.join(models)}.",
             )
         return models[model]
-
-
-def overlap(items: list, challenger_items: list) -> float:
-    """Share of `items` that are in `challenger_items`; of no items, 1 if both are empty."""
-    if not items:
-        return float(not challenger_items)
-    return sum(item in challenger_items for item in items) / len(items)

@@ -1,9 +1,19 @@
 """Who gets which version: a stable hash of the user and the experiment's salt."""
 
 from hashlib import blake2b
+from typing import NamedTuple
 
-from kreislauf.exposures import Variant
+from kreislauf.exposures import Arm
 from kreislauf.release.releases import Release
+
+
+class Assignment(NamedTuple):
+    """Which version a user should get."""
+
+    version: int
+    arm: Arm
+    release: Release
+    """The release that was in force."""
 
 
 def bucket(user: str, salt: str) -> float:
@@ -11,11 +21,11 @@ def bucket(user: str, salt: str) -> float:
     return int.from_bytes(blake2b(f"{salt}\n{user}".encode(), digest_size=6).digest()) / 2**48
 
 
-def assign(release: Release, user: str) -> tuple[int, Variant]:
-    """Version and variant of a user.
+def assign(release: Release, user: str) -> Assignment:
+    """Version and arm of a user.
 
     A changed share moves only the users between the old share and the new.
     """
     if release.challenger is not None and bucket(user, release.salt) < release.share:
-        return release.challenger, "challenger"
-    return release.champion, "champion"
+        return Assignment(release.challenger, "challenger", release)
+    return Assignment(release.champion, "champion", release)

@@ -41,10 +41,10 @@ ORGANS = {
     "release": "registry evaluation",
     "training": "registry lake evaluation",
     "monitoring": "batch release registry search lake sources evaluation",
-    "pages": "monitoring release registry search lake sources evaluation",
+    "pages": "monitoring experiment release registry search lake sources evaluation",
 }
 """Organs of the library, and the other organs that each may import."""
-COMPOSERS = ("approve", "retrain", "rollback", "experiment", "collect", "backfill", "watch")
+COMPOSERS = ("approve", "retrain", "rollback", "experiment", "collect", "backfill", "watch", "look")
 """Flows that call other flows."""
 
 

@@ -100,6 +100,13 @@ def standard_errors(information: Number, design: Design, error_rate: float) -> N
     return sequences.standard_errors(information / (TIGHTEST * design.information), error_rate)
 
 
+def look_number(information: float, days: float, design: Design) -> int:
+    """Number of the newest planned look that is due: by what is known or, if less came than was
+    thought, by the `days` since the beginning. 0 before the first one."""
+    progress = max(information / design.information, days / design.days)
+    return min(LOOKS, int(LOOKS * progress))
+
+
 def is_final(information: float, number: int, design: Design) -> bool:
     """Whether the planned look `number`, from 1, is the last one: at the horizon, or with all the
     information before it."""

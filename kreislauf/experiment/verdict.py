@@ -51,6 +51,20 @@ class Gap(BaseModel):
         return Estimate(*map(np.asarray, numbers))
 
 
+class Users(BaseModel):
+    """Numbers of users."""
+
+    model_config = ConfigDict(frozen=True)
+
+    champion: int
+    challenger: int
+
+    @property
+    def all(self) -> int:
+        """Those of both arms."""
+        return self.champion + self.challenger
+
+
 class Look(BaseModel):
     """What was seen of an experiment at one time."""
 
@@ -60,12 +74,25 @@ class Look(BaseModel):
     """Number of the planned look, from 1; 0 in between."""
     at: int
     """Until when answers count, in the data's time: ms since 1970 UTC."""
-    users: int
-    """Users of both arms."""
-    challenger_users: int
+    assigned: Users
+    """Users who were assigned to each arm."""
+    answered: Users
+    """Users whom the version of their arm has answered."""
     kpi: Gap
     guardrails: dict[str, Gap] = {}
     """Other rates that must not fall, by name."""
+
+    @property
+    def has_enough_users(self) -> bool:
+        """Whether the means of both arms are nearly normal."""
+        return min(self.assigned.champion, self.assigned.challenger) >= MIN_USERS
+
+    @property
+    def information(self) -> float:
+        """How much is known of the KPI's difference; 0 while that cannot be said."""
+        if self.kpi.is_known and self.has_enough_users:
+            return self.kpi.information
+        return 0.0
 
 
 class Verdict(BaseModel):
@@ -88,9 +115,10 @@ def judge(plan: Design, looks: Sequence[Look]) -> Verdict:
     Harm and missing users are judged at any look, however many there are; benefit at planned ones.
     """
     look = looks[-1]
-    if sample_ratio.is_mismatch(look.users, look.challenger_users, plan.share):
-        return Verdict(outcome="mismatch", reason=_mismatch(plan, look))
-    if min(look.challenger_users, look.users - look.challenger_users) < MIN_USERS:
+    mismatch = lost_users(plan.share, look)
+    if mismatch:
+        return Verdict(outcome="mismatch", reason=mismatch)
+    if not look.has_enough_users:
         return _go_on(plan, look, f"Each version needs {MIN_USERS} users before it is judged.")
     for name, gap in {"": look.kpi, **look.guardrails}.items():
         if gap.is_known and design.is_harmful(gap.estimate(), plan):
@@ -132,12 +160,20 @@ def _harm(plan: Design, gap: Gap, guardrail: str) -> Verdict:
     return Verdict(outcome="harm", reason=reason, low=low, high=high)
 
 
-def _mismatch(plan: Design, look: Look) -> str:
-    share = look.challenger_users / look.users
-    return (
-        f"{share:.2%} of {look.users} users are in the challenger's arm, and {plan.share:.2%} were "
-        "planned. So users of one arm are lost, and the arms cannot be compared."
-    )
+def lost_users(share: float, look: Look) -> str:
+    """Where users of one arm are lost, if the challenger's arm has not its `share`; empty if it
+    has."""
+    stages = {
+        "were assigned to the challenger": (look.assigned, "between the gateway and the lake"),
+        "were answered by the challenger": (look.answered, "to the fallback, or before"),
+    }
+    for fate, (users, where) in stages.items():
+        if sample_ratio.is_mismatch(users.all, users.challenger, share):
+            return (
+                f"{users.challenger / users.all:.2%} of {users.all} users {fate}, and {share:.2%} "
+                f"were planned. Users of one arm are lost {where}, so the arms cannot be compared."
+            )
+    return ""
 
 
 def _go_on(plan: Design, look: Look, why: str) -> Verdict:

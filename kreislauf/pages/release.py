@@ -34,6 +34,6 @@ def question_page(version: registry.Version, question: str) -> str:
     )
 
 
-def experiment_page(release: releases.Release) -> str:
-    """The A/B test that is in force, as Markdown."""
-    return f"# {release.model}\n\n{release.reason}"
+def experiment_page(release: releases.Release, horizon: str) -> str:
+    """The A/B test that is in force, and how long it takes, as Markdown."""
+    return f"# {release.model}\n\n{release.reason} {horizon}".rstrip()

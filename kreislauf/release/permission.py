@@ -81,9 +81,15 @@ def choose_question(model: str, version: int, go_live: bool) -> registry.Version
     raise PublishRefused(f"{_name(candidate)} does not wait for an answer: {came}.")
 
 
-def reason_to_publish(candidate: registry.Version, live: releases.Release | None) -> str:
-    """Why `candidate` may replace what is live, in the gate's words. Of versions that the gate did
-    not promote, only an inconclusive one that is in an A/B test may. Raises PublishRefused."""
+def reason_to_publish(
+    candidate: registry.Version, live: releases.Release | None, benefit: str = ""
+) -> str:
+    """Why `candidate` may replace what is live: the `benefit` that an A/B test has proven, if there
+    is one, and the gate's words.
+
+    Of versions that the gate did not promote, only an inconclusive one that is in an A/B test may.
+    Raises PublishRefused.
+    """
     replaced = was_replaced(candidate)
     if replaced:
         raise PublishRefused(replaced)
@@ -95,11 +101,14 @@ def reason_to_publish(candidate: registry.Version, live: releases.Release | None
     decision = _decision(candidate, PublishRefused)
     reasons = " ".join(decision.reasons)
     if decision.outcome == "inconclusive" and is_tested_on_users(candidate, live):
-        reasons = f"A person chose it in its A/B test. The gate had not decided: {reasons}"
+        chosen = benefit or "A person chose it in its A/B test."
+        reasons = f"{chosen} The gate had not decided: {reasons}"
     elif decision.outcome != "promote":
         raise PublishRefused(
             f"{_name(candidate)} was not promoted but judged {decision.outcome}: {reasons}"
         )
+    elif benefit:
+        reasons = f"{benefit} The gate had said: {reasons}"
     champion = None
     if live:
         champion = live.champion

@@ -61,7 +61,7 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
     grown = experiment(tiny, 3, share=0.5)
     users = [str(number) for number in range(1_000)]
     before, after = (
-        {u for u in users if split.assign(r, u)[1] == "challenger"} for r in (first_release, grown)
+        {u for u in users if split.assign(r, u).arm == "challenger"} for r in (first_release, grown)
     )
     assert before < after
     assert "never shown" in experiment(tiny, 3, share=0).reason

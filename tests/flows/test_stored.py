@@ -7,13 +7,16 @@ import sqlite3
 import tarfile
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 
+from flows.ingest import ingest
 from flows.monitor import monitor
 from flows.retrain import retrain
 from kreislauf import lake, registry
 from kreislauf.evaluation import gate
+from kreislauf.exposures import EXPOSURES, Exposure
 from kreislauf.lake import exclusions, journal
 from kreislauf.monitoring import alarms, calibration, renamed, status, tables
 from kreislauf.pages import life
@@ -46,6 +49,22 @@ def stored(home: Path) -> Path:
                         (OLD_HOME, str(home), f"%{OLD_HOME}%"),
                     )
     return home
+
+
+def test_exposures_of_yesterday_get_the_columns_of_today(stored, tmp_path):
+    before = lake.read(EXPOSURES)
+    assert before["arm"].null_count() == before.height
+    newest = before["ts"].max() + 1
+    line = Exposure("new", newest, MODEL, 1, "fallback", "u", "[]", 1.0, 7, "challenger")
+    old_line = {**msgspec.to_builtins(line), "request_id": "old gateway"}
+    del old_line["release"], old_line["arm"]
+    lines = [msgspec.json.encode(each) for each in (line, old_line)]
+    segment = tmp_path / "segment.jsonl"
+    segment.write_bytes(b"\n".join(lines) + b"\n")
+    ingest(str(segment), table=EXPOSURES.name)
+    rows = lake.read(EXPOSURES).sort("ts", "request_id").select("request_id", "release", "arm")
+    assert rows.tail(2).rows() == [("new", 7, "challenger"), ("old gateway", 0, None)]
+    assert rows.height == before.height + 2
 
 
 def test_the_lake_of_yesterday_is_read(stored):

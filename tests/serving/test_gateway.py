@@ -311,6 +311,25 @@ def test_users_keep_their_variant_and_a_share_of_them_gets_the_challenger(
         for answer in (ask(gateway, 150, user=u) for u in range(60))
     }
     assert answers == {"champion": True, "challenger": False}
+    lines = spooled(0, Exposure)
+    assert [line.arm for line in lines[:60]] == first
+    number = gateway.app.state.gateway.follower.models["tiny"].release.number
+    assert {line.release for line in lines} == {number}
+
+
+def test_who_gets_the_fallback_stays_in_the_arm(gateway: TestClient, live, monkeypatch):
+    live(1, challenger=2, share=1.0)
+    follower = gateway.app.state.gateway.follower
+    until(lambda: follower.models["tiny"].release.challenger == 2)
+    monkeypatch.setattr(gateway.app.state.gateway, "deadline", 0.0)
+    answer = ask(gateway, 150)
+    assert (answer["variant"], answer["version"]) == ("fallback", 1)
+    (line,) = spooled(0, Exposure)
+    assert (line.variant, line.arm, line.release) == (
+        "fallback",
+        "challenger",
+        follower.models["tiny"].release.number,
+    )
 
 
 def test_a_challenger_without_a_share_is_asked_in_the_shadow_and_never_shown(

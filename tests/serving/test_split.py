@@ -20,7 +20,7 @@ def challenged(share: float, salt: str = "m-2") -> set[str]:
         reason="a test",
         who="a test",
     )
-    return {user for user in USERS if split.assign(release, user) == (2, "challenger")}
+    return {user for user in USERS if split.assign(release, user) == (2, "challenger", release)}
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])

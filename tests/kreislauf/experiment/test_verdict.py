@@ -6,7 +6,7 @@ import pytest
 from kreislauf.experiment import design
 from kreislauf.experiment.design import Design
 from kreislauf.experiment.effect import Moments
-from kreislauf.experiment.verdict import Gap, Look, judge
+from kreislauf.experiment.verdict import Gap, Look, Users, judge
 
 PLAN = Design(share=0.5, minimum_effect=0.01, information=100_000, users=10_000, days=10)
 
@@ -20,7 +20,8 @@ def look(number: int, information: float, difference: float, **changes) -> Look:
         unadjusted_variance=variance,
         champion_rate=0.1,
     )
-    users = {"users": 4_000, "challenger_users": 2_000}
+    users = {"assigned": Users(champion=2_000, challenger=2_000)}
+    users |= {"answered": users["assigned"]}
     return Look(number=number, at=0, kpi=gap, **users | changes)
 
 
@@ -86,13 +87,18 @@ def test_all_the_information_before_the_horizon_is_the_end_too():
 
 
 def test_missing_users_come_before_everything():
-    verdict = judge(PLAN, [look(2, 0.4, 0.05, users=40_000, challenger_users=18_000)])
+    unequal = Users(champion=22_000, challenger=18_000)
+    verdict = judge(PLAN, [look(2, 0.4, 0.05, assigned=unequal, answered=unequal)])
     assert verdict.outcome == "mismatch"
-    assert "45.00% of 40000 users" in verdict.reason
+    assert "45.00% of 40000 users were assigned to the challenger" in verdict.reason
+    verdict = judge(PLAN, [look(2, 0.4, 0.05, answered=unequal)])
+    assert verdict.outcome == "mismatch"
+    assert "were answered by the challenger" in verdict.reason
+    assert "lost to the fallback" in verdict.reason
 
 
 def test_few_users_prove_nothing():
-    verdict = judge(PLAN, [look(1, 0.2, -0.09, users=300, challenger_users=150)])
+    verdict = judge(PLAN, [look(1, 0.2, -0.09, assigned=Users(champion=150, challenger=150))])
     assert (verdict.outcome, "200 users" in verdict.reason) == ("running", True)
 
 

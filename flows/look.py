@@ -1,0 +1,122 @@
+"""Look at the A/B tests that run, and end those with a verdict."""
+
+from typing import Literal
+
+from prefect import flow, get_run_logger
+from pydantic import NonNegativeFloat
+
+from flows.experiment import experiment
+from flows.publish import publish
+from flows.retrain import ask_a_person
+from kreislauf import events, registry
+from kreislauf.experiment import running
+from kreislauf.experiment.record import Record
+from kreislauf.experiment.running import Running
+from kreislauf.registry import questions
+from kreislauf.registry.versions import DECLINED
+from kreislauf.release import permission, releases
+from models import spec
+from tasks.experiment import show, take_look
+from tasks.page import draw_page
+
+MINUTE_MS = 60_000
+WHO = "the flow look"
+
+
+@flow
+def look(
+    maturity_minutes: NonNegativeFloat = 60,
+    approval: Literal["automatic", "manual"] = "automatic",
+) -> list[Record]:
+    """Judge each A/B test by what its users did, and act: a challenger with a proven benefit goes
+    live, one that does harm is stopped within hours, a test that loses users of one arm is stopped,
+    and one that has reached its horizon ends.
+
+    As many looks as one likes may be taken: harm and lost users are judged at all of them together,
+    benefit at planned ones. It reads what `collect` has loaded. To run it again is harmless.
+
+    Args:
+        maturity_minutes: Age at which an answer counts. People may still react to a younger one,
+            and what they did may not be loaded yet.
+        approval: With "manual" a challenger with a proven benefit waits for a person, who answers
+            with the flow approve. After a rollback it does so anyway, until the hold is lifted.
+
+    Returns:
+        The newest look at each test that runs, or has ended now.
+
+    Raises:
+        permission.PublishRefused: A challenger with a proven benefit cannot go live. The test goes
+            on; the next run tries again.
+        lake.LakeError: The tables of exposures or feedback cannot be read.
+    """
+    records = []
+    failures = []
+    for model in spec.names():
+        test = running.current(model)
+        if test is None:
+            continue
+        record = take_look(test, int(maturity_minutes * MINUTE_MS))
+        if record is None:
+            continue
+        records.append(record)
+        get_run_logger().info(f"{model}: {record.verdict.reason}")
+        try:
+            act(test, record, approval)
+        except permission.PublishRefused as error:
+            get_run_logger().error(f"{model} version {test.release.challenger} wins. {error}")
+            failures.append(error)
+        show(test, record)
+        draw_page(model)
+    if failures:
+        raise failures[0]
+    return records
+
+
+def act(test: Running, record: Record, approval: str) -> None:
+    """Do what the verdict says, if the test is still in force."""
+    if record.verdict.outcome == "running":
+        return
+    if releases.current(test.model) != test.release:
+        get_run_logger().info("Nothing is done: another release came meanwhile.")
+        return
+    if record.verdict.outcome == "benefit":
+        if not win(test, record, approval):
+            return
+    else:
+        stop(test, record)
+    events.emit_model_event(
+        events.EXPERIMENT_ENDED,
+        test.model,
+        record.verdict.reason,
+        outcome=record.verdict.outcome,
+        version=test.release.challenger,
+    )
+
+
+def win(test: Running, record: Record, approval: str) -> bool:
+    """Publish the challenger, or ask a person whether to; whether the test has ended. It ends, too,
+    if the person says no."""
+    assert test.release.challenger is not None
+    candidate = registry.get(test.model, test.release.challenger)
+    if candidate.was_declined:
+        stop(test, record)
+        return True
+    hold = releases.hold(test.model)
+    if hold or approval == "manual":
+        if not candidate.question:
+            ask_a_person(candidate, f"In its A/B test: {record.verdict.reason}", hold)
+        return False
+    benefit = f"In its A/B test: {record.verdict.reason}"
+    publish(test.model, candidate.number, benefit=benefit, who=WHO)
+    return True
+
+
+def stop(test: Running, record: Record) -> None:
+    """End the test; a challenger that did harm does not go live by itself any more."""
+    assert test.release.challenger is not None
+    if record.verdict.outcome == "harm":
+        candidate = registry.lookup(test.model, test.release.challenger)
+        if candidate is not None:
+            questions.answer(candidate, f"{DECLINED} by its A/B test: {record.verdict.reason}")
+    why = f"The A/B test of version {test.release.challenger} ends. {record.verdict.reason}"
+    experiment(test.model, why=why, who=WHO)

@@ -1,0 +1,85 @@
+"""The page about a look at an A/B test."""
+
+from kreislauf.clock import when
+from kreislauf.experiment import record as records
+from kreislauf.experiment import running
+from kreislauf.experiment.record import Record
+from kreislauf.experiment.running import Running
+from kreislauf.experiment.verdict import CONFIDENCE, Gap
+from kreislauf.pages import markdown
+
+OUTCOMES = {
+    "running": "It goes on.",
+    "benefit": "The challenger is better.",
+    "harm": "The challenger does harm, and was stopped.",
+    "mismatch": "It was stopped: users of one arm are lost.",
+    "undecided": "It has ended without a proven difference.",
+}
+"""What each outcome means, for people."""
+
+
+def page(test: Running, newest: Record) -> str:
+    """All looks of the test until the newest one, as Markdown."""
+    terms = running.read_terms(test.model, test.number)
+    versions = f"version {test.release.challenger} against version {test.release.champion}"
+    parts = [
+        f"# {test.model}: {versions}",
+        f"**{OUTCOMES[newest.verdict.outcome]}** {newest.verdict.reason}",
+        terms.sentence(),
+        _users(test, newest),
+        _gaps(newest, terms.kpi),
+        _looks(records.read(test.model, test.number)),
+    ]
+    return "\n\n".join(parts)
+
+
+def _users(test: Running, newest: Record) -> str:
+    """Who takes part, and who does not."""
+    counts = newest.counts
+    rows = []
+    for arm, planned in (("champion", 1 - test.release.share), ("challenger", test.release.share)):
+        share = counts.assigned[arm] / max(1, sum(counts.assigned.values()))
+        numbers = [counts.assigned[arm], f"{share:.2%}", f"{planned:.2%}", counts.answered[arm]]
+        rows.append([arm, *numbers])
+    head = ["arm", "users", "share", "planned", "answered by its version"]
+    return (
+        f"## Users\n\n{markdown.table(head, rows)}\n\n"
+        f"{counts.answers:,} answers until {when(newest.look.at)} UTC count. Left out are "
+        f"{counts.anonymous_answers:,} answers to nobody in particular, {counts.users_in_both:,} "
+        f"users who were in both arms, and {counts.busy_users:,} who are too busy to be people."
+    )
+
+
+def _gaps(newest: Record, kpi: str) -> str:
+    """The rates and their differences."""
+    gaps = {f"{kpi}s per answer (KPI)": newest.look.kpi, **newest.look.guardrails}
+    rows = [[name, *_numbers(gap)] for name, gap in gaps.items()]
+    head = ["rate", "champion", "difference", "standard error", "variance saved by the past"]
+    return f"## Rates\n\n{markdown.table(head, rows)}"
+
+
+def _numbers(gap: Gap) -> list[str]:
+    if not gap.is_known:
+        return ["none yet", "", "", ""]
+    return [
+        f"{gap.champion_rate:.4f}",
+        f"{gap.difference / gap.champion_rate:+.1%}",
+        f"{gap.variance**0.5 / gap.champion_rate:.1%}",
+        f"{1 - gap.variance / gap.unadjusted_variance:.0%}",
+    ]
+
+
+def _looks(looks: list[Record]) -> str:
+    """The looks over time; of many, those that were planned and the newest ones."""
+    kept = [each for each in looks[:-10] if each.look.number] + looks[-10:]
+    rows = []
+    for each in reversed(kept):
+        interval = ""
+        if each.verdict.low is not None and each.verdict.high is not None:
+            rate = each.look.kpi.champion_rate
+            interval = f"{each.verdict.low / rate:+.1%} to {each.verdict.high / rate:+.1%}"
+        difference = _numbers(each.look.kpi)[1]
+        planned = str(each.look.number or "")
+        rows.append([when(each.look.at), each.look.assigned.all, difference, interval, planned])
+    head = ["until (UTC)", "users", "difference", f"{CONFIDENCE:.0%} interval", "planned look"]
+    return f"## Looks, the newest first\n\n{markdown.table(head, rows)}"

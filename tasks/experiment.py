@@ -1,0 +1,26 @@
+"""Tasks of look: see what the users of an A/B test did, and show it."""
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from kreislauf.experiment import look
+from kreislauf.experiment.record import Record
+from kreislauf.experiment.running import Running
+from kreislauf.pages import experiment as experiment_page
+
+
+@task(task_run_name="look-at-{test.model}", cache_policy=NO_CACHE)
+def take_look(test: Running, maturity: int) -> Record | None:
+    """The newest look at a test, as `look.take`."""
+    return look.take(test, maturity, flow_run.get_id() or "")
+
+
+def show(test: Running, record: Record) -> None:
+    """What is known of a test, as an artifact of the run."""
+    create_markdown_artifact(
+        key=f"look-{test.model.replace('_', '-')}",
+        markdown=experiment_page.page(test, record),
+        description="What an A/B test has shown until now, and what came of it",
+    )
