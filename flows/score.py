@@ -15,6 +15,7 @@ from kreislauf.batch.report import BatchReport
 from kreislauf.progress import Progress
 from kreislauf.release import releases
 from models import spec
+from tasks.page import draw_page
 from tasks.score import answer_shard, commit_answers, forget_shards, plan_file, plan_window, show
 
 WORKERS: Any = ThreadPoolTaskRunner(max_workers=len(os.sched_getaffinity(0)))
@@ -68,6 +69,7 @@ def score(
     if not answers.is_committed(batch):
         answered = answer_all(batch)
         commit_answers(batch)
+        draw_page(model)
     forget_shards(batch)
     report = summarise(batch, answered)
     show(report)

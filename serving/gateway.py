@@ -53,6 +53,8 @@ class Gateway:
         self.triton = Triton(settings.triton_url)
         sound, self.broken = loading.load_sound()
         model_types = [model_type for model_type in sound if model_type.is_served]
+        self.pages = {model_type.name for model_type in sound}
+        """Model types with a lifecycle page; no server answers for some of them."""
         for name, error in self.broken.items():
             log.error("models/%s cannot be loaded and does not answer: %r", name, error)
         self.follower = ReleaseFollower(

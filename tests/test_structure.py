@@ -40,7 +40,7 @@ ORGANS = {
     "release": "registry evaluation",
     "training": "registry lake evaluation",
     "monitoring": "batch release registry search lake sources evaluation",
-    "pages": "monitoring release registry search lake sources evaluation",
+    "pages": "batch monitoring release registry search lake sources evaluation",
 }
 """Organs of the library, and the other organs that each may import."""
 COMPOSERS = ("approve", "retrain", "rollback", "experiment", "collect", "backfill", "watch")
