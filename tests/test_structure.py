@@ -200,6 +200,11 @@ def test_a_person_starts_no_run_whose_reason_is_a_schedule():
         assert "reason" not in deployment.get("parameters", {}), deployment["name"]
 
 
+def test_recover_looks_after_the_runs_of_all_deployments_but_its_own():
+    without = [d["name"] for d in DEPLOYMENTS if "kreislauf" not in d.get("tags", [])]
+    assert without == ["recover"]
+
+
 @pytest.mark.parametrize("top", FOLDERS)
 def test_the_readme_of_a_folder_tells_its_files(top: str):
     command = ["git", "ls-files", "-co", "--exclude-standard", top]
