@@ -21,7 +21,7 @@ from flows.ingest import ingest
 from flows.monitor import monitor
 from flows.retrain import retrain
 from kreislauf import registry, sources
-from kreislauf.evaluation import gate
+from kreislauf.evaluation import gate, split
 from kreislauf.lake.validate import validate_lines
 from kreislauf.monitoring.policy import ASKED
 from kreislauf.release import releases
@@ -55,9 +55,11 @@ def replay(
     everything: Callable[[], object],
 ) -> Iterator[Period]:
     """Make the first file's model live, wait for `everything` else that runs, then replay each
-    further file; yields its period."""
+    further file; yields its period. Raises split.TooSmall if the first file is."""
     say(f"history: {ingest(str(files[0]), model).rows_kept} events; training the first model")
     first = retrain(model, reason="the first model")
+    if first.outcome == "waiting":
+        raise split.TooSmall(first.reason)
     if first.release is None or first.version is None:
         raise RuntimeError(f"The first model did not go live: {first.reason}")
     say(f"version {first.version} is live: {first.reason}")

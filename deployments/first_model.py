@@ -114,11 +114,17 @@ def params(model_type: ModelSpec) -> dict[str, Any] | None:
 
 
 def refusal(model: str) -> str:
-    """Why the newest version is not live."""
+    """Why the newest version is not live, or why there is none."""
     from kreislauf import registry
     from kreislauf.evaluation.gate import Decision
+    from kreislauf.training import inputs
+    from models import spec
 
     versions = registry.versions(model)
+    if not versions:
+        shortage = inputs.shortage(spec.load(model))
+        if shortage:
+            return shortage
     if not versions or not versions[0].decision:
         return "Nothing was trained: the run's log in the Prefect UI says why."
     decision = Decision.model_validate_json(versions[0].decision)

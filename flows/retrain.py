@@ -198,12 +198,15 @@ def no_data(model: str) -> str:
 
 
 def reason_to_wait(model: str, trained: bool) -> str:
-    """Why the newest data should not be learnt from yet, or why a version could not be judged
-    against the live one or would end an A/B test, and until when, unless it is `trained` already;
-    or that there is no data. Empty if none holds. Alarms and regret stay as they are."""
+    """Why the newest data should not be learnt from yet, or why a version could not be judged or
+    would end an A/B test, and until when, unless it is `trained` already. Empty if none holds.
+    Alarms and regret stay as they are."""
     live = releases.current(model)
     if live is None:
-        return no_data(model)
+        lacking = no_data(model)
+        if lacking or trained:
+            return lacking
+        return inputs.shortage(spec.load(model))
     suspicion = status.wait(model, live.champion)
     if suspicion or trained:
         return suspicion

@@ -14,6 +14,7 @@ from kreislauf.batch.report import BatchReport
 from kreislauf.progress import Progress
 from kreislauf.release import releases
 from models import spec
+from tasks.page import draw_page
 from tasks.score import answer_shard, commit_answers, forget_shards, plan_file, plan_window, show
 
 WORKERS: Any = ThreadPoolTaskRunner(max_workers=plan.CORES)
@@ -26,6 +27,7 @@ def score(
     start: datetime | None = None,
     end: datetime | None = None,
     requests: str | None = None,
+    mapping: str | None = None,
     version: int | None = None,
 ) -> BatchReport:
     """Answer every request of a window of the model type's table, or of a file, into the table
@@ -45,28 +47,34 @@ def score(
         requests: A file of JSON lines on disk or S3, in place of a window: one request a line, as
             the gateway takes it, with an `id` of its own if it likes. The number of the line is the
             id of the others.
+        mapping: Path of the YAML file by which the file of requests is read; by default that of the
+            gateway, `KREISLAUF_MAPPING`, if it is for this model type.
         version: A registered version; default: the live one.
 
     Returns:
         The batch, whose name the column `batch` of its answers has, and what became of it.
 
     Raises:
-        ValueError: unknown model type, an empty window, a window and a file, or nothing is live.
+        ValueError: unknown model type, an empty window, a window and a file, a mapping that does
+            not fit, or nothing is live.
         sources.SourceError: the file of requests cannot be read.
         lake.LakeError, registry.RegistryError: a store is missing or does not answer.
     """
     model_type = spec.load(model)
     registered = registry.get(model, version or live_version(model))
+    if mapping and requests is None:
+        raise ValueError("`mapping` says how a file of requests is read: give `requests`, too.")
     if requests is not None:
         if start or end:
             raise ValueError("Give a window, or a file of requests; not both.")
-        batch = plan_file(registered, requests)
+        batch = plan_file(registered, requests, plan.mapping_of(model_type, mapping))
     else:
         batch = plan_window(registered, *window(model_type, start, end))
     answered = 0
     if not answers.is_committed(batch):
         answered = answer_all(batch)
         commit_answers(batch)
+        draw_page(model)
     forget_shards(batch)
     report = summarise(batch, answered)
     show(report)

@@ -23,8 +23,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from kreislauf import gateway_secret
 from kreislauf.settings import Settings, settings
+from models.mapped_requests import requests_of
 from models.messages import AnyObject
-from serving import description, lifecycle_page, mapped, request_ids
+from serving import description, lifecycle_page, request_ids
 from serving.connections import Connection
 from serving.gateway import Gateway
 from serving.guard import Guard
@@ -229,7 +230,7 @@ def main() -> None:
     gateway_settings = settings()
     try:
         gateway_secret.key(gateway_settings, request_ids.PURPOSE)
-        mapped.requests_of(gateway_settings.mapping)
+        requests_of(gateway_settings.mapping)
     except (gateway_secret.SecretError, ValueError) as error:
         sys.exit(str(error))
     if not is_loopback(arguments.host) and not gateway_settings.gateway_token:

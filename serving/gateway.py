@@ -15,12 +15,12 @@ from kreislauf import gateway_secret
 from kreislauf.exposures import KINDS, PSEUDONYMS, Exposure, Feedback, pseudonym
 from kreislauf.settings import Settings
 from models import loading
+from models.mapped_requests import MappedRequests, requests_of
 from models.spec import Tensors
-from serving import mapped, parsing, questions, request_ids, split
+from serving import parsing, questions, request_ids, split
 from serving.answer import Answer, overlap
 from serving.ask import NoAnswer, NotResident, TooLate, Triton
 from serving.follow import ModelState, ReleaseFollower
-from serving.mapped import MappedRequests
 from serving.metrics import Metrics
 from serving.parsing import USER_CHARACTERS, Refusal
 from serving.split import Assignment
@@ -39,10 +39,12 @@ class Gateway:
         self.pseudonym_key = gateway_secret.key(settings, PSEUDONYMS)
         self.metrics = Metrics()
         self.deadline = settings.deadline_ms / 1000
-        self.mapped = mapped.requests_of(settings.mapping)
+        self.mapped = requests_of(settings.mapping)
         self.triton = Triton(settings.triton_url)
         sound, self.broken = loading.load_sound()
         model_types = [model_type for model_type in sound if model_type.is_served]
+        self.pages = {model_type.name for model_type in sound}
+        """Model types with a lifecycle page; no server answers for some of them."""
         for name, error in self.broken.items():
             log.error("models/%s cannot be loaded and does not answer: %r", name, error)
         self.follower = ReleaseFollower(

@@ -24,7 +24,7 @@ log = logging.getLogger("kreislauf.gateway")
 
 async def show(model: str, request: Request) -> HTMLResponse:
     """The life of a model type: what is live, how well it answers, what was decided."""
-    if model not in request.app.state.gateway.follower.models:
+    if model not in request.app.state.gateway.pages:
         raise Refusal(404, f"There is no model type {model[:100]!r}.")
     try:
         page = await asyncio.to_thread(lifecycle_page.read, model)

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from models import text
+from models.mapped_requests import MappedRequests
 from models.spec import ModelSpec, Tensors
 from serving import parsing
-from serving.mapped import MappedRequests
 from serving.parsing import Refusal
 
 

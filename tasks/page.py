@@ -28,7 +28,8 @@ def draw_page(model: str) -> None:
             start = current.clicks_since
             reactions = feedback.reactions(model, start, NO_END, history_days=0)
             clicks = feedback.clicks_by_variant(reactions, start)
-        lifecycle_page.write(model, lifecycle.draw(current, links(), clicks))
+        rates = feedback.clicks_by_batch([answered.batch for answered in current.batches])
+        lifecycle_page.write(model, lifecycle.draw(current, links(), clicks, rates))
         text = f"{lifecycle.summary(current)}\n\n{where(model)}"
         create_markdown_artifact(
             key=f"lifecycle-{model.replace('_', '-')}",

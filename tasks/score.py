@@ -10,6 +10,7 @@ from kreislauf import registry
 from kreislauf.batch import answers, plan, shards
 from kreislauf.batch.batch import Batch
 from kreislauf.batch.report import BatchReport
+from models.mapping import Mapping
 
 
 @task(task_run_name="plan-{version.model}-{version.number}", cache_policy=NO_CACHE)
@@ -19,9 +20,9 @@ def plan_window(version: registry.Version, start: int, end: int) -> Batch:
 
 
 @task(task_run_name="plan-{version.model}-{version.number}", cache_policy=NO_CACHE)
-def plan_file(version: registry.Version, requests: str) -> Batch:
+def plan_file(version: registry.Version, requests: str, mapping: Mapping | None) -> Batch:
     """The batch of a file of requests, as `plan.of_file`."""
-    return plan.of_file(version, requests)
+    return plan.of_file(version, requests, mapping)
 
 
 def is_unreachable(_task: Any, _run: Any, state: Any) -> bool:

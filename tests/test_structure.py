@@ -41,7 +41,7 @@ ORGANS = {
     "release": "registry evaluation",
     "training": "registry lake evaluation",
     "monitoring": "batch release registry search lake sources evaluation",
-    "pages": "monitoring experiment release registry search lake sources evaluation",
+    "pages": "batch experiment monitoring release registry search lake sources evaluation",
 }
 """Organs of the library, and the other organs that each may import."""
 COMPOSERS = ("approve", "retrain", "rollback", "experiment", "collect", "backfill", "watch", "look")
@@ -64,7 +64,7 @@ def allowed(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     shared = "spec|search|json_fields|table|text|loading|messages|mapping|choices|conversion"
     shared += "|session_names|records|buckets|policy|runtime|checkpoints|onnx_export|parity"
-    shared += "|params|fields|mapping_column|answer_lists"
+    shared += "|params|fields|mapping_column|answer_lists|mapped_requests"
     spec = rf"models(\.({shared})\b.*|\.mapping$)"
     if parts[0] == "models":
         # A model type may be another one's class with other ids or another table.
@@ -199,6 +199,11 @@ def test_the_table_of_the_settings_has_each_of_them_and_its_default():
 def test_a_person_starts_no_run_whose_reason_is_a_schedule():
     for deployment in DEPLOYMENTS:
         assert "reason" not in deployment.get("parameters", {}), deployment["name"]
+
+
+def test_recover_looks_after_the_runs_of_all_deployments_but_its_own():
+    without = [d["name"] for d in DEPLOYMENTS if "kreislauf" not in d.get("tags", [])]
+    assert without == ["recover"]
 
 
 @pytest.mark.parametrize("top", FOLDERS)

@@ -118,13 +118,14 @@ def read(batch: str) -> pl.DataFrame:
 
 
 def counts(batch: Batch) -> dict[str, int]:
-    """Number of the batch's requests that are `answered`, and of those `refused`."""
+    """Number of the batch's requests that are `answered`, and of those `refused`. The answers
+    themselves, which may be long, are not read: each row has either an answer or a refusal."""
     lazy = scan(pl.col(BATCH) == batch.name)
     if lazy is None:
         return {"answered": 0, "refused": 0}
     with storage.answering(ANSWERS):
-        numbers = lazy.select(answered=pl.col("answer").count(), refused=pl.col("refusal").count())
-        return numbers.collect().row(0, named=True)
+        asked, refused = lazy.select(pl.len(), refused=pl.col("refusal").count()).collect().row(0)
+    return {"answered": asked - refused, "refused": refused}
 
 
 def _files(present: pl.DataFrame, name: str) -> pl.DataFrame:

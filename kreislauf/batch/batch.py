@@ -2,6 +2,8 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from models.mapping import Mapping
+
 
 class Batch(BaseModel):
     """The requests of a window of a table, or of a file, and the version that answers them."""
@@ -25,6 +27,8 @@ class Batch(BaseModel):
     """Beginning of the window, ms since 1970 UTC; None for a file."""
     end: int | None = None
     """End of the window, exclusive, ms since 1970 UTC; None for a file."""
+    mapping: Mapping | None = None
+    """How the words of a file's requests become the model type's; None: they are these already."""
     stamp: str | None = None
     """Digest of path, size and time of change of the file; None for a window."""
     ts: int

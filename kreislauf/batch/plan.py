@@ -12,8 +12,12 @@ from kreislauf import lake, registry
 from kreislauf.batch import questions, shards
 from kreislauf.batch.batch import Batch
 from kreislauf.clock import DAY_MS, when
+from kreislauf.settings import settings
 from kreislauf.sources import storage
+from models import mapping as mappings
 from models import spec
+from models.mapped_requests import MappedRequests
+from models.mapping import Mapping
 
 SHARD_SECONDS = 60.0
 """Most seconds of work, about, that a shard takes on one core."""
@@ -70,8 +74,17 @@ def of_window(version: registry.Version, start: int, end: int) -> Batch:
     return _in_shards(version, [table.name, start, end], [height, pl.__version__], fields)
 
 
-def of_file(version: registry.Version, path: str) -> Batch:
-    """The batch that asks each line of a file of requests.
+def mapping_of(model_type: spec.ModelSpec, path: str | None) -> Mapping | None:
+    """The mapping in a YAML file by which requests are read; without a path that of the gateway,
+    if it has one for this model type. Raises MappingError if it cannot be used."""
+    named, mapping = mappings.find(path or settings().mapping or None, path and model_type.name)
+    if mapping is None or named.name != model_type.name:
+        return None
+    return MappedRequests(model_type, mapping).mapping
+
+
+def of_file(version: registry.Version, path: str, mapping: Mapping | None = None) -> Batch:
+    """The batch that asks each line of a file of requests, which a mapping may read.
 
     Raises SourceError if the file cannot be read, or has no lines of JSON.
     """
@@ -81,11 +94,15 @@ def of_file(version: registry.Version, path: str) -> Batch:
     file = questions.open_requests(model_type, path)
     fields = {
         "source": path,
+        "mapping": mapping,
         "stamp": file.stamp,
         "ts": lake.watermark(model_type.table) or version.lineage.watermark,
         "units": sum(len(lines) for lines in questions.lines_of(file)),
     }
-    return _in_shards(version, [path], [file.stamp], fields)
+    content = [file.stamp]
+    if mapping:
+        content.append(mapping.digest)
+    return _in_shards(version, [path], content, fields)
 
 
 def _in_shards(

@@ -14,6 +14,7 @@ from kreislauf.batch.batch import Batch
 from kreislauf.clock import DAY_MS
 from kreislauf.sources import RawFile, SourceError, endings, storage
 from models import spec
+from models.mapped_requests import MappedRequests
 from models.table import RawLines, Table
 
 PIECE_ROWS = 50_000
@@ -108,6 +109,9 @@ def lines_of(file: RawFile) -> Iterator[RawLines]:
 
 def _of_lines(model_type: spec.ModelSpec, batch: Batch, number: int) -> Iterator[Questions]:
     """The requests in the shard's share of the lines."""
+    mapped = None
+    if batch.mapping:
+        mapped = MappedRequests(model_type, batch.mapping)
     share = math.ceil(batch.units / batch.shards)
     file = open_requests(model_type, batch.source)
     if file.stamp != batch.stamp:
@@ -122,12 +126,15 @@ def _of_lines(model_type: spec.ModelSpec, batch: Batch, number: int) -> Iterator
                 if (first + i) // share == number
             ]
             if lines:
-                yield _asked(model_type, lines)
+                yield _asked(model_type, lines, mapped)
         first += len(part)
 
 
-def _asked(model_type: spec.ModelSpec, lines: Sequence[tuple[int, bytes]]) -> Questions:
-    """What lines, with their numbers, ask; of those that are no request, why not."""
+def _asked(
+    model_type: spec.ModelSpec, lines: Sequence[tuple[int, bytes]], mapped: MappedRequests | None
+) -> Questions:
+    """What lines, with their numbers, ask, in the words of the model type or in those that are
+    `mapped`; of those that are no request, why not."""
     names = []
     ids = []
     tensors = []
@@ -140,6 +147,9 @@ def _asked(model_type: spec.ModelSpec, lines: Sequence[tuple[int, bytes]]) -> Qu
         try:
             request = _request(line)
             own_id = _own_id(request) or own_id
+            if mapped:
+                request = mapped.request(request)
+            request.pop("user", None)  # The gateway takes it out, too: it is no part of a question.
             tensors.append(model_type.tensors([request]))
             forms.append(model_type.answer_form(request))
             names.append(str(number))

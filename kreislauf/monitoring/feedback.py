@@ -2,12 +2,14 @@
 
 import json
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 
 from kreislauf import exposures, gateway_secret, lake
 from kreislauf.batch import answers
+from kreislauf.batch.batch import Batch
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation.intervals import Interval, interval
 from kreislauf.exposures import KINDS
@@ -69,6 +71,25 @@ def of_batches(answered: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.LazyFrame:
     rows = answered.filter(pl.col("answer").is_not_null())
     rows = rows.join(named, on=answers.BATCH, how="semi")
     return rows.with_columns(user=pl.lit(""), variant=pl.lit(BATCH)).select(SHOWN)
+
+
+def clicks_by_batch(batches: Sequence[Batch]) -> dict[str, float]:
+    """Clicks per answer of some batches, by their names, of those that feedback names and whose
+    answers are older than `MATURITY_MS`."""
+    newest_feedback = lake.watermark(exposures.FEEDBACK)
+    if newest_feedback is None:
+        return {}
+    starts = {b.name: b.ts for b in batches if b.ts <= newest_feedback - MATURITY_MS}
+    given = answers.scan(pl.col(answers.BATCH).is_in(list(starts)), pl.col("refusal").is_null())
+    if not starts or given is None:
+        return {}
+    with lake.reading(exposures.FEEDBACK), storage.answering(answers.ANSWERS):
+        feedback = lake.scan(exposures.FEEDBACK, start=min(starts.values()))
+        by_request = feedback.group_by("request_id").agg(click=(pl.col("kind") == "click").any())
+        joined = given.join(by_request, on="request_id", how="left").group_by(answers.BATCH)
+        rates = joined.agg(pl.col("click").count(), rate=pl.col("click").fill_null(False).mean())
+        named = rates.filter(pl.col("click") > 0).select(answers.BATCH, "rate")
+        return dict(named.collect(engine="streaming").iter_rows())
 
 
 def join_feedback(shown: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.DataFrame:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from kreislauf.batch import history
+from kreislauf.batch.history import AnsweredBatch
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation.decision import DECISIONS
 from kreislauf.lake import approvals, exclusions, journal
@@ -19,6 +21,8 @@ DAYS = 90
 """Days that the page shows, back from the newest."""
 MAX_ROWS = 50
 """Newest rows of each table that the page shows."""
+MAX_BATCHES = 10
+"""Newest batches that the page shows."""
 MAX_WINDOWS = 1_000
 """Newest windows that the page draws."""
 CLICK_DAYS = 7
@@ -61,6 +65,10 @@ class Life:
     """What people say of stretches, oldest first."""
     first_champion: int | None
     """The first version that was ever live."""
+    is_served: bool
+    """Whether a server answers, beside the batches."""
+    batches: list[AnsweredBatch]
+    """The batches that were answered last, the newest first."""
     question: str
     """What a person is asked about a version; empty if nobody is."""
     newest: int
@@ -137,6 +145,8 @@ def read(model_type: ModelSpec) -> Life:
         faults=_faults(table),
         verdicts=exclusions.verdicts(table),
         first_champion=_first_champion(model),
+        is_served=model_type.is_served,
+        batches=history.newest(model, MAX_BATCHES),
         question=_question(model, log, decisions),
         newest=newest,
     )

@@ -1,7 +1,7 @@
 """The tables of the lifecycle page: what `life.py` has read, as rows of texts."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -131,6 +131,27 @@ def clicks(life: Life, rates: Sequence[VariantClicks]) -> Table:
         rows.append(cells + [Cell(text, css="n") for text in numbers])
     caption = f"Clicks per answer since {when(life.clicks_since)}, 95 % interval over users"
     return Table(caption, ["variant", "version", "answers", "clicks per answer"], rows)
+
+
+def batches(life: Life, links: Links, rates: Mapping[str, float]) -> Table:
+    """What was answered in batches; `rates` are clicks per answer by a batch's name."""
+    rows = []
+    for answered in life.batches:
+        batch = answered.batch
+        asked = batch.source
+        if batch.start is not None and batch.end is not None:
+            asked = f"{when(batch.start)} to {when(batch.end)}"
+        cells = [
+            Cell(asked),
+            version(life.model, batch.version, links),
+            Cell(f"{answered.answered:,}", css="n"),
+            Cell(f"{answered.refused:,}", css="n"),
+            number(rates.get(batch.name)),
+            Cell(batch.name),
+        ]
+        rows.append(cells)
+    head = ["window or file", "version", "answered", "refused", "clicks per answer", "batch"]
+    return Table("Batches that were answered last, the newest first", head, rows)
 
 
 def alarms(life: Life, links: Links) -> Table:

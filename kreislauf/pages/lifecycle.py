@@ -4,7 +4,7 @@ It is drawn from the lake's tables and what lies beside the release log, and fro
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -32,8 +32,14 @@ GAINS = 20
 """Decisions whose intervals are drawn."""
 
 
-def draw(life: Life, links: Links, clicks: Sequence[VariantClicks] = ()) -> str:
-    """The page as HTML; `clicks` are those of an A/B test that runs."""
+def draw(
+    life: Life,
+    links: Links,
+    clicks: Sequence[VariantClicks] = (),
+    batch_clicks: Mapping[str, float] = {},
+) -> str:
+    """The page as HTML; `clicks` are those of an A/B test that runs, and `batch_clicks` the clicks
+    per answer of batches, by their names."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=loader,
@@ -46,7 +52,7 @@ def draw(life: Life, links: Links, clicks: Sequence[VariantClicks] = ()) -> str:
     return environment.get_template("lifecycle.html").render(
         life=life,
         summary=summary(life),
-        links=links.of_model(life.model),
+        links=links.of_model(life.model, life.is_served, bool(life.batches)),
         runs=bool(links.prefect),
         quality=quality(life),
         quality_text=quality_text(life),
@@ -57,6 +63,7 @@ def draw(life: Life, links: Links, clicks: Sequence[VariantClicks] = ()) -> str:
         decisions=life_tables.decisions(life, links),
         experiments=life_tables.experiments(life, links),
         clicks=life_tables.clicks(life, clicks),
+        batches=life_tables.batches(life, links, batch_clicks),
         alarms=life_tables.alarms(life, links),
         left_out=life_tables.left_out(life),
         opinions=life_tables.opinions(life),

@@ -23,7 +23,7 @@ class Links:
             return ""
         return f"{self.prefect}/runs/flow-run/{flow_run}"
 
-    def of_model(self, model: str) -> list[tuple[str, str]]:
+    def of_model(self, model: str, is_served: bool, has_batches: bool) -> list[tuple[str, str]]:
         """Name and address of what else there is to see."""
         pages = []
         if self.prefect:
@@ -34,9 +34,11 @@ class Links:
                 ("looks of the monitor", "monitor"),
             ):
                 pages.append((f"Prefect: {name}", f"{self.prefect}/artifacts/key/{artifact}-{key}"))
+            if has_batches:
+                pages.append(("Prefect: batches", f"{self.prefect}/artifacts/key/batch-{key}"))
             pages.append(("Prefect: runs", f"{self.prefect}/runs"))
         if self.mlflow:
             pages.append(("MLflow: versions", f"{self.mlflow}/#/models/{model}"))
-        if self.grafana:
+        if self.grafana and is_served:
             pages.append(("Grafana: live answers", f"{self.grafana}/d/kreislauf"))
         return pages

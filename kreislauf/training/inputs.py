@@ -10,6 +10,7 @@ from kreislauf.clock import DAY_MS, when
 from kreislauf.evaluation import split
 from kreislauf.lake import exclusions, row_cache, watermarks
 from models import spec
+from models.table import Table
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,33 @@ def read_newest(model_type: spec.ModelSpec) -> TrainingData:
     table = model_type.table
     version = lake.version(table)
     without = exclusions.intervals(table.name)
-    newest = watermarks.find(table, version) or lake.Watermark(time=0, newest=0)
-    rows = lake.read(table, version, end=newest.time + 1, without=without)
+    newest, rows = _newest(table, version, without)
     cut = split.cut(rows, model_type, version)
     digest = lake.digest(rows)
     snapshot = row_cache.Snapshot(table, version, cut.watermark, digest, without)
     return TrainingData(row_cache.store(snapshot, rows), cut, digest, without, newest)
+
+
+def shortage(model_type: spec.ModelSpec) -> str:
+    """That `read_newest` would find too few rows, in a sentence with how many there are, how many
+    are needed, and when there will be enough; empty if there are enough. Raises lake.LakeError when
+    there is no table."""
+    table = model_type.table
+    version = lake.version(table)
+    _, rows = _newest(table, version, exclusions.intervals(table.name))
+    try:
+        split.cut(rows, model_type, version)
+    except split.TooSmall as error:
+        return str(error)
+    return ""
+
+
+def _newest(
+    table: Table, version: int, without: list[tuple[int, int]]
+) -> tuple[lake.Watermark, pl.DataFrame]:
+    """Where the table ends, and the rows until then, but `without`."""
+    newest = watermarks.find(table, version) or lake.Watermark(time=0, newest=0)
+    return newest, lake.read(table, version, end=newest.time + 1, without=without)
 
 
 def reason_to_wait(model_type: spec.ModelSpec, champion: registry.Lineage) -> str:

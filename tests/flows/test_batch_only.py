@@ -15,7 +15,7 @@ from flows.score import score
 from kreislauf import registry
 from kreislauf.batch import answers
 from kreislauf.monitoring import feedback
-from kreislauf.release import golden, permission, releases
+from kreislauf.release import golden, lifecycle_page, permission, releases
 from kreislauf.settings import settings
 from models import spec
 
@@ -35,7 +35,10 @@ def test_a_loop_closes_without_a_server(batch_only, orders, tmp_path):
     ingest(orders(0, 20, threshold=50), batch_only)
     first = retrain(batch_only, reason="the first")
     assert (first.outcome, first.release) == ("promote", 1)
-    assert score(batch_only).batch.version == 1
+    night = score(batch_only)
+    assert night.batch.version == 1
+    page = (lifecycle_page.read(batch_only) or b"").decode()
+    assert night.batch.name in page.split(">Batches</h2>")[1], "the page was drawn anew"
 
     ingest(orders(20, 25, threshold=50), batch_only)
     report = score(batch_only)

@@ -6,10 +6,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from deployments import first_model
 from flows.ingest import ingest
 from flows.monitor import monitor
 from flows.retrain import retrain
+from flows.train import train
 from kreislauf import lake, registry
+from kreislauf.evaluation import split
 from kreislauf.registry import claims
 from kreislauf.settings import settings
 from models import spec
@@ -43,6 +46,27 @@ def test_a_model_without_data_is_neither_trained_nor_watched_and_no_run_fails(mo
     assert monitor(model) is None
     assert registry.versions(model) == []
     assert claims.unfinished(model) == []
+
+
+@pytest.mark.parametrize("reason", ["weekly schedule", "asked for by a person"])
+def test_the_first_training_waits_for_enough_rows_and_no_run_fails(tiny, orders, reason):
+    ingest(orders(0, 2, threshold=50), tiny)
+    state = retrain(tiny, reason=reason, return_state=True)
+    assert state.is_completed()
+    waiting = state.result()
+    assert (waiting.outcome, waiting.version, waiting.release) == ("waiting", None, None)
+    assert waiting.reason == (
+        "The table orders is too small to judge a model: a hold-out of 0 days, half of what is "
+        "there, has 0 order values with a right answer and the policy needs 283. Ingest more "
+        "history, or raise min_effect in the model's policy."
+    )
+    assert first_model.refusal(tiny) == waiting.reason, "`make up DATA=...` says the same"
+    assert registry.versions(tiny) == []
+    assert claims.unfinished(tiny) == []
+    with pytest.raises(split.TooSmall):
+        train(tiny)
+    ingest(orders(2, 20, threshold=50), tiny)
+    assert retrain(tiny, reason=reason).release == 1
 
 
 def test_a_lake_that_does_not_answer_is_no_lake_without_data(tiny, monkeypatch):

@@ -45,6 +45,16 @@ def test_each_model_type_has_a_page_of_its_own(shop: TestClient, model: str):
     assert shop.get("/models/tiny").status_code == 404, "of no other one"
 
 
+def test_a_model_type_that_no_server_answers_for_has_a_page(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(type(spec.load(tiny)), "is_served", False)
+    lifecycle_page.write(tiny, "<h1>tiny</h1>")
+    with TestClient(create(settings())) as client:
+        assert client.get("/models/tiny").text == "<h1>tiny</h1>"
+        assert client.post("/v1/tiny/predict", json={}).status_code == 404
+
+
 @pytest.mark.parametrize("name", ["nothing", "..", "%2e%2e", "tiny%2f1.json", "x" * 5_000])
 def test_no_other_file_is_shown(shop: TestClient, name: str):
     lifecycle_page.write("nothing", "a page of no model type")

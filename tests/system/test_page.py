@@ -108,7 +108,7 @@ def test_a_screen_reader_gets_the_pictures_in_words_and_the_tables_by_name(
     headings = page.get_by_role("heading", level=2).all_inner_texts()
     assert headings == [
         "This waits for a person", "Quality over time", "Releases", "Decisions", "A/B tests",
-        "Alarms", "What is not trusted",
+        "Batches", "Alarms", "What is not trusted",
     ]  # fmt: skip
     images = [image.get_attribute("aria-label") for image in page.get_by_role("img").all()]
     assert len(images) == 2, "of each picture the one that is shown"

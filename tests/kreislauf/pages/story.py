@@ -7,10 +7,14 @@ import math
 import polars as pl
 
 from kreislauf import exposures, lake, object_store
+from kreislauf.batch import answers
+from kreislauf.batch.batch import Batch
+from kreislauf.batch.questions import Questions
 from kreislauf.clock import DAY_MS, HOUR_MS
 from kreislauf.evaluation.decision import DECISIONS, Decision
 from kreislauf.evaluation.intervals import Interval
-from kreislauf.lake import approvals, exclusions, journal
+from kreislauf.lake import approvals, data_files, exclusions, journal
+from kreislauf.lake.data_files import DataFile
 from kreislauf.lake.exclusions import HumanVerdict
 from kreislauf.monitoring import calibration, policy, status, tables
 from kreislauf.registry import Lineage, Version
@@ -145,6 +149,51 @@ def write_answers(version: int, now: int) -> None:
         lake.load_file(table, File(f"{table.name}.jsonl", raws))
 
 
+def put_batch(
+    window: str, asked: int, refused: int = 0, model: str = MODEL, **where
+) -> tuple[Batch, DataFile]:
+    """A batch of version 1 with answers and refusals, and its file, which is not visible yet;
+    `where` are other fields of the batch."""
+    place = f"{model}-1-{window}"
+    name = f"{place}-{where.get('table_version', 0)}"
+    fields = {"name": name, "place": place, "model": model, "version": 1, "onnx": "0" * 64}
+    fields |= {"source": "events", "ts": FIRST + WEEK - 1, "units": asked + refused}
+    batch = Batch.model_validate(fields | where)
+    names = [str(number) for number in range(asked)]
+    refusals = [(f"bad {number}", "bad", "Line 1: no.") for number in range(refused)]
+    questions = Questions(names, names, {}, refusals=refusals)
+    rows = answers.rows(batch, questions, ['{"items": [5]}'] * asked)
+    return batch, data_files.put(answers.ANSWERS, {answers.BATCH: batch.name}, rows)
+
+
+def write_batch(window: str, asked: int, refused: int = 0, clicked: int = 0, **where) -> Batch:
+    """The same, visible, with clicks on some answers."""
+    batch, file = put_batch(window, asked, refused, **where)
+    answers.commit(batch, [file])
+    if clicked:
+        react(batch, clicked)
+    return batch
+
+
+def react(batch: Batch, clicked: int) -> None:
+    """Clicks on the first answers of a batch, two hours later."""
+    given = answers.read(batch.name).filter(pl.col("answer").is_not_null())
+    lines = [
+        {"request_id": request_id, "ts": batch.ts + 2 * HOUR_MS, "model": batch.model}
+        | {"version": batch.version, "variant": "champion", "kind": "click", "item": "5"}
+        for request_id in given["request_id"][:clicked]
+    ]
+    raws = [json.dumps(line).encode() for line in lines]
+    lake.load_file(exposures.FEEDBACK, File(f"{batch.name}.jsonl", raws))
+
+
+def write_batches() -> None:
+    """A batch of a window whose answers were clicked, and one of a file with bad lines."""
+    window = {"table_version": 3, "start": FIRST + 6 * DAY_MS, "end": FIRST + WEEK}
+    write_batch("window", 1_200, clicked=300, **window)
+    write_batch("file", 10, refused=2, source="s3://shop/requests/2026-10-05.jsonl.gz", stamp="s")
+
+
 def write(weeks: int = 6) -> None:
     """A whole story of so many weeks, with a question at its end."""
     end = FIRST + weeks * 12 * STEP
@@ -154,6 +203,7 @@ def write(weeks: int = 6) -> None:
     write_alarms(max(1, weeks // 3))
     write_opinions()
     write_answers(weeks, end)
+    write_batches()
     question = f"{MODEL} version {weeks + 3} may go live. The whole interval lies above zero."
     approvals.record(MODEL, weeks + 3, "asked", question)
     write_status(weeks, end)

@@ -25,7 +25,9 @@ LINKS = Links("http://prefect:1", "http://mlflow:2", "http://grafana:3")
 
 def page() -> str:
     """The page of what the test has written."""
-    return lifecycle.draw(life.read(SPEC), LINKS)
+    current = life.read(SPEC)
+    rates = feedback.clicks_by_batch([answered.batch for answered in current.batches])
+    return lifecycle.draw(current, LINKS, (), rates)
 
 
 def summary() -> str:

@@ -1,6 +1,6 @@
 """Requests and feedback in a shop's own words, by the mapping that its raw files are read with.
 
-So what is served is asked as what was learnt.
+So what is asked, of the gateway or in a batch, is asked as what was learnt.
 """
 
 import itertools
@@ -26,7 +26,7 @@ class MappedRequests:
         if table.items is None:
             raise MappingError(
                 f"Requests of {model_type.name} are no lists of rows of its table, so no mapping "
-                "says what they are: leave KREISLAUF_MAPPING out."
+                "says what they are: leave `mapping` and KREISLAUF_MAPPING out."
             )
         self.model_type = model_type
         self.mapping = mapping
@@ -49,18 +49,19 @@ class MappedRequests:
 
     def request(self, body: dict[str, Any]) -> dict[str, Any]:
         """The request with the table's columns. Where sessions are made by a gap, its user is the
-        source's, and of events that all have a time those of the user's last session are kept.
+        source's, named as in a load, and of events that all have a time those of the user's last
+        session are kept.
 
         Raises ValueError that names event, field and value.
         """
         body = dict(body)
-        if self.user_field and (user := body.pop(self.user_field, None)) is not None:
+        if self.user_field and body.get(self.user_field) is not None:
+            user = self._of_request(self.model_type.table.group, body.pop(self.user_field))
             body.setdefault("user", user)
         for name in self.of_request:
             source = self.mapping.columns[name].source
             if source in body and name not in body:
-                of_request = {"Request 0": body.pop(source)}
-                body[name] = self._converted(name, of_request)[0]
+                body[name] = self._of_request(name, body.pop(source))
         rows = body.get(self.rows_field)
         if not isinstance(rows, list):
             return body
@@ -81,6 +82,13 @@ class MappedRequests:
         if isinstance(word, str) and word in self.kinds:
             return content | {"kind": self.kinds[word]}
         return content
+
+    def _of_request(self, name: str, value: Any) -> Any:
+        """The value of a table's column that is one of the request, and not of its rows."""
+        if isinstance(value, dict | list):
+            field = self.mapping.columns[name].read
+            raise ValueError(f"Request 0: Expected `{field}` to be a single value.")
+        return self._converted(name, {"Request 0": value})[0]
 
     def _of_last_session(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The rows since their user was inactive for a gap; all rows if one has no time, or if
@@ -127,7 +135,7 @@ class MappedRequests:
         converted = change(json_fields.column_of(name, list(values.values()))).to_list()
         for (place, value), result in zip(values.items(), converted, strict=True):
             if result is None and value not in (None, ""):
-                field = self.mapping.columns[name].source
+                field = self.mapping.columns[name].read
                 shown = str(value)[:SHOWN]
                 raise ValueError(f"{place}: Expected `{field}` to be {shape}, got '{shown}'.")
         if name == self.model_type.table.time:
