@@ -35,8 +35,8 @@ import numpy as np
 from kreislauf.evaluation import scoring
 from kreislauf.evaluation.intervals import interval
 from models.search_ranker import SPEC, metrics
-from models.search_ranker.features import INPUTS, NO_GAIN, NO_ITEM, Lists
-from models.search_ranker.schema import RESULTS
+from models.search_ranker.features import INPUTS, NO_CATEGORY, NO_GAIN, NO_ITEM, Lists
+from models.search_ranker.schema import CATEGORIES, RESULTS
 from models.spec import TrainingContext
 
 FOLDS = 5
@@ -78,7 +78,8 @@ def read(folder: Path) -> Lists:
         for j, row in enumerate(rows):
             features[i, j, [number - 1 for number in row]] = list(row.values())
     names = np.array([f"query {i}" for i in range(len(lists))], object)
-    every = Lists(items, features, gains, targets, names)
+    categories = np.full((len(lists), RESULTS, CATEGORIES), NO_CATEGORY, object)
+    every = Lists(items, features, categories, gains, targets, names)
     return every.take(gains.max(1) > 0)
 
 
@@ -124,15 +125,15 @@ def rank(learnt: Lists, asked: Lists, folder: Path) -> dict:
     best = int(np.argmax([fitted.validation for fitted in first]))
     trained = [first[best], *(train(CANDIDATES[best], seed) for seed in range(1, SEEDS))]
     values = []
+    inputs = {name: getattr(asked, name) for name in INPUTS}
     for fitted in trained:
-        order, _ = export.module_answers(fitted.scorer, asked.items, asked.features)
+        order, _ = export.module_answers(fitted.scorer, inputs)
         values.append(metrics.ndcg(np.take_along_axis(asked.gains, order, 1), asked.gains))
     width = asked.features.shape[2]
     onnx = export.export(trained[0].scorer, width, folder / "model.onnx")
     parity = export.parity(trained[0].scorer, onnx, asked)
     if not parity.passed:
         raise RuntimeError(f"The file answers differently from what was measured: {parity}")
-    inputs = dict(zip(INPUTS, (asked.items, asked.features), strict=True))
     return {
         "values": np.mean(values, 0).tolist(),
         "chosen": CANDIDATES[best],

@@ -144,8 +144,12 @@ class Table:
         fields = [*(f for f in _fields(self.line) if f.name != self.items), *item.fields]
         row = msgspec.defstruct(
             f"{self.line.__name__}Row",
-            [(f.name, hints[f.name], msgspec.field(name=f.encode_name)) for f in fields],
+            [
+                (f.name, hints[f.name], msgspec.field(name=f.encode_name, default=f.default))
+                for f in fields
+            ],
             forbid_unknown_fields=True,
+            kw_only=True,
             gc=False,
         )
         return replace(self, line=row)
@@ -237,11 +241,21 @@ class Table:
 
 
 def _column(name: str, records: Sequence[Any], dtype: pl.DataType) -> pl.Series:
-    """The field of each record; in a column of text, a whole number is its digits."""
+    """The field of each record; in a column of text, or of lists of texts, a whole number is its
+    digits."""
     values = [getattr(record, name) for record in records]
     if dtype == pl.String:
-        values = [str(value) if isinstance(value, int) else value for value in values]
+        values = [_digits(value) for value in values]
+    elif dtype == pl.List(pl.String):
+        values = [value and [*map(_digits, value)] for value in values]
     return pl.Series(name, values, dtype, strict=True)
+
+
+def _digits(value: Any) -> Any:
+    """A whole number as text, anything else as it is."""
+    if isinstance(value, int):
+        return str(value)
+    return value
 
 
 def _is_within(field_type: msgspec.inspect.Type, least: int, largest: int) -> bool:

@@ -227,7 +227,8 @@ def _may_repeat_fields(table: Table, line: bytes, record: Any) -> bool:
     if table.items:
         items = getattr(record, table.items)
     expected = len(fields) + sum(len(item.__struct_fields__) for item in items)
-    return bool(table.line.__struct_defaults__) or line.count(b'":') != expected
+    has_optional = any(part.__struct_defaults__ for part in (table.line, *items[:1]))
+    return has_optional or line.count(b'":') != expected
 
 
 def refuse_repeated_fields(line: bytes) -> None:

@@ -86,9 +86,10 @@ def with_single_rows(table: Table, raws: Sequence[RawLines], decoded: DecodedLin
     """What was decoded of a table's lines, and of the broken ones those that are a single row whose
     values convert.
 
-    So a CSV or Parquet row comes back from the quarantine, where its values are text or floats.
+    So a CSV or Parquet row comes back from the quarantine, where its values are text or floats. No
+    such row makes a column of lists.
     """
-    if table.items is None:
+    if table.items is None or any(dtype.is_nested() for dtype in table.dtypes.values()):
         return decoded
     firsts = np.cumsum([0, *map(len, raws)])
     field = f'"{table.items}"'.encode()

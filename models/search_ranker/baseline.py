@@ -1,4 +1,5 @@
 """The trivial model: the best single feature, upwards or downwards, in the same ONNX contract.
+Categories do not count.
 
 It is fitted often, so it does without torch.
 """
@@ -29,7 +30,7 @@ def build(rows: pl.DataFrame, folder: Path) -> Path:
     if rows.is_empty():
         raise ValueError("No rows to fit the baseline on: widen the window.")
     width = int(rows["features"].list.len().max())  # type: ignore[arg-type]
-    return write(lists(rows, width), FEATURES, folder)
+    return write(lists(rows, width, 0), FEATURES, folder)
 
 
 def write(learnt: Lists, width: int, folder: Path) -> Path:

@@ -15,6 +15,8 @@ class Batch(NamedTuple):
 
     features: Tensor
     """float32 (n, results, features), NaN where a value is missing."""
+    categories: Tensor
+    """int64 (n, results, columns): the vocabulary's numbers."""
     gains: Tensor
     """float32 (n, results), `NO_GAIN` where there is no result."""
     targets: Tensor
@@ -30,8 +32,18 @@ class Batches:
     several processes, each takes its share of every batch.
     """
 
-    def __init__(self, lists: Lists, folds: np.ndarray, size: int, steps: int, seed: int):
+    def __init__(
+        self,
+        lists: Lists,
+        numbers: np.ndarray,
+        folds: np.ndarray,
+        size: int,
+        steps: int,
+        seed: int,
+    ):
+        """`numbers` are the vocabulary's, of the lists' categories."""
         self.lists = lists
+        self.numbers = numbers
         self.folds = folds
         self.size = min(size, len(lists))
         self.steps = steps
@@ -70,6 +82,7 @@ class Batches:
         longest = max(1, int((gains >= 0).sum(1).max()))
         return Batch(
             torch.from_numpy(self.lists.features[index, :longest]),
+            torch.from_numpy(self.numbers[index, :longest]),
             torch.from_numpy(gains[:, :longest]),
             torch.from_numpy(self.lists.targets[index, :longest]),
             torch.from_numpy(self.folds[index]),

@@ -3,20 +3,23 @@
 numpy and Polars only.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from models import text
-from models.search_ranker.schema import FEATURES, RESULTS
+from models.search_ranker.schema import CATEGORIES, FEATURES, RESULTS
 
 NO_ITEM = ""
 """What stands where a list has no further result."""
-INPUTS = ("items", "features")
-"""Inputs of the ONNX file: ids, text (batch, RESULTS), and raw values, float32 (batch, RESULTS,
-FEATURES), NaN where one is missing."""
+NO_CATEGORY = ""
+"""What stands for a category that is missing."""
+INPUTS = ("items", "features", "categories")
+"""Inputs of the ONNX file: ids, text (batch, RESULTS); raw values, float32 (batch, RESULTS,
+FEATURES), NaN where one is missing; and text (batch, RESULTS, CATEGORIES)."""
 ONE_LIST = ("query", "ts", "search")
 """Columns that are the same in all rows of a list."""
 NO_GAIN = -1.0
@@ -27,6 +30,16 @@ MAX_WEIGHT = 10.0
 """Most that a click counts for the place at which it was made."""
 
 
+class Candidate(NamedTuple):
+    """A result of a request."""
+
+    item: str
+    features: list[float]
+    """NaN where a value is missing."""
+    categories: list[str]
+    """`NO_CATEGORY` where one is missing."""
+
+
 @dataclass(frozen=True)
 class Lists:
     """Lists of results with the gain of each."""
@@ -35,6 +48,8 @@ class Lists:
     """Raw ids, text (n, RESULTS), `NO_ITEM` at the end."""
     features: np.ndarray
     """float32 (n, RESULTS, features), NaN where a value is missing."""
+    categories: np.ndarray
+    """Text (n, RESULTS, categories), `NO_CATEGORY` where one is missing."""
     gains: np.ndarray
     """float32 (n, RESULTS), `NO_GAIN` where there is no result."""
     targets: np.ndarray
@@ -55,6 +70,7 @@ class Lists:
         return Lists(
             self.items[index],
             self.features[index],
+            self.categories[index],
             self.gains[index],
             self.targets[index],
             self.queries[index],
@@ -98,28 +114,35 @@ def numbered(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(list=(pl.col("place") == 0).cum_sum().cast(pl.Int64) - 1)
 
 
-def lists(rows: pl.DataFrame, width: int = FEATURES) -> Lists:
-    """The lists of `judged(rows)`, with `width` features."""
+def lists(rows: pl.DataFrame, width: int = FEATURES, categories: int = CATEGORIES) -> Lists:
+    """The lists of `judged(rows)`, with `width` features and so many categories."""
     rows = judged(rows)
     first = rows.filter(pl.col("place") == 0)
     place = (rows["list"].to_numpy(), rows["place"].to_numpy())
-    items, features = padded(rows, width)
+    inputs_of_lists = padded(rows, width, categories)
     gains = np.full((first.height, RESULTS), NO_GAIN, np.float32)
     gains[place] = rows["gain"].to_numpy()
     targets = np.zeros((first.height, RESULTS), np.float32)
     targets[place] = rows["target"].to_numpy()
-    return Lists(items, features, gains, targets, text.column(first["query"]))
+    return Lists(*inputs_of_lists, gains, targets, text.column(first["query"]))
 
 
-def padded(rows: pl.DataFrame, width: int = FEATURES) -> tuple[np.ndarray, np.ndarray]:
-    """`items` and `features` of the lists, as `Lists` has them, of `numbered` rows."""
+def padded(
+    rows: pl.DataFrame, width: int = FEATURES, categories: int = CATEGORIES
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`items`, `features` and `categories` of the lists, as `Lists` has them, of `numbered`
+    rows."""
     place = (rows["list"].to_numpy(), rows["place"].to_numpy())
     count = rows["list"].n_unique()
     items = np.full((count, RESULTS), NO_ITEM, object)
     items[place] = rows["item"].to_numpy()
     features = np.full((count, RESULTS, width), np.nan, np.float32)
     features[place] = table(rows["features"], width)
-    return items, features
+    words = np.full((count, RESULTS, categories), NO_CATEGORY, object)
+    for column in range(categories):
+        values = rows["categories"].list.get(column, null_on_oob=True)
+        words[(*place, column)] = text.column(values.fill_null(NO_CATEGORY))
+    return items, features, words
 
 
 def table(values: pl.Series, width: int) -> np.ndarray:
@@ -129,12 +152,14 @@ def table(values: pl.Series, width: int) -> np.ndarray:
     return np.stack([column.cast(pl.Float32).fill_null(np.nan).to_numpy() for column in columns], 1)
 
 
-def inputs(items: list[list[str]], features: Iterable[list[list[float]]]) -> dict[str, np.ndarray]:
+def inputs(requests: Sequence[Sequence[Candidate]]) -> dict[str, np.ndarray]:
     """Inputs of the ONNX file for lists as requests have them."""
-    names = np.full((len(items), RESULTS), NO_ITEM, object)
-    values = np.full((len(items), RESULTS, FEATURES), np.nan, np.float32)
-    for i, (ids, rows) in enumerate(zip(items, features, strict=True)):
-        names[i, : len(ids)] = ids
-        for j, row in enumerate(rows):
-            values[i, j, : len(row)] = row
-    return dict(zip(INPUTS, (names, values), strict=True))
+    names = np.full((len(requests), RESULTS), NO_ITEM, object)
+    values = np.full((len(requests), RESULTS, FEATURES), np.nan, np.float32)
+    words = np.full((len(requests), RESULTS, CATEGORIES), NO_CATEGORY, object)
+    for i, candidates in enumerate(requests):
+        for j, (item, features, categories) in enumerate(candidates):
+            names[i, j] = item
+            values[i, j, : len(features)] = features
+            words[i, j, : len(categories)] = categories
+    return dict(zip(INPUTS, (names, values, words), strict=True))

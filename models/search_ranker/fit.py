@@ -14,10 +14,16 @@ from models.checkpoints import StepCheckpoints, checkpoint_at
 from models.runtime import make_trainer, seed_step
 from models.search_ranker.batches import Batch, Batches
 from models.search_ranker.network import Scorer
+from models.search_ranker.vocabulary import UNSEEN
 from models.spec import TrainingContext
 
 CHECKPOINT_STEPS = 100
 """Maximum steps that a killed training loses."""
+HIDDEN_CATEGORIES = 0.05
+"""Share of the categories that a step hides, so that it learns what to do with unseen ones."""
+FASTER = 10
+"""How much higher the learning rate of what is learnt of each category is: a step has few results
+with each."""
 LOG_EVERY = 20
 """Steps from one point of the loss curve to the next."""
 
@@ -54,8 +60,10 @@ class Task(lightning.LightningModule):
         present = batch.gains >= 0
         columns = self.scorer.scaling(batch.features, present)
         columns = columns + self.params.noise * torch.randn_like(columns)
+        is_hidden = torch.rand_like(batch.categories, dtype=torch.float) < HIDDEN_CATEGORIES
+        categories = torch.where(is_hidden, UNSEEN, batch.categories)
         scores = self.scorer.members(
-            columns, present, self.params.feature_dropout, self.params.dropout
+            columns, present, categories, self.params.feature_dropout, self.params.dropout
         )
         errors = centred(scores, present) - centred(batch.targets / self.unit, present)
         losses = (errors**2).sum(2)
@@ -75,14 +83,19 @@ class Task(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; the rate rises for a seventh of the steps and then falls to zero."""
-        optimizer = torch.optim.AdamW(
-            self.scorer.members.parameters(), self.params.lr, weight_decay=self.params.decay
-        )
+        named = dict(self.scorer.members.named_parameters())
+        vectors = named.pop("categories.vectors", None)
+        groups: list[dict[str, Any]] = [{"params": [*named.values()]}]
+        rates = [self.params.lr]
+        if vectors is not None:
+            groups.append({"params": [vectors]})
+            rates.append(FASTER * self.params.lr)
+        optimizer = torch.optim.AdamW(groups, self.params.lr, weight_decay=self.params.decay)
         steps = self.params.steps + 1
         # A rise of a single step would divide by zero.
         rise = max(0.15, 2 / steps)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.params.lr, total_steps=steps, pct_start=rise
+            optimizer, rates, total_steps=steps, pct_start=rise
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

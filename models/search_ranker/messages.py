@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from models.fields import LONGEST_ID
-from models.search_ranker.schema import FEATURES, LARGEST, RESULTS
+from models.search_ranker.schema import CATEGORIES, FEATURES, LARGEST, RESULTS
 
 Word = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
@@ -19,6 +19,13 @@ class Candidate(BaseModel):
         max_length=FEATURES,
         description="Raw values in the order of the training; null where one is missing.",
         examples=[[12.5, None, 3]],
+    )
+    categories: list[Word | int | None] | None = Field(
+        default=None,
+        max_length=CATEGORIES,
+        description="Raw values in the order of the training, text or numbers; null where one is "
+        "missing.",
+        examples=[["shoes", "brand-7", None]],
     )
 
 

@@ -34,6 +34,7 @@ class SearchRanker(ModelSpec):
     ONNX inputs, a list in a row, `RESULTS` places, of which the last ones may be empty:
     - `items`, text (batch, 50): raw ids, nothing where there is no result.
     - `features`, float32 (batch, 50, 100): raw values, NaN where one is missing.
+    - `categories`, text (batch, 50, 10): raw values, nothing where one is missing.
 
     Outputs:
     - `answers`, text (batch, 50): raw ids, best first, nothing at the end.
@@ -61,7 +62,7 @@ class SearchRanker(ModelSpec):
         """Every list in which something is right, with the gain of each result; groups are
         queries."""
         all_lists = lists(rows)
-        tensors = dict(zip(INPUTS, (all_lists.items, all_lists.features), strict=True))
+        tensors = {name: getattr(all_lists, name) for name in INPUTS}
         return Examples(tensors, all_lists.gains, all_lists.queries)
 
     def requests(self, rows: pl.DataFrame) -> tuple[np.ndarray, Tensors]:
@@ -76,7 +77,8 @@ class SearchRanker(ModelSpec):
         return metrics.ndcg(ordered, examples.labels)
 
     def training_profile(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Searches of the most frequent queries, and mean and range of each feature.
+        """Searches of the most frequent queries, mean and range of each feature, and the most
+        frequent categories.
 
         See `statistics.profile`.
         """
@@ -90,9 +92,9 @@ class SearchRanker(ModelSpec):
         return metrics.slices(rows, profile.select("query", "searches").drop_nulls())
 
     def tensors(self, bodies: list[dict]) -> Tensors:
-        """Requests `{"results": [{"item": "SKU-1", "features": [12.5, null, 3]}, ...]}`."""
-        decoded = [requests.candidates(i, request) for i, request in enumerate(bodies)]
-        return inputs([items for items, _ in decoded], [values for _, values in decoded])
+        """Requests `{"results": [{"item": "SKU-1", "features": [12.5, null, 3], "categories":
+        ["shoes", null]}, ...]}`."""
+        return inputs([requests.candidates(i, request) for i, request in enumerate(bodies)])
 
     def answers(self, outputs: Tensors) -> list[dict]:
         """`{"items": [...], "scores": [...]}` per request, best first."""
@@ -115,7 +117,8 @@ class SearchRanker(ModelSpec):
         return lambda answer: answer | {"items": [sent.get(item, item) for item in answer["items"]]}
 
     def golden(self) -> list[dict]:
-        """Edge cases: no result, one, no feature, none that is known, odd ids, all places."""
+        """Edge cases: no result, one, no feature, none that is known, odd ids, odd categories, all
+        places."""
         full = [{"item": f"i{i}", "features": [i / RESULTS, None, -i]} for i in range(RESULTS)]
         results = [
             [],
@@ -123,6 +126,10 @@ class SearchRanker(ModelSpec):
             [{"item": "Größe ö", "features": []}, {"item": 7, "features": [None, None]}],
             [{"item": "a", "features": [1e30]}, {"item": "b", "features": [-1e30]}],
             [{"item": f"same {i}", "features": [0.5, 0.5]} for i in range(3)],
+            [
+                {"item": f"category {i}", "features": [0.5], "categories": categories}
+                for i, categories in enumerate((None, [], [None], ["Schuhe ö", 7], ["7"] * 10))
+            ],
             full,
         ]
         return [{"results": listed} for listed in results]
@@ -133,6 +140,8 @@ class SearchRanker(ModelSpec):
         - `missing_features`: share of the features that have no value.
         - `outside`: share of the features beyond what training saw.
         - `level`: mean of the features, in deviations from those of training.
+        - `missing_categories`: share of the categories that have no value.
+        - `unseen_categories`: share of the categories that training never saw.
         - `grade`.
         - `unseen_query`: whether training never saw the query.
         """

@@ -7,18 +7,23 @@ Signed log1p, noise and self-attention over the list are those of Qin et al., "A
 rankers still outperformed by gradient boosted decision trees?", 2021.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.search_ranker.features import NOWHERE
+from models.search_ranker.vocabulary import Vocabulary
 
 LARGEST_SCALED = 4.0
 """Deviations from the mean beyond which a feature counts no more."""
 SMALLEST_DEVIATION = 0.05
 """Least deviation that a feature is divided by: a constant one stays small."""
 
+NUMBERS = 4
+"""Numbers that a network learns for each category."""
 RANK_SCALE = 3**0.5
 """Ranks are even from -1 to 1; times this, their deviation is 1, as that of other columns."""
 
@@ -81,13 +86,41 @@ class Scaling(nn.Module):
         return torch.cat([differences, ranks(features, present)], 2)
 
 
+class Categories(nn.Module):
+    """What categories add to the first layer, and to the linear path beside it.
+
+    Each category has some numbers of its own in each member. They start from 0, so that one that
+    was never learnt adds nothing.
+    """
+
+    firsts: Tensor
+    """int64 (columns,): row in `vectors` of each column's number 0."""
+
+    def __init__(self, members: int, sizes: Sequence[int], width: int):
+        """`sizes` says how many categories each column has."""
+        super().__init__()
+        firsts = torch.tensor([0, *sizes[:-1]]).cumsum(0)
+        self.register_buffer("firsts", firsts, persistent=False)
+        self.vectors = nn.Parameter(torch.zeros(sum(sizes), members, NUMBERS))
+        self.mixed = weights(members, NUMBERS * len(sizes), width + 1)
+
+    def forward(self, categories: Tensor) -> Tensor:
+        """float32 (members, batch * results, width + 1), of numbers (batch, results, columns)."""
+        members, inputs, _ = self.mixed.shape
+        vectors = self.vectors[categories + self.firsts].permute(3, 0, 1, 2, 4)
+        return torch.bmm(vectors.reshape(members, -1, inputs), self.mixed)
+
+
 class Members(nn.Module):
     """Networks of the same form, each with a share of the columns, its own weights and scores."""
 
     used: Tensor
     """float32 (members, columns, 1): 1 for the columns that a member looks at, else 0."""
 
-    def __init__(self, members: int, columns: int, width: int, share: float):
+    def __init__(
+        self, members: int, columns: int, width: int, share: float, sizes: Sequence[int] = ()
+    ):
+        """`sizes` says how many categories each column of them has."""
         super().__init__()
         self.members = members
         self.width = width
@@ -100,11 +133,20 @@ class Members(nn.Module):
         self.second = weights(members, width, width)
         self.second_bias = nn.Parameter(torch.zeros(members, 1, width))
         self.last = weights(members, width, 1)
+        self.categories: Categories | None = None
+        if sizes:
+            self.categories = Categories(members, sizes, width)
 
     def forward(
-        self, columns: Tensor, present: Tensor, hidden_columns: float = 0.0, hidden: float = 0.0
+        self,
+        columns: Tensor,
+        present: Tensor,
+        categories: Tensor | None = None,
+        hidden_columns: float = 0.0,
+        hidden: float = 0.0,
     ) -> Tensor:
-        """Scores of each member, float32 (members, batch, results), of (batch, results, columns).
+        """Scores of each member, float32 (members, batch, results), of (batch, results, columns)
+        and the numbers of the categories, int64 (batch, results, categories).
 
         A training hides shares of the columns, others for each member, and of the hidden numbers.
         """
@@ -115,6 +157,9 @@ class Members(nn.Module):
         joined = torch.cat([self.first, self.linear], 2) * used
         joined = joined.transpose(0, 1).reshape(columns.shape[2], -1)
         both = (flat @ joined).reshape(batch * results, self.members, -1).transpose(0, 1)
+        if self.categories is not None:
+            assert categories is not None
+            both = both + self.categories(categories)
         inner = F.dropout(torch.relu(both[:, :, :-1] + self.first_bias), hidden)
         inner = inner + torch.bmm(self._attend(inner, present), self.attended)
         inner = inner + torch.relu(torch.bmm(inner, self.second) + self.second_bias)
@@ -136,20 +181,24 @@ class Members(nn.Module):
 
 
 class Scorer(nn.Module):
-    """Scaling and members joined: what is served."""
+    """Scaling and members joined: what is served, behind a vocabulary."""
 
-    def __init__(self, scaling: Scaling, members: Members):
+    def __init__(self, scaling: Scaling, members: Members, vocabulary: Vocabulary | None = None):
         super().__init__()
+        self.vocabulary = vocabulary or Vocabulary()
         self.scaling = scaling
         self.members = members
 
-    def forward(self, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, present: Tensor, categories: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Positions of the results, best first, int64 (batch, results), and their scores.
 
-        `features` may have more columns than training saw; they are left out.
+        `categories` are the vocabulary's numbers, if it knows any. `features` may have more columns
+        than training saw; they are left out.
         """
         used = features[:, :, : self.scaling.mean.shape[0]]
-        scores = self.members(self.scaling(used, present), present).mean(0)
+        scores = self.members(self.scaling(used, present), present, categories).mean(0)
         scores = torch.where(present, scores, NOWHERE)
         best, order = torch.topk(scores, scores.shape[1], dim=1)
         return order, best

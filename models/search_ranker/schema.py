@@ -10,13 +10,16 @@ import pandera.polars as pa
 import polars as pl
 
 from models import fields
-from models.fields import Id, Natural
+from models.fields import Id, Name, Natural
 from models.table import Table
 
 RESULTS = 50
 """Maximum results of a list."""
 FEATURES = 100
 """Maximum features of a result. The input of the ONNX file is as wide, whatever is used of it."""
+CATEGORIES = 10
+"""Maximum categories of a result. The input of the ONNX file has as many columns, as for
+features."""
 LARGEST = 1e30
 """Maximum of a feature, and without its sign of a negative one: float32 has room for it."""
 GRADES = 4
@@ -24,6 +27,8 @@ GRADES = 4
 LONGEST_QUERY = 500
 """Most characters of a query."""
 Number = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+Category = Name | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A category of a raw line: text, or a number that is kept as its digits."""
 
 
 class RawResult(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -31,6 +36,7 @@ class RawResult(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     features: Annotated[list[Number | None], msgspec.Meta(min_length=1, max_length=FEATURES)]
     grade: Annotated[int, msgspec.Meta(ge=0, le=GRADES)]
     position: Annotated[int, msgspec.Meta(ge=1, le=RESULTS)] | None
+    categories: Annotated[list[Category | None], msgspec.Meta(max_length=CATEGORIES)] | None = None
 
 
 class RawSearch(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -55,6 +61,11 @@ class Result(pa.DataFrameModel):
     )
     position: pl.Int64 = pa.Field(
         ge=1, le=RESULTS, nullable=True, description="place at which a customer saw it"
+    )
+    categories: pl.List = pa.Field(
+        nullable=True,
+        dtype_kwargs={"inner": pl.String},
+        description="raw values, null where one is missing; null if there is no list",
     )
 
     class Config:

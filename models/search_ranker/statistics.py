@@ -6,6 +6,8 @@ from models.search_ranker.schema import FEATURES
 
 MAX_QUERIES = 100_000
 """Maximum queries whose frequency is kept, the most frequent ones."""
+MAX_CATEGORIES = 10_000
+"""Maximum categories that are kept, the most frequent ones of all columns."""
 LARGEST_LEVEL = 4.0
 """Deviations from the mean beyond which a feature counts no more."""
 SMALLEST_DEVIATION = 1e-6
@@ -13,10 +15,11 @@ SMALLEST_DEVIATION = 1e-6
 
 
 def profile(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Searches of each query, and the features' statistics.
+    """Searches of each query, the features' statistics, and the categories.
 
-    A row is a query, with `query` and `searches`; the first one is none, and holds in lists of
-    `FEATURES` the `low`, `high`, `mean` and `deviation` of each feature, null where there was none.
+    A row is a query, with `query` and `searches`, or a category, with `column` and `category`. The
+    first one is neither. It holds in lists of `FEATURES` the `low`, `high`, `mean` and `deviation`
+    of each feature, null where there was none.
     """
     values = [feature(i).cast(pl.Float64) for i in range(FEATURES)]
     features = rows.select(
@@ -27,7 +30,17 @@ def profile(rows: pl.LazyFrame) -> pl.LazyFrame:
     )
     queries = rows.group_by("query").agg(searches=pl.col("search").n_unique())
     queries = queries.sort(["searches", "query"], descending=[True, False]).head(MAX_QUERIES)
-    return pl.concat([features, queries], how="diagonal")
+    return pl.concat([features, queries, frequent_categories(rows)], how="diagonal")
+
+
+def frequent_categories(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """The most frequent categories: `column`, from 0, and `category`."""
+    place = pl.int_ranges(pl.col("categories").list.len(), dtype=pl.Int64)
+    single = rows.select(column=place, category=pl.col("categories"))
+    single = single.explode("column", "category").drop_nulls()
+    counted = single.group_by("column", "category").agg(results=pl.len())
+    counted = counted.sort(["results", "column", "category"], descending=[True, False, False])
+    return counted.head(MAX_CATEGORIES).drop("results")
 
 
 def monitored(rows: pl.LazyFrame, seen: pl.DataFrame) -> pl.LazyFrame:
@@ -43,8 +56,15 @@ def monitored(rows: pl.LazyFrame, seen: pl.DataFrame) -> pl.LazyFrame:
     for i in used:
         scaled = (feature(i) - mean[i]) / max(deviation[i] or 0.0, SMALLEST_DEVIATION)
         levels.append(scaled.clip(-LARGEST_LEVEL, LARGEST_LEVEL))
+    missing_category: list[pl.Expr] = []
+    unseen_category: list[pl.Expr] = []
+    for i, values in categories_seen(seen).items():
+        missing_category.append(category(i).is_null())
+        unseen_category.append(~category(i).is_in(values.implode()))
     return rows.select(
         "grade",
+        missing_categories=share(missing_category),
+        unseen_categories=share(unseen_category),
         missing_features=share(missing),
         outside=share(outside),
         level=share(levels),
@@ -52,9 +72,23 @@ def monitored(rows: pl.LazyFrame, seen: pl.DataFrame) -> pl.LazyFrame:
     )
 
 
+def categories_seen(seen: pl.DataFrame) -> dict[int, pl.Series]:
+    """The categories of a `profile` by their column; none for a version of before there were
+    any."""
+    if "category" not in seen.columns:
+        return {}
+    by_column = seen.drop_nulls("category").partition_by("column", as_dict=True)
+    return {column: values["category"] for (column,), values in sorted(by_column.items())}
+
+
 def feature(number: int) -> pl.Expr:
     """One feature, null where it is missing."""
     return pl.col("features").list.get(number, null_on_oob=True)
+
+
+def category(number: int) -> pl.Expr:
+    """One category, null where it is missing."""
+    return pl.col("categories").list.get(number, null_on_oob=True)
 
 
 def share(columns: list[pl.Expr]) -> pl.Expr:

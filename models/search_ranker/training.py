@@ -7,22 +7,22 @@ active learning", 1995.
 
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from safetensors.torch import load_file, save_file
 
 from models.runtime import one_thread, silence_libraries
-from models.search_ranker import export, metrics
+from models.search_ranker import export, metrics, warm_start
 from models.search_ranker.batches import Batches
-from models.search_ranker.features import Lists, lists
+from models.search_ranker.features import NO_CATEGORY, Lists, lists
 from models.search_ranker.fit import Task, centred, fit
 from models.search_ranker.network import Members, Scaling, Scorer
-from models.search_ranker.schema import FEATURES
+from models.search_ranker.schema import CATEGORIES, FEATURES
+from models.search_ranker.vocabulary import Vocabulary
 from models.spec import MAX_BATCH, TrainingContext, TrainingResult
 
 MAX_LISTS = 50_000
@@ -49,19 +49,20 @@ def train(rows: pl.DataFrame, params: Any, work: TrainingContext) -> TrainingRes
     if searches.height > MAX_LISTS:
         newest = searches.sort("ts", "search").tail(MAX_LISTS)
         rows = rows.join(newest, on="search", how="semi")
-    width = int(rows["features"].list.len().max() or 1)  # type: ignore[arg-type]
-    learnt = lists(rows, width)
+    features, categories = (
+        int(rows[name].list.len().max() or 0)  # type: ignore[arg-type]
+        for name in ("features", "categories")
+    )
+    learnt = lists(rows, max(features, 1), categories)
     fitted = fit_lists(learnt, params, work)
     work.before_write()
     onnx = work.folder / "model.onnx"
     drawn = np.unique(np.linspace(0, len(learnt) - 1, PARITY_INPUTS).astype(int))
     with one_thread():
         export.export(fitted.scorer, FEATURES, onnx)
-        parity = export.parity(fitted.scorer, onnx, padded(learnt.take(drawn), FEATURES))
+        parity = export.parity(fitted.scorer, onnx, padded(learnt.take(drawn)))
     work.before_write()
-    weights = work.folder / "weights.safetensors"
-    state = fitted.scorer.state_dict()
-    save_file({name: t.contiguous() for name, t in state.items()}, weights)
+    weights = warm_start.save_weights(work.folder / "weights.safetensors", fitted.scorer)
     numbers = {"seconds": time.perf_counter() - began, "lists": float(len(learnt))}
     return TrainingResult(
         onnx,
@@ -90,9 +91,10 @@ def fit_lists(learnt: Lists, params: Any, work: TrainingContext) -> Fitted:
         scorer, is_warm = start(learnt, params, work)
         members = torch.arange(scorer.members.members) % params.folds
         task = Task(scorer, members, params, unit_of(learnt))
-        batches = Batches(learnt, folds, params.batch_size, params.steps, params.seed)
+        numbers = scorer.vocabulary.numbers(learnt.categories)
+        batches = Batches(learnt, numbers, folds, params.batch_size, params.steps, params.seed)
         fit(task, batches, work)
-        quality = judge(scorer, learnt, members.numpy()[:, None] == folds)
+        quality = judge(scorer, learnt, numbers, members.numpy()[:, None] == folds)
     return Fitted(scorer, quality, task.curves, is_warm)
 
 
@@ -115,24 +117,18 @@ def unit_of(learnt: Lists) -> float:
 def start(learnt: Lists, params: Any, work: TrainingContext) -> tuple[Scorer, bool]:
     """A scorer, and whether it has its weights from the parent: those of another form are left."""
     scaling = Scaling.of(learnt.features, learnt.present)
+    vocabulary = Vocabulary.of(learnt)
     columns = Scaling.COLUMNS * learnt.features.shape[2]
     count = params.folds * params.networks
-    scorer = Scorer(scaling, Members(count, columns, params.width, params.share))
-    if work.parent is None:
-        return scorer, False
-    state = load_file(work.parent)
-    own = scorer.state_dict()
-    if {name: t.shape for name, t in state.items()} != {name: t.shape for name, t in own.items()}:
-        return scorer, False
-    weights = {name: t for name, t in state.items() if name.startswith("members.")}
-    scorer.load_state_dict(weights, strict=False)
-    return scorer, True
+    members = Members(count, columns, params.width, params.share, vocabulary.sizes)
+    scorer = Scorer(scaling, members, vocabulary)
+    return scorer, work.parent is not None and warm_start.take_over(work.parent, scorer)
 
 
-def judge(scorer: Scorer, learnt: Lists, judges: np.ndarray) -> float:
+def judge(scorer: Scorer, learnt: Lists, numbers: np.ndarray, judges: np.ndarray) -> float:
     """Mean NDCG@10 of the lists, each by the members that did not learn from it.
 
-    `judges` says which members these are, bool (members, n).
+    `numbers` are those of its categories; `judges` says which members these are, bool (members, n).
     """
     values = []
     for first in range(0, len(learnt), MAX_BATCH):
@@ -141,7 +137,7 @@ def judge(scorer: Scorer, learnt: Lists, judges: np.ndarray) -> float:
         present = torch.from_numpy(batch.present)
         with torch.inference_mode():
             columns = scorer.scaling(torch.from_numpy(batch.features), present)
-            scores = scorer.members(columns, present).numpy()
+            scores = scorer.members(columns, present, torch.from_numpy(numbers[index])).numpy()
         weight = judges[:, index, None].astype(np.float32)
         mean = (scores * weight).sum(0) / np.maximum(weight.sum(0), 1)
         order = np.argsort(-np.where(batch.present, mean, -np.inf), axis=1, kind="stable")
@@ -149,8 +145,13 @@ def judge(scorer: Scorer, learnt: Lists, judges: np.ndarray) -> float:
     return float(np.concatenate(values).mean())
 
 
-def padded(some: Lists, width: int) -> Lists:
-    """The same lists with `width` features, as requests have them."""
-    gap = [(0, 0), (0, 0), (0, width - some.features.shape[2])]
-    features = np.pad(some.features, gap, constant_values=np.nan)
-    return Lists(some.items, features, some.gains, some.targets, some.queries)
+def padded(some: Lists) -> Lists:
+    """The same lists with as many features and categories as requests have."""
+    features, categories = (
+        np.pad(values, [(0, 0), (0, 0), (0, width - values.shape[2])], constant_values=nothing)
+        for values, width, nothing in (
+            (some.features, FEATURES, np.nan),
+            (some.categories, CATEGORIES, NO_CATEGORY),
+        )
+    )
+    return replace(some, features=features, categories=categories)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from models.table import Table
@@ -38,8 +39,11 @@ def corrupt_rows(table: Table, row: dict[str, Any]) -> dict[str, dict[str, Any]]
     """Values of a row that are wrong, by what is wrong with them."""
     schema = table.schema.to_schema().columns
     rows = {}
+    fields = msgspec.structs.fields((table.flat or table).line)
+    required = {field.encode_name for field in fields if field.required}
     for name, dtype in table.dtypes.items():
-        rows[f"{name} missing"] = {key: value for key, value in row.items() if key != name}
+        if name in required:
+            rows[f"{name} missing"] = {key: value for key, value in row.items() if key != name}
         rows[f"{name} an object"] = row | {name: {"no": "value"}}
         if not schema[name].nullable:
             rows[f"{name} null"] = row | {name: None}

@@ -11,6 +11,8 @@ DAY = 86_400_000
 START = 1_700_000_000_000
 WEIGHTS = np.array([1.0, -1.0, 0.7, 0.0, 0.0])
 """What each feature is worth; the last two are noise."""
+BRANDS = 9
+"""Brands of the items, which are worth nothing; one in nine has none."""
 QUERIES = 1_000
 """Queries that are asked, the first ones most often."""
 
@@ -43,8 +45,9 @@ def lines(first: int, last: int, a_day: int, weights: np.ndarray = WEIGHTS) -> l
                             ],
                             "grade": int(grades[i]),
                             "position": i + 1 if number % 2 else None,
+                            "categories": ["shoes", f"brand ö{brand}" if brand else None],
                         }
-                        for i in range(results)
+                        for i, brand in enumerate((items % BRANDS).tolist())
                     ],
                 }
             )

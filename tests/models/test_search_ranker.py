@@ -31,6 +31,7 @@ def one_list(*results: tuple[int, int | None, list[float | None]]) -> pl.DataFra
             "features": [values for _, _, values in results],
             "grade": [grade for grade, _, _ in results],
             "position": [position for _, position, _ in results],
+            "categories": None,
         },
         schema=SPEC.table.dtypes,
     )

@@ -18,7 +18,11 @@ class TritonPythonModel:
     """One instance of one version of one model."""
 
     def initialize(self, args):
-        """Load `<version>/model.onnx`; refuse a config whose inputs or outputs the graph lacks."""
+        """Load `<version>/model.onnx`; refuse a config that lacks inputs of the graph, or has
+        outputs that the graph lacks.
+
+        The config is the newest version's, which may take more than an earlier one.
+        """
         folder = Path(args["model_repository"]) / args["model_version"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -26,14 +30,14 @@ class TritonPythonModel:
             folder / "model.onnx", options, providers=["CPUExecutionProvider"]
         )
         config = json.loads(args["model_config"])
-        self.inputs = [tensor["name"] for tensor in config["input"]]
+        inputs = [tensor["name"] for tensor in config["input"]]
         self.outputs = [tensor["name"] for tensor in config["output"]]
-        graph_inputs = [tensor.name for tensor in self.session.get_inputs()]
+        self.inputs = [tensor.name for tensor in self.session.get_inputs()]
         graph_outputs = [tensor.name for tensor in self.session.get_outputs()]
-        if set(self.inputs) != set(graph_inputs) or not set(self.outputs) <= set(graph_outputs):
+        if not set(self.inputs) <= set(inputs) or not set(self.outputs) <= set(graph_outputs):
             raise pb.TritonModelException(
-                f"config.pbtxt has {self.inputs} -> {self.outputs}, "
-                f"the graph {graph_inputs} -> {graph_outputs}"
+                f"config.pbtxt has {inputs} -> {self.outputs}, "
+                f"the graph {self.inputs} -> {graph_outputs}"
             )
 
     def execute(self, requests):
