@@ -55,21 +55,10 @@ def experiment(
         ValueError: `share` is not between 0 and 1, or what is to be judged cannot be.
         releases.ReleaseConflict: somebody else published meanwhile.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(
-            f"share is {share}: give the share of the users that get the challenger, 0 to 1."
-        )
+    check_share(model, share)
     terms = running.Terms(kpi=kpi, minimum_effect=minimum_effect, guardrails=guardrails)
-    if not spec.load(model).is_served:
-        raise permission.ExperimentRefused(
-            f"{model} is only asked in batches, so that no user is shown one version or the other."
-        )
     with publisher_lock.exclusive(model):
-        live = releases.current(model)
-        if live is None:
-            raise permission.ExperimentRefused(
-                f"Nothing of {model} is live: a challenger needs a champion. Run retrain first."
-            )
+        live = live_release(model)
         who = who or flow_run.get_name() or "a person, from Python"
         absent = missing(model, live.versions)
         if challenger is None:
@@ -86,6 +75,28 @@ def experiment(
     )
     draw_page(model)
     return release
+
+
+def check_share(model: str, share: float) -> None:
+    """Raises ValueError for what is no share, ExperimentRefused if the model type has no users."""
+    if not 0 <= share <= 1:
+        raise ValueError(
+            f"share is {share}: give the share of the users that get the challenger, 0 to 1."
+        )
+    if not spec.load(model).is_served:
+        raise permission.ExperimentRefused(
+            f"{model} is only asked in batches, so that no user is shown one version or the other."
+        )
+
+
+def live_release(model: str) -> releases.Release:
+    """The release in force. Raises ExperimentRefused if there is none."""
+    live = releases.current(model)
+    if live is None:
+        raise permission.ExperimentRefused(
+            f"Nothing of {model} is live: a challenger needs a champion. Run retrain first."
+        )
+    return live
 
 
 def begin(
@@ -132,21 +143,19 @@ def end(live: releases.Release, why: str, who: str, absent: list[int]) -> releas
 
 
 def agree(model: str, terms: running.Terms) -> str:
-    """Agree on what is judged, if the share has just begun; until when it takes, in a sentence."""
+    """Agree on what is judged, unless that was done; until when it takes, in a sentence."""
     test = running.current(model)
     if test is None:
         return ""
-    if test.number == test.release.number:
-        running.write_terms(model, test.number, terms)
-        test = test.model_copy(update={"terms": terms})
-    elif terms != test.terms.model_copy(update={"plan": None}):
+    test = running.agree(test, terms)
+    if terms != test.terms.model_copy(update={"plan": None}):
         get_run_logger().warning(
             f"The test of version {test.release.challenger} goes on as agreed before: "
             f"{test.terms.sentence()}"
         )
     last = users.until()
     if last is not None and test.terms.plan is None:
-        look.agree(test, last)
+        look.plan(test, last)
     sentence = running.read_terms(model, test.number).sentence()
     get_run_logger().info(sentence)
     return sentence

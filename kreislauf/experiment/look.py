@@ -25,21 +25,21 @@ def take(test: Running, maturity: int = users.MATURITY_MS, flow_run: str = "") -
     observation = users.observe(test, last)
     if observation is None:
         return None
-    plan = test.terms.plan or agree(test, last)
-    look = _look(test, observation, plan, [each.look for each in records])
+    agreed = test.terms.plan or plan(test, last)
+    look = _look(test, observation, agreed, [each.look for each in records])
     newest = Record(
         model=test.model,
         release=test.number,
         look=look,
         counts=observation.counts,
-        verdict=_judge(test, plan, [*(each.look for each in records), look]),
+        verdict=_judge(test, agreed, [*(each.look for each in records), look]),
         flow_run=flow_run,
     )
     record.write(newest)
     return newest
 
 
-def agree(test: Running, last: int) -> Design | None:
+def plan(test: Running, last: int) -> Design | None:
     """Plan the experiment from what users did until `last` (ms), and keep the plan; None if nobody
     can say yet how long it takes."""
     history = users.history(test.model, last, test.terms.kpi)
@@ -48,9 +48,9 @@ def agree(test: Running, last: int) -> Design | None:
     moments, days = history
     if int(moments.users) < verdict.MIN_USERS or not float(moments.rate) > 0:
         return None
-    plan = design.plan(moments, days, test.release.share, test.terms.minimum_effect)
-    running.write_terms(test.model, test.number, test.terms.model_copy(update={"plan": plan}))
-    return plan
+    agreed = design.plan(moments, days, test.release.share, test.terms.minimum_effect)
+    running.write_plan(test, agreed)
+    return agreed
 
 
 def _look(test: Running, seen: Observation, plan: Design | None, earlier: list[Look]) -> Look:

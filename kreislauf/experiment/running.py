@@ -7,8 +7,10 @@ they did before.
 """
 
 import itertools
+from contextlib import suppress
 from typing import Self
 
+import fsspec
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from kreislauf import exposures, lake, object_store
@@ -125,13 +127,26 @@ def reason_to_wait(model: str) -> str:
 def read_terms(model: str, number: int) -> Terms:
     """The terms of the experiment whose first release with this share has the `number`; the default
     ones if nobody has agreed on any."""
-    fs, path = object_store.locate(settings().releases, model, f"experiment-{number}.json")
+    fs, path = _terms_file(model, number)
     if not fs.exists(path):
         return Terms()
     return Terms.model_validate_json(fs.cat_file(path))
 
 
-def write_terms(model: str, number: int, terms: Terms) -> None:
-    """Agree on these terms."""
-    fs, path = object_store.locate(settings().releases, model, f"experiment-{number}.json")
+def agree(test: Running, terms: Terms) -> Running:
+    """The experiment with these terms, or with those on which somebody has agreed before."""
+    fs, path = _terms_file(test.model, test.number)
+    with suppress(FileExistsError):
+        object_store.create(fs, path, terms.model_dump_json(indent=1).encode())
+    return test.model_copy(update={"terms": read_terms(test.model, test.number)})
+
+
+def write_plan(test: Running, plan: Design) -> None:
+    """Add the plan to the terms."""
+    fs, path = _terms_file(test.model, test.number)
+    terms = test.terms.model_copy(update={"plan": plan})
     object_store.replace(fs, path, terms.model_dump_json(indent=1).encode())
+
+
+def _terms_file(model: str, number: int) -> tuple[fsspec.AbstractFileSystem, str]:
+    return object_store.locate(settings().releases, model, f"experiment-{number}.json")
