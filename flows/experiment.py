@@ -5,6 +5,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
+from flows.publish import mirror
 from kreislauf import registry
 from kreislauf.experiment import look, running, users
 from kreislauf.exposures import Kind
@@ -66,7 +67,7 @@ def experiment(
         else:
             release = begin(registry.get(model, challenger), live, share, who, absent)
         triton.serve(model, release.versions)
-        registry.mirror(model, release.champion, release.challenger, release.previous)
+        mirror(release)
     horizon = agree(model, terms)
     create_markdown_artifact(
         key=f"ab-test-{model.replace('_', '-')}",

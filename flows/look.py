@@ -115,8 +115,19 @@ def stop(test: Running, record: Record) -> None:
     """End the test; a challenger that did harm does not go live by itself any more."""
     assert test.release.challenger is not None
     if record.verdict.outcome == "harm":
-        candidate = registry.lookup(test.model, test.release.challenger)
-        if candidate is not None:
-            questions.answer(candidate, f"{DECLINED} by its A/B test: {record.verdict.reason}")
+        decline(test.model, test.release.challenger, record.verdict.reason)
     why = f"The A/B test of version {test.release.challenger} ends. {record.verdict.reason}"
     experiment(test.model, why=why, who=WHO)
+
+
+def decline(model: str, number: int, reason: str) -> None:
+    """Say that the version must not go live; what MLflow does not take delays no stop."""
+    try:
+        version = registry.lookup(model, number)
+        if version is not None:
+            questions.answer(version, f"{DECLINED} by its A/B test: {reason}")
+    except registry.RegistryError as error:
+        get_run_logger().error(
+            f"The test of version {number} ends, but nothing keeps it from going live. Delete "
+            f"it in MLflow. {error}"
+        )

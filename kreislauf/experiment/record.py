@@ -38,13 +38,19 @@ def write(record: Record) -> None:
     journal.append_once(LOOKS, key, pl.DataFrame([row]))
 
 
-def read(model: str, release: int | None = None) -> list[Record]:
-    """The looks of a model type, oldest first; those of one experiment only, if it is named."""
-    values: dict = {"model": model}
-    if release is not None:
-        values["release"] = release
-    rows = journal.read(LOOKS, **values)
+def read(model: str, release: int) -> list[Record]:
+    """The looks at one experiment, oldest first."""
+    rows = journal.read(LOOKS, model=model, release=release)
     if rows.is_empty():
         return []
-    ordered = rows.sort("release", "at")
-    return [Record.model_validate_json(text) for text in ordered["record"]]
+    return [Record.model_validate_json(text) for text in rows.sort("at")["record"]]
+
+
+def newest(model: str) -> dict[int, Record]:
+    """The newest look at each experiment of a model type, by the number of its release."""
+    rows = journal.read(LOOKS, model=model)
+    if rows.is_empty():
+        return {}
+    last = rows.sort("at").group_by("release").last()
+    texts = last.select("release", "record").iter_rows()
+    return {release: Record.model_validate_json(text) for release, text in texts}

@@ -15,19 +15,22 @@ Counts = TypeVar("Counts", int, np.ndarray)
 
 ERROR_RATE = 0.001
 """Probability that a sound experiment is ever stopped."""
-CONCENTRATION = 10_000
-"""How near the planned shares a mismatch is expected: its share has a standard deviation of half a
-percentage point if the arms are equally large."""
+CONCENTRATIONS = (100, 10_000)
+"""How near the planned shares a mismatch is expected, each as likely: the share of one of two equal
+arms has a standard deviation of five percentage points, or of half of one."""
 
 
 def evidence(users: Counts, challenger_users: Counts, share: float) -> Any:
     """How many times likelier these numbers of users are with a mismatch than with the planned
     `share` of the challenger, as a natural logarithm; all of one shape."""
-    plan = (CONCENTRATION * share, CONCENTRATION * (1 - share))
     champion_users = users - challenger_users
-    mixture = betaln(plan[0] + challenger_users, plan[1] + champion_users) - betaln(*plan)
     planned = challenger_users * math.log(share) + champion_users * math.log1p(-share)
-    return mixture - planned
+    mixtures = []
+    for concentration in CONCENTRATIONS:
+        prior = (concentration * share, concentration * (1 - share))
+        posterior = (prior[0] + challenger_users, prior[1] + champion_users)
+        mixtures.append(betaln(*posterior) - betaln(*prior) - math.log(len(CONCENTRATIONS)))
+    return np.logaddexp(*mixtures) - planned
 
 
 def is_mismatch(users: Counts, challenger_users: Counts, share: float) -> Any:

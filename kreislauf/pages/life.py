@@ -9,6 +9,8 @@ from kreislauf.batch import history
 from kreislauf.batch.history import AnsweredBatch
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation.decision import DECISIONS
+from kreislauf.experiment import record
+from kreislauf.experiment.record import Record
 from kreislauf.lake import approvals, exclusions, journal
 from kreislauf.lake.exclusions import HumanVerdict, Stretch
 from kreislauf.monitoring import policy, status, tables
@@ -67,6 +69,8 @@ class Life:
     """The first version that was ever live."""
     is_served: bool
     """Whether a server answers, beside the batches."""
+    looks: dict[int, Record]
+    """The newest look at each A/B test, by the number of its first release with a share."""
     batches: list[AnsweredBatch]
     """The batches that were answered last, the newest first."""
     question: str
@@ -146,6 +150,7 @@ def read(model_type: ModelSpec) -> Life:
         verdicts=exclusions.verdicts(table),
         first_champion=_first_champion(model),
         is_served=model_type.is_served,
+        looks=record.newest(model),
         batches=history.newest(model, MAX_BATCHES),
         question=_question(model, log, decisions),
         newest=newest,

@@ -1,6 +1,5 @@
 """The tables of the lifecycle page: what `life.py` has read, as rows of texts."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,6 @@ import polars as pl
 from kreislauf.clock import when
 from kreislauf.evaluation.intervals import Interval
 from kreislauf.lake import exclusions
-from kreislauf.monitoring.feedback import VariantClicks
 from kreislauf.pages.life import CURVES, MAX_ROWS, Life
 from kreislauf.pages.links import Links
 from kreislauf.release.releases import Release
@@ -96,41 +94,6 @@ def decisions(life: Life, links: Links) -> Table:
     head = ["version", "decision", "its score", "live score", "gain over the live one"]
     head += ["gain over the baseline", "judged on data until", "why"]
     return Table("Decisions of the gate, the newest first", head, rows)
-
-
-def experiments(life: Life, links: Links) -> Table:
-    """A/B tests: consecutive releases with the same two versions are one."""
-    rows = []
-    by_versions = itertools.groupby(life.log, lambda entry: (entry.champion, entry.challenger))
-    groups = [list(entries) for _, entries in by_versions]
-    ends = [time(later[0].at) for later in groups[1:]]
-    for entries, end in zip(groups, [*ends, "it runs"], strict=False):
-        first = entries[0]
-        if first.challenger is None:
-            continue
-        shares = dict.fromkeys(share(entry) for entry in entries)
-        cells = [
-            Cell(time(first.at)),
-            Cell(end),
-            version(life.model, first.champion, links),
-            version(life.model, first.challenger, links),
-            Cell(" then ".join(shares)),
-            Cell(first.who),
-        ]
-        rows.append(cells)
-    head = ["start", "end", "champion", "challenger", "users with the challenger", "by"]
-    return Table("A/B tests, the newest first", head, rows[::-1])
-
-
-def clicks(life: Life, rates: Sequence[VariantClicks]) -> Table:
-    """Clicks per answer in the A/B test that runs."""
-    rows = []
-    for number_of_version, variant, answers, rate in rates:
-        numbers = (f"{answers:,}", f"{rate.mean:.4f} [{rate.low:.4f}, {rate.high:.4f}]")
-        cells = [Cell(variant), Cell(f"{number_of_version}", css="n")]
-        rows.append(cells + [Cell(text, css="n") for text in numbers])
-    caption = f"Clicks per answer since {when(life.clicks_since)}, 95 % interval over users"
-    return Table(caption, ["variant", "version", "answers", "clicks per answer"], rows)
 
 
 def batches(life: Life, links: Links, rates: Mapping[str, float]) -> Table:

@@ -12,7 +12,7 @@ import jinja2
 from kreislauf.clock import when
 from kreislauf.monitoring import tables
 from kreislauf.monitoring.feedback import VariantClicks
-from kreislauf.pages import charts, life_tables
+from kreislauf.pages import charts, life_experiments, life_tables
 from kreislauf.pages.life import CURVES, DAYS, MAX_ROWS, Life, moments
 from kreislauf.pages.links import Links
 
@@ -61,8 +61,8 @@ def draw(
         windows=life_tables.windows(life, links),
         releases=life_tables.releases(life, links),
         decisions=life_tables.decisions(life, links),
-        experiments=life_tables.experiments(life, links),
-        clicks=life_tables.clicks(life, clicks),
+        experiments=life_experiments.experiments(life, links),
+        clicks=life_experiments.clicks(life, clicks),
         batches=life_tables.batches(life, links, batch_clicks),
         alarms=life_tables.alarms(life, links),
         left_out=life_tables.left_out(life),

@@ -111,7 +111,7 @@ def test_each_part_comes_from_its_table():
     assert decisions[-1][4] == "none", "there was no champion yet"
     assert section(html, "Decisions").split("</svg>")[0].count("<circle") == 7
     tests = cells(section(html, "A/B tests"))
-    assert tests[1] == ["2026-11-07 00:00", "it runs", "6", "7", "10.0%", "Ada"]
+    assert tests[1] == ["2026-11-07 00:00", "it runs", "6", "7", "10.0%", "Ada", ""]
     assert tests[3][:2] == ["champion", "6"]
     assert tests[4][:2] == ["challenger", "7"]
     rates = [float(row[3].split()[0]) for row in tests[3:]]
@@ -186,7 +186,7 @@ def test_an_ended_test_has_its_end_and_all_shares():
     story.write_release(4, 1, FIRST + 7 * DAY_MS)
     (row,) = cells(section(page(), "A/B tests"))[1:]
     assert row == [
-        "2026-10-03 00:00", "2026-10-05 00:00", "1", "2", "10.0% then 25.0%", "Ada",
+        "2026-10-03 00:00", "2026-10-05 00:00", "1", "2", "10.0% then 25.0%", "Ada", "",
     ]  # fmt: skip
 
 

@@ -1,0 +1,56 @@
+"""The tables of the lifecycle page that are about A/B tests."""
+
+import itertools
+from collections.abc import Sequence
+
+from kreislauf.clock import when
+from kreislauf.monitoring.feedback import VariantClicks
+from kreislauf.pages.life import Life
+from kreislauf.pages.life_tables import Cell, Table, share, time, version
+from kreislauf.pages.links import Links
+from kreislauf.release.releases import Release
+
+
+def experiments(life: Life, links: Links) -> Table:
+    """A/B tests: consecutive releases with the same two versions are one."""
+    rows = []
+    by_versions = itertools.groupby(life.log, lambda entry: (entry.champion, entry.challenger))
+    groups = [list(entries) for _, entries in by_versions]
+    ends = [time(later[0].at) for later in groups[1:]]
+    for entries, end in zip(groups, [*ends, "it runs"], strict=False):
+        first = entries[0]
+        if first.challenger is None:
+            continue
+        shares = dict.fromkeys(share(entry) for entry in entries)
+        cells = [
+            Cell(time(first.at)),
+            Cell(end),
+            version(life.model, first.champion, links),
+            version(life.model, first.challenger, links),
+            Cell(" then ".join(shares)),
+            Cell(first.who),
+            Cell(verdict(life, entries), css="text"),
+        ]
+        rows.append(cells)
+    head = ["start", "end", "champion", "challenger", "users with the challenger", "by"]
+    head.append("the newest look says")
+    return Table("A/B tests, the newest first", head, rows[::-1])
+
+
+def verdict(life: Life, entries: Sequence[Release]) -> str:
+    """What the newest look at the test of these releases says; empty if nobody looked."""
+    numbers = [entry.number for entry in entries if entry.number in life.looks]
+    if not numbers:
+        return ""
+    return life.looks[numbers[-1]].verdict.reason
+
+
+def clicks(life: Life, rates: Sequence[VariantClicks]) -> Table:
+    """Clicks per answer in the A/B test that runs."""
+    rows = []
+    for number_of_version, variant, answers, rate in rates:
+        numbers = (f"{answers:,}", f"{rate.mean:.4f} [{rate.low:.4f}, {rate.high:.4f}]")
+        cells = [Cell(variant), Cell(f"{number_of_version}", css="n")]
+        rows.append(cells + [Cell(text, css="n") for text in numbers])
+    caption = f"Clicks per answer since {when(life.clicks_since)}, 95 % interval over users"
+    return Table(caption, ["variant", "version", "answers", "clicks per answer"], rows)
