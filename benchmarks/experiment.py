@@ -67,6 +67,7 @@ def simulate(lift: float, seed: int) -> Test:
     rng = np.random.default_rng([seed, round(1_000 * lift) + 1_000])
     history = experiment_users.history(HISTORY_USERS, rng)
     plan = design.plan(history, HISTORY_DAYS, SHARE, RELATIVE_EFFECT)
+    assert plan is not None
     hours = plan.days * experiment_users.HOURS_A_DAY
     of_challenger = rng.binomial(plan.users, SHARE)
     champion = experiment_users.hourly(plan.users - of_challenger, hours, 0.0, rng)
@@ -97,10 +98,10 @@ def follow(plan: Design, estimate: Estimate, counts: np.ndarray) -> tuple[int, V
 
     Only planned looks and those that may end the test are judged; the others say nothing.
     """
-    has_enough = counts.min(axis=0) >= MIN_USERS
     with np.errstate(divide="ignore", invalid="ignore"):
-        is_harmful = design.is_harmful(estimate, plan) & has_enough
-        information = np.where(has_enough, estimate.information, 0.0)
+        is_known = design.is_precise(estimate) & (counts.min(axis=0) >= MIN_USERS)
+        information = np.where(is_known, estimate.information, 0.0)
+        is_harmful = is_known & design.is_harmful(estimate, design.progress(information, plan))
     planned: dict[int, int] = {}
     for hour, amount in enumerate(information):
         days = (hour + 1) / experiment_users.HOURS_A_DAY
@@ -115,6 +116,7 @@ def follow(plan: Design, estimate: Estimate, counts: np.ndarray) -> tuple[int, V
         looks.append(
             Look(
                 number=planned.get(hour, 0),
+                days=(hour + 1) / experiment_users.HOURS_A_DAY,
                 at=hour,
                 assigned=users,
                 answered=users,

@@ -10,10 +10,14 @@ from kreislauf import registry
 from kreislauf.experiment import look, running, users
 from kreislauf.exposures import Kind
 from kreislauf.pages import release as release_page
+from kreislauf.registry import questions
 from kreislauf.release import permission, publisher_lock, releases, triton
 from models import spec
 from tasks.page import draw_page
 from tasks.publish import hand_over, missing, put_in_service, restored
+
+QUESTION = "In its A/B test"
+"""Part of a question about a challenger that was better in its test."""
 
 
 @flow
@@ -25,7 +29,6 @@ def experiment(
     minimum_effect: float = 0.03,
     guardrails: tuple[Kind, ...] = ("order",),
     who: str | None = None,
-    why: str = "",
 ) -> releases.Release:
     """Start an A/B test, change its share, or end it. The gateway follows within a second.
 
@@ -43,7 +46,6 @@ def experiment(
             longer to find.
         guardrails: What people must not do less often.
         who: Name for the release log; default: the name of this run.
-        why: Why the test ends; the flow look says it.
 
     Returns:
         The entry of the release log that is now in force.
@@ -63,12 +65,14 @@ def experiment(
         who = who or flow_run.get_name() or "a person, from Python"
         absent = missing(model, live.versions)
         if challenger is None:
-            release = end(live, why or reason(None, 0), who, absent)
+            release = end(live, reason(None, 0), who, absent)
         else:
             release = begin(registry.get(model, challenger), live, share, who, absent)
+            agree(model, terms)
         triton.serve(model, release.versions)
         mirror(release)
-    horizon = agree(model, terms)
+    withdraw_question(live, release)
+    horizon = plan(model)
     create_markdown_artifact(
         key=f"ab-test-{model.replace('_', '-')}",
         markdown=release_page.experiment_page(release, horizon),
@@ -143,17 +147,51 @@ def end(live: releases.Release, why: str, who: str, absent: list[int]) -> releas
     )
 
 
-def agree(model: str, terms: running.Terms) -> str:
-    """Agree on what is judged, unless that was done; until when it takes, in a sentence."""
+def end_test(tested: releases.Release, why: str, who: str) -> bool:
+    """End the test of the release, if that is still in force; whether it was. What is served and
+    noted follows as in `experiment`."""
+    model = tested.model
+    with publisher_lock.exclusive(model):
+        if releases.current(model) != tested:
+            return False
+        release = end(tested, why, who, missing(model, tested.versions))
+        triton.serve(model, release.versions)
+        mirror(release)
+    withdraw_question(tested, release)
+    return True
+
+
+def withdraw_question(before: releases.Release, after: releases.Release) -> None:
+    """Nobody is asked any more whether a challenger goes live that was better in a test which has
+    ended."""
+    if before.challenger is None or before.challenger == after.challenger:
+        return
+    try:
+        version = registry.lookup(before.model, before.challenger)
+        if version and QUESTION in (version.question or ""):
+            questions.answer(version, "withdrawn, because its A/B test has ended")
+    except registry.RegistryError as error:
+        get_run_logger().warning(f"The question about the challenger stays. {error}")
+
+
+def agree(model: str, terms: running.Terms) -> None:
+    """Agree on what is judged, unless that was done."""
     test = running.current(model)
     if test is None:
-        return ""
+        return
     test = running.agree(test, terms)
     if terms != test.terms.model_copy(update={"plan": None}):
         get_run_logger().warning(
             f"The test of version {test.release.challenger} goes on as agreed before: "
             f"{test.terms.sentence()}"
         )
+
+
+def plan(model: str) -> str:
+    """Plan the test that runs, unless that was done; until when it takes, in a sentence."""
+    test = running.current(model)
+    if test is None:
+        return ""
     last = users.until()
     if last is not None and test.terms.plan is None:
         look.plan(test, last)

@@ -5,7 +5,7 @@ from typing import Literal
 from prefect import flow, get_run_logger
 from pydantic import NonNegativeFloat
 
-from flows.experiment import experiment
+from flows.experiment import QUESTION, end_test
 from flows.publish import publish
 from flows.retrain import ask_a_person
 from kreislauf import events, registry
@@ -14,7 +14,7 @@ from kreislauf.experiment.record import Record
 from kreislauf.experiment.running import Running
 from kreislauf.registry import questions
 from kreislauf.registry.versions import DECLINED
-from kreislauf.release import permission, releases
+from kreislauf.release import releases
 from models import spec
 from tasks.experiment import show, take_look
 from tasks.page import draw_page
@@ -45,79 +45,92 @@ def look(
         The newest look at each test that runs, or has ended now.
 
     Raises:
-        permission.PublishRefused: A challenger with a proven benefit cannot go live. The test goes
-            on; the next run tries again.
+        release.permission.PublishRefused: A challenger with a proven benefit cannot go live. The
+            test goes on; the next run tries again.
         lake.LakeError: The tables of exposures or feedback cannot be read.
+        Whatever one test raises, after the others were looked at.
     """
     records = []
     failures = []
     for model in spec.names():
-        test = running.current(model)
-        if test is None:
-            continue
-        record = take_look(test, int(maturity_minutes * MINUTE_MS))
-        if record is None:
-            continue
-        records.append(record)
-        get_run_logger().info(f"{model}: {record.verdict.reason}")
         try:
-            act(test, record, approval)
-        except permission.PublishRefused as error:
-            get_run_logger().error(f"{model} version {test.release.challenger} wins. {error}")
+            record = judge(model, int(maturity_minutes * MINUTE_MS), approval)
+        except Exception as error:  # One model's failure is none of the others'.
+            get_run_logger().error(f"The A/B test of {model} was not looked at to the end. {error}")
             failures.append(error)
-        show(test, record)
-        draw_page(model)
+            continue
+        if record is not None:
+            records.append(record)
     if failures:
         raise failures[0]
     return records
 
 
-def act(test: Running, record: Record, approval: str) -> None:
-    """Do what the verdict says, if the test is still in force."""
+def judge(model: str, maturity: int, approval: str) -> Record | None:
+    """The newest look at the test of a model type, after what follows from it; None without any.
+
+    Answers younger than `maturity` (ms) do not count.
+    """
+    test = running.current(model)
+    if test is None:
+        return None
+    record = take_look(test, maturity)
+    if record is None:
+        return None
+    get_run_logger().info(f"{model}: {record.verdict.reason}")
+    has_ended = act(test, record, approval)
+    show(test, record)
+    draw_page(model)
+    if has_ended:
+        events.emit_model_event(
+            events.EXPERIMENT_ENDED,
+            model,
+            record.verdict.reason,
+            outcome=record.verdict.outcome,
+            version=test.release.challenger,
+        )
+    return record
+
+
+def act(test: Running, record: Record, approval: str) -> bool:
+    """Do what the verdict says, if the test is still in force; whether it has ended."""
     if record.verdict.outcome == "running":
-        return
-    if releases.current(test.model) != test.release:
-        get_run_logger().info("Nothing is done: another release came meanwhile.")
-        return
+        return False
     if record.verdict.outcome == "benefit":
-        if not win(test, record, approval):
-            return
-    else:
-        stop(test, record)
-    events.emit_model_event(
-        events.EXPERIMENT_ENDED,
-        test.model,
-        record.verdict.reason,
-        outcome=record.verdict.outcome,
-        version=test.release.challenger,
-    )
+        return win(test, record, approval)
+    return stop(test, record)
 
 
 def win(test: Running, record: Record, approval: str) -> bool:
     """Publish the challenger, or ask a person whether to; whether the test has ended. It ends, too,
-    if the person says no."""
+    if the person says no, or if the version was deleted."""
     assert test.release.challenger is not None
-    candidate = registry.get(test.model, test.release.challenger)
+    candidate = registry.lookup(test.model, test.release.challenger)
+    if candidate is None:
+        return stop(test, record, "It was deleted in MLflow.")
     if candidate.was_declined:
-        stop(test, record)
-        return True
+        return stop(test, record, f"It does not go live: {candidate.answer}.")
+    benefit = f"{QUESTION}: {record.verdict.reason}"
     hold = releases.hold(test.model)
     if hold or approval == "manual":
         if not candidate.question:
-            ask_a_person(candidate, f"In its A/B test: {record.verdict.reason}", hold)
+            ask_a_person(candidate, benefit, hold)
         return False
-    benefit = f"In its A/B test: {record.verdict.reason}"
     publish(test.model, candidate.number, benefit=benefit, who=WHO)
     return True
 
 
-def stop(test: Running, record: Record) -> None:
-    """End the test; a challenger that did harm does not go live by itself any more."""
+def stop(test: Running, record: Record, obstacle: str = "") -> bool:
+    """End the test, unless somebody was faster; a challenger that did harm does not go live by
+    itself any more. Whether it was ended here."""
     assert test.release.challenger is not None
     if record.verdict.outcome == "harm":
         decline(test.model, test.release.challenger, record.verdict.reason)
     why = f"The A/B test of version {test.release.challenger} ends. {record.verdict.reason}"
-    experiment(test.model, why=why, who=WHO)
+    has_ended = end_test(test.release, f"{why} {obstacle}".rstrip(), WHO)
+    if not has_ended:
+        get_run_logger().info("Nothing is done: another release came meanwhile.")
+    return has_ended
 
 
 def decline(model: str, number: int, reason: str) -> None:

@@ -1,6 +1,7 @@
 """How long an experiment lasts, and what ends it: chosen before the first user is asked."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +21,9 @@ LOOKS = 5
 """Planned looks at the benefit, the last one at the horizon."""
 HARM_ERROR_RATE = 0.01
 """Probability that a challenger that does no harm is ever stopped for harm."""
+LARGEST_ERROR = 0.15
+"""Largest standard error of the rate of an arm that is judged, as a share of the rate: that of
+about 45 users who reacted once."""
 TIGHTEST = 0.25
 """Share of the planned information at which the bound of harm is tightest."""
 
@@ -46,23 +50,21 @@ class Design(BaseModel):
         return [self.days * number / LOOKS for number in range(1, LOOKS + 1)]
 
 
-def plan(history: Moments, days: float, share: float, relative_effect: float) -> Design:
+def plan(history: Moments, days: float, share: float, relative_effect: float) -> Design | None:
     """The design for a challenger that gets `share` of the users, 0 to 1 exclusive, and shall be
     better by `relative_effect`, 0.03 for 3 %.
 
     `history` has the users of the last `days`, all in one arm. As many are expected to come in as
-    many days, and that what they did before does not help. Raises ValueError without any hits.
+    many days, and that what they did before does not help. Returns None if so few of them have
+    reacted that nobody can say how long it takes.
     """
     rate = float(history.rate)
-    if not rate > 0:
-        raise ValueError(
-            "There are no clicks on the answers of the last days, so that nobody can say how long "
-            "an experiment would take. Does the shop send feedback?"
-        )
     effect = rate * relative_effect
-    information = (drift() / effect) ** 2
     weights = np.array([1, -rate, 0, 0]) / history.means[1]
     user_variance = float(weights @ history.covariance @ weights)
+    if not 0 < user_variance / int(history.users) <= (LARGEST_ERROR * rate) ** 2:
+        return None
+    information = (drift() / effect) ** 2
     users = information * user_variance / (share * (1 - share))
     return Design(
         share=share,
@@ -87,17 +89,22 @@ def drift() -> float:
     )
 
 
-def is_harmful(estimate: Estimate, design: Design) -> np.ndarray:
+def is_precise(estimate: Estimate) -> np.ndarray:
+    """Whether enough users have reacted for the difference to be nearly normal: an array of the
+    shape of the estimate."""
+    return (estimate.variance > 0) & (estimate.error <= LARGEST_ERROR)
+
+
+def is_harmful(estimate: Estimate, progress: np.ndarray) -> np.ndarray:
     """Whether the difference is surely below 0, at all looks together: an array of the shape of the
-    estimate."""
-    errors = standard_errors(estimate.information, design, HARM_ERROR_RATE)
+    estimate. `progress` is that of the KPI, also for other rates."""
+    errors = sequences.standard_errors(progress, HARM_ERROR_RATE)
     return estimate.difference + errors * np.sqrt(estimate.variance) < 0
 
 
-def standard_errors(information: Number, design: Design, error_rate: float) -> Number:
-    """How many standard errors a difference is from the true one at most, on one side, at all looks
-    together: an array of the shape of `information`."""
-    return sequences.standard_errors(information / (TIGHTEST * design.information), error_rate)
+def progress(information: Number, design: Design) -> Number:
+    """How far the experiment is: 1 where the bound of harm is tightest."""
+    return information / (TIGHTEST * design.information)
 
 
 def look_number(information: float, days: float, design: Design) -> int:
@@ -113,11 +120,13 @@ def is_final(information: float, number: int, design: Design) -> bool:
     return number >= LOOKS or information >= design.information
 
 
-def benefit_bounds(information: list[float], design: Design) -> list[float]:
+def benefit_bounds(
+    information: Sequence[float], numbers: Sequence[int], design: Design
+) -> list[float]:
     """The z of each planned look until now from which on the benefit is proven. `information` has
-    that of each; it grows."""
+    that of each, and grows; `numbers` are those of the looks, of which some may be missing."""
     rates = []
-    for number, amount in enumerate(information, 1):
+    for number, amount in zip(numbers, information, strict=True):
         fraction = amount / design.information
         if is_final(amount, number, design):
             fraction = 1.0

@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+LEAST_VARIANCE = 0.8
+"""Least variance of a user of an arm, as a share of that of a user of both arms."""
+
 
 class Estimate(NamedTuple):
     """What is known of the difference; each an array of the leading shape of the moments."""
@@ -26,6 +29,8 @@ class Estimate(NamedTuple):
     """Variance of the difference without the adjustment."""
     champion_rate: np.ndarray
     """Rate of the champion, as it was."""
+    error: np.ndarray
+    """Standard error of the rate of the less certain arm, as a share of the rate of both."""
 
     @property
     def information(self) -> np.ndarray:
@@ -61,6 +66,10 @@ class Moments:
         outer = self.means[..., :, None] * self.means[..., None, :]
         return self.products / self.users[..., None, None] - outer
 
+    def __add__(self, arm: "Moments") -> "Moments":
+        """The moments of the users of both."""
+        return Moments(self.users + arm.users, self.sums + arm.sums, self.products + arm.products)
+
     @property
     def rate(self) -> np.ndarray:
         """Hits per trial since the experiment began."""
@@ -68,12 +77,22 @@ class Moments:
 
 
 def difference(champion: Moments, challenger: Moments) -> Estimate:
-    """The challenger's rate minus the champion's; NaN where an arm has no trials."""
-    before = _weights_before(champion, challenger)
-    spread = _mean_covariance(champion, before) + _mean_covariance(challenger, before)
-    variance = spread[..., 0, 0]
-    covariance = spread[..., 0, 1]
-    variance_before = spread[..., 1, 1]
+    """The challenger's rate minus the champion's; NaN where an arm has no trials.
+
+    An arm with few hits looks more certain than it is, and one without any quite certain. So its
+    variance is at least `LEAST_VARIANCE` of what it is if users are as those of both arms.
+    """
+    both = champion + challenger
+    before = _weights_before(both)
+    of_user = _covariance(both, before)[..., 0, 0]
+    variance = np.zeros_like(of_user)
+    covariance = np.zeros_like(of_user)
+    variance_before = np.zeros_like(of_user)
+    for arm in (champion, challenger):
+        spread = _covariance(arm, before)
+        variance = variance + np.maximum(spread[..., 0, 0], LEAST_VARIANCE * of_user) / arm.users
+        covariance = covariance + spread[..., 0, 1] / arm.users
+        variance_before = variance_before + spread[..., 1, 1] / arm.users
     slope = np.divide(
         covariance, variance_before, out=np.zeros_like(variance), where=variance_before > 0
     )
@@ -83,24 +102,25 @@ def difference(champion: Moments, challenger: Moments) -> Estimate:
         variance - slope * covariance,
         variance,
         champion.rate,
+        np.sqrt(of_user / np.minimum(champion.users, challenger.users)) / both.rate,
     )
 
 
-def _weights_before(champion: Moments, challenger: Moments) -> np.ndarray:
+def _weights_before(both: Moments) -> np.ndarray:
     """Weights (..., 4) of a user's numbers whose sum says how many hits the user had before the
     experiment beyond what is usual; 0 of a user who was not there."""
-    sums = champion.sums + challenger.sums
-    hits = sums[..., 2]
-    trials = sums[..., 3]
+    hits = both.sums[..., 2]
+    trials = both.sums[..., 3]
     rate = np.divide(hits, trials, out=np.zeros_like(hits), where=trials > 0)
     zero = np.zeros_like(rate)
     return np.stack([zero, zero, zero + 1, -rate], axis=-1)
 
 
-def _mean_covariance(arm: Moments, before: np.ndarray) -> np.ndarray:
-    """Covariance (..., 2, 2) of an arm's rate and of the mean of what its users did before."""
+def _covariance(arm: Moments, before: np.ndarray) -> np.ndarray:
+    """Covariance (..., 2, 2), between users, of what each adds to the rate of the arm, and of what
+    each did before."""
     trials = arm.means[..., 1]
     zero = np.zeros_like(trials)
     during = np.stack([1 / trials, -arm.rate / trials, zero, zero], axis=-1)
     weights = np.stack([during, before], axis=-2)
-    return weights @ arm.covariance @ weights.swapaxes(-1, -2) / arm.users[..., None, None]
+    return weights @ arm.covariance @ weights.swapaxes(-1, -2)

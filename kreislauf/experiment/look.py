@@ -1,6 +1,9 @@
 """Look at an experiment that runs: see what its users did, judge it, and write it down."""
 
-from kreislauf.clock import DAY_MS
+import numpy as np
+
+from kreislauf import exposures, lake
+from kreislauf.clock import DAY_MS, when
 from kreislauf.experiment import design, effect, record, running, users, verdict
 from kreislauf.experiment.design import Design
 from kreislauf.experiment.record import Record
@@ -9,34 +12,55 @@ from kreislauf.experiment.users import Observation
 from kreislauf.experiment.verdict import Gap, Look, Users, Verdict
 from kreislauf.exposures import Kind
 
+ENDS = ("harm", "mismatch", "undecided")
+"""Outcomes after which nothing more is judged."""
+
 
 def take(test: Running, maturity: int = users.MATURITY_MS, flow_run: str = "") -> Record | None:
     """The newest look at the experiment; None while nobody was shown anything.
 
-    If nothing has arrived since the last look, or if that ended the experiment, it is that one.
-    Answers younger than `maturity` (ms) do not count. Raises LakeError.
+    If nothing has arrived since the last look, or if that ended the experiment, it is that one. A
+    benefit that waits for a person stays one, unless harm or lost users are seen. Answers younger
+    than `maturity` (ms) do not count. Raises LakeError.
     """
     records = record.read(test.model, test.number)
     last = users.until(maturity)
     if last is None:
         return None
-    if records and (records[-1].verdict.outcome != "running" or records[-1].look.at >= last):
-        return records[-1]
+    if records and (records[-1].verdict.outcome in ENDS or records[-1].look.at >= last):
+        return _or_silent(records[-1])
     observation = users.observe(test, last)
     if observation is None:
         return None
     agreed = test.terms.plan or plan(test, last)
     look = _look(test, observation, agreed, [each.look for each in records])
+    verdict_now = _judge(test, agreed, [*(each.look for each in records), look])
+    if records and records[-1].verdict.outcome == "benefit" and verdict_now.outcome not in ENDS:
+        verdict_now = records[-1].verdict
     newest = Record(
         model=test.model,
         release=test.number,
         look=look,
         counts=observation.counts,
-        verdict=_judge(test, agreed, [*(each.look for each in records), look]),
+        verdict=verdict_now,
         flow_run=flow_run,
     )
     record.write(newest)
     return newest
+
+
+def _or_silent(newest: Record) -> Record:
+    """The newest look, or that nothing more is seen because feedback has stopped."""
+    shown = lake.watermark(exposures.EXPOSURES) or 0
+    taken = lake.watermark(exposures.FEEDBACK) or shown
+    if newest.verdict.outcome in ENDS or shown - taken < DAY_MS:
+        return newest
+    reason = (
+        f"Feedback has stopped: there is none since {when(taken)} UTC. Nothing is judged until "
+        "some comes. Does the shop still send it?"
+    )
+    verdict_now = newest.verdict.model_copy(update={"outcome": "running", "reason": reason})
+    return newest.model_copy(update={"verdict": verdict_now})
 
 
 def plan(test: Running, last: int) -> Design | None:
@@ -46,9 +70,9 @@ def plan(test: Running, last: int) -> Design | None:
     if history is None:
         return None
     moments, days = history
-    if int(moments.users) < verdict.MIN_USERS or not float(moments.rate) > 0:
-        return None
     agreed = design.plan(moments, days, test.release.share, test.terms.minimum_effect)
+    if agreed is None:
+        return None
     running.write_plan(test, agreed)
     return agreed
 
@@ -59,6 +83,7 @@ def _look(test: Running, seen: Observation, plan: Design | None, earlier: list[L
     kpi = gaps.pop(f"{test.terms.kpi}s per answer")
     look = Look(
         number=0,
+        days=(seen.until - seen.begin) / DAY_MS,
         at=seen.until,
         assigned=Users(**seen.counts.assigned),
         answered=Users(**seen.counts.answered),
@@ -67,9 +92,8 @@ def _look(test: Running, seen: Observation, plan: Design | None, earlier: list[L
     )
     if plan is None:
         return look
-    days = (seen.until - seen.begin) / DAY_MS
-    number = design.look_number(look.information, days, plan)
-    if number <= max((each.number for each in earlier), default=0):
+    number = design.look_number(look.information, look.days, plan)
+    if not look.information or number <= max((each.number for each in earlier), default=0):
         return look
     return look.model_copy(update={"number": number})
 
@@ -78,8 +102,13 @@ def _gap(seen: Observation, kind: Kind) -> Gap:
     """The difference between the arms in a kind of reaction."""
     champion = seen.arms["champion"][kind]
     challenger = seen.arms["challenger"][kind]
-    estimate = effect.difference(champion, challenger)
-    return Gap(**{name: float(value) for name, value in estimate._asdict().items()})
+    with np.errstate(divide="ignore", invalid="ignore"):
+        estimate = effect.difference(champion, challenger)
+    values = np.array(estimate, float)
+    if not np.isfinite(values).all():
+        # An arm has no answers yet, or nobody has reacted.
+        values = np.zeros(len(values))
+    return Gap(**dict(zip(estimate._fields, values.tolist(), strict=True)))
 
 
 def _judge(test: Running, plan: Design | None, looks: list[Look]) -> Verdict:

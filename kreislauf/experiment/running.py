@@ -1,12 +1,12 @@
 """Which experiment runs, and what was agreed on when it began.
 
 The release log says which versions are in it, and for which share of the users. Beside its entries
-stands `experiment-<number>.json` with the terms, where the number is that of the release since
-which the share is what it is: users who were moved by a changed share are not compared with what
-they did before.
+stands `experiment-<number>.json` with the terms. The number is that of the first release with this
+share: a changed share moves users, and what is judged begins anew.
 """
 
 import itertools
+import time
 from contextlib import suppress
 from typing import Self
 
@@ -21,6 +21,8 @@ from kreislauf.release import releases
 from kreislauf.release.releases import Release
 from kreislauf.settings import settings
 
+LONGEST_DAYS = 42
+"""Most days for which a retraining waits for a verdict."""
 NO_PLAN = (
     "Nobody can say yet how long it takes, because too few users have reacted to answers. Until "
     "then only lost users end it."
@@ -48,14 +50,12 @@ class Terms(BaseModel):
                 f"minimum_effect is {self.minimum_effect}: give a share of the champion's rate, "
                 "such as 0.03 for 3 %."
             )
-        if self.kpi in self.guardrails:
-            raise ValueError(f"{self.kpi} is the KPI: leave it out of the guardrails.")
         return self
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """The KPI, then the guardrails."""
-        return (self.kpi, *self.guardrails)
+        """The KPI, then the guardrails, each once."""
+        return tuple(dict.fromkeys((self.kpi, *self.guardrails)))
 
     def sentence(self) -> str:
         """What is judged, and until when, for people."""
@@ -63,15 +63,18 @@ class Terms(BaseModel):
             f"It is judged by {self.kpi}s per answer, of which {self.minimum_effect:.1%} more are "
             "worth finding."
         )
-        if self.guardrails:
-            names = " and ".join(f"{kind}s" for kind in self.guardrails)
+        if len(self.kinds) > 1:
+            names = " and ".join(f"{kind}s" for kind in self.kinds[1:])
             judged += f" It must not cost {names}."
         if self.plan is None:
             return f"{judged} {NO_PLAN}"
-        return (
-            f"{judged} That takes about {self.plan.days} days, or {self.plan.users:,} users, at "
-            "most."
-        )
+        horizon = f"{self.plan.days} days, or {self.plan.users:,} users"
+        if self.plan.days > LONGEST_DAYS:
+            return (
+                f"{judged} That takes about {horizon}, which is too long to be of use: start again "
+                "with a larger minimum_effect, or with a share nearer to a half."
+            )
+        return f"{judged} That takes about {horizon}, at most."
 
 
 class Running(BaseModel):
@@ -81,11 +84,16 @@ class Running(BaseModel):
 
     release: Release
     """The release that is in force."""
-    number: int
-    """Number of the first release with this share."""
+    begin: Release
+    """The first release with this share."""
     first: Release
     """The first release of the experiment, with any share."""
     terms: Terms
+
+    @property
+    def number(self) -> int:
+        """Number of the first release with this share."""
+        return self.begin.number
 
     @property
     def model(self) -> str:
@@ -102,21 +110,21 @@ def current(model: str) -> Running | None:
     newest = log[-1]
     same_salt = list(itertools.takewhile(lambda entry: entry.salt == newest.salt, reversed(log)))
     same_share = itertools.takewhile(lambda entry: entry.share == newest.share, same_salt)
-    number = list(same_share)[-1].number
-    return Running(
-        release=newest, number=number, first=same_salt[-1], terms=read_terms(model, number)
-    )
+    begin = list(same_share)[-1]
+    terms = read_terms(model, begin.number)
+    return Running(release=newest, begin=begin, first=same_salt[-1], terms=terms)
 
 
 def reason_to_wait(model: str) -> str:
     """Why nothing new is trained yet: it would replace the champion, and end an A/B test that has a
-    verdict soon. Empty if none runs, or if its horizon has passed for more than a day."""
+    verdict soon. Empty if none runs, or if its horizon has passed for more than a day, or
+    `LONGEST_DAYS` have."""
     test = current(model)
     if test is None or test.terms.plan is None:
         return ""
-    begin = test.release.at or 0
-    end = begin + (test.terms.plan.days + 1) * DAY_MS
-    if (lake.watermark(exposures.EXPOSURES) or 0) > end:
+    days = min(test.terms.plan.days, LONGEST_DAYS) + 1
+    end = (test.begin.at or 0) + days * DAY_MS
+    if max(lake.watermark(exposures.EXPOSURES) or 0, int(time.time() * 1000)) > end:
         return ""
     return (
         f"Version {test.release.challenger} is in an A/B test, which has a verdict by {when(end)} "

@@ -115,6 +115,10 @@ def interval(
     def excess(drift: float, rate: float) -> float:
         return power(information, passed, drift) - rate
 
-    low = brentq(excess, centre - reach, centre + reach, (error_rate,), xtol=reach / 1e5)
-    high = brentq(excess, centre - reach, centre + reach, (1 - error_rate,), xtol=reach / 1e5)
+    lowest = centre - reach
+    while excess(lowest, error_rate) > 0:
+        lowest -= reach
+    highest = centre + reach
+    low = brentq(excess, lowest, highest, (error_rate,), xtol=reach / 1e5)
+    high = brentq(excess, lowest, highest, (1 - error_rate,), xtol=reach / 1e5)
     return low, high

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from kreislauf.evaluation import sequences
 from kreislauf.experiment import design, sample_ratio, spending
 from kreislauf.experiment.design import Design
 from kreislauf.experiment.effect import Estimate
@@ -14,6 +15,8 @@ from kreislauf.experiment.effect import Estimate
 Outcome = Literal["running", "benefit", "harm", "mismatch", "undecided"]
 MIN_USERS = 200
 """Fewest users of either arm whose mean is nearly normal."""
+PATIENCE = 2
+"""Horizons after which a test ends in which nothing could be judged."""
 GROWTH = 1.0001
 """Least ratio of the information of two planned looks."""
 CONFIDENCE = 0.95
@@ -29,6 +32,7 @@ class Gap(BaseModel):
     variance: float
     unadjusted_variance: float
     champion_rate: float
+    error: float
 
     @property
     def information(self) -> float:
@@ -42,13 +46,12 @@ class Gap(BaseModel):
 
     @property
     def is_known(self) -> bool:
-        """Whether there is a difference at all: both arms have answers, and somebody clicked."""
-        return math.isfinite(self.difference) and self.variance > 0
+        """Whether enough users of both arms have reacted."""
+        return bool(design.is_precise(self.estimate())) and self.champion_rate > 0
 
     def estimate(self) -> Estimate:
         """The same numbers, for functions of many."""
-        numbers = (self.difference, self.variance, self.unadjusted_variance, self.champion_rate)
-        return Estimate(*map(np.asarray, numbers))
+        return Estimate(*map(np.asarray, self.model_dump().values()))
 
 
 class Users(BaseModel):
@@ -72,6 +75,8 @@ class Look(BaseModel):
 
     number: int
     """Number of the planned look, from 1; 0 in between."""
+    days: float
+    """Days since the beginning of the experiment."""
     at: int
     """Until when answers count, in the data's time: ms since 1970 UTC."""
     assigned: Users
@@ -119,13 +124,16 @@ def judge(plan: Design, looks: Sequence[Look]) -> Verdict:
     if mismatch:
         return Verdict(outcome="mismatch", reason=mismatch)
     if not look.has_enough_users:
-        return _go_on(plan, look, f"Each version needs {MIN_USERS} users before it is judged.")
+        return _wait(plan, look, f"Each version needs {MIN_USERS} users before it is judged.")
+    if not look.kpi.is_known:
+        return _wait(plan, look, "Too few users have reacted for a judgement.")
+    progress = np.asarray(design.progress(look.information, plan))
     for name, gap in {"": look.kpi, **look.guardrails}.items():
-        if gap.is_known and design.is_harmful(gap.estimate(), plan):
-            return _harm(plan, gap, name)
-    if not look.number or not look.kpi.is_known:
+        if gap.is_known and design.is_harmful(gap.estimate(), progress):
+            return _harm(plan, look, name)
+    if not look.number:
         return _go_on(plan, look, "It does no proven harm.")
-    return _benefit(plan, [each for each in looks if each.number and each.kpi.is_known])
+    return _benefit(plan, [each for each in looks if each.number and each.information])
 
 
 def _benefit(plan: Design, looks: Sequence[Look]) -> Verdict:
@@ -135,10 +143,10 @@ def _benefit(plan: Design, looks: Sequence[Look]) -> Verdict:
         # Late clicks make a difference less certain now and then; what is known only grows.
         least = max([0.0, *information]) * GROWTH
         information.append(max(look.kpi.information, least))
-    bounds = design.benefit_bounds(information, plan)
+    bounds = design.benefit_bounds(information, [look.number for look in looks], plan)
     newest = looks[-1]
     gap = newest.kpi
-    z = gap.difference * math.sqrt(information[-1])
+    z = gap.z
     is_final = design.is_final(information[-1], newest.number, plan)
     if z < bounds[-1] and not is_final:
         return _go_on(plan, newest, "A benefit is not proven yet.")
@@ -151,8 +159,9 @@ def _benefit(plan: Design, looks: Sequence[Look]) -> Verdict:
     return Verdict(outcome="undecided", reason=reason, low=low, high=high)
 
 
-def _harm(plan: Design, gap: Gap, guardrail: str) -> Verdict:
-    low, high = sequence(gap, plan)
+def _harm(plan: Design, look: Look, guardrail: str) -> Verdict:
+    gap = look.guardrails.get(guardrail, look.kpi)
+    low, high = sequence(gap, look, plan)
     which = f"harm in {guardrail}".removesuffix(" in ")
     reason = (
         f"The challenger does {which}: {_relative(gap, gap.difference)} ({_range(gap, low, high)})."
@@ -170,22 +179,32 @@ def lost_users(share: float, look: Look) -> str:
     for fate, (users, where) in stages.items():
         if sample_ratio.is_mismatch(users.all, users.challenger, share):
             return (
-                f"{users.challenger / users.all:.2%} of {users.all} users {fate}, and {share:.2%} "
-                f"were planned. Users of one arm are lost {where}, so the arms cannot be compared."
+                f"{users.challenger / users.all:.2%} of {users.all:,} users {fate}, and "
+                f"{share:.2%} were planned. Users of one arm are lost {where}, so the arms cannot "
+                "be compared."
             )
     return ""
 
 
 def _go_on(plan: Design, look: Look, why: str) -> Verdict:
-    if not look.kpi.is_known:
-        return Verdict(outcome="running", reason=why)
-    low, high = sequence(look.kpi, plan)
+    low, high = sequence(look.kpi, look, plan)
     return Verdict(outcome="running", reason=why, low=low, high=high)
 
 
-def sequence(gap: Gap, plan: Design) -> tuple[float, float]:
-    """Interval of the difference that holds at all looks at once, with `CONFIDENCE`."""
-    errors = float(design.standard_errors(gap.information, plan, (1 - CONFIDENCE) / 2))
+def _wait(plan: Design, look: Look, why: str) -> Verdict:
+    """The verdict while nothing can be judged, which ends at some time."""
+    if look.days <= PATIENCE * plan.days:
+        return Verdict(outcome="running", reason=why)
+    return Verdict(
+        outcome="undecided",
+        reason=f"{why} That has not come in {look.days:.0f} days, so the champion stays.",
+    )
+
+
+def sequence(gap: Gap, look: Look, plan: Design) -> tuple[float, float]:
+    """Interval of a difference that holds at all looks at once, with `CONFIDENCE`."""
+    progress = design.progress(look.information, plan)
+    errors = float(sequences.standard_errors(progress, (1 - CONFIDENCE) / 2))
     width = errors * math.sqrt(gap.variance)
     return gap.difference - width, gap.difference + width
 

@@ -11,9 +11,9 @@ from kreislauf.pages import markdown
 OUTCOMES = {
     "running": "It goes on.",
     "benefit": "The challenger is better.",
-    "harm": "The challenger does harm, and was stopped.",
-    "mismatch": "It was stopped: users of one arm are lost.",
-    "undecided": "It has ended without a proven difference.",
+    "harm": "The challenger does harm: the test ends.",
+    "mismatch": "Users of one arm are lost: the test ends.",
+    "undecided": "It ends without a proven difference.",
 }
 """What each outcome means, for people."""
 

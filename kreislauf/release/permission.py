@@ -98,6 +98,8 @@ def reason_to_publish(
             f"{candidate.model} is on hold: {live.hold} Look at {_name(candidate)}, then end the "
             "hold with the flow lift and publish again."
         )
+    if benefit and not is_tested_on_users(candidate, live):
+        raise PublishRefused(f"The A/B test of {_name(candidate)} has ended meanwhile.")
     decision = _decision(candidate, PublishRefused)
     reasons = " ".join(decision.reasons)
     if decision.outcome == "inconclusive" and is_tested_on_users(candidate, live):

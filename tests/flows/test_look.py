@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from flows.approve import approve
-from flows.experiment import experiment
+from flows.experiment import end_test, experiment
 from flows.ingest import ingest
 from flows.look import look
 from flows.promote import promote
 from flows.publish import publish
+from flows.retrain import retrain
 from flows.train import train
 from kreislauf import exposures, lake, registry
 from kreislauf.clock import DAY_MS
@@ -145,7 +146,7 @@ def test_lost_users_stop_it_and_the_stage_is_named(tested):
     land(tested, "challenger", RATE, 2_400, (0, 1), release=2)
     (newest,) = look(maturity_minutes=0)
     assert newest.verdict.outcome == "mismatch"
-    assert "44.44% of 5400 users were assigned to the challenger" in newest.verdict.reason
+    assert "44.44% of 5,400 users were assigned to the challenger" in newest.verdict.reason
     assert "between the gateway and the lake" in newest.verdict.reason
     assert releases.current(tested).challenger is None
     assert not registry.get(tested, 2).was_declined, "it did no harm"
@@ -243,13 +244,78 @@ def test_without_any_clicks_nobody_can_say_how_long_it_takes(tiny, orders, clock
     assert running.current(tiny).terms.plan is None
 
 
-@pytest.mark.parametrize(
-    ("terms", "words"),
-    [
-        ({"minimum_effect": 0}, "minimum_effect is 0"),
-        ({"kpi": "order"}, "order is the KPI: leave it out"),
-    ],
-)
-def test_what_cannot_be_judged_is_refused(tiny, terms, words):
-    with pytest.raises(ValueError, match=words):
-        experiment(tiny, 2, **terms)
+def test_what_cannot_be_judged_is_refused(tiny):
+    with pytest.raises(ValueError, match="minimum_effect is 0"):
+        experiment(tiny, 2, minimum_effect=0)
+
+
+def test_a_guardrail_counts_once_and_is_not_the_kpi():
+    terms = running.Terms(kpi="order", guardrails=("order", "click", "click"))
+    assert terms.kinds == ("order", "click")
+
+
+def test_one_arm_may_come_first_and_orders_later(tested):
+    land(tested, "champion", RATE, 5, (0, 0.1), release=2)
+    assert look(maturity_minutes=0)[0].verdict.outcome == "running"
+    land(tested, "champion", RATE, 995, (0.1, 0.4), release=2)
+    land(tested, "challenger", 0.1, 1_000, (0, 0.4), release=2, orders=0.002)
+    assert look(maturity_minutes=0)[0].verdict.outcome == "harm"
+
+
+def test_harm_is_seen_while_a_benefit_waits_for_a_person(tested):
+    both(tested, 0.3, days=(0, 1))
+    assert look(maturity_minutes=0, approval="manual")[0].verdict.outcome == "benefit"
+    both(tested, 0.02, days=(1, 2))
+    both(tested, 0.02, days=(2, 3))
+    both(tested, 0.02, days=(3, 4))
+    assert look(maturity_minutes=0, approval="manual")[0].verdict.outcome == "harm"
+    assert releases.current(tested).challenger is None
+    assert not registry.get(tested, 2).question
+
+
+def test_a_question_goes_with_its_test(tested):
+    both(tested, 0.3)
+    look(maturity_minutes=0, approval="manual")
+    assert registry.get(tested, 2).question
+    experiment(tested)
+    assert not registry.get(tested, 2).question
+
+
+def test_a_winner_that_was_deleted_ends_its_test(tested):
+    both(tested, 0.3)
+    registry.delete(registry.get(tested, 2))
+    look(maturity_minutes=0)
+    live = releases.current(tested)
+    assert (live.champion, live.challenger) == (1, None)
+    assert live.reason.endswith("It was deleted in MLflow.")
+
+
+def test_what_a_person_starts_meanwhile_is_not_ended(tested):
+    test = running.current(tested)
+    again = experiment(tested, 2, share=0.3)
+    assert not end_test(test.release, "too late", "the flow look")
+    assert releases.current(tested) == again
+
+
+def test_feedback_that_stops_is_said(tested):
+    for arm in ARMS:
+        land(tested, arm, RATE, 250, (0, 0.3), release=2)
+    look(maturity_minutes=0)
+    land(tested, "champion", 0.0, 300, (0.5, 3), release=2)
+    (newest,) = look(maturity_minutes=0)
+    assert newest.verdict.outcome == "running"
+    assert newest.verdict.reason.startswith("Feedback has stopped: there is none since ")
+
+
+def test_a_retraining_waits_for_the_verdict_but_not_for_years(tested, monkeypatch):
+    monkeypatch.setattr("kreislauf.experiment.running.time", SimpleNamespace(time=lambda: 0))
+    assert "has a verdict by" in running.reason_to_wait(tested)
+    registry.close(registry.get(tested, 2))
+    retraining = retrain(tested, cooldown_days=0)
+    assert (retraining.outcome, "A/B test" in retraining.reason) == ("waiting", True)
+    test = running.current(tested)
+    running.write_plan(test, test.terms.plan.model_copy(update={"days": 4_000_000}))
+    assert "has a verdict by" in running.reason_to_wait(tested)
+    after = SimpleNamespace(time=lambda: BEGIN / 1000 + 44 * 86_400)
+    monkeypatch.setattr("kreislauf.experiment.running.time", after)
+    assert running.reason_to_wait(tested) == ""

@@ -44,6 +44,15 @@ def test_users_without_a_past_are_compared_as_they_are():
     assert estimate.variance == estimate.unadjusted_variance
 
 
+def test_an_arm_without_any_hit_is_not_certain():
+    rng = np.random.default_rng(6)
+    champion, challenger = (users(900, 0.0, rng) for _ in range(2))
+    challenger[:, 0] = 0
+    estimate = effect.difference(Moments.of(champion), Moments.of(challenger))
+    own = effect.difference(Moments.of(champion), Moments.of(champion)).unadjusted_variance / 2
+    assert estimate.unadjusted_variance > 1.3 * own
+
+
 def test_it_agrees_with_tea_tasting():
     rng = np.random.default_rng(3)
     arms = [users(2_000, 0.0, rng), users(900, 0.2, rng)]
@@ -67,9 +76,9 @@ def test_it_agrees_with_tea_tasting():
     def variance(result) -> float:
         return ((result.effect_size_ci_upper - result.effect_size_ci_lower) / 2 / 1.959964) ** 2
 
-    assert ours.unadjusted_variance == pytest.approx(variance(theirs["plain"]), rel=0.005)
+    assert ours.unadjusted_variance == pytest.approx(variance(theirs["plain"]), rel=0.02)
     assert ours.difference == pytest.approx(theirs["adjusted"].effect_size, abs=5e-4)
-    assert ours.variance == pytest.approx(variance(theirs["adjusted"]), rel=0.02)
+    assert ours.variance == pytest.approx(variance(theirs["adjusted"]), rel=0.03)
 
 
 def test_many_looks_are_as_each_alone():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kreislauf.experiment import design
+from kreislauf.experiment import design, effect
 from kreislauf.experiment.design import Design
 from kreislauf.experiment.effect import Moments
 from kreislauf.experiment.verdict import Gap, Look, Users, judge
@@ -19,10 +19,11 @@ def look(number: int, information: float, difference: float, **changes) -> Look:
         variance=variance,
         unadjusted_variance=variance,
         champion_rate=0.1,
+        error=0.05,
     )
     users = {"assigned": Users(champion=2_000, challenger=2_000)}
     users |= {"answered": users["assigned"]}
-    return Look(number=number, at=0, kpi=gap, **users | changes)
+    return Look(number=number, days=1, at=0, kpi=gap, **users | changes)
 
 
 def test_an_experiment_is_planned_from_the_users_that_came():
@@ -40,10 +41,11 @@ def test_an_experiment_is_planned_from_the_users_that_came():
     assert half.planned_looks[-1] == half.days
 
 
-def test_nobody_can_plan_without_clicks():
+def test_nobody_can_plan_from_hardly_any_clicks():
     answers = np.column_stack([np.zeros(5), np.ones(5), np.zeros(5), np.zeros(5)])
-    with pytest.raises(ValueError, match="no clicks"):
-        design.plan(Moments.of(answers), 7, 0.5, 0.05)
+    assert design.plan(Moments.of(answers), 7, 0.5, 0.05) is None
+    answers[0, 0] = 1
+    assert design.plan(Moments.of(answers), 7, 0.5, 0.05) is None, "one click is none"
 
 
 def test_it_goes_on_until_something_is_proven():
@@ -90,7 +92,7 @@ def test_missing_users_come_before_everything():
     unequal = Users(champion=22_000, challenger=18_000)
     verdict = judge(PLAN, [look(2, 0.4, 0.05, assigned=unequal, answered=unequal)])
     assert verdict.outcome == "mismatch"
-    assert "45.00% of 40000 users were assigned to the challenger" in verdict.reason
+    assert "45.00% of 40,000 users were assigned to the challenger" in verdict.reason
     verdict = judge(PLAN, [look(2, 0.4, 0.05, answered=unequal)])
     assert verdict.outcome == "mismatch"
     assert "were answered by the challenger" in verdict.reason
@@ -105,3 +107,45 @@ def test_few_users_prove_nothing():
 def test_late_clicks_do_not_undo_a_look():
     verdict = judge(PLAN, [look(1, 0.41, 0.001), look(2, 0.4, 0.002)])
     assert verdict.outcome == "running"
+
+
+def test_an_arm_that_hardly_anybody_reacts_to_is_not_judged_and_waits_for_two_horizons():
+    rare = look(5, 1.0, -0.05).kpi.model_copy(update={"error": 0.2})
+    newest = look(0, 1.0, -0.05).model_copy(update={"kpi": rare})
+    assert judge(PLAN, [newest]).reason == "Too few users have reacted for a judgement."
+    late = judge(PLAN, [newest.model_copy(update={"days": 21})])
+    assert late.outcome == "undecided"
+    assert late.reason.endswith("That has not come in 21 days, so the champion stays.")
+
+
+def test_looks_that_were_missed_leave_their_error_rate_to_the_last_one():
+    assert judge(PLAN, [look(5, 0.6, 2.6 / 0.6**0.5 / PLAN.information**0.5)]).outcome == "benefit"
+
+
+@pytest.mark.parametrize(("share", "orders"), [(0.1, 0.002), (0.02, 0.002), (0.5, 0.01)])
+def test_equal_challengers_are_not_stopped_for_a_rare_guardrail(share, orders):
+    rng = np.random.default_rng(5)
+    plan = Design(share=share, minimum_effect=0.01, information=5e4, users=9_000, days=10)
+    stopped = 0
+    for _ in range(100):
+        challenger = rng.random(9_000) < share
+        clicks = rng.binomial(4, 0.05, 9_000)
+        bought = rng.binomial(4, orders, 9_000)
+        for until in range(1_000, 9_001, 1_000):
+            gaps = [gap(hits[:until], challenger[:until]) for hits in (clicks, bought)]
+            count = int(challenger[:until].sum())
+            arms = Users(champion=until - count, challenger=count)
+            newest = look(0, 1.0, 0.0, assigned=arms, answered=arms)
+            newest = newest.model_copy(update={"kpi": gaps[0], "guardrails": {"orders": gaps[1]}})
+            if judge(plan, [newest]).outcome == "harm":
+                stopped += 1
+                break
+    assert stopped <= 4
+
+
+def gap(hits: np.ndarray, challenger: np.ndarray) -> Gap:
+    """The difference between arms of users with four answers each."""
+    zero = np.zeros(len(hits))
+    numbers = np.column_stack([hits, zero + 4, zero, zero]).astype(float)
+    estimate = effect.difference(Moments.of(numbers[~challenger]), Moments.of(numbers[challenger]))
+    return Gap(**{name: float(value) for name, value in estimate._asdict().items()})
