@@ -1,5 +1,8 @@
 """Questions to exact versions in Triton, with a deadline, from an event loop."""
 
+import re
+import time
+from collections.abc import Container
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,8 @@ gRPC's own pause grows to two minutes.
 
 PROBE_SECONDS = 5.0
 """Longest wait for the word whether a version is resident."""
+OTHER_INPUTS = re.compile(r"expected \d+ inputs but got \d+")
+"""What Triton says to a request with more or fewer inputs than the version takes."""
 LOAD_SECONDS = 120.0
 """Longest wait for a load."""
 
@@ -46,6 +51,8 @@ class Triton:
             for name in ("initial", "min", "max")
         ]
         self.url = url
+        self._inputs: dict[tuple[str, str], Container[str]] = {}
+        """Names of the inputs of versions that do not take all of their model type's."""
         self._client = InferenceServerClient(
             url, channel_args=[*backoff, ("grpc.max_receive_message_length", -1)]
         )
@@ -59,10 +66,8 @@ class Triton:
 
         if seconds <= 0:
             raise TooLate("no time is left to ask")
-        tensors = wire.encode(inputs)
         try:
-            result = await self._client.infer(model, tensors, str(version), client_timeout=seconds)
-            outputs = wire.decode(result)
+            outputs = await self._infer(model, version, inputs, seconds)
         except InferenceServerException as error:
             raise _exception_class(error)(
                 f"Triton at {self.url}, {model} version {version}: {error.message()}"
@@ -73,6 +78,29 @@ class Triton:
             if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
                 raise NoAnswer(f"{model} version {version}: output {name} holds NaN or infinity")
         return outputs
+
+    async def _infer(self, model: str, version: int, inputs: Tensors, seconds: float) -> Tensors:
+        """See `ask`. A version that takes other inputs than the last one did is asked again."""
+        from tritonclient.utils import InferenceServerException
+
+        began = time.perf_counter()
+        number = str(version)
+        names = self._inputs.get((model, number), inputs)
+        tensors = wire.encode({name: inputs[name] for name in inputs if name in names})
+        try:
+            result = await self._client.infer(model, tensors, number, client_timeout=seconds)
+        except InferenceServerException as error:
+            if not OTHER_INPUTS.search(str(error.message())):
+                raise
+            metadata = await self._client.get_model_metadata(model, number, client_timeout=seconds)
+            wanted = wire.wanted(metadata, inputs)
+            self._inputs[model, number] = set(wanted)
+            left = seconds - (time.perf_counter() - began)
+            if left <= 0:
+                raise TooLate("no time is left to ask again") from error
+            tensors = wire.encode(wanted)
+            result = await self._client.infer(model, tensors, number, client_timeout=left)
+        return wire.decode(result)
 
     async def has(self, model: str, version: int) -> bool:
         """Whether exactly this version is resident. Raises NoAnswer."""

@@ -210,13 +210,12 @@ def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Te
     rows = max(1, len(next(iter(inputs.values()))))
     batches = []
     with _client(f"answer as {model} version {version}") as client:
+        wanted = wire.wanted(client.get_model_metadata(model, str(version)), inputs)
         for first in range(0, rows, batch):
-            request = {name: array[first : first + batch] for name, array in inputs.items()}
+            request = {name: array[first : first + batch] for name, array in wanted.items()}
+            tensors = wire.encode(request)
             result = client.infer(
-                model,
-                wire.encode(request),
-                model_version=str(version),
-                client_timeout=DEADLINE_SECONDS,
+                model, tensors, model_version=str(version), client_timeout=DEADLINE_SECONDS
             )
             batches.append(wire.decode(result))
     return {name: np.concatenate([answer[name] for answer in batches]) for name in batches[0]}

@@ -24,6 +24,12 @@ def encode(inputs: Tensors) -> list[Any]:
     return tensors
 
 
+def wanted(metadata: Any, inputs: Tensors) -> Tensors:
+    """Those of the inputs that a version takes, by Triton's metadata of it: an earlier version may
+    take fewer than the model type has now."""
+    return {tensor.name: inputs[tensor.name] for tensor in metadata.inputs if tensor.name in inputs}
+
+
 def decode(result: Any) -> Tensors:
     """The tensors of a tritonclient.grpc.InferResult, by name; text as str objects.
 

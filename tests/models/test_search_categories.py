@@ -1,5 +1,6 @@
 """Categories of the search ranker: lines and requests, the vocabulary, what is learnt of them."""
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,14 @@ from kreislauf.evaluation import scoring
 from kreislauf.lake.validate import validate_lines
 from kreislauf.release import golden
 from kreislauf.release import triton as server
+from kreislauf.settings import settings
 from models.search_ranker import SPEC, vocabulary
 from models.search_ranker.features import INPUTS, NO_CATEGORY, RESULTS, lists
 from models.search_ranker.schema import CATEGORIES, RawSearch
 from models.search_ranker.vocabulary import MISSING, UNSEEN, Vocabulary
 from models.spec import TrainingContext, TrainingResult
 from models.table import RawLines, Table
+from serving.ask import Triton
 from tests.models import searches
 
 TINY = SPEC.Params.tiny()
@@ -308,11 +311,7 @@ def test_columns_of_categories_are_watched():
 
 @pytest.mark.usefixtures("triton")
 def test_triton_serves_a_version_without_categories_beside_one_with_them(trained, learnt, tmp_path):
-    model = onnx.load(SPEC.baseline(learnt, tmp_path))
-    (unused,) = (tensor for tensor in model.graph.input if tensor.name == INPUTS[2])
-    model.graph.input.remove(unused)
-    earlier = tmp_path / "earlier.onnx"
-    onnx.save(model, earlier)
+    earlier = without_categories(learnt, tmp_path)
     inputs = SPEC.tensors(SPEC.golden())
     for version, file in ((1, earlier), (2, trained.onnx)):
         server.add_version(SPEC.name, version, file)
@@ -323,3 +322,41 @@ def test_triton_serves_a_version_without_categories_beside_one_with_them(trained
             golden.compare(server.ask(SPEC.name, version, inputs), scoring.answer(file, inputs))
             == ""
         )
+
+
+@pytest.mark.usefixtures("triton")
+def test_a_version_without_categories_answers_alone_and_beside_a_newer_one(
+    trained, learnt, tmp_path
+):
+    earlier = without_categories(learnt, tmp_path)
+    inputs = SPEC.tensors(SPEC.golden())
+    server.add_version(SPEC.name, 1, earlier)
+    server.load(SPEC.name, [1])
+    expected = scoring.answer(earlier, inputs)
+    assert golden.compare(server.ask(SPEC.name, 1, inputs), expected) == ""
+
+    async def ask_twice() -> list[str]:
+        """As the gateway does, before and after a newer version comes."""
+        gateway = Triton(settings().triton_url)
+        differences = []
+        for resident in ([1], [1, 2]):
+            server.load(SPEC.name, resident)
+            for _ in range(2):
+                answers = await gateway.ask(SPEC.name, 1, inputs, 20.0)
+                differences.append(golden.compare(answers, expected))
+            server.add_version(SPEC.name, 2, trained.onnx)
+            server.keep_warm_up(SPEC.name, 2, inputs)
+        await gateway.close()
+        return differences
+
+    assert asyncio.run(ask_twice()) == [""] * 4
+
+
+def without_categories(learnt, folder):
+    """The file of the trivial model as it was before there were categories."""
+    model = onnx.load(SPEC.baseline(learnt, folder))
+    (unused,) = (tensor for tensor in model.graph.input if tensor.name == INPUTS[2])
+    model.graph.input.remove(unused)
+    path = folder / "earlier.onnx"
+    onnx.save(model, path)
+    return path
