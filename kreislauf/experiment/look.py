@@ -12,7 +12,9 @@ from kreislauf.experiment.users import Observation
 from kreislauf.experiment.verdict import Gap, Look, Users, Verdict
 from kreislauf.exposures import Kind
 
-ENDS = ("harm", "mismatch", "undecided")
+STOPS = ("harm", "mismatch")
+"""Outcomes that end an experiment whatever was seen before."""
+ENDS = (*STOPS, "undecided")
 """Outcomes after which nothing more is judged."""
 
 
@@ -34,15 +36,16 @@ def take(test: Running, maturity: int = users.MATURITY_MS, flow_run: str = "") -
         return None
     agreed = test.terms.plan or plan(test, last)
     look = _look(test, observation, agreed, [each.look for each in records])
-    verdict_now = _judge(test, agreed, [*(each.look for each in records), look])
-    if records and records[-1].verdict.outcome == "benefit" and verdict_now.outcome not in ENDS:
-        verdict_now = records[-1].verdict
+    newest_verdict = _judge(test, agreed, [*(each.look for each in records), look])
+    was_better = bool(records) and records[-1].verdict.outcome == "benefit"
+    if was_better and newest_verdict.outcome not in STOPS:
+        newest_verdict = records[-1].verdict
     newest = Record(
         model=test.model,
         release=test.number,
         look=look,
         counts=observation.counts,
-        verdict=verdict_now,
+        verdict=newest_verdict,
         flow_run=flow_run,
     )
     record.write(newest)
@@ -59,8 +62,8 @@ def _or_silent(newest: Record) -> Record:
         f"Feedback has stopped: there is none since {when(taken)} UTC. Nothing is judged until "
         "some comes. Does the shop still send it?"
     )
-    verdict_now = newest.verdict.model_copy(update={"outcome": "running", "reason": reason})
-    return newest.model_copy(update={"verdict": verdict_now})
+    silence = newest.verdict.model_copy(update={"outcome": "running", "reason": reason})
+    return newest.model_copy(update={"verdict": silence})
 
 
 def plan(test: Running, last: int) -> Design | None:

@@ -179,10 +179,11 @@ def test_it_ends_at_its_horizon_without_a_difference(tested):
 @pytest.mark.parametrize("go_live", [True, False])
 def test_a_person_is_asked_once_if_that_was_wished(tested, go_live):
     both(tested, 0.3)
-    for _ in range(2):
+    for last_day in (3, 5):
         (newest,) = look(maturity_minutes=0, approval="manual")
-        assert newest.verdict.outcome == "benefit"
+        assert newest.verdict.outcome == "benefit", "also when the horizon has passed"
         assert releases.current(tested).challenger == 2, "it goes on until somebody answers"
+        both(tested, RATE, days=(last_day, last_day + 1))
     assert "In its A/B test: The challenger is better" in registry.get(tested, 2).question
     approve("Ada", 2, go_live=go_live, model=tested)
     if not go_live:
