@@ -10,10 +10,10 @@ from kreislauf.pages import markdown
 
 OUTCOMES = {
     "running": "It goes on.",
-    "benefit": "The challenger is better.",
-    "harm": "The challenger does harm: the test ends.",
-    "mismatch": "Users of one arm are lost: the test ends.",
-    "undecided": "It ends without a proven difference.",
+    "benefit": "It has won.",
+    "harm": "The test ends.",
+    "mismatch": "The test ends.",
+    "undecided": "The test ends.",
 }
 """What each outcome means, for people."""
 
