@@ -9,6 +9,7 @@ from flows.experiment import QUESTION, end_test
 from flows.publish import publish
 from flows.retrain import ask_a_person
 from kreislauf import events, registry
+from kreislauf.clock import MINUTE_MS
 from kreislauf.experiment import running
 from kreislauf.experiment.record import Record
 from kreislauf.experiment.running import Running
@@ -19,7 +20,6 @@ from models import spec
 from tasks.experiment import show, take_look
 from tasks.page import draw_page
 
-MINUTE_MS = 60_000
 WHO = "the flow look"
 
 

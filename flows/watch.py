@@ -4,12 +4,11 @@ from prefect import flow, get_run_logger
 from pydantic import NonNegativeFloat
 
 from flows.rollback import is_available, rollback
+from kreislauf.clock import MINUTE_MS
 from kreislauf.monitoring import release_clicks
 from kreislauf.monitoring.release_clicks import Comparison
 from kreislauf.release import permission, releases
 from models import spec
-
-MINUTE_MS = 60_000
 
 
 @flow

@@ -26,6 +26,8 @@ EARLIEST = 946_684_800_000
 """Minimum `ts`, ms since 1970 UTC: the start of 2000."""
 LATEST = 4_102_444_800_000
 """Bound that a `ts` stays below, ms since 1970 UTC: the start of 2100."""
+MATURITY_MS = 3_600_000
+"""Time after an answer in which people may still react to it; younger answers are not counted."""
 COLLECTING = ".collecting"
 """Name of a file in the gateway's folder of segments, while `collect` waits for the open one."""
 PSEUDONYMS = "pseudonyms"

@@ -44,11 +44,6 @@ class Design(BaseModel):
     days: int
     """Days, about, until so many have come: the horizon."""
 
-    @property
-    def planned_looks(self) -> list[float]:
-        """Days after the beginning at which the benefit is looked at."""
-        return [self.days * number / LOOKS for number in range(1, LOOKS + 1)]
-
 
 def plan(history: Moments, days: float, share: float, relative_effect: float) -> Design | None:
     """The design for a challenger that gets `share` of the users, 0 to 1 exclusive, and shall be

@@ -18,7 +18,7 @@ ENDS = (*STOPS, "undecided")
 """Outcomes after which nothing more is judged."""
 
 
-def take(test: Running, maturity: int = users.MATURITY_MS, flow_run: str = "") -> Record | None:
+def take(test: Running, maturity: int = exposures.MATURITY_MS, flow_run: str = "") -> Record | None:
     """The newest look at the experiment; None while nobody was shown anything.
 
     If nothing has arrived since the last look, or if that ended the experiment, it is that one. A

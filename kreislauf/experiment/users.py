@@ -18,10 +18,8 @@ from kreislauf import exposures, lake
 from kreislauf.clock import DAY_MS, HOUR_MS
 from kreislauf.experiment.effect import Moments
 from kreislauf.experiment.running import Running
-from kreislauf.exposures import ARMS, Arm, Kind
+from kreislauf.exposures import ARMS, MATURITY_MS, Arm, Kind
 
-MATURITY_MS = 3_600_000
-"""Age at which an answer counts."""
 HISTORY_DAYS = 14
 """Days before an experiment in which users are known already."""
 BUSIEST = 500

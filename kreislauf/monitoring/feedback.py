@@ -12,15 +12,13 @@ from kreislauf.batch import answers
 from kreislauf.batch.batch import Batch
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation.intervals import Interval, interval
-from kreislauf.exposures import KINDS
+from kreislauf.exposures import KINDS, MATURITY_MS
 from kreislauf.lake import storage
 from kreislauf.monitoring.limits import Measured
 from kreislauf.settings import settings
 from models import session_names
 from models.spec import Examples
 
-MATURITY_MS = 3_600_000
-"""Time after an answer in which people may still react to it; younger answers are not counted."""
 HISTORY_DAYS = 28
 """Days before a window from which the usual clicks per answer are learnt."""
 MIN_ANSWERS = 100

@@ -5,9 +5,10 @@ import polars as pl
 
 from kreislauf import exposures, lake
 from kreislauf.clock import DAY_MS, when
+from kreislauf.exposures import MATURITY_MS
 from kreislauf.lake.staging import date_of
 from kreislauf.monitoring import inputs
-from kreislauf.monitoring.feedback import HISTORY_DAYS, MATURITY_MS
+from kreislauf.monitoring.feedback import HISTORY_DAYS
 from kreislauf.monitoring.window import COUNTED_ROWS, TrustedRows
 from models.spec import ModelSpec
 from models.table import Table

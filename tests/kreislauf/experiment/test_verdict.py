@@ -38,7 +38,8 @@ def test_an_experiment_is_planned_from_the_users_that_came():
     assert half.days == pytest.approx(7 * half.users / 20_000, abs=1)
     assert tenth.users == pytest.approx(half.users * 0.25 / 0.09, rel=0.01)
     assert design.plan(history, 7, 0.5, 0.1).users == pytest.approx(half.users / 4, rel=0.01)
-    assert half.planned_looks[-1] == half.days
+    assert design.look_number(0, half.days, half) == design.LOOKS
+    assert design.look_number(0, 0.99 * half.days, half) == design.LOOKS - 1
 
 
 def test_nobody_can_plan_from_hardly_any_clicks():
