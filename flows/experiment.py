@@ -38,7 +38,9 @@ def experiment(
 
     Args:
         model: Name of the model type.
-        challenger: Version that is tested against the champion; none ends the test.
+        challenger: Version that is tested against the champion; none ends the test. With the
+            champion itself two arms get the same, which is a self-test. With 0 a share of the users
+            gets no model, but the answer that is good for everyone.
         share: Share of the users, 0 to 1, that get the challenger. At 0 nobody does, but it is
             asked, too, and compared.
         kpi: What people shall do more often with an answer of the challenger.
@@ -58,17 +60,14 @@ def experiment(
         ValueError: `share` is not between 0 and 1, or what is to be judged cannot be.
         releases.ReleaseConflict: somebody else published meanwhile.
     """
-    check_share(model, share)
+    check_share(model, share, challenger)
     terms = running.Terms(kpi=kpi, minimum_effect=minimum_effect, guardrails=guardrails)
     with publisher_lock.exclusive(model):
         live = live_release(model)
         who = who or flow_run.get_name() or "a person, from Python"
         absent = missing(model, live.versions)
-        if challenger is None:
-            release = end(live, reason(None, 0), who, absent)
-        else:
-            release = begin(registry.get(model, challenger), live, share, who, absent)
-            agree(model, terms)
+        release = split_users(live, challenger, share, who, absent)
+        agree(model, terms)
         triton.serve(model, release.versions)
         mirror(release)
     withdraw_question(live, release)
@@ -82,11 +81,15 @@ def experiment(
     return release
 
 
-def check_share(model: str, share: float) -> None:
+def check_share(model: str, share: float, challenger: int | None) -> None:
     """Raises ValueError for what is no share, ExperimentRefused if the model type has no users."""
     if not 0 <= share <= 1:
         raise ValueError(
             f"share is {share}: give the share of the users that get the challenger, 0 to 1."
+        )
+    if challenger == releases.NO_MODEL and share in (0, 1):
+        raise ValueError(
+            f"share is {share}: give a share of the users that get no model, between 0 and 1."
         )
     if not spec.load(model).is_served:
         raise permission.ExperimentRefused(
@@ -102,6 +105,29 @@ def live_release(model: str) -> releases.Release:
             f"Nothing of {model} is live: a challenger needs a champion. Run retrain first."
         )
     return live
+
+
+def split_users(
+    live: releases.Release, challenger: int | None, share: float, who: str, absent: list[int]
+) -> releases.Release:
+    """Write the release that says who gets what. Versions that are `absent` are left out."""
+    if challenger is None:
+        return end(live, "No A/B test: all users get the champion.", who, absent)
+    if challenger != releases.NO_MODEL:
+        return begin(registry.get(live.model, challenger), live, share, who, absent)
+    return releases.append(
+        live.model,
+        live.champion,
+        f"{reason(live, challenger, share)}{ending(live, challenger)}",
+        who,
+        after=live,
+        challenger=challenger,
+        share=share,
+        is_hold_back=True,
+        watermark=live.watermark,
+        missing=absent,
+        flow_run=flow_run.get_id(),
+    )
 
 
 def begin(
@@ -122,7 +148,7 @@ def begin(
         return releases.append(
             challenger.model,
             live.champion,
-            reason(number, share),
+            f"{reason(live, number, share)}{ending(live, number)}",
             who,
             after=live,
             challenger=number,
@@ -164,10 +190,10 @@ def end_test(tested: releases.Release, why: str, who: str) -> bool:
 def withdraw_question(before: releases.Release, after: releases.Release) -> None:
     """Nobody is asked any more whether a challenger goes live that was better in a test which has
     ended."""
-    if before.challenger is None or before.challenger == after.challenger:
+    if before.tested_version is None or before.tested_version == after.tested_version:
         return
     try:
-        version = registry.lookup(before.model, before.challenger)
+        version = registry.lookup(before.model, before.tested_version)
         if version and QUESTION in (version.question or ""):
             questions.answer(version, "withdrawn, because its A/B test has ended")
     except registry.RegistryError as error:
@@ -195,15 +221,29 @@ def plan(model: str) -> str:
     last = users.until()
     if last is not None and test.terms.plan is None:
         look.plan(test, last)
-    sentence = running.read_terms(model, test.number).sentence()
+    agreed = running.read_terms(model, test.number)
+    sentence = test.model_copy(update={"terms": agreed}).sentence()
     get_run_logger().info(sentence)
     return sentence
 
 
-def reason(challenger: int | None, share: float) -> str:
+def ending(live: releases.Release, challenger: int) -> str:
+    """What ends because this challenger comes, as a further sentence; empty if nothing."""
+    is_hold_back = challenger == releases.NO_MODEL
+    if not live.trial or (live.challenger, live.is_hold_back) == (challenger, is_hold_back):
+        return ""
+    return f" {live.trial} ends."
+
+
+def reason(live: releases.Release, challenger: int, share: float) -> str:
     """Text of the release log's entry."""
-    if challenger is None:
-        return "No A/B test: all users get the champion."
+    if challenger == releases.NO_MODEL:
+        return (
+            f"{share:.1%} of the users get no model for {releases.HOLD_BACK_DAYS} days, but the "
+            "answer that is good for everyone."
+        )
+    if challenger == live.champion:
+        return f"Self-test: two arms get version {challenger}, one has {share:.1%} of the users."
     if share == 0:
         return f"Version {challenger} shadows the champion: it is asked, too, and never shown."
     return f"A/B test: version {challenger} for {share:.1%} of the users."

@@ -43,6 +43,7 @@ def lift(who: Text, reason: Text, model: str = "session_recommender") -> release
         after=live,
         challenger=live.challenger,
         share=live.share,
+        is_hold_back=live.is_hold_back,
         watermark=live.watermark,
         hold="",
         flow_run=flow_run.get_id(),

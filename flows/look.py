@@ -1,4 +1,4 @@
-"""Look at the A/B tests that run, and end those with a verdict."""
+"""Look at the A/B tests and hold-backs that run, and end those with a verdict."""
 
 from typing import Literal
 
@@ -8,6 +8,7 @@ from pydantic import NonNegativeFloat
 from flows.experiment import QUESTION, end_test
 from flows.publish import publish
 from flows.retrain import ask_a_person
+from flows.rollback import is_available, rollback
 from kreislauf import events, registry
 from kreislauf.clock import MINUTE_MS
 from kreislauf.experiment import running
@@ -21,6 +22,7 @@ from tasks.experiment import show, take_look
 from tasks.page import draw_page
 
 WHO = "the flow look"
+TOO_LATE = "Nothing is done: another release came meanwhile."
 
 
 @flow
@@ -30,7 +32,8 @@ def look(
 ) -> list[Record]:
     """Judge each A/B test by what its users did, and act: a challenger with a proven benefit goes
     live, one that does harm is stopped within hours, a test that loses users of one arm is stopped,
-    and one that has reached its horizon ends.
+    and one that has reached its horizon ends. A release that does harm, compared with the version
+    that a share of the users kept, is rolled back.
 
     As many looks as one likes may be taken: harm and lost users are judged at all of them together,
     benefit at planned ones. It reads what `collect` has loaded. To run it again is harmless.
@@ -42,11 +45,11 @@ def look(
             with the flow approve. After a rollback it does so anyway, until the hold is lifted.
 
     Returns:
-        The newest look at each test that runs, or has ended now.
+        The newest look at each test and hold-back that runs, or has ended now.
 
     Raises:
-        release.permission.PublishRefused: A challenger with a proven benefit cannot go live. The
-            test goes on; the next run tries again.
+        release.permission.PublishRefused: A challenger with a proven benefit cannot go live, or the
+            version before a release that does harm. The test goes on; the next run tries again.
         lake.LakeError: The tables of exposures or feedback cannot be read.
         Whatever one test raises, after the others were looked at.
     """
@@ -87,7 +90,7 @@ def judge(model: str, maturity: int, approval: str) -> Record | None:
             model,
             record.verdict.reason,
             outcome=record.verdict.outcome,
-            version=test.release.challenger,
+            version=test.judged_version,
         )
     return record
 
@@ -96,9 +99,32 @@ def act(test: Running, record: Record, approval: str) -> bool:
     """Do what the verdict says, if the test is still in force; whether it has ended."""
     if record.verdict.outcome == "running":
         return False
+    if test.is_hold_back:
+        return end_hold_back(test, record)
+    if test.release.is_self_test:
+        return end_self_test(test, record)
     if record.verdict.outcome == "benefit":
         return win(test, record, approval)
     return stop(test, record)
+
+
+def end_hold_back(test: Running, record: Record) -> bool:
+    """Roll the release back if it does harm; else all users get it. Whether that was done."""
+    previous = test.reference_version
+    why = f"{test.release.trial} ends. {record.verdict.reason}"
+    if record.verdict.outcome != "harm":
+        return end_now(test, why)
+    if previous == releases.NO_MODEL:
+        stays = f"Version {test.judged_version} stays, because there is none to go back to."
+        return end_now(test, f"{why} {stays}")
+    if not is_available(test.model, previous):
+        return end_now(test, f"{why} It was not rolled back: version {previous} was deleted.")
+    if releases.current(test.model) != test.release:
+        get_run_logger().info(TOO_LATE)
+        return False
+    reason = f"Compared with the users who kept version {previous}: {record.verdict.reason}"
+    rollback(test.model, version=previous, reason=reason, who=WHO, automatic=True)
+    return True
 
 
 def win(test: Running, record: Record, approval: str) -> bool:
@@ -120,6 +146,17 @@ def win(test: Running, record: Record, approval: str) -> bool:
     return True
 
 
+def end_self_test(test: Running, record: Record) -> bool:
+    """End a test of a version against itself. Whether that was done."""
+    why = f"{test.release.trial} ends. {record.verdict.reason}"
+    if record.verdict.outcome != "undecided":
+        why += (
+            " Both arms got the same version. So this is chance, which is rare, or an error in how "
+            "users are assigned or their reactions counted: look for it before the next test."
+        )
+    return end_now(test, why)
+
+
 def stop(test: Running, record: Record, obstacle: str = "") -> bool:
     """End the test, unless somebody was faster; a challenger that did harm does not go live by
     itself any more. Whether it was ended here."""
@@ -127,9 +164,14 @@ def stop(test: Running, record: Record, obstacle: str = "") -> bool:
     if record.verdict.outcome == "harm":
         decline(test.model, test.release.challenger, record.verdict.reason)
     why = f"The A/B test of version {test.release.challenger} ends. {record.verdict.reason}"
-    has_ended = end_test(test.release, f"{why} {obstacle}".rstrip(), WHO)
+    return end_now(test, f"{why} {obstacle}".rstrip())
+
+
+def end_now(test: Running, why: str) -> bool:
+    """Let all users get the champion, unless somebody was faster; whether it was done here."""
+    has_ended = end_test(test.release, why, WHO)
     if not has_ended:
-        get_run_logger().info("Nothing is done: another release came meanwhile.")
+        get_run_logger().info(TOO_LATE)
     return has_ended
 
 

@@ -9,6 +9,8 @@ from kreislauf import events, registry
 from kreislauf.pages import release as release_page
 from kreislauf.registry import questions
 from kreislauf.release import permission, publisher_lock, releases
+from kreislauf.settings import settings
+from models import spec
 from tasks.page import draw_page
 from tasks.publish import hand_over, missing, put_in_service, restored, serve
 
@@ -23,6 +25,9 @@ def publish(
 ) -> releases.Release:
     """Make a promoted version the champion that Triton serves, verified, or leave everything as it
     was. Of a model type that is only asked in batches, the champion is what `score` asks.
+
+    With the setting `hold_back` a share of the users keeps the version before for a week, or gets
+    no model, unless it is a rollback. So the flow look sees what the release does.
 
     A version that is live already is only checked again: whatever a crash left undone is finished,
     nothing is published twice.
@@ -75,7 +80,7 @@ def publish(
 def mirror(live: releases.Release) -> None:
     """Make MLflow's aliases say what the release says; later, if MLflow does not answer."""
     try:
-        registry.mirror(live.model, live.champion, live.challenger, live.previous)
+        registry.mirror(live.model, live.champion, live.tested_version, live.previous)
     except registry.RegistryError as error:
         get_run_logger().warning(
             f"Release {live.number} is in force. MLflow's aliases follow with the next retraining. "
@@ -97,10 +102,17 @@ def go_live(
     if live:
         absent = missing(candidate.model, live.versions)
         resident.update(number for number in live.versions if number not in absent)
-    if live and live.challenger:
-        reason += (
-            f" The A/B test of version {live.challenger} against version {live.champion} ends."
-        )
+        if live.trial:
+            reason += f" {live.trial} ends."
+    kept = None
+    share = 0.0
+    is_rollback = hold is not None
+    if not is_rollback and held_back_share(candidate.model):
+        kept = held_back(live, absent)
+    if kept is not None:
+        share = held_back_share(candidate.model)
+        days = releases.HOLD_BACK_DAYS
+        reason += f" {share:.1%} of the users get {releases.name(kept)} for {days} days."
     with restored(candidate):
         hand_over(candidate.model, sorted(resident))
         put_in_service(candidate.model, sorted(resident), candidate.number)
@@ -111,12 +123,32 @@ def go_live(
             who,
             after=live,
             watermark=candidate.lineage.watermark,
+            challenger=kept,
+            share=share,
+            is_hold_back=kept is not None,
             hold=hold,
             missing=absent,
             flow_run=flow_run.get_id(),
         )
     serve(candidate.model, release.versions)
     return release
+
+
+def held_back(live: releases.Release | None, absent: list[int]) -> int | None:
+    """The version that some users keep after a release: before the first one, no model; None if
+    nobody has it any more."""
+    if live is None:
+        return releases.NO_MODEL
+    if live.champion in absent:
+        return None
+    return live.champion
+
+
+def held_back_share(model: str) -> float:
+    """Share of the users, 0 to 0.5, that keep the version before a release, if there are users."""
+    if spec.load(model).is_served:
+        return settings().hold_back
+    return 0.0
 
 
 def announce(release: releases.Release, event: str) -> None:

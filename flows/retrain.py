@@ -165,7 +165,7 @@ def finish_what_a_crash_left(model: str) -> None:
             "is trained cold."
         )
     elif version.closed:
-        registry.mirror(model, live.champion, live.challenger, live.previous)
+        registry.mirror(model, live.champion, live.tested_version, live.previous)
     else:
         publish(model, live.champion)
         registry.close(version)

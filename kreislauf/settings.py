@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     """Days for which Evidently's pages are kept: the newest of each day, and of its alarms."""
     mapping: str = ""
     """YAML file that says what a shop's requests and feedback are called; for the gateway."""
+    hold_back: float = Field(0.0, ge=0, le=0.5)
+    """Share of the users, 0 to 0.5, that keep the version before for a week after a release. It
+    shows what the release does. 0: nobody."""
     deadline_ms: float = 200.0
     """Milliseconds after which the gateway answers without the model."""
     keep_alive_s: int = Field(620, ge=1)

@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 
 from kreislauf import registry
 from kreislauf.evaluation import scoring
-from kreislauf.release import golden, permission, releases, triton
+from kreislauf.release import crashes, golden, permission, releases, triton
 from models import spec
 from models.spec import Tensors
 
@@ -154,7 +154,7 @@ def blame(candidate: registry.Version, error: triton.TritonError) -> Exception:
         f"never loaded again: train another one. {error}"
     )
     who = flow_run.get_name() or "a person, from Python"
-    releases.record_crash(candidate.model, candidate.number, reason, who)
+    crashes.record(candidate.model, candidate.number, reason, who)
     registry.close(candidate)
     return permission.PublishRefused(reason)
 

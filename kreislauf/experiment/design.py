@@ -12,6 +12,7 @@ from kreislauf.evaluation import sequences
 from kreislauf.evaluation.sequences import Number
 from kreislauf.experiment import spending
 from kreislauf.experiment.effect import Estimate, Moments
+from kreislauf.release.releases import HOLD_BACK_DAYS
 
 ERROR_RATE = 0.025
 """Probability that a challenger that is no better is called better."""
@@ -34,9 +35,10 @@ class Design(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     share: float
-    """Share of the users that get the challenger."""
+    """Share of the users that get what is judged: the challenger or, with a hold-back, the
+    release."""
     minimum_effect: float
-    """Difference of the rates that is worth finding."""
+    """Difference of the rates that is worth finding; with a hold-back, the one that it finds."""
     information: float
     """One over the variance of the difference at the horizon."""
     users: int
@@ -53,12 +55,10 @@ def plan(history: Moments, days: float, share: float, relative_effect: float) ->
     many days, and that what they did before does not help. Returns None if so few of them have
     reacted that nobody can say how long it takes.
     """
-    rate = float(history.rate)
-    effect = rate * relative_effect
-    weights = np.array([1, -rate, 0, 0]) / history.means[1]
-    user_variance = float(weights @ history.covariance @ weights)
-    if not 0 < user_variance / int(history.users) <= (LARGEST_ERROR * rate) ** 2:
+    user_variance = _user_variance(history)
+    if user_variance is None:
         return None
+    effect = float(history.rate) * relative_effect
     information = (drift() / effect) ** 2
     users = information * user_variance / (share * (1 - share))
     return Design(
@@ -68,6 +68,38 @@ def plan(history: Moments, days: float, share: float, relative_effect: float) ->
         users=math.ceil(users),
         days=max(1, math.ceil(users / int(history.users) * days)),
     )
+
+
+def hold_back(history: Moments, days: float, share: float) -> Design | None:
+    """The design for a release that `share` of the users get, 0 to 1 exclusive, while the others
+    keep the version before for `HOLD_BACK_DAYS`. A fall by the minimum effect is found until then
+    with the probability `POWER`, at least.
+
+    The history, and when None is returned, are as in `plan`.
+    """
+    user_variance = _user_variance(history)
+    if user_variance is None:
+        return None
+    users = int(history.users) * HOLD_BACK_DAYS / days
+    information = users * share * (1 - share) / user_variance
+    bound = float(sequences.standard_errors(1 / TIGHTEST, HARM_ERROR_RATE))
+    return Design(
+        share=share,
+        minimum_effect=(bound + float(ndtri(POWER))) / math.sqrt(information),
+        information=information,
+        users=math.ceil(users),
+        days=HOLD_BACK_DAYS,
+    )
+
+
+def _user_variance(history: Moments) -> float | None:
+    """Variance of what one user adds to the rate; None if too few have reacted to say."""
+    rate = float(history.rate)
+    weights = np.array([1, -rate, 0, 0]) / history.means[1]
+    variance = float(weights @ history.covariance @ weights)
+    if not 0 < variance / int(history.users) <= (LARGEST_ERROR * rate) ** 2:
+        return None
+    return variance
 
 
 def drift() -> float:

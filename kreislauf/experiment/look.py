@@ -6,12 +6,16 @@ from kreislauf import exposures, lake
 from kreislauf.clock import DAY_MS, when
 from kreislauf.experiment import design, effect, record, running, users, verdict
 from kreislauf.experiment.design import Design
+from kreislauf.experiment.effect import Moments
 from kreislauf.experiment.record import Record
 from kreislauf.experiment.running import Running
 from kreislauf.experiment.users import Observation
 from kreislauf.experiment.verdict import Gap, Look, Users, Verdict
-from kreislauf.exposures import Kind
+from kreislauf.exposures import ARMS, Arm
+from kreislauf.release.releases import HOLD_BACK_DAYS
 
+MOST_HOLD_BACK_DAYS = verdict.PATIENCE * HOLD_BACK_DAYS
+"""Days after which a hold-back ends that could not be judged."""
 STOPS = ("harm", "mismatch")
 """Outcomes that end an experiment whatever was seen before."""
 ENDS = (*STOPS, "undecided")
@@ -30,7 +34,7 @@ def take(test: Running, maturity: int = exposures.MATURITY_MS, flow_run: str = "
     if last is None:
         return None
     if records and (records[-1].verdict.outcome in ENDS or records[-1].look.at >= last):
-        return _or_silent(records[-1])
+        return _or_silent(test, records[-1])
     observation = users.observe(test, last)
     if observation is None:
         return None
@@ -52,8 +56,9 @@ def take(test: Running, maturity: int = exposures.MATURITY_MS, flow_run: str = "
     return newest
 
 
-def _or_silent(newest: Record) -> Record:
-    """The newest look, or that nothing more is seen because feedback has stopped."""
+def _or_silent(test: Running, newest: Record) -> Record:
+    """The newest look, or that nothing more is seen because feedback has stopped, which ends a
+    hold-back at last."""
     shown = lake.watermark(exposures.EXPOSURES) or 0
     taken = lake.watermark(exposures.FEEDBACK) or shown
     if newest.verdict.outcome in ENDS or shown - taken < DAY_MS:
@@ -62,7 +67,10 @@ def _or_silent(newest: Record) -> Record:
         f"Feedback has stopped: there is none since {when(taken)} UTC. Nothing is judged until "
         "some comes. Does the shop still send it?"
     )
-    silence = newest.verdict.model_copy(update={"outcome": "running", "reason": reason})
+    outcome = "running"
+    if test.is_hold_back and shown - newest.begin > MOST_HOLD_BACK_DAYS * DAY_MS:
+        outcome = "undecided"
+    silence = newest.verdict.model_copy(update={"outcome": outcome, "reason": reason})
     return newest.model_copy(update={"verdict": silence})
 
 
@@ -73,25 +81,36 @@ def plan(test: Running, last: int) -> Design | None:
     if history is None:
         return None
     moments, days = history
-    agreed = design.plan(moments, days, test.release.share, test.terms.minimum_effect)
+    terms = test.terms
+    if test.is_hold_back:
+        agreed = design.hold_back(moments, days, test.share)
+    else:
+        agreed = design.plan(moments, days, test.share, terms.minimum_effect)
     if agreed is None:
         return None
-    running.write_plan(test, agreed)
+    if test.is_hold_back:
+        relative = min(agreed.minimum_effect / float(moments.rate), running.LARGEST_EFFECT)
+        terms = terms.model_copy(update={"minimum_effect": relative})
+    running.write_terms(test, terms.model_copy(update={"plan": agreed}))
     return agreed
 
 
 def _look(test: Running, seen: Observation, plan: Design | None, earlier: list[Look]) -> Look:
     """What was seen, and whether a planned look is due."""
-    gaps = {f"{kind}s per answer": _gap(seen, kind) for kind in test.terms.kinds}
+    gaps = {
+        f"{kind}s per answer": _gap(test, {arm: seen.arms[arm][kind] for arm in ARMS})
+        for kind in test.terms.kinds
+    }
     kpi = gaps.pop(f"{test.terms.kpi}s per answer")
     look = Look(
         number=0,
         days=(seen.until - seen.begin) / DAY_MS,
         at=seen.until,
-        assigned=Users(**seen.counts.assigned),
-        answered=Users(**seen.counts.answered),
+        assigned=_users(test, seen.counts.assigned),
+        answered=_users(test, seen.counts.answered),
         kpi=kpi,
         guardrails=gaps,
+        slices={name: _gap(test, arms) for name, arms in seen.slices.items()},
     )
     if plan is None:
         return look
@@ -101,12 +120,15 @@ def _look(test: Running, seen: Observation, plan: Design | None, earlier: list[L
     return look.model_copy(update={"number": number})
 
 
-def _gap(seen: Observation, kind: Kind) -> Gap:
+def _users(test: Running, by_arm: dict[str, int]) -> Users:
+    """Numbers of users, by the part of their arm."""
+    return Users(champion=by_arm[test.reference_arm], challenger=by_arm[test.judged_arm])
+
+
+def _gap(test: Running, arms: dict[Arm, Moments]) -> Gap:
     """The difference between the arms in a kind of reaction."""
-    champion = seen.arms["champion"][kind]
-    challenger = seen.arms["challenger"][kind]
     with np.errstate(divide="ignore", invalid="ignore"):
-        estimate = effect.difference(champion, challenger)
+        estimate = effect.difference(arms[test.reference_arm], arms[test.judged_arm])
     values = np.array(estimate, float)
     if not np.isfinite(values).all():
         # An arm has no answers yet, or nobody has reacted.
@@ -115,10 +137,15 @@ def _gap(seen: Observation, kind: Kind) -> Gap:
 
 
 def _judge(test: Running, plan: Design | None, looks: list[Look]) -> Verdict:
-    """The verdict; without a plan, only lost users are judged."""
+    """The verdict; without a plan, only lost users are judged, and a hold-back ends at last."""
+    parts = verdict.A_B_TEST
+    if test.is_hold_back:
+        parts = verdict.HOLD_BACK
     if plan is not None:
-        return verdict.judge(plan, looks)
-    mismatch = verdict.lost_users(test.release.share, looks[-1])
+        return verdict.judge(plan, looks, parts)
+    mismatch = verdict.lost_users(test.share, looks[-1], parts)
     if mismatch:
         return Verdict(outcome="mismatch", reason=mismatch)
+    if test.is_hold_back and looks[-1].days > MOST_HOLD_BACK_DAYS:
+        return Verdict(outcome="undecided", reason="Too few users have reacted for a judgement.")
     return Verdict(outcome="running", reason=running.NO_PLAN)

@@ -3,11 +3,14 @@
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from kreislauf.clock import DAY_MS
 from kreislauf.experiment.users import Counts
 from kreislauf.experiment.verdict import Look, Verdict
 from kreislauf.lake import journal
 
 LOOKS = "looks"
+SHOWN = 10
+"""Newest looks that people are shown."""
 
 
 class Record(BaseModel):
@@ -22,6 +25,11 @@ class Record(BaseModel):
     counts: Counts
     verdict: Verdict
     flow_run: str = ""
+
+    @property
+    def begin(self) -> int:
+        """Time of the first answer: ms since 1970 UTC."""
+        return self.look.at - round(self.look.days * DAY_MS)
 
 
 def write(record: Record) -> None:
@@ -44,6 +52,11 @@ def read(model: str, release: int) -> list[Record]:
     if rows.is_empty():
         return []
     return [Record.model_validate_json(text) for text in rows.sort("at")["record"]]
+
+
+def selection(looks: list[Record]) -> list[Record]:
+    """Those of the looks that people are shown: the planned ones, and the newest `SHOWN`."""
+    return [each for each in looks[:-SHOWN] if each.look.number] + looks[-SHOWN:]
 
 
 def newest(model: str) -> dict[int, Record]:

@@ -1,5 +1,8 @@
 """Which experiment runs, and what was agreed on when it began.
 
+An experiment is an A/B test, which asks whether a challenger shall replace the champion, or a
+hold-back, which asks whether a release was right: a share of the users keeps the version before.
+
 The release log says which versions are in it, and for which share of the users. Beside its entries
 stands `experiment-<number>.json` with the terms. The number is that of the first release with this
 share: a changed share moves users, and what is judged begins anew.
@@ -16,11 +19,13 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from kreislauf import exposures, lake, object_store
 from kreislauf.clock import DAY_MS, when
 from kreislauf.experiment.design import Design
-from kreislauf.exposures import Kind
+from kreislauf.exposures import Arm, Kind
 from kreislauf.release import releases
-from kreislauf.release.releases import Release
+from kreislauf.release.releases import HOLD_BACK_DAYS, Release
 from kreislauf.settings import settings
 
+LARGEST_EFFECT = 10
+"""Largest minimum effect."""
 LONGEST_DAYS = 42
 """Most days for which a retraining waits for a verdict."""
 NO_PLAN = (
@@ -37,7 +42,8 @@ class Terms(BaseModel):
     kpi: Kind = "click"
     """What people do with an answer of a better version more often."""
     minimum_effect: float = 0.03
-    """How much more often, at least, to be worth finding: 0.03 for 3 %."""
+    """How much more often, at least, to be worth finding: 0.03 for 3 %. Of a hold-back with a plan,
+    how much less often is probably seen."""
     guardrails: tuple[Kind, ...] = ("order",)
     """What they must not do less often."""
     plan: Design | None = None
@@ -45,7 +51,7 @@ class Terms(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not 0 < self.minimum_effect <= 10:
+        if not 0 < self.minimum_effect <= LARGEST_EFFECT:
             raise ValueError(
                 f"minimum_effect is {self.minimum_effect}: give a share of the champion's rate, "
                 "such as 0.03 for 3 %."
@@ -78,7 +84,8 @@ class Terms(BaseModel):
 
 
 class Running(BaseModel):
-    """An experiment that runs, since the last change of its share."""
+    """An experiment that runs, since the last change of its share. The version that is judged is
+    the challenger of an A/B test, and the champion of a hold-back."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -100,6 +107,63 @@ class Running(BaseModel):
         """Name of the model type."""
         return self.release.model
 
+    @property
+    def is_hold_back(self) -> bool:
+        """Whether it is a hold-back, and no A/B test."""
+        return self.release.is_hold_back
+
+    @property
+    def judged_arm(self) -> Arm:
+        """The users that get the version that is judged."""
+        if self.is_hold_back:
+            return "champion"
+        return "challenger"
+
+    @property
+    def reference_arm(self) -> Arm:
+        """The users that get the version that it is compared with."""
+        if self.is_hold_back:
+            return "challenger"
+        return "champion"
+
+    @property
+    def share(self) -> float:
+        """Share of the users that get the version that is judged."""
+        if self.is_hold_back:
+            return 1 - self.release.share
+        return self.release.share
+
+    @property
+    def judged_version(self) -> int:
+        """The version that is judged."""
+        if self.is_hold_back:
+            return self.release.champion
+        assert self.release.challenger is not None
+        return self.release.challenger
+
+    @property
+    def reference_version(self) -> int:
+        """The version that it is compared with."""
+        if self.is_hold_back:
+            assert self.release.challenger is not None
+            return self.release.challenger
+        return self.release.champion
+
+    def sentence(self) -> str:
+        """What is judged, and until when, for people."""
+        if not self.is_hold_back:
+            return self.terms.sentence()
+        judged = " and ".join(f"{kind}s" for kind in self.terms.kinds)
+        sentence = (
+            f"Version {self.judged_version} must not cost {judged}, compared with "
+            f"{releases.name(self.reference_version)}, which {self.release.share:.1%} of the users "
+            f"get for {HOLD_BACK_DAYS} days."
+        )
+        if self.terms.plan:
+            kpi = f"{self.terms.kpi}s per answer"
+            sentence += f" {self.terms.minimum_effect:.0%} fewer {kpi} are probably seen by then."
+        return sentence
+
 
 def current(model: str) -> Running | None:
     """The experiment of a model type, in which some users get a challenger and the others do not;
@@ -118,9 +182,10 @@ def current(model: str) -> Running | None:
 def reason_to_wait(model: str) -> str:
     """Why nothing new is trained yet: it would replace the champion, and end an A/B test that has a
     verdict soon. Empty if none runs, or if its horizon has passed for more than a day, or
-    `LONGEST_DAYS` have."""
+    `LONGEST_DAYS` have. A hold-back delays nothing, because the next release begins another one,
+    and a self-test neither."""
     test = current(model)
-    if test is None or test.terms.plan is None:
+    if test is None or test.release.tested_version is None or test.terms.plan is None:
         return ""
     days = min(test.terms.plan.days, LONGEST_DAYS) + 1
     end = (test.begin.at or 0) + days * DAY_MS
@@ -149,10 +214,9 @@ def agree(test: Running, terms: Terms) -> Running:
     return test.model_copy(update={"terms": read_terms(test.model, test.number)})
 
 
-def write_plan(test: Running, plan: Design) -> None:
-    """Add the plan to the terms."""
+def write_terms(test: Running, terms: Terms) -> None:
+    """Replace the terms, once there is a plan."""
     fs, path = _terms_file(test.model, test.number)
-    terms = test.terms.model_copy(update={"plan": plan})
     object_store.replace(fs, path, terms.model_dump_json(indent=1).encode())
 
 

@@ -27,6 +27,12 @@ BUSIEST = 500
 NAMES = ("user", "request_id")
 BEFORE = "_before"
 """End of the names of columns with what was before the experiment."""
+SLICES = {
+    "new users": pl.col(f"answers{BEFORE}") == 0,
+    "users with 1 to 9 answers before": pl.col(f"answers{BEFORE}").is_between(1, 9),
+    "users with 10 answers before or more": pl.col(f"answers{BEFORE}") >= 10,
+}
+"""Groups of users, by what is known from before the experiment, so that it cannot change them."""
 CLOCK_MS = DAY_MS
 """How much the clock of who writes releases may be ahead of the gateway's."""
 
@@ -60,6 +66,8 @@ class Observation(NamedTuple):
     counts: Counts
     arms: dict[Arm, dict[Kind, Moments]]
     """Of each arm, the moments of each kind of reaction."""
+    slices: dict[str, dict[Arm, Moments]]
+    """Of each slice and arm, the moments of the KPI."""
 
 
 def until(maturity: int = MATURITY_MS) -> int | None:
@@ -199,7 +207,11 @@ def _observation(
         busy_users=in_one.height - people.height,
     )
     arms = {arm: {kind: _moments(people.filter(arm), kind) for kind in kinds} for arm in ARMS}
-    return Observation(*times, counts, arms)
+    slices = {
+        name: {arm: _moments(people.filter(arm, of_slice), kinds[0]) for arm in ARMS}
+        for name, of_slice in SLICES.items()
+    }
+    return Observation(*times, counts, arms, slices)
 
 
 def _by_arm(users: pl.DataFrame) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -23,8 +23,22 @@ CONFIDENCE = 0.95
 """Confidence of the intervals that are shown."""
 
 
+class Parts(NamedTuple):
+    """What the two versions of an experiment are called."""
+
+    judged: str
+    """The version that is judged."""
+    champion: str
+    """The one that stays if nothing is proven."""
+
+
+A_B_TEST = Parts("challenger", "champion")
+HOLD_BACK = Parts("release", "release")
+
+
 class Gap(BaseModel):
-    """The challenger's rate beside the champion's, as `Estimate` has it."""
+    """The challenger's rate beside the champion's, as `Estimate` has it. In a hold-back the release
+    counts as challenger, and the version before as champion."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,7 +69,7 @@ class Gap(BaseModel):
 
 
 class Users(BaseModel):
-    """Numbers of users."""
+    """Numbers of users, named as in `Gap`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -86,6 +100,8 @@ class Look(BaseModel):
     kpi: Gap
     guardrails: dict[str, Gap] = {}
     """Other rates that must not fall, by name."""
+    slices: dict[str, Gap] = {}
+    """The KPI of groups of users, by name. They decide nothing."""
 
     @property
     def has_enough_users(self) -> bool:
@@ -108,35 +124,36 @@ class Verdict(BaseModel):
     outcome: Outcome
     reason: str
     low: float | None = None
-    """Least difference of the rates, with `CONFIDENCE`."""
+    """Least difference in the KPI, with `CONFIDENCE`."""
     high: float | None = None
-    """Greatest difference of the rates."""
+    """Greatest difference in the KPI."""
 
 
-def judge(plan: Design, looks: Sequence[Look]) -> Verdict:
+def judge(plan: Design, looks: Sequence[Look], parts: Parts = A_B_TEST) -> Verdict:
     """What the newest of the `looks` says, in view of the planned ones before it.
 
     In this order: users that are missing in one arm, harm to the KPI or to a guardrail, benefit.
     Harm and missing users are judged at any look, however many there are; benefit at planned ones.
     """
     look = looks[-1]
-    mismatch = lost_users(plan.share, look)
+    mismatch = lost_users(plan.share, look, parts)
     if mismatch:
         return Verdict(outcome="mismatch", reason=mismatch)
     if not look.has_enough_users:
-        return _wait(plan, look, f"Each version needs {MIN_USERS} users before it is judged.")
+        too_few = f"Each version needs {MIN_USERS} users before it is judged."
+        return _wait(plan, look, too_few, parts)
     if not look.kpi.is_known:
-        return _wait(plan, look, "Too few users have reacted for a judgement.")
+        return _wait(plan, look, "Too few users have reacted for a judgement.", parts)
     progress = np.asarray(design.progress(look.information, plan))
     for name, gap in {"": look.kpi, **look.guardrails}.items():
         if gap.is_known and design.is_harmful(gap.estimate(), progress):
-            return _harm(plan, look, name)
+            return _harm(plan, look, name, parts)
     if not look.number:
         return _go_on(plan, look, "It does no proven harm.")
-    return _benefit(plan, [each for each in looks if each.number and each.information])
+    return _benefit(plan, [each for each in looks if each.number and each.information], parts)
 
 
-def _benefit(plan: Design, looks: Sequence[Look]) -> Verdict:
+def _benefit(plan: Design, looks: Sequence[Look], parts: Parts) -> Verdict:
     """The verdict of the newest of the planned looks."""
     information: list[float] = []
     for look in looks:
@@ -153,28 +170,28 @@ def _benefit(plan: Design, looks: Sequence[Look]) -> Verdict:
     low, high = spending.interval(information, bounds, z, (1 - CONFIDENCE) / 2)
     numbers = f"{_relative(gap, gap.difference)} ({_range(gap, low, high)})"
     if z >= bounds[-1]:
-        reason = f"The challenger is better: {numbers}."
+        reason = f"The {parts.judged} is better: {numbers}."
         return Verdict(outcome="benefit", reason=reason, low=low, high=high)
-    reason = f"No difference is proven at the horizon, so the champion stays: {numbers}."
+    stays = f"so the {parts.champion} stays"
+    reason = f"No difference is proven at the horizon, {stays}: {numbers}."
     return Verdict(outcome="undecided", reason=reason, low=low, high=high)
 
 
-def _harm(plan: Design, look: Look, guardrail: str) -> Verdict:
+def _harm(plan: Design, look: Look, guardrail: str, parts: Parts) -> Verdict:
     gap = look.guardrails.get(guardrail, look.kpi)
-    low, high = sequence(gap, look, plan)
+    numbers = f"{_relative(gap, gap.difference)} ({_range(gap, *sequence(gap, look, plan))})"
     which = f"harm in {guardrail}".removesuffix(" in ")
-    reason = (
-        f"The challenger does {which}: {_relative(gap, gap.difference)} ({_range(gap, low, high)})."
-    )
+    reason = f"The {parts.judged} does {which}: {numbers}."
+    low, high = sequence(look.kpi, look, plan)
     return Verdict(outcome="harm", reason=reason, low=low, high=high)
 
 
-def lost_users(share: float, look: Look) -> str:
-    """Where users of one arm are lost, if the challenger's arm has not its `share`; empty if it
+def lost_users(share: float, look: Look, parts: Parts = A_B_TEST) -> str:
+    """Where users of one arm are lost, if that of what is judged has not its `share`; empty if it
     has."""
     stages = {
-        "were assigned to the challenger": (look.assigned, "between the gateway and the lake"),
-        "were answered by the challenger": (look.answered, "to the fallback, or before"),
+        f"were assigned to the {parts.judged}": (look.assigned, "between the gateway and the lake"),
+        f"were answered by the {parts.judged}": (look.answered, "to the fallback, or before"),
     }
     for fate, (users, where) in stages.items():
         if sample_ratio.is_mismatch(users.all, users.challenger, share):
@@ -191,13 +208,13 @@ def _go_on(plan: Design, look: Look, why: str) -> Verdict:
     return Verdict(outcome="running", reason=why, low=low, high=high)
 
 
-def _wait(plan: Design, look: Look, why: str) -> Verdict:
+def _wait(plan: Design, look: Look, why: str, parts: Parts) -> Verdict:
     """The verdict while nothing can be judged, which ends at some time."""
     if look.days <= PATIENCE * plan.days:
         return Verdict(outcome="running", reason=why)
     return Verdict(
         outcome="undecided",
-        reason=f"{why} That has not come in {look.days:.0f} days, so the champion stays.",
+        reason=f"{why} That has not come in {look.days:.0f} days, so the {parts.champion} stays.",
     )
 
 

@@ -1,5 +1,7 @@
 """The page about a look at an A/B test."""
 
+from statistics import NormalDist
+
 from kreislauf.clock import when
 from kreislauf.experiment import record as records
 from kreislauf.experiment import running
@@ -7,6 +9,7 @@ from kreislauf.experiment.record import Record
 from kreislauf.experiment.running import Running
 from kreislauf.experiment.verdict import CONFIDENCE, Gap
 from kreislauf.pages import markdown
+from kreislauf.release import releases
 
 OUTCOMES = {
     "running": "It goes on.",
@@ -21,13 +24,14 @@ OUTCOMES = {
 def page(test: Running, newest: Record) -> str:
     """All looks of the test until the newest one, as Markdown."""
     terms = running.read_terms(test.model, test.number)
-    versions = f"version {test.release.challenger} against version {test.release.champion}"
     parts = [
-        f"# {test.model}: {versions}",
+        f"# {test.model}: version {test.judged_version} against "
+        f"{releases.name(test.reference_version)}",
         f"**{OUTCOMES[newest.verdict.outcome]}** {newest.verdict.reason}",
-        terms.sentence(),
+        test.model_copy(update={"terms": terms}).sentence(),
         _users(test, newest),
-        _gaps(newest, terms.kpi),
+        _gaps(test, newest, terms.kpi),
+        _slices(test, newest, terms.kpi),
         _looks(records.read(test.model, test.number)),
     ]
     return "\n\n".join(parts)
@@ -37,11 +41,15 @@ def _users(test: Running, newest: Record) -> str:
     """Who takes part, and who does not."""
     counts = newest.counts
     rows = []
-    for arm, planned in (("champion", 1 - test.release.share), ("challenger", test.release.share)):
+    arms = {
+        test.reference_arm: (test.reference_version, 1 - test.share),
+        test.judged_arm: (test.judged_version, test.share),
+    }
+    for arm, (version, planned) in arms.items():
         share = counts.assigned[arm] / max(1, sum(counts.assigned.values()))
         numbers = [counts.assigned[arm], f"{share:.2%}", f"{planned:.2%}", counts.answered[arm]]
-        rows.append([arm, *numbers])
-    head = ["arm", "users", "share", "planned", "answered by its version"]
+        rows.append([releases.name(version), arm, *numbers])
+    head = ["answers", "arm", "users", "share", "planned", "answered by its version"]
     return (
         f"## Users\n\n{markdown.table(head, rows)}\n\n"
         f"{counts.answers:,} answers until {when(newest.look.at)} UTC count. Left out are "
@@ -50,12 +58,35 @@ def _users(test: Running, newest: Record) -> str:
     )
 
 
-def _gaps(newest: Record, kpi: str) -> str:
+def _gaps(test: Running, newest: Record, kpi: str) -> str:
     """The rates and their differences."""
     gaps = {f"{kpi}s per answer (KPI)": newest.look.kpi, **newest.look.guardrails}
     rows = [[name, *_numbers(gap)] for name, gap in gaps.items()]
-    head = ["rate", "champion", "difference", "standard error", "variance saved by the past"]
+    head = ["rate", releases.name(test.reference_version), "difference", "standard error"]
+    head.append("variance saved by the past")
     return f"## Rates\n\n{markdown.table(head, rows)}"
+
+
+def _slices(test: Running, newest: Record, kpi: str) -> str:
+    """The KPI of groups of users, with intervals that hold together."""
+    slices = newest.look.slices
+    quantile = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / (2 * max(1, len(slices))))
+    rows = []
+    for name, gap in slices.items():
+        interval = ""
+        if gap.is_known:
+            width = quantile * gap.variance**0.5
+            low = (gap.difference - width) / gap.champion_rate
+            high = (gap.difference + width) / gap.champion_rate
+            interval = f"{low:+.1%} to {high:+.1%}"
+        rows.append([name, *_numbers(gap)[:2], interval])
+    reference = releases.name(test.reference_version)
+    head = [f"{kpi}s per answer", reference, "difference", "interval"]
+    return (
+        f"## Slices\n\nThey are for ideas, and decide nothing. The intervals hold together with "
+        f"{CONFIDENCE:.0%} confidence at one look, not over all looks.\n\n"
+        f"{markdown.table(head, rows)}"
+    )
 
 
 def _numbers(gap: Gap) -> list[str]:
@@ -71,9 +102,8 @@ def _numbers(gap: Gap) -> list[str]:
 
 def _looks(looks: list[Record]) -> str:
     """The looks over time; of many, those that were planned and the newest ones."""
-    kept = [each for each in looks[:-10] if each.look.number] + looks[-10:]
     rows = []
-    for each in reversed(kept):
+    for each in reversed(records.selection(looks)):
         interval = ""
         if each.verdict.low is not None and each.verdict.high is not None:
             rate = each.look.kpi.champion_rate

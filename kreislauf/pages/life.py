@@ -71,6 +71,8 @@ class Life:
     """Whether a server answers, beside the batches."""
     looks: dict[int, Record]
     """The newest look at each A/B test, by the number of its first release with a share."""
+    looks_at_newest: list[Record]
+    """Looks at the newest A/B test, the oldest first."""
     batches: list[AnsweredBatch]
     """The batches that were answered last, the newest first."""
     question: str
@@ -136,6 +138,7 @@ def read(model_type: ModelSpec) -> Life:
     newest = max(times, default=0)
     since = newest - DAYS * DAY_MS
     table = model_type.table.name
+    looks = record.newest(model)
     return Life(
         model=model,
         metric=model_type.metric,
@@ -150,7 +153,8 @@ def read(model_type: ModelSpec) -> Life:
         verdicts=exclusions.verdicts(table),
         first_champion=_first_champion(model),
         is_served=model_type.is_served,
-        looks=record.newest(model),
+        looks=looks,
+        looks_at_newest=record.read(model, max(looks, default=0)),
         batches=history.newest(model, MAX_BATCHES),
         question=_question(model, log, decisions),
         newest=newest,

@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Sequence
 
 from kreislauf.clock import when
+from kreislauf.evaluation.intervals import Interval
+from kreislauf.experiment import record
 from kreislauf.monitoring.feedback import VariantClicks
 from kreislauf.pages.life import Life
 from kreislauf.pages.life_tables import Cell, Table, share, time, version
@@ -12,9 +14,11 @@ from kreislauf.release.releases import Release
 
 
 def experiments(life: Life, links: Links) -> Table:
-    """A/B tests: consecutive releases with the same two versions are one."""
+    """A/B tests and hold-backs: consecutive releases with the same two versions are one."""
     rows = []
-    by_versions = itertools.groupby(life.log, lambda entry: (entry.champion, entry.challenger))
+    by_versions = itertools.groupby(
+        life.log, lambda entry: (entry.champion, entry.challenger, entry.is_hold_back)
+    )
     groups = [list(entries) for _, entries in by_versions]
     ends = [time(later[0].at) for later in groups[1:]]
     for entries, end in zip(groups, [*ends, "it runs"], strict=False):
@@ -43,6 +47,24 @@ def verdict(life: Life, entries: Sequence[Release]) -> str:
     if not numbers:
         return ""
     return life.looks[numbers[-1]].verdict.reason
+
+
+def effects(life: Life) -> list[tuple[str, str, Interval]]:
+    """The difference at each look at the newest A/B test, as a share of the champion's rate, with
+    its interval: when, the outcome, and the interval, the newest first."""
+    rows: list[tuple[str, str, Interval]] = []
+    for each in reversed(record.selection(life.looks_at_newest)):
+        newest = each.verdict
+        gap = each.look.kpi
+        if newest.low is None or newest.high is None:
+            continue
+        interval = Interval(
+            mean=gap.difference / gap.champion_rate,
+            low=newest.low / gap.champion_rate,
+            high=newest.high / gap.champion_rate,
+        )
+        rows.append((when(each.look.at), newest.outcome, interval))
+    return rows
 
 
 def clicks(life: Life, rates: Sequence[VariantClicks]) -> Table:

@@ -10,7 +10,7 @@ from kreislauf.evaluation.intervals import Interval
 from kreislauf.lake import exclusions
 from kreislauf.pages.life import CURVES, MAX_ROWS, Life
 from kreislauf.pages.links import Links
-from kreislauf.release.releases import Release
+from kreislauf.release.releases import NO_MODEL, Release
 
 UNKNOWN = "-"
 LONG = 200
@@ -197,6 +197,8 @@ def version(model: str, numbered: int | None, links: Links) -> Cell:
     """A version, with its page in MLflow."""
     if numbered is None:
         return Cell("none", css="n")
+    if numbered == NO_MODEL:
+        return Cell("no model", css="n")
     return Cell(f"{numbered}", links.version(model, numbered), "n")
 
 
@@ -216,6 +218,8 @@ def share(release: Release) -> str:
     """Share of the users with the challenger."""
     if release.share == 0:
         return "none, in the shadow"
+    if release.is_hold_back:
+        return f"{release.share:.1%}, to see what the champion is worth"
     return f"{release.share:.1%}"
 
 

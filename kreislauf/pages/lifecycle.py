@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 
 from kreislauf.clock import when
+from kreislauf.evaluation.intervals import Interval
 from kreislauf.monitoring import tables
 from kreislauf.monitoring.feedback import VariantClicks
 from kreislauf.pages import charts, life_experiments, life_tables
@@ -61,6 +62,8 @@ def draw(
         windows=life_tables.windows(life, links),
         releases=life_tables.releases(life, links),
         decisions=life_tables.decisions(life, links),
+        effects=effects(life),
+        effects_text=effects_text(life),
         experiments=life_experiments.experiments(life, links),
         clicks=life_experiments.clicks(life, clicks),
         batches=life_tables.batches(life, links, batch_clicks),
@@ -154,14 +157,35 @@ def quality_text(life: Life) -> str:
 
 
 def gains(life: Life) -> list[charts.IntervalChart]:
-    """The intervals of the gains, for wide and for narrow screens; none without a gain."""
-    compared = life_tables.gains(life, GAINS)
-    if not compared:
+    """The intervals of the gains; none without a gain."""
+    return both_widths(life_tables.gains(life, GAINS))
+
+
+def both_widths(rows: Sequence[tuple[str, str, Interval]]) -> list[charts.IntervalChart]:
+    """Intervals for wide and for narrow screens; none without rows."""
+    if not rows:
         return []
     return [
-        charts.intervals("wide", WIDE, compared, left=170),
-        charts.intervals("narrow", NARROW, compared, left=130),
+        charts.intervals("wide", WIDE, rows, left=170),
+        charts.intervals("narrow", NARROW, rows, left=130),
     ]
+
+
+def effects(life: Life) -> list[charts.IntervalChart]:
+    """The intervals of the newest A/B test."""
+    return both_widths(life_experiments.effects(life))
+
+
+def effects_text(life: Life) -> str:
+    """What these intervals show, for who cannot see them."""
+    rows = life_experiments.effects(life)
+    if not rows:
+        return ""
+    at, _, interval = rows[0]
+    return (
+        f"Difference at {len(rows)} looks at the newest A/B test. At the newest one, {at} UTC, it "
+        f"is {interval.mean:+.1%}, from {interval.low:+.1%} to {interval.high:+.1%}."
+    )
 
 
 def gains_text(life: Life) -> str:

@@ -7,7 +7,7 @@ from kreislauf import registry
 from kreislauf.evaluation import gate
 from kreislauf.registry import artifacts
 from kreislauf.registry.runs import NoSuchVersion
-from kreislauf.release import releases, triton
+from kreislauf.release import crashes, releases, triton
 
 RECORD = "version.json"
 """File beside a version in Triton's repository: the version as MLflow had it."""
@@ -127,7 +127,7 @@ def reason_to_publish(
 
 def is_tested_on_users(candidate: registry.Version, live: releases.Release | None) -> bool:
     """Whether a share of the users gets the candidate in the A/B test that is in force."""
-    return live is not None and live.challenger == candidate.number and live.share > 0
+    return live is not None and live.tested_version == candidate.number and live.share > 0
 
 
 def was_replaced(candidate: registry.Version) -> str:
@@ -143,7 +143,7 @@ def was_replaced(candidate: registry.Version) -> str:
 
 def check_never_crashed(version: registry.Version) -> None:
     """Raises PublishRefused, with the release log's words, for a version that ended Triton."""
-    crash = releases.crash(version.model, version.number)
+    crash = crashes.read(version.model, version.number)
     if crash:
         raise PublishRefused(crash.reason)
 
@@ -151,9 +151,7 @@ def check_never_crashed(version: registry.Version) -> None:
 def check_challenger(challenger: registry.Version, live: releases.Release) -> None:
     """Raises ExperimentRefused for a version that people must not see."""
     if challenger.number == live.champion:
-        raise ExperimentRefused(
-            f"{_name(challenger)} is the champion already: name another version."
-        )
+        return  # A self-test shows nobody anything new.
     decision = _decision(challenger, ExperimentRefused)
     if decision.outcome == "refuse":
         raise ExperimentRefused(

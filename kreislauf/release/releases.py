@@ -3,8 +3,6 @@
 Entry `n` is the object `<releases>/<model>/<n>.json`, created exclusively: an exclusive create on
 disk, a conditional put on S3. Two publishers that read the same newest entry cannot both write the
 next one.
-
-Beside the entries stands `crash-<version>.json` for each version that ended the server.
 """
 
 import re
@@ -19,6 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from kreislauf import object_store
 from kreislauf.settings import settings
 
+HOLD_BACK_DAYS = 7
+"""Days for which a share of the users keeps the version before a release."""
+NO_MODEL = 0
+"""Challenger of a hold-back whose users get no model, but the answer that is good for everyone."""
+
 
 class ReleaseConflict(RuntimeError):
     """Another release was written first; nothing was changed."""
@@ -32,9 +35,16 @@ class Release(BaseModel):
     model: str
     number: int = Field(ge=1)
     champion: int
-    challenger: int | None = Field(None, description="Version under an A/B test.")
+    challenger: int | None = Field(
+        None, description="Version under an A/B test, or the one that is held back."
+    )
     previous: int | None = Field(None, description="Version to roll back to.")
     share: float = Field(0.0, ge=0, le=1, description="Share of users that get the challenger.")
+    is_hold_back: bool = Field(
+        False,
+        description="A share of the users keeps the version before, or gets no model, to see what "
+        "the champion is worth.",
+    )
     salt: str = Field("", description="Salt of the hash that assigns users to variants.")
     watermark: int | None = Field(
         None, description="Newest event that the champion learnt from, ms since 1970."
@@ -51,18 +61,32 @@ class Release(BaseModel):
     @property
     def versions(self) -> list[int]:
         """Every version that has to be resident in Triton."""
-        return sorted({v for v in (self.champion, self.challenger, self.previous) if v is not None})
+        return sorted({v for v in (self.champion, self.challenger, self.previous) if v})
 
+    @property
+    def is_self_test(self) -> bool:
+        """Whether both arms get the same version, so that a difference can only be an error."""
+        return self.challenger == self.champion
 
-class Crash(BaseModel):
-    """A version that ended Triton while it was loaded; it is never loaded again."""
+    @property
+    def tested_version(self) -> int | None:
+        """The version that may become the champion by an A/B test."""
+        if self.is_hold_back or self.is_self_test:
+            return None
+        return self.challenger
 
-    model_config = ConfigDict(frozen=True)
-
-    model: str
-    version: int
-    reason: str
-    who: str = Field(description="Flow run or person that tried.")
+    @property
+    def trial(self) -> str:
+        """What users are split for, as the beginning of a sentence; empty if they are not."""
+        if self.challenger is None:
+            return ""
+        if self.challenger == NO_MODEL:
+            return f"The comparison of version {self.champion} with no model"
+        if self.is_hold_back:
+            return f"The hold-back of version {self.challenger}"
+        if self.is_self_test:
+            return f"The self-test of version {self.champion}"
+        return f"The A/B test of version {self.challenger} against version {self.champion}"
 
 
 def history(model: str, newest: int = 0) -> list[Release]:
@@ -148,6 +172,7 @@ def append(
     hold: str | None = None,
     missing: Collection[int] = (),
     flow_run: str | None = None,
+    is_hold_back: bool = False,
 ) -> Release:
     """Put these versions in force, on the condition that `after` is still the newest entry.
 
@@ -158,25 +183,22 @@ def append(
     Raises ReleaseConflict when someone else wrote meanwhile.
     """
     number = 1
-    previous = None
     salt = ""
     if after:
         hold = after.hold if hold is None else hold
         number = after.number + 1
-        previous = after.previous if after.champion == champion else after.champion
-    if previous in missing:
-        previous = None
-    if after and (after.champion, after.challenger) == (champion, challenger):
+    if after and _arms(after) == (champion, challenger, is_hold_back):
         salt = after.salt
-    elif challenger:
+    elif challenger is not None:
         salt = f"{model}-{number}"
     release = Release(
         model=model,
         number=number,
         champion=champion,
         challenger=challenger,
-        previous=previous,
+        previous=_previous(champion, after, missing),
         share=share,
+        is_hold_back=is_hold_back,
         salt=salt,
         watermark=watermark,
         hold=hold or "",
@@ -198,24 +220,26 @@ def append(
     return release
 
 
-def record_crash(model: str, version: int, reason: str, who: str) -> None:
-    """Note for good that a version ended Triton; a note that is there already stays."""
-    note = Crash(model=model, version=version, reason=reason, who=who)
-    fs, path = _crash_note(model, version)
-    with suppress(FileExistsError):
-        object_store.create(fs, path, note.model_dump_json(indent=1).encode())
-
-
-def crash(model: str, version: int) -> Crash | None:
-    """The note about a version that ended Triton; None if it never did."""
-    fs, path = _crash_note(model, version)
-    if not fs.exists(path):
+def _previous(champion: int, after: Release | None, missing: Collection[int]) -> int | None:
+    """The version to roll back to, if one is there that was live before this champion."""
+    if after is None:
         return None
-    return Crash.model_validate_json(fs.cat_file(path))
+    previous = after.previous if after.champion == champion else after.champion
+    if previous in missing:
+        return None
+    return previous
 
 
-def _crash_note(model: str, version: int) -> tuple[fsspec.AbstractFileSystem, str]:
-    return object_store.locate(settings().releases, model, f"crash-{version}.json")
+def name(version: int) -> str:
+    """A version, or none, as texts say it."""
+    if version == NO_MODEL:
+        return "no model"
+    return f"version {version}"
+
+
+def _arms(release: Release) -> tuple[int, int | None, bool]:
+    """What users are split between, and why."""
+    return release.champion, release.challenger, release.is_hold_back
 
 
 def _entries(model: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:

@@ -16,7 +16,7 @@ from flows.publish import publish
 from flows.train import train
 from kreislauf import registry
 from kreislauf.evaluation import gate
-from kreislauf.release import releases, triton
+from kreislauf.release import crashes, releases, triton
 from kreislauf.release.permission import PublishRefused
 from kreislauf.settings import settings
 from serving import live
@@ -51,7 +51,7 @@ def test_a_version_that_ends_triton_twice_is_never_loaded_again(
     first = trained(1, None)
     reason = crash(first)
     assert releases.current(wordy) is None
-    note = releases.crash(wordy, first)
+    note = crashes.read(wordy, first)
     assert (note.version, note.reason) == (first, reason)
 
     second = trained(2, None)
@@ -104,7 +104,7 @@ def test_a_triton_that_ends_once_is_asked_again(wordy, messages, own_triton, mon
     crash_in_loads(monkeypatch, own_triton, 1)
     assert publish(wordy, version.number).champion == version.number
     assert before.pid != server(own_triton).pid
-    assert releases.crash(wordy, version.number) is None
+    assert crashes.read(wordy, version.number) is None
 
 
 def test_a_triton_that_was_gone_before_is_no_versions_fault(wordy, messages, own_triton):
@@ -114,7 +114,7 @@ def test_a_triton_that_was_gone_before_is_no_versions_fault(wordy, messages, own
     processes.stop(own_triton)
     with pytest.raises(triton.TritonError, match="did not answer"):
         publish(wordy, version.number)
-    assert releases.crash(wordy, version.number) is None
+    assert crashes.read(wordy, version.number) is None
 
 
 def server(record: dict) -> psutil.Process:

@@ -42,18 +42,19 @@ def land(
     names: str = "",
     orders: float = 0.0,
     answers: int = 4,
+    versions: tuple[int, int] = (1, 2),
 ) -> None:
     """Answers to `count` users, evenly over these days, counted from the beginning.
 
     A share `rate` of them is clicked, and a share `orders` leads to orders. A share `fallback` of
-    the users gets the fallback.
+    the users gets the fallback. `versions` are those of champion and challenger.
     """
     rng = np.random.default_rng([count, int(1_000 * rate), int(10 * days[0]) + 1_000])
     begins = np.linspace(BEGIN + days[0] * DAY_MS, BEGIN + days[1] * DAY_MS, count, endpoint=False)
     name = names or f"{arm}-{days}-{release}-{fallback}"
     shown = []
     taken = []
-    version = 2 if arm == "challenger" else 1
+    version = versions[arm == "challenger"]
     for number, begin in enumerate(begins.astype(int).tolist()):
         variant = arm or "champion"
         if rng.random() < fallback:
@@ -315,8 +316,30 @@ def test_a_retraining_waits_for_the_verdict_but_not_for_years(tested, monkeypatc
     retraining = retrain(tested, cooldown_days=0)
     assert (retraining.outcome, "A/B test" in retraining.reason) == ("waiting", True)
     test = running.current(tested)
-    running.write_plan(test, test.terms.plan.model_copy(update={"days": 4_000_000}))
+    plan = test.terms.plan.model_copy(update={"days": 4_000_000})
+    running.write_terms(test, test.terms.model_copy(update={"plan": plan}))
     assert "has a verdict by" in running.reason_to_wait(tested)
     after = SimpleNamespace(time=lambda: BEGIN / 1000 + 44 * 86_400)
     monkeypatch.setattr("kreislauf.experiment.running.time", after)
     assert running.reason_to_wait(tested) == ""
+
+
+@pytest.mark.parametrize("rate", [RATE, 0.3])
+def test_a_self_test_ends_with_what_it_says_and_changes_nothing(tested, rate):
+    release = experiment(tested, 1, share=0.5, minimum_effect=0.2)
+    assert (release.is_self_test, release.tested_version, release.versions) == (True, None, [1])
+    assert release.reason.startswith("Self-test: two arms get version 1, one has 50.0% of the")
+    assert release.reason.endswith("The A/B test of version 2 against version 1 ends.")
+    assert running.reason_to_wait(tested) == ""
+    for arm, clicks in (("champion", RATE), ("challenger", rate)):
+        land(tested, arm, clicks, 1_000, (0, 3), release=release.number, versions=(1, 1))
+    (newest,) = look(maturity_minutes=0)
+    live = releases.current(tested)
+    assert (live.champion, live.challenger, live.hold) == (1, None, "")
+    assert live.reason.startswith(f"The self-test of version 1 ends. {newest.verdict.reason}")
+    is_error = "Both arms got the same version. So this is chance" in live.reason
+    assert (newest.verdict.outcome, is_error) == {
+        RATE: ("undecided", False),
+        0.3: ("benefit", True),
+    }[rate]
+    assert not registry.get(tested, 1).was_declined

@@ -109,9 +109,10 @@ def test_a_version_is_tested_on_users_and_its_winner_made_live_and_rolled_back(r
     reader.deliver(6, 8)
     reader.completed('prefect deployment run ingest/ingest --param source="s3://shop/raw/2026-11/"')
     assert reader.shell(f"python - <<'END'{UNDECIDED}END").splitlines()[-1] == "3"
-    reader.start("prefect deployment run experiment/experiment --param")
+    reader.start("prefect deployment run experiment/experiment --param challenger=0")
+    reader.start("prefect deployment run experiment/experiment --param challenger=3")
     reader.start("prefect deployment run experiment/experiment")
-    reader.start("prefect deployment run experiment/experiment --param")
+    reader.start("prefect deployment run experiment/experiment --param challenger=3")
     reader.start("prefect deployment run publish/publish")
     assert live(reader) == 3
     (rollback,) = of_page(reader.page("card-session-recommender"))

@@ -317,6 +317,26 @@ def test_users_keep_their_variant_and_a_share_of_them_gets_the_challenger(
     assert {line.release for line in lines} == {number}
 
 
+def test_users_of_the_arm_without_a_model_get_what_is_good_for_everyone(live):
+    live(1)
+    after = releases.current("tiny")
+    more = {"challenger": releases.NO_MODEL, "share": 0.5, "is_hold_back": True}
+    releases.append("tiny", 1, "a test", "a test", after, **more)
+    with TestClient(create(settings())) as gateway:
+        answers = [ask(gateway, 150, user=f"user {number}") for number in range(40)]
+        by_arm = Counter((each["version"], each["variant"]) for each in answers)
+        assert set(by_arm) == {(1, "champion"), (0, "challenger")}
+        for each in answers:
+            assert each["answer"] == {"returned": each["version"] == 1}
+        without = next(each for each in answers if each["version"] == 0)
+        click = {"request_id": without["request_id"], "model": "tiny", "kind": "click"}
+        assert gateway.post("/v1/feedback", json=click | {"item": False}).status_code == 204
+        assert metric(gateway, "kreislauf_fallbacks_total") == 0
+    assert spooled(1, Feedback)[0].version == 0
+    lines = spooled(0, Exposure)
+    assert Counter((line.version, line.arm) for line in lines) == by_arm
+
+
 def test_who_gets_the_fallback_stays_in_the_arm(gateway: TestClient, live, monkeypatch):
     live(1, challenger=2, share=1.0)
     follower = gateway.app.state.gateway.follower

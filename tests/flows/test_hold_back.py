@@ -1,0 +1,244 @@
+"""After a release a share of the users keeps the version before, and shows whether it was right."""
+
+import html
+
+import pytest
+
+from flows.experiment import experiment
+from flows.ingest import ingest
+from flows.look import look
+from flows.promote import promote
+from flows.publish import publish
+from flows.retrain import retrain
+from flows.rollback import rollback
+from flows.train import train
+from kreislauf import registry
+from kreislauf.experiment import record, running
+from kreislauf.pages import experiment as experiment_page
+from kreislauf.release import lifecycle_page, releases, triton
+from kreislauf.release.permission import PublishRefused
+from kreislauf.release.releases import NO_MODEL
+from serving import split
+from tests.conftest import aliases
+from tests.flows.test_look import RATE, clock, land
+
+pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
+SHARE = 0.2
+__all__ = ["clock"]
+
+
+@pytest.fixture
+def released(tiny, orders, clock, monkeypatch) -> str:
+    """Version 2 has replaced version 1, which a fifth of the users keeps. Clicks of the two weeks
+    before are known."""
+    monkeypatch.setenv("KREISLAUF_HOLD_BACK", str(SHARE))
+    ingest(orders(0, 20, threshold=50), tiny)
+    train(tiny)
+    promote(tiny, 1)
+    first = publish(tiny, 1)
+    assert (first.challenger, first.share, first.is_hold_back) == (NO_MODEL, SHARE, True)
+    assert first.versions == [1]
+    ingest(orders(20, 60, threshold=120), tiny)
+    train(tiny)
+    promote(tiny, 2)
+    land(tiny, None, RATE, 4_000, (-14, 0), release=0)
+    publish(tiny, 2)
+    return tiny
+
+
+def both(model: str, rate: float, days: tuple[float, float], **changes) -> None:
+    """Users of the release, whose answers are clicked with this rate, and of the version before."""
+    number = releases.current(model).number
+    land(model, "champion", rate, 1_600, days, release=number, versions=(2, 1), **changes)
+    land(model, "challenger", RATE, 400, days, release=number, versions=(2, 1), orders=0.1)
+
+
+def test_a_share_of_the_users_keeps_the_version_before(released):
+    live = releases.current(released)
+    assert (live.champion, live.challenger, live.previous) == (2, 1, 1)
+    assert (live.share, live.is_hold_back, live.tested_version) == (SHARE, True, None)
+    assert live.reason.endswith("20.0% of the users get version 1 for 7 days.")
+    assert all(triton.is_resident(released, version) for version in (1, 2))
+    versions = [split.assign(live, str(user)).version for user in range(2_000)]
+    assert versions.count(1) == pytest.approx(400, abs=60)
+    assert aliases(released) == {"champion": 2, "previous": 1}
+    assert "20.0%, to see what the champion is worth" in html.unescape(
+        lifecycle_page.read(released).decode()
+    )
+
+
+@pytest.mark.parametrize("guardrail", [False, True])
+def test_a_release_that_does_harm_is_rolled_back_at_the_next_look(released, guardrail):
+    if guardrail:
+        both(released, RATE, (0, 0.5), orders=0.02)
+    else:
+        both(released, 0.1, (0, 0.5), orders=0.1)
+
+    (newest,) = look(maturity_minutes=0)
+
+    assert newest.verdict.outcome == "harm"
+    live = releases.current(released)
+    assert (live.champion, live.challenger, live.share) == (1, None, 0)
+    assert live.who == "the flow look"
+    judged = "harm in orders per answer" if guardrail else "harm"
+    begin = f"Compared with the users who kept version 1: The release does {judged}: -"
+    assert live.reason.startswith(begin)
+    assert live.hold.startswith("version 2 was rolled back: Compared with")
+    assert look(maturity_minutes=0) == [], "nobody keeps anything after a rollback"
+    with pytest.raises(PublishRefused, match="version 2 was live before and was replaced"):
+        publish(released)
+    retraining = retrain(released, cooldown_days=0)
+    assert (retraining.outcome, "was replaced" in retraining.reason) == ("refuse", True)
+
+
+def test_the_next_training_starts_from_what_came_back_and_is_judged_against_it(released, orders):
+    both(released, 0.1, (0, 0.5), orders=0.1)
+    look(maturity_minutes=0)
+    ingest(orders(60, 90, threshold=120), released)
+    version = train(released)
+    assert (version.number, version.lineage.parent) == (3, 1)
+    assert promote(released, 3).champion_version == 1
+    with pytest.raises(PublishRefused, match="on hold: version 2 was rolled back"):
+        publish(released, 3)
+
+
+def test_it_ends_after_a_week_without_a_difference(released):
+    both(released, RATE, (0, 3), orders=0.1)
+    (early,) = look(maturity_minutes=0)
+    assert early.verdict.outcome == "running"
+    plan = running.current(released).terms.plan
+    assert (plan.days, plan.share) == (7, 1 - SHARE)
+    users_of_two_weeks = 4_000 * 11 / 14 + 2_000
+    assert plan.users == pytest.approx(users_of_two_weeks / 2, rel=0.02)
+    test = running.current(released)
+    page = experiment_page.page(test, early)
+    assert "version 2 against version 1" in page
+    assert "must not cost clicks and orders, compared with version 1, which 20.0%" in page
+    assert " fewer clicks per answer are probably seen by then." in page
+    assert "| version 1 | challenger | 400 | 20.00% | 20.00% | 400 |" in page
+    both(released, RATE, (3, 7.1), orders=0.1)
+    (last,) = look(maturity_minutes=0)
+    assert last.verdict.outcome == "undecided"
+    live = releases.current(released)
+    assert (live.champion, live.challenger, live.hold) == (2, None, "")
+    assert live.reason.startswith("The hold-back of version 1 ends. No difference is proven")
+    assert "so the release stays" in live.reason
+
+
+def test_a_release_that_is_surely_better_goes_to_all_before_the_week_is_over(released):
+    both(released, 0.3, (0, 2), orders=0.1)
+    (newest,) = look(maturity_minutes=0)
+    assert newest.verdict.outcome == "benefit"
+    assert "The hold-back of version 1 ends. The release is better: +" in (
+        releases.current(released).reason
+    )
+
+
+def test_lost_users_end_it_and_nothing_is_rolled_back(released):
+    number = releases.current(released).number
+    land(released, "champion", 0.1, 1_600, (0, 1), release=number, versions=(2, 1))
+    land(released, "challenger", RATE, 200, (0, 1), release=number, versions=(2, 1))
+    (newest,) = look(maturity_minutes=0)
+    assert newest.verdict.outcome == "mismatch"
+    assert "users were assigned to the release, and 80.00% were planned" in newest.verdict.reason
+    assert releases.current(released).champion == 2
+
+
+def test_it_ends_at_last_when_feedback_stops(released, monkeypatch):
+    monkeypatch.setattr("kreislauf.experiment.look.MOST_HOLD_BACK_DAYS", 7)
+    both(released, RATE, (0, 1), orders=0.1)
+    assert look(maturity_minutes=0)[0].verdict.outcome == "running"
+    number = releases.current(released).number
+    land(released, "champion", 0.0, 500, (3, 6), release=number, versions=(2, 1))
+    assert look(maturity_minutes=0)[0].verdict.outcome == "running"
+    land(released, "champion", 0.0, 500, (7, 9), release=number, versions=(2, 1))
+    assert "Feedback has stopped" in look(maturity_minutes=0)[0].verdict.reason
+    assert releases.current(released).challenger is None
+
+
+def test_it_ends_at_last_when_nobody_reacts(tiny, orders, clock, monkeypatch):
+    monkeypatch.setattr("kreislauf.experiment.look.MOST_HOLD_BACK_DAYS", 7)
+    ingest(orders(0, 20, threshold=50), tiny)
+    train(tiny)
+    promote(tiny, 1)
+    publish(tiny, 1)
+    experiment(tiny, NO_MODEL, share=0.5)
+    for days, outcome in (((0, 3), "running"), ((3, 9), "undecided")):
+        for arm in ("champion", "challenger"):
+            land(tiny, arm, 0.0, 300, days, release=2, versions=(1, NO_MODEL))
+        assert look(maturity_minutes=0)[0].verdict.outcome == outcome
+    reason = releases.current(tiny).reason
+    assert reason.endswith("Too few users have reacted for a judgement.")
+
+
+def test_a_version_before_that_was_deleted_cannot_come_back(released):
+    registry.delete(registry.get(released, 1))
+    both(released, 0.1, (0, 0.5), orders=0.1)
+    look(maturity_minutes=0)
+    live = releases.current(released)
+    assert (live.champion, live.challenger) == (2, None)
+    assert live.reason.endswith("It was not rolled back: version 1 was deleted.")
+
+
+def test_a_person_is_faster(released):
+    both(released, 0.1, (0, 0.5), orders=0.1)
+    test = running.current(released)
+    assert rollback(released).champion == 1
+    assert running.current(released) is None
+    assert record.read(released, test.number) == []
+
+
+def test_an_a_b_test_ends_it(released):
+    held_back = releases.current(released)
+    tested = experiment(released, 1, share=SHARE)
+    assert tested.reason.endswith("The hold-back of version 1 ends.")
+    assert (tested.is_hold_back, tested.salt != held_back.salt) == (False, True)
+    assert running.current(released).number == tested.number, "users are split anew"
+    assert experiment(released).challenger is None
+
+
+def test_a_retraining_does_not_wait_for_it(released):
+    both(released, RATE, (0, 1), orders=0.1)
+    look(maturity_minutes=0)
+    assert running.current(released).terms.plan
+    assert running.reason_to_wait(released) == ""
+
+
+def test_a_first_model_proves_itself_beside_none(tiny, orders, clock):
+    ingest(orders(0, 20, threshold=50), tiny)
+    train(tiny)
+    promote(tiny, 1)
+    publish(tiny, 1)
+    with pytest.raises(ValueError, match="give a share of the users that get no model"):
+        experiment(tiny, NO_MODEL, share=1)
+    control = experiment(tiny, NO_MODEL, share=SHARE, kpi="click")
+    assert control.reason.startswith("20.0% of the users get no model for 7 days, but the answer")
+    assert (control.versions, aliases(tiny)) == ([1], {"champion": 1})
+    land(tiny, None, RATE, 4_000, (-14, 0), release=0)
+    land(tiny, "champion", 0.3, 1_600, (0, 2), release=2, versions=(1, NO_MODEL), orders=0.1)
+    land(tiny, "challenger", RATE, 400, (0, 2), release=2, versions=(1, NO_MODEL), orders=0.1)
+    test = running.current(tiny)
+    (newest,) = look(maturity_minutes=0)
+    assert newest.verdict.outcome == "benefit"
+    page = experiment_page.page(test, newest)
+    assert "version 1 against no model" in page
+    assert "| no model | challenger | 400 | 20.00% |" in page
+    assert "users with 10 answers before or more" in page
+    live = releases.current(tiny)
+    assert (live.champion, live.challenger) == (1, None)
+    assert live.reason.startswith("The comparison of version 1 with no model ends. The release is")
+
+
+def test_a_model_that_is_worse_than_none_stays_and_it_is_said(tiny, orders, clock):
+    ingest(orders(0, 20, threshold=50), tiny)
+    train(tiny)
+    promote(tiny, 1)
+    publish(tiny, 1)
+    experiment(tiny, NO_MODEL, share=0.5)
+    land(tiny, None, RATE, 4_000, (-14, 0), release=0)
+    land(tiny, "champion", 0.1, 1_600, (0, 2), release=2, versions=(1, NO_MODEL), orders=0.1)
+    land(tiny, "challenger", RATE, 1_600, (0, 2), release=2, versions=(1, NO_MODEL), orders=0.1)
+    assert look(maturity_minutes=0)[0].verdict.outcome == "harm"
+    live = releases.current(tiny)
+    assert (live.champion, live.challenger, live.hold) == (1, None, "")
+    assert live.reason.endswith("Version 1 stays, because there is none to go back to.")

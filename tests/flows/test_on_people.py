@@ -1,0 +1,89 @@
+"""From the gateway's HTTP to the release log: people click, and what they click decides."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+
+from flows.collect import collect
+from flows.experiment import experiment
+from flows.ingest import ingest
+from flows.look import look
+from flows.promote import promote
+from flows.publish import publish
+from flows.train import train
+from kreislauf import exposures, lake
+from kreislauf.release import releases
+from tests.serving.conftest import running
+
+pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
+
+
+@pytest.fixture
+def gateway(tiny, orders, monkeypatch) -> Iterator[httpx.Client]:
+    """Version 1 is live, and half of the people get version 2, which the gate has promoted."""
+    monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
+    monkeypatch.setenv("KREISLAUF_HOLD_BACK", "0.5")
+    ingest(orders(0, 20, threshold=50), tiny)
+    train(tiny)
+    promote(tiny, 1)
+    publish(tiny, 1)
+    ingest(orders(20, 60, threshold=120), tiny)
+    train(tiny)
+    promote(tiny, 2)
+    experiment(tiny, 2, share=0.5, minimum_effect=0.5)
+    with running() as address, httpx.Client(base_url=f"http://{address}", timeout=30) as client:
+        yield client
+
+
+def visit(gateway: httpx.Client, rates: dict[int, float], names: str, count: int) -> None:
+    """Some people ask once each, and click as often as they like the version that answers."""
+
+    def ask(number: int) -> None:
+        body = {"price": 60, "user": f"{names}-{number}"}
+        answer = gateway.post("/v1/tiny/predict", json=body).json()
+        if draws[number] < rates[answer["version"]]:
+            click = {"request_id": answer["request_id"], "model": "tiny", "kind": "click"}
+            item = answer["answer"]["returned"]
+            gateway.post("/v1/feedback", json=click | {"item": item}).raise_for_status()
+
+    draws = np.random.default_rng(len(names)).random(count)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(count)))
+
+
+def take_look():
+    """What is said once the gateway's answers are in the lake."""
+    collect()
+    (newest,) = look(maturity_minutes=0)
+    return newest
+
+
+def test_a_benefit_goes_live_and_is_taken_back_by_those_who_kept_the_version_before(gateway):
+    visit(gateway, {1: 0.2, 2: 0.5}, "test", 700)
+    in_test = take_look()
+    assert in_test.verdict.outcome == "benefit", in_test
+    released = releases.current("tiny")
+    assert (released.champion, released.challenger, released.is_hold_back) == (2, 1, True)
+    assert "In its A/B test: The challenger is better: +" in released.reason
+
+    visit(gateway, {1: 0.5, 2: 0.1}, "release", 1_200)
+    held_back = take_look()
+    assert held_back.verdict.outcome == "harm", held_back
+    back = releases.current("tiny")
+    assert (back.champion, back.challenger, back.hold != "") == (1, None, True)
+    assert back.reason.startswith("Compared with the users who kept version 1: The release does")
+    people = sum(sum(record.counts.assigned.values()) for record in (in_test, held_back))
+    assert people == 1_900, "nobody is lost, and nobody counts twice"
+    assert lake.scan(exposures.EXPOSURES).collect().height == 1_900
+
+
+def test_without_a_difference_the_champion_stays(gateway):
+    visit(gateway, {1: 0.3, 2: 0.3}, "no difference", 900)
+    newest = take_look()
+    assert newest.verdict.outcome == "undecided", newest
+    live = releases.current("tiny")
+    assert (live.champion, live.challenger) == (1, None)
+    assert "No difference is proven at the horizon, so the champion stays" in live.reason
