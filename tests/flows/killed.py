@@ -3,7 +3,7 @@ before a given step.
 
 Forks, because a new process would need seconds for its imports. `{"model", "version", "step",
 "env"}` is answered with "killed" or, when the run had fewer steps that change something, with
-"done". Without a version it retrains.
+"done". Without a version it looks at the A/B tests if the order has "look", and else retrains.
 """
 
 import json
@@ -20,6 +20,7 @@ import tritonclient.grpc  # noqa: F401
 from mlflow import MlflowClient
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+from flows.look import look
 from flows.promote import promote
 from flows.publish import publish
 from flows.retrain import retrain
@@ -83,6 +84,8 @@ def run(order: dict) -> str:
         if "version" in order:
             promote(order["model"], order["version"])
             publish(order["model"], order["version"])
+        elif "look" in order:
+            look(maturity_minutes=0)
         else:
             retrain(order["model"])
     # Without the farewells of libraries that the parent has imported.

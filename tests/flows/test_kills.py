@@ -1,5 +1,5 @@
-"""Promote and publish killed with SIGKILL before everything they change: what serves stays, and a
-rerun ends well."""
+"""Promote, publish and look killed with SIGKILL before everything they change: what serves stays,
+and a rerun ends well."""
 
 import shutil
 
@@ -11,14 +11,18 @@ from flows.retrain import retrain
 from flows.train import train
 from kreislauf import registry
 from kreislauf.evaluation import gate
+from kreislauf.experiment import record
 from kreislauf.lake import journal
 from kreislauf.release import releases, triton
 from serving import live
 from tests.conftest import aliases
 from tests.flows.child_process import ask, started
+from tests.flows.test_look import RATE, clock, land
+from tests.flows.test_loop import two_releases
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 NEVER = 10**9
+__all__ = ["clock"]
 
 
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
@@ -50,6 +54,35 @@ def test_a_rerun_finishes_what_a_kill_at_any_step_left(
             assert journal.read("decisions")["version"].to_list().count(version) == 1
             decision = gate.Decision.model_validate_json(registry.get(tiny, version).decision)
             assert decision.champion_version == 1
+            if outcome == "done":
+                break
+
+
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
+def test_a_rerun_of_look_rolls_a_harmful_release_back_once(
+    every, tiny, orders, other_models, home, tmp_path, monkeypatch, clock
+):
+    monkeypatch.setenv("KREISLAUF_HOLD_BACK", "0.5")
+    two_releases(tiny, orders)
+    land(tiny, None, RATE, 1_000, (-14, 0), release=0)
+    for arm, rate in (("champion", 0.05), ("challenger", RATE)):
+        land(tiny, arm, rate, 800, (0, 1), release=2, versions=(2, 1))
+    with started("killed", other_models.parent) as process:
+        for step in range(1, NEVER, every):
+            env = fresh(home, tmp_path / str(step))
+            for name, value in env.items():
+                monkeypatch.setenv(name, value)
+            triton.serve(tiny, [1, 2])
+            order = {"model": tiny, "look": True, "env": env}
+            outcome = ask(process, order | {"step": step})
+            assert served(tiny) == releases.current(tiny).champion
+            assert outcome == "killed" or step > 8, "there are at least so many steps"
+            assert ask(process, order | {"step": NEVER}) == "done"
+            assert [release.champion for release in releases.history(tiny)] == [1, 2, 1]
+            assert releases.hold(tiny).startswith("version 2 was rolled back")
+            assert served(tiny) == 1
+            (newest,) = record.read(tiny, 2)
+            assert newest.verdict.outcome == "harm"
             if outcome == "done":
                 break
 
