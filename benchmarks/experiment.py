@@ -4,7 +4,8 @@
 one that is better by the minimum effect, and of one that is worse by twice of it, on users of whom
 a few are far busier than the others and whose clicks come late (`experiment_users.py`). Each test
 is planned from two weeks of history. Every hour it is looked at for harm and missing users, and at
-the planned looks for benefit, by the functions that the flow calls. Then as many splits of users
+the planned looks for benefit, by the functions that the flow calls. As many releases are simulated
+of which HOLD_BACK_SHARE of the users keep the version before. Then as many splits of users
 are simulated, of which RATIO_USERS come, and the challenger's arm loses none, or 2 %. The last line
 is JSON:
 
@@ -19,6 +20,9 @@ is JSON:
   where users are lost and where none are.
 - `coverage`: share of the intervals of tests that were not stopped for harm that hold the true
   difference.
+- `hold_back_false_harm`, `hold_back_harm_found`: share of releases that are rolled back in the week
+  of their hold-back: of those that are no worse, and of those that are worse by what the plan says
+  is probably seen.
 - `cuped_variance_ratio`: mean variance of the difference at the horizon, over that without CUPED.
 """
 
@@ -43,6 +47,8 @@ RELATIVE_EFFECT = 0.12
 SHARE = 0.5
 HISTORY_USERS = 10_000
 HISTORY_DAYS = 14
+HOLD_BACK_SHARE = 0.05
+HOLD_BACK_HISTORY_USERS = 20_000
 RATIO_USERS = 500_000
 """Users of a test whose sample ratio is judged."""
 RATIO_LOSS = 0.02
@@ -91,6 +97,23 @@ def simulate(lift: float, seed: int) -> Test:
         covered,
         float(estimate.variance[-1] / estimate.unadjusted_variance[-1]),
     )
+
+
+def is_rolled_back(loss: float, seed: int) -> bool:
+    """Whether a release is, that is worse by `loss` times the minimum effect of its hold-back."""
+    rng = np.random.default_rng([seed, round(1_000 * loss), HOLD_BACK_HISTORY_USERS])
+    history = experiment_users.history(HOLD_BACK_HISTORY_USERS, rng)
+    plan = design.hold_back(history, HISTORY_DAYS, 1 - HOLD_BACK_SHARE)
+    assert plan is not None
+    lift = -loss * plan.minimum_effect / float(history.rate)
+    hours = plan.days * experiment_users.HOURS_A_DAY
+    kept = rng.binomial(plan.users, HOLD_BACK_SHARE)
+    before = experiment_users.hourly(kept, hours, 0.0, rng)
+    release = experiment_users.hourly(plan.users - kept, hours, lift, rng)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        estimate = effect.difference(before, release)
+    _, verdict = follow(plan, estimate, np.stack([before.users, release.users]))
+    return verdict.outcome == "harm"
 
 
 def follow(plan: Design, estimate: Estimate, counts: np.ndarray) -> tuple[int, Verdict]:
@@ -179,6 +202,10 @@ def main() -> None:
     lifts = (0.0, RELATIVE_EFFECT, -2 * RELATIVE_EFFECT)
     with ProcessPoolExecutor() as pool:
         tests = [list(pool.map(partial(simulate, lift), seeds, chunksize=20)) for lift in lifts]
+        rollbacks = [
+            np.mean(list(pool.map(partial(is_rolled_back, loss), seeds, chunksize=20)))
+            for loss in (0.0, 1.0)
+        ]
         mismatch_rates = [
             np.mean(list(pool.map(partial(ratio_found, loss), seeds, chunksize=20)))
             for loss in (RATIO_LOSS, 0.0)
@@ -186,6 +213,8 @@ def main() -> None:
     result = summarise(*tests)
     names = ("ratio_mismatch_found", "false_mismatch_rate")
     result |= zip(names, map(float, mismatch_rates), strict=True)
+    names = ("hold_back_false_harm", "hold_back_harm_found")
+    result |= zip(names, map(float, rollbacks), strict=True)
     print(json.dumps({name: round(value, 4) for name, value in result.items()}))
 
 

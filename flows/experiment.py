@@ -40,12 +40,12 @@ def experiment(
         model: Name of the model type.
         challenger: Version that is tested against the champion; none ends the test. With the
             champion itself two arms get the same, which is a self-test. With 0 a share of the users
-            gets no model, but the answer that is good for everyone.
+            gets no model for a week, but the answer that is good for everyone.
         share: Share of the users, 0 to 1, that get the challenger. At 0 nobody does, but it is
             asked, too, and compared.
         kpi: What people shall do more often with an answer of the challenger.
         minimum_effect: How much more often, to be worth finding: 0.03 for 3 %. Smaller ones take
-            longer to find.
+            longer to find. With no model it has no use.
         guardrails: What people must not do less often.
         who: Name for the release log; default: the name of this run.
 
@@ -60,7 +60,7 @@ def experiment(
         ValueError: `share` is not between 0 and 1, or what is to be judged cannot be.
         releases.ReleaseConflict: somebody else published meanwhile.
     """
-    check_share(model, share, challenger)
+    check_share(model, share)
     terms = running.Terms(kpi=kpi, minimum_effect=minimum_effect, guardrails=guardrails)
     with publisher_lock.exclusive(model):
         live = live_release(model)
@@ -81,15 +81,11 @@ def experiment(
     return release
 
 
-def check_share(model: str, share: float, challenger: int | None) -> None:
+def check_share(model: str, share: float) -> None:
     """Raises ValueError for what is no share, ExperimentRefused if the model type has no users."""
     if not 0 <= share <= 1:
         raise ValueError(
             f"share is {share}: give the share of the users that get the challenger, 0 to 1."
-        )
-    if challenger == releases.NO_MODEL and share in (0, 1):
-        raise ValueError(
-            f"share is {share}: give a share of the users that get no model, between 0 and 1."
         )
     if not spec.load(model).is_served:
         raise permission.ExperimentRefused(
@@ -113,6 +109,10 @@ def split_users(
     """Write the release that says who gets what. Versions that are `absent` are left out."""
     if challenger is None:
         return end(live, "No A/B test: all users get the champion.", who, absent)
+    if challenger in (releases.NO_MODEL, live.champion) and share in (0, 1):
+        raise ValueError(
+            f"share is {share}: nothing would be compared. Give a share between 0 and 1."
+        )
     if challenger != releases.NO_MODEL:
         return begin(registry.get(live.model, challenger), live, share, who, absent)
     return releases.append(
@@ -208,8 +208,7 @@ def agree(model: str, terms: running.Terms) -> None:
     test = running.agree(test, terms)
     if terms != test.terms.model_copy(update={"plan": None}):
         get_run_logger().warning(
-            f"The test of version {test.release.challenger} goes on as agreed before: "
-            f"{test.terms.sentence()}"
+            f"{test.release.trial} goes on as agreed before: {test.sentence()}"
         )
 
 

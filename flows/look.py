@@ -8,7 +8,7 @@ from pydantic import NonNegativeFloat
 from flows.experiment import QUESTION, end_test
 from flows.publish import publish
 from flows.retrain import ask_a_person
-from flows.rollback import is_available, rollback
+from flows.rollback import NothingToRollBackTo, is_available, rollback
 from kreislauf import events, registry
 from kreislauf.clock import MINUTE_MS
 from kreislauf.experiment import running
@@ -59,7 +59,7 @@ def look(
         try:
             record = judge(model, int(maturity_minutes * MINUTE_MS), approval)
         except Exception as error:  # One model's failure is none of the others'.
-            get_run_logger().error(f"The A/B test of {model} was not looked at to the end. {error}")
+            get_run_logger().error(f"{model} was not looked at to the end. {error}")
             failures.append(error)
             continue
         if record is not None:
@@ -115,7 +115,7 @@ def end_hold_back(test: Running, record: Record) -> bool:
     if record.verdict.outcome != "harm":
         return end_now(test, why)
     if previous == releases.NO_MODEL:
-        stays = f"Version {test.judged_version} stays, because there is none to go back to."
+        stays = "It was compared with no model, and not with another version, so it stays."
         return end_now(test, f"{why} {stays}")
     if not is_available(test.model, previous):
         return end_now(test, f"{why} It was not rolled back: version {previous} was deleted.")
@@ -123,7 +123,18 @@ def end_hold_back(test: Running, record: Record) -> bool:
         get_run_logger().info(TOO_LATE)
         return False
     reason = f"Compared with the users who kept version {previous}: {record.verdict.reason}"
-    rollback(test.model, version=previous, reason=reason, who=WHO, automatic=True)
+    try:
+        rollback(
+            test.model,
+            version=previous,
+            reason=reason,
+            who=WHO,
+            automatic=True,
+            live_version=test.judged_version,
+        )
+    except (releases.ReleaseConflict, NothingToRollBackTo) as error:
+        get_run_logger().info(f"{TOO_LATE} {error}")
+        return False
     return True
 
 

@@ -22,6 +22,7 @@ def publish(
     rollback: str | None = None,
     benefit: str = "",
     who: str | None = None,
+    live_version: int | None = None,
 ) -> releases.Release:
     """Make a promoted version the champion that Triton serves, verified, or leave everything as it
     was. Of a model type that is only asked in batches, the champion is what `score` asks.
@@ -39,6 +40,7 @@ def publish(
             it.
         benefit: What the A/B test of the version has proven; the flow look gives it.
         who: Name for the release log; default: the name of this run.
+        live_version: The version that a rollback shall replace, and no other.
 
     Returns:
         The entry of the release log that is now in force.
@@ -52,15 +54,9 @@ def publish(
     with publisher_lock.exclusive(model):
         live = releases.current(model)
         if live and live.champion == candidate.number:
-            get_run_logger().info(
-                f"Version {live.champion} is live since release {live.number}; verifying it again."
-            )
-            absent = missing(model, live.versions)
-            resident = [number for number in live.versions if number not in absent]
-            hand_over(model, resident)
-            put_in_service(model, resident, candidate.number)
-            serve(model, resident)
+            verify_again(live)
         else:
+            check_live(live, live_version)
             event = events.MODEL_PUBLISHED
             hold = None
             if rollback and live:
@@ -75,6 +71,28 @@ def publish(
             questions.answer(candidate, f"approved by {live.who}")
     draw_page(model)
     return live
+
+
+def verify_again(live: releases.Release) -> None:
+    """Prove that Triton answers as registered for the version that is live, whatever a crash left
+    undone."""
+    get_run_logger().info(
+        f"Version {live.champion} is live since release {live.number}; verifying it again."
+    )
+    absent = missing(live.model, live.versions)
+    resident = [number for number in live.versions if number not in absent]
+    hand_over(live.model, resident)
+    put_in_service(live.model, resident, live.champion)
+    serve(live.model, resident)
+
+
+def check_live(live: releases.Release | None, live_version: int | None) -> None:
+    """Raises ReleaseConflict if another version is live than the one that was to be replaced."""
+    if live and live_version and live.champion != live_version:
+        raise releases.ReleaseConflict(
+            f"{live.model} version {live_version} is not live any more, but version "
+            f"{live.champion}. Nothing was changed."
+        )
 
 
 def mirror(live: releases.Release) -> None:

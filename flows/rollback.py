@@ -22,6 +22,7 @@ def rollback(
     reason: str = "asked for by a person",
     who: str | None = None,
     automatic: bool = False,
+    live_version: int | None = None,
 ) -> releases.Release:
     """Make an earlier champion live again, after it answered its golden requests in Triton as
     registered.
@@ -41,6 +42,8 @@ def rollback(
         who: Name for the release log; default: the name of this run.
         automatic: An alert asks, no person: a version that itself came back by a rollback stays, so
             that alerts do not swing to and fro.
+        live_version: The version that is rolled back; if another one is live by then, nothing is
+            done. Default: whichever is.
 
     Returns:
         The entry of the release log that is now in force.
@@ -55,7 +58,7 @@ def rollback(
     target = choose_target(model, version, automatic)
     get_run_logger().info(f"Rolling {model} back to version {target}: {reason}")
     who = who or flow_run.get_name() or "a person, from Python"
-    return publish(model, target, rollback=reason, who=who)
+    return publish(model, target, rollback=reason, who=who, live_version=live_version)
 
 
 def newest_before(history: list[releases.Release]) -> int | None:

@@ -3,7 +3,7 @@
 from prefect import flow, get_run_logger
 from pydantic import NonNegativeFloat
 
-from flows.rollback import is_available, rollback
+from flows.rollback import NothingToRollBackTo, is_available, rollback
 from kreislauf.clock import MINUTE_MS
 from kreislauf.monitoring import release_clicks
 from kreislauf.monitoring.release_clicks import Comparison
@@ -80,11 +80,16 @@ def go_back_if_worse(comparison: Comparison, live: releases.Release) -> Comparis
     if obstacle:
         logger.warning(f"{model}: {obstacle}")
         return comparison.model_copy(update={"reason": f"{comparison.reason} {obstacle}"})
-    rollback(
-        model,
-        version=comparison.previous,
-        reason=comparison.reason,
-        who="the flow watch",
-        automatic=True,
-    )
+    try:
+        rollback(
+            model,
+            version=comparison.previous,
+            reason=comparison.reason,
+            who="the flow watch",
+            automatic=True,
+            live_version=live.champion,
+        )
+    except (releases.ReleaseConflict, NothingToRollBackTo) as error:
+        logger.warning(f"{model}: {error}")
+        return comparison.model_copy(update={"reason": f"{comparison.reason} {error}"})
     return comparison.model_copy(update={"rolled_back": True})

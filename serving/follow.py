@@ -107,6 +107,14 @@ class ReleaseFollower:
             # Whatever Triton says or the disk refuses, the log must still be followed.
             log.warning("No new fallback answer for %s is kept: %s", name, error)
 
+    async def fallback(self, state: ModelState, seconds: float) -> dict | None:
+        """The answer that is good for everyone; None if it does not come in so many seconds."""
+        if state.fallback is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.keep_fallback(state)
+        return state.fallback
+
     async def keep_resident(self, state: ModelState) -> None:
         """Let Triton load the champion again from its repository, if somebody has restarted it
         without.

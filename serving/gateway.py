@@ -136,7 +136,9 @@ class Gateway:
             assignment = split.assign(state.release, user)
             version = assignment.version
             if version == NO_MODEL:
-                return await self.answer_for_everyone(state, assignment)
+                neutral = await self.follower.fallback(state, self.seconds_left(began))
+                if neutral is not None:
+                    return Answer(assignment, neutral)
             try:
                 outputs = await self.triton.ask(model, version, inputs, self.seconds_left(began))
                 return Answer(assignment, state.model_type.answers(outputs)[0])
@@ -152,15 +154,6 @@ class Gateway:
                 return self.fall_back(state, assignment, "unavailable", error)
         absence = NoAnswer(f"version {version} is not resident")
         return self.fall_back(state, assignment, "unavailable", absence)
-
-    async def answer_for_everyone(self, state: ModelState, assignment: Assignment) -> Answer:
-        """What a user gets who shall get no model. Raises Refusal while there is nothing."""
-        if state.fallback is None:
-            await self.follower.keep_fallback(state)
-        if state.fallback is None:
-            absence = NoAnswer("no answer for everyone is kept yet")
-            return self.fall_back(state, assignment, "unavailable", absence)
-        return Answer(assignment, state.fallback)
 
     def seconds_left(self, began: float) -> float:
         """Seconds until the deadline."""

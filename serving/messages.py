@@ -25,7 +25,8 @@ class Prediction(BaseModel, Generic[AnswerType]):
     request_id: str = Field(description="Send it back with the feedback.")
     model: str
     version: int = Field(
-        description="Version in the registry; for a fallback, the champion that did not answer."
+        description="Version in the registry; for a fallback, the champion that did not answer; 0 "
+        "for a user who gets no model in a comparison."
     )
     variant: Variant
     answer: AnswerType

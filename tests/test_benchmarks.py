@@ -821,9 +821,8 @@ def test_the_resources_are_those_of_the_retraining_and_all_lines_are_learnt_from
         assert measured[model]["peak_mb"] == pytest.approx(contenders.peak(), abs=500)
 
 
-def test_recorded_clicks_favour_the_live_model_and_visits_do_not(tmp_path):
+def test_recorded_clicks_favour_the_live_model(tmp_path):
     measured = pl.DataFrame(logged_clicks.one_shop(1, tmp_path)).group_by("record").mean()
     means = {row["record"]: row for row in measured.iter_rows(named=True)}
     assert means["clicks"]["live_first"] >= 5 / 7
-    assert means["visits"]["live_first"] == pytest.approx(1 / 7)
     assert means["visits_by_position"]["tau"] > means["clicks"]["tau"] + 0.2

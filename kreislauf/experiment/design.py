@@ -45,6 +45,11 @@ class Design(BaseModel):
     """Number of users, about, that bring as much."""
     days: int
     """Days, about, until so many have come: the horizon."""
+    relative_effect: float = 0.0
+    """`minimum_effect` as a share of the rate; 0 in plans of earlier versions of this library."""
+    is_hold_back: bool = False
+    """Whether only days count for the planned looks, however much is known: a week has all of its
+    days."""
 
 
 def plan(history: Moments, days: float, share: float, relative_effect: float) -> Design | None:
@@ -67,13 +72,14 @@ def plan(history: Moments, days: float, share: float, relative_effect: float) ->
         information=information,
         users=math.ceil(users),
         days=max(1, math.ceil(users / int(history.users) * days)),
+        relative_effect=relative_effect,
     )
 
 
 def hold_back(history: Moments, days: float, share: float) -> Design | None:
     """The design for a release that `share` of the users get, 0 to 1 exclusive, while the others
     keep the version before for `HOLD_BACK_DAYS`. A fall by the minimum effect is found until then
-    with the probability `POWER`, at least.
+    with a probability of about `POWER`.
 
     The history, and when None is returned, are as in `plan`.
     """
@@ -83,12 +89,15 @@ def hold_back(history: Moments, days: float, share: float) -> Design | None:
     users = int(history.users) * HOLD_BACK_DAYS / days
     information = users * share * (1 - share) / user_variance
     bound = float(sequences.standard_errors(1 / TIGHTEST, HARM_ERROR_RATE))
+    effect = (bound + float(ndtri(POWER))) / math.sqrt(information)
     return Design(
         share=share,
-        minimum_effect=(bound + float(ndtri(POWER))) / math.sqrt(information),
+        minimum_effect=effect,
         information=information,
         users=math.ceil(users),
         days=HOLD_BACK_DAYS,
+        relative_effect=effect / float(history.rate),
+        is_hold_back=True,
     )
 
 
@@ -137,13 +146,17 @@ def progress(information: Number, design: Design) -> Number:
 def look_number(information: float, days: float, design: Design) -> int:
     """Number of the newest planned look that is due: by what is known or, if less came than was
     thought, by the `days` since the beginning. 0 before the first one."""
-    progress = max(information / design.information, days / design.days)
+    progress = days / design.days
+    if not design.is_hold_back:
+        progress = max(information / design.information, progress)
     return min(LOOKS, int(LOOKS * progress))
 
 
 def is_final(information: float, number: int, design: Design) -> bool:
     """Whether the planned look `number`, from 1, is the last one: at the horizon, or with all the
     information before it."""
+    if design.is_hold_back:
+        return number >= LOOKS
     return number >= LOOKS or information >= design.information
 
 
@@ -155,6 +168,8 @@ def benefit_bounds(
     rates = []
     for number, amount in zip(numbers, information, strict=True):
         fraction = amount / design.information
+        if design.is_hold_back:
+            fraction = number / LOOKS
         if is_final(amount, number, design):
             fraction = 1.0
         rates.append(spending.spent(fraction, ERROR_RATE))

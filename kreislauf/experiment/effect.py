@@ -30,7 +30,8 @@ class Estimate(NamedTuple):
     champion_rate: np.ndarray
     """Rate of the champion, as it was."""
     error: np.ndarray
-    """Standard error of the rate of the less certain arm, as a share of the rate of both."""
+    """Standard error of the rate in the smaller arm, as a share of the rate: if all users are as
+    those of both arms, or as those of one of them, whichever is the least."""
 
     @property
     def information(self) -> np.ndarray:
@@ -102,8 +103,20 @@ def difference(champion: Moments, challenger: Moments) -> Estimate:
         variance - slope * covariance,
         variance,
         champion.rate,
-        np.sqrt(of_user / np.minimum(champion.users, challenger.users)) / both.rate,
+        _relative_error(champion, challenger, before),
     )
+
+
+def _relative_error(champion: Moments, challenger: Moments, before: np.ndarray) -> np.ndarray:
+    """`Estimate.error`. A large arm that nobody reacts to any more must not hide how surely the
+    small one is known."""
+    users = np.minimum(champion.users, challenger.users)
+    errors = []
+    for arm in (champion + challenger, champion, challenger):
+        error = np.sqrt(_covariance(arm, before)[..., 0, 0] / users)
+        nothing = np.full_like(error, np.inf)
+        errors.append(np.divide(error, arm.rate, out=nothing, where=arm.rate > 0))
+    return np.minimum.reduce(errors)
 
 
 def _weights_before(both: Moments) -> np.ndarray:

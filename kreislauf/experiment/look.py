@@ -9,10 +9,10 @@ from kreislauf.experiment.design import Design
 from kreislauf.experiment.effect import Moments
 from kreislauf.experiment.record import Record
 from kreislauf.experiment.running import Running
-from kreislauf.experiment.users import Observation
+from kreislauf.experiment.users import Counts, Observation
 from kreislauf.experiment.verdict import Gap, Look, Users, Verdict
 from kreislauf.exposures import ARMS, Arm
-from kreislauf.release.releases import HOLD_BACK_DAYS
+from kreislauf.release.releases import HOLD_BACK_DAYS, NO_MODEL
 
 MOST_HOLD_BACK_DAYS = verdict.PATIENCE * HOLD_BACK_DAYS
 """Days after which a hold-back ends that could not be judged."""
@@ -37,7 +37,7 @@ def take(test: Running, maturity: int = exposures.MATURITY_MS, flow_run: str = "
         return _or_silent(test, records[-1])
     observation = users.observe(test, last)
     if observation is None:
-        return None
+        return _never_seen(test, flow_run)
     agreed = test.terms.plan or plan(test, last)
     look = _look(test, observation, agreed, [each.look for each in records])
     newest_verdict = _judge(test, agreed, [*(each.look for each in records), look])
@@ -54,6 +54,41 @@ def take(test: Running, maturity: int = exposures.MATURITY_MS, flow_run: str = "
     )
     record.write(newest)
     return newest
+
+
+def _never_seen(test: Running, flow_run: str) -> Record | None:
+    """That a hold-back ends of which no answer could be judged, because feedback had stopped before
+    it began; None until then."""
+    shown = lake.watermark(exposures.EXPOSURES) or 0
+    days = (shown - (test.begin.at or shown)) / DAY_MS
+    if not test.is_hold_back or days <= MOST_HOLD_BACK_DAYS:
+        return None
+    nobody = dict.fromkeys(ARMS, 0)
+    counts = Counts(
+        assigned=nobody,
+        answered=nobody,
+        answers=0,
+        anonymous_answers=0,
+        users_in_both=0,
+        busy_users=0,
+    )
+    look = Look(
+        number=0,
+        days=days,
+        at=shown,
+        assigned=Users(**nobody),
+        answered=Users(**nobody),
+        kpi=Gap(**dict.fromkeys(Gap.model_fields, 0.0)),
+    )
+    reason = "Feedback had stopped before it began, so nothing could be judged."
+    return Record(
+        model=test.model,
+        release=test.number,
+        look=look,
+        counts=counts,
+        verdict=Verdict(outcome="undecided", reason=reason),
+        flow_run=flow_run,
+    )
 
 
 def _or_silent(test: Running, newest: Record) -> Record:
@@ -81,17 +116,13 @@ def plan(test: Running, last: int) -> Design | None:
     if history is None:
         return None
     moments, days = history
-    terms = test.terms
     if test.is_hold_back:
         agreed = design.hold_back(moments, days, test.share)
     else:
-        agreed = design.plan(moments, days, test.share, terms.minimum_effect)
+        agreed = design.plan(moments, days, test.share, test.terms.minimum_effect)
     if agreed is None:
         return None
-    if test.is_hold_back:
-        relative = min(agreed.minimum_effect / float(moments.rate), running.LARGEST_EFFECT)
-        terms = terms.model_copy(update={"minimum_effect": relative})
-    running.write_terms(test, terms.model_copy(update={"plan": agreed}))
+    running.write_plan(test, agreed)
     return agreed
 
 
@@ -107,7 +138,7 @@ def _look(test: Running, seen: Observation, plan: Design | None, earlier: list[L
         days=(seen.until - seen.begin) / DAY_MS,
         at=seen.until,
         assigned=_users(test, seen.counts.assigned),
-        answered=_users(test, seen.counts.answered),
+        answered=_users(test, _answered(test, seen)),
         kpi=kpi,
         guardrails=gaps,
         slices={name: _gap(test, arms) for name, arms in seen.slices.items()},
@@ -118,6 +149,14 @@ def _look(test: Running, seen: Observation, plan: Design | None, earlier: list[L
     if not look.information or number <= max((each.number for each in earlier), default=0):
         return look
     return look.model_copy(update={"number": number})
+
+
+def _answered(test: Running, seen: Observation) -> dict[str, int]:
+    """Users whom the version of their arm has answered; if one arm has none, all of them, because
+    only the other one has a fallback."""
+    if test.reference_version == NO_MODEL:
+        return seen.counts.assigned
+    return seen.counts.answered
 
 
 def _users(test: Running, by_arm: dict[str, int]) -> Users:

@@ -24,8 +24,6 @@ from kreislauf.release import releases
 from kreislauf.release.releases import HOLD_BACK_DAYS, Release
 from kreislauf.settings import settings
 
-LARGEST_EFFECT = 10
-"""Largest minimum effect."""
 LONGEST_DAYS = 42
 """Most days for which a retraining waits for a verdict."""
 NO_PLAN = (
@@ -42,8 +40,7 @@ class Terms(BaseModel):
     kpi: Kind = "click"
     """What people do with an answer of a better version more often."""
     minimum_effect: float = 0.03
-    """How much more often, at least, to be worth finding: 0.03 for 3 %. Of a hold-back with a plan,
-    how much less often is probably seen."""
+    """How much more often, at least, to be worth finding: 0.03 for 3 %. A hold-back has none."""
     guardrails: tuple[Kind, ...] = ("order",)
     """What they must not do less often."""
     plan: Design | None = None
@@ -51,7 +48,7 @@ class Terms(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not 0 < self.minimum_effect <= LARGEST_EFFECT:
+        if not 0 < self.minimum_effect <= 10:
             raise ValueError(
                 f"minimum_effect is {self.minimum_effect}: give a share of the champion's rate, "
                 "such as 0.03 for 3 %."
@@ -159,10 +156,12 @@ class Running(BaseModel):
             f"{releases.name(self.reference_version)}, which {self.release.share:.1%} of the users "
             f"get for {HOLD_BACK_DAYS} days."
         )
-        if self.terms.plan:
-            kpi = f"{self.terms.kpi}s per answer"
-            sentence += f" {self.terms.minimum_effect:.0%} fewer {kpi} are probably seen by then."
-        return sentence
+        if self.terms.plan is None:
+            return sentence
+        effect = self.terms.plan.relative_effect
+        if effect >= 1:
+            return f"{sentence} Too few users come in that time for harm to be seen."
+        return f"{sentence} {effect:.0%} fewer {self.terms.kpi}s per answer are probably seen."
 
 
 def current(model: str) -> Running | None:
@@ -214,9 +213,10 @@ def agree(test: Running, terms: Terms) -> Running:
     return test.model_copy(update={"terms": read_terms(test.model, test.number)})
 
 
-def write_terms(test: Running, terms: Terms) -> None:
-    """Replace the terms, once there is a plan."""
+def write_plan(test: Running, plan: Design) -> None:
+    """Add the plan to the terms."""
     fs, path = _terms_file(test.model, test.number)
+    terms = test.terms.model_copy(update={"plan": plan})
     object_store.replace(fs, path, terms.model_dump_json(indent=1).encode())
 
 

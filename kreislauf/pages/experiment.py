@@ -18,16 +18,27 @@ OUTCOMES = {
     "mismatch": "The test ends.",
     "undecided": "The test ends.",
 }
-"""What each outcome means, for people."""
+"""What each outcome of an A/B test means, for people."""
+HOLD_BACK_OUTCOMES = {
+    "running": "It goes on.",
+    "benefit": "All users get the release.",
+    "harm": "The release is rolled back, if that is possible; the release log says what was done.",
+    "mismatch": "The hold-back ends.",
+    "undecided": "All users get the release.",
+}
+"""What each outcome of a hold-back means."""
 
 
 def page(test: Running, newest: Record) -> str:
     """All looks of the test until the newest one, as Markdown."""
     terms = running.read_terms(test.model, test.number)
+    outcomes = OUTCOMES
+    if test.is_hold_back:
+        outcomes = HOLD_BACK_OUTCOMES
     parts = [
         f"# {test.model}: version {test.judged_version} against "
         f"{releases.name(test.reference_version)}",
-        f"**{OUTCOMES[newest.verdict.outcome]}** {newest.verdict.reason}",
+        f"**{outcomes[newest.verdict.outcome]}** {newest.verdict.reason}",
         test.model_copy(update={"terms": terms}).sentence(),
         _users(test, newest),
         _gaps(test, newest, terms.kpi),

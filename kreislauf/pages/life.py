@@ -72,7 +72,7 @@ class Life:
     looks: dict[int, Record]
     """The newest look at each A/B test, by the number of its first release with a share."""
     looks_at_newest: list[Record]
-    """Looks at the newest A/B test, the oldest first."""
+    """Looks at the newest A/B test or hold-back of which there are some, the oldest first."""
     batches: list[AnsweredBatch]
     """The batches that were answered last, the newest first."""
     question: str

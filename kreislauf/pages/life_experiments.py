@@ -49,17 +49,28 @@ def verdict(life: Life, entries: Sequence[Release]) -> str:
     return life.looks[numbers[-1]].verdict.reason
 
 
+def looked_at(life: Life) -> str:
+    """The newest A/B test or hold-back of which there are looks, as the beginning of a sentence;
+    empty if there are none."""
+    if not life.looks_at_newest:
+        return ""
+    number = life.looks_at_newest[-1].release
+    return next((entry.trial for entry in life.log if entry.number == number), "")
+
+
 def effects(life: Life) -> list[tuple[str, str, Interval]]:
-    """The difference at each look at the newest A/B test, as a share of the champion's rate, with
-    its interval: when, the outcome, and the interval, the newest first."""
+    """The difference at each look at `looked_at`, as a share of the rate of the version that is
+    compared with, and its interval: when, the outcome, and the interval, the newest first."""
     rows: list[tuple[str, str, Interval]] = []
     for each in reversed(record.selection(life.looks_at_newest)):
         newest = each.verdict
         gap = each.look.kpi
         if newest.low is None or newest.high is None:
             continue
+        # While a benefit waits for a person, the interval is that of the look that has proven it.
+        difference = min(max(gap.difference, newest.low), newest.high)
         interval = Interval(
-            mean=gap.difference / gap.champion_rate,
+            mean=difference / gap.champion_rate,
             low=newest.low / gap.champion_rate,
             high=newest.high / gap.champion_rate,
         )
@@ -72,7 +83,7 @@ def clicks(life: Life, rates: Sequence[VariantClicks]) -> Table:
     rows = []
     for number_of_version, variant, answers, rate in rates:
         numbers = (f"{answers:,}", f"{rate.mean:.4f} [{rate.low:.4f}, {rate.high:.4f}]")
-        cells = [Cell(variant), Cell(f"{number_of_version}", css="n")]
+        cells = [Cell(variant), version(life.model, number_of_version, Links())]
         rows.append(cells + [Cell(text, css="n") for text in numbers])
     caption = f"Clicks per answer since {when(life.clicks_since)}, 95 % interval over users"
     return Table(caption, ["variant", "version", "answers", "clicks per answer"], rows)

@@ -219,7 +219,7 @@ def share(release: Release) -> str:
     if release.share == 0:
         return "none, in the shadow"
     if release.is_hold_back:
-        return f"{release.share:.1%}, to see what the champion is worth"
+        return f"{release.share:.1%}, held back"
     return f"{release.share:.1%}"
 
 

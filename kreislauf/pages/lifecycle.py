@@ -64,6 +64,7 @@ def draw(
         decisions=life_tables.decisions(life, links),
         effects=effects(life),
         effects_text=effects_text(life),
+        looked_at=life_experiments.looked_at(life),
         experiments=life_experiments.experiments(life, links),
         clicks=life_experiments.clicks(life, clicks),
         batches=life_tables.batches(life, links, batch_clicks),
@@ -183,8 +184,9 @@ def effects_text(life: Life) -> str:
         return ""
     at, _, interval = rows[0]
     return (
-        f"Difference at {len(rows)} looks at the newest A/B test. At the newest one, {at} UTC, it "
-        f"is {interval.mean:+.1%}, from {interval.low:+.1%} to {interval.high:+.1%}."
+        f"{life_experiments.looked_at(life)}: the difference at {len(rows)} looks. At the newest "
+        f"one, {at} UTC, it is {interval.mean:+.1%}, from {interval.low:+.1%} to "
+        f"{interval.high:+.1%}."
     )
 
 

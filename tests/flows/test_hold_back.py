@@ -6,14 +6,15 @@ import pytest
 
 from flows.experiment import experiment
 from flows.ingest import ingest
-from flows.look import look
+from flows.look import act, look
 from flows.promote import promote
 from flows.publish import publish
 from flows.retrain import retrain
 from flows.rollback import rollback
 from flows.train import train
 from kreislauf import registry
-from kreislauf.experiment import record, running
+from kreislauf.experiment import running
+from kreislauf.experiment.look import take
 from kreislauf.pages import experiment as experiment_page
 from kreislauf.release import lifecycle_page, releases, triton
 from kreislauf.release.permission import PublishRefused
@@ -62,9 +63,7 @@ def test_a_share_of_the_users_keeps_the_version_before(released):
     versions = [split.assign(live, str(user)).version for user in range(2_000)]
     assert versions.count(1) == pytest.approx(400, abs=60)
     assert aliases(released) == {"champion": 2, "previous": 1}
-    assert "20.0%, to see what the champion is worth" in html.unescape(
-        lifecycle_page.read(released).decode()
-    )
+    assert "20.0%, held back" in html.unescape(lifecycle_page.read(released).decode())
 
 
 @pytest.mark.parametrize("guardrail", [False, True])
@@ -114,7 +113,7 @@ def test_it_ends_after_a_week_without_a_difference(released):
     page = experiment_page.page(test, early)
     assert "version 2 against version 1" in page
     assert "must not cost clicks and orders, compared with version 1, which 20.0%" in page
-    assert " fewer clicks per answer are probably seen by then." in page
+    assert " fewer clicks per answer are probably seen." in page
     assert "| version 1 | challenger | 400 | 20.00% | 20.00% | 400 |" in page
     both(released, RATE, (3, 7.1), orders=0.1)
     (last,) = look(maturity_minutes=0)
@@ -180,12 +179,33 @@ def test_a_version_before_that_was_deleted_cannot_come_back(released):
     assert live.reason.endswith("It was not rolled back: version 1 was deleted.")
 
 
-def test_a_person_is_faster(released):
+def test_a_rollback_by_somebody_else_is_not_undone(released):
     both(released, 0.1, (0, 0.5), orders=0.1)
     test = running.current(released)
-    assert rollback(released).champion == 1
-    assert running.current(released) is None
-    assert record.read(released, test.number) == []
+    newest = take(test, maturity=0)
+    assert newest.verdict.outcome == "harm"
+    assert rollback(released, live_version=2).champion == 1
+    assert not act(test, newest, "automatic")
+    with pytest.raises(releases.ReleaseConflict, match="version 2 is not live any more, but vers"):
+        rollback(released, version=2, live_version=2)
+    assert [entry.champion for entry in releases.history(released)] == [1, 2, 1]
+    assert look(maturity_minutes=0) == [], "nobody keeps anything"
+
+
+def test_a_release_that_nobody_clicks_is_rolled_back(released):
+    both(released, 0.0, (0, 0.5), orders=0.1)
+    assert look(maturity_minutes=0)[0].verdict.outcome == "harm"
+    assert releases.current(released).champion == 1
+
+
+def test_feedback_that_stopped_before_ends_it_at_last(released, monkeypatch):
+    number = releases.current(released).number
+    land(released, "champion", 0.0, 300, (1, 4), release=number, versions=(2, 1))
+    assert look(maturity_minutes=0) == []
+    monkeypatch.setattr("kreislauf.experiment.look.MOST_HOLD_BACK_DAYS", 3)
+    (newest,) = look(maturity_minutes=0)
+    assert newest.verdict.outcome == "undecided"
+    assert releases.current(released).reason.endswith("so nothing could be judged.")
 
 
 def test_an_a_b_test_ends_it(released):
@@ -209,14 +229,16 @@ def test_a_first_model_proves_itself_beside_none(tiny, orders, clock):
     train(tiny)
     promote(tiny, 1)
     publish(tiny, 1)
-    with pytest.raises(ValueError, match="give a share of the users that get no model"):
+    with pytest.raises(ValueError, match="nothing would be compared"):
         experiment(tiny, NO_MODEL, share=1)
     control = experiment(tiny, NO_MODEL, share=SHARE, kpi="click")
     assert control.reason.startswith("20.0% of the users get no model for 7 days, but the answer")
     assert (control.versions, aliases(tiny)) == ([1], {"champion": 1})
     land(tiny, None, RATE, 4_000, (-14, 0), release=0)
-    land(tiny, "champion", 0.3, 1_600, (0, 2), release=2, versions=(1, NO_MODEL), orders=0.1)
     land(tiny, "challenger", RATE, 400, (0, 2), release=2, versions=(1, NO_MODEL), orders=0.1)
+    # The fallback of the model loses no users: without a model there is none.
+    model = {"release": 2, "versions": (1, NO_MODEL), "orders": 0.1, "fallback": 0.3}
+    land(tiny, "champion", 0.3, 1_600, (0, 2), **model)
     test = running.current(tiny)
     (newest,) = look(maturity_minutes=0)
     assert newest.verdict.outcome == "benefit"
@@ -241,4 +263,6 @@ def test_a_model_that_is_worse_than_none_stays_and_it_is_said(tiny, orders, cloc
     assert look(maturity_minutes=0)[0].verdict.outcome == "harm"
     live = releases.current(tiny)
     assert (live.champion, live.challenger, live.hold) == (1, None, "")
-    assert live.reason.endswith("Version 1 stays, because there is none to go back to.")
+    assert live.reason.endswith(
+        "It was compared with no model, and not with another version, so it stays."
+    )

@@ -316,8 +316,7 @@ def test_a_retraining_waits_for_the_verdict_but_not_for_years(tested, monkeypatc
     retraining = retrain(tested, cooldown_days=0)
     assert (retraining.outcome, "A/B test" in retraining.reason) == ("waiting", True)
     test = running.current(tested)
-    plan = test.terms.plan.model_copy(update={"days": 4_000_000})
-    running.write_terms(test, test.terms.model_copy(update={"plan": plan}))
+    running.write_plan(test, test.terms.plan.model_copy(update={"days": 4_000_000}))
     assert "has a verdict by" in running.reason_to_wait(tested)
     after = SimpleNamespace(time=lambda: BEGIN / 1000 + 44 * 86_400)
     monkeypatch.setattr("kreislauf.experiment.running.time", after)
@@ -326,6 +325,8 @@ def test_a_retraining_waits_for_the_verdict_but_not_for_years(tested, monkeypatc
 
 @pytest.mark.parametrize("rate", [RATE, 0.3])
 def test_a_self_test_ends_with_what_it_says_and_changes_nothing(tested, rate):
+    with pytest.raises(ValueError, match=r"share is 1\.0: nothing would be compared"):
+        experiment(tested, 1, share=1)
     release = experiment(tested, 1, share=0.5, minimum_effect=0.2)
     assert (release.is_self_test, release.tested_version, release.versions) == (True, None, [1])
     assert release.reason.startswith("Self-test: two arms get version 1, one has 50.0% of the")

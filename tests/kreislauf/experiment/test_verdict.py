@@ -150,3 +150,35 @@ def gap(hits: np.ndarray, challenger: np.ndarray) -> Gap:
     numbers = np.column_stack([hits, zero + 4, zero, zero]).astype(float)
     estimate = effect.difference(Moments.of(numbers[~challenger]), Moments.of(numbers[challenger]))
     return Gap(**{name: float(value) for name, value in estimate._asdict().items()})
+
+
+def of_users(rate: float, count: int, rng: np.random.Generator) -> Moments:
+    """Users with four answers each, new ones."""
+    clicks = rng.binomial(4, rate, count).astype(float)
+    nothing = np.zeros(count)
+    return Moments.of(np.column_stack([clicks, nothing + 4, nothing, nothing]))
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.01, 0.0])
+def test_a_release_that_nobody_reacts_to_is_seen_by_a_small_hold_back(rate):
+    rng = np.random.default_rng(1)
+    history = of_users(0.2, 20_000, rng)
+    plan = design.hold_back(history, 14, 0.95)
+    estimate = effect.difference(of_users(0.2, 500, rng), of_users(rate, 9_500, rng))
+    assert design.is_precise(estimate)
+    progress = design.progress(estimate.information, plan)
+    assert design.is_harmful(estimate, progress)
+
+
+def test_a_hold_back_lasts_a_week_however_much_is_known():
+    history = of_users(0.2, 20_000, np.random.default_rng(1))
+    plan = design.hold_back(history, 14, 0.95)
+    assert (plan.days, plan.users, plan.is_hold_back) == (7, 10_000, True)
+    numbers = [design.look_number(5 * plan.information, day, plan) for day in (1, 3, 6.9, 7, 9)]
+    assert numbers == [0, 2, 4, 5, 5]
+    assert not design.is_final(5 * plan.information, 4, plan)
+    bounds = design.benefit_bounds([plan.information, 2 * plan.information], [1, 5], plan)
+    assert bounds[0] == pytest.approx(4.88, abs=0.01), "a fifth of the time, whatever is known"
+    assert bounds[1] == pytest.approx(1.96, abs=0.01)
+    small = design.hold_back(of_users(0.2, 400, np.random.default_rng(1)), 14, 0.99)
+    assert small.relative_effect > 1, "no fall is large enough to be seen"

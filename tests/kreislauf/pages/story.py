@@ -13,6 +13,10 @@ from kreislauf.batch.questions import Questions
 from kreislauf.clock import DAY_MS, HOUR_MS
 from kreislauf.evaluation.decision import DECISIONS, Decision
 from kreislauf.evaluation.intervals import Interval
+from kreislauf.experiment import record
+from kreislauf.experiment.record import Record
+from kreislauf.experiment.users import Counts
+from kreislauf.experiment.verdict import Gap, Look, Users, Verdict
 from kreislauf.lake import approvals, data_files, exclusions, journal
 from kreislauf.lake.data_files import DataFile
 from kreislauf.lake.exclusions import HumanVerdict
@@ -149,6 +153,46 @@ def write_answers(version: int, now: int) -> None:
         lake.load_file(table, File(f"{table.name}.jsonl", raws))
 
 
+def write_looks(release: int, begin: int, outcome: str = "running") -> None:
+    """Five looks at the A/B test that begins with a release, a day apart; the last one says the
+    outcome."""
+    counts = Counts(
+        assigned={"champion": 9_000, "challenger": 1_000},
+        answered={"champion": 9_000, "challenger": 1_000},
+        answers=40_000,
+        anonymous_answers=0,
+        users_in_both=0,
+        busy_users=0,
+    )
+    for day in range(1, 6):
+        error = 0.02 / day**0.5
+        gap = Gap(
+            difference=0.01,
+            variance=error**2,
+            unadjusted_variance=error**2,
+            champion_rate=0.25,
+            error=0.1,
+        )
+        look = Look(
+            number=day,
+            days=day,
+            at=begin + day * DAY_MS,
+            assigned=Users(**counts.assigned),
+            answered=Users(**counts.answered),
+            kpi=gap,
+        )
+        each = outcome if day == 5 else "running"
+        verdict = Verdict(
+            outcome=each,
+            reason=f"Day {day}.",
+            low=0.01 - 3 * error,
+            high=0.01 + 3 * error,
+        )
+        record.write(
+            Record(model=MODEL, release=release, look=look, counts=counts, verdict=verdict)
+        )
+
+
 def put_batch(
     window: str, asked: int, refused: int = 0, model: str = MODEL, **where
 ) -> tuple[Batch, DataFile]:
@@ -203,6 +247,7 @@ def write(weeks: int = 6) -> None:
     write_alarms(max(1, weeks // 3))
     write_opinions()
     write_answers(weeks, end)
+    write_looks(weeks + 1, FIRST + weeks * WEEK - 2 * DAY_MS)
     write_batches()
     question = f"{MODEL} version {weeks + 3} may go live. The whole interval lies above zero."
     approvals.record(MODEL, weeks + 3, "asked", question)

@@ -111,7 +111,11 @@ def test_each_part_comes_from_its_table():
     assert decisions[-1][4] == "none", "there was no champion yet"
     assert section(html, "Decisions").split("</svg>")[0].count("<circle") == 7
     tests = cells(section(html, "A/B tests"))
-    assert tests[1] == ["2026-11-07 00:00", "it runs", "6", "7", "10.0%", "Ada", ""]
+    assert tests[1] == ["2026-11-07 00:00", "it runs", "6", "7", "10.0%", "Ada", "Day 5."]
+    picture = section(html, "A/B tests")
+    assert "The A/B test of version 7 against version 6, look by look" in picture
+    assert picture.split("</svg>")[0].count("<circle") == 5
+    assert "it is +4.0%, from -6.7% to +14.7%." in picture
     assert tests[3][:2] == ["champion", "6"]
     assert tests[4][:2] == ["challenger", "7"]
     rates = [float(row[3].split()[0]) for row in tests[3:]]
