@@ -1,8 +1,10 @@
 """After a release a share of the users keeps the version before, and shows whether it was right."""
 
 import html
+from pathlib import Path
 
 import pytest
+from prefect import flow
 
 from flows.experiment import experiment
 from flows.ingest import ingest
@@ -45,6 +47,37 @@ def released(tiny, orders, clock, monkeypatch) -> str:
     land(tiny, None, RATE, 4_000, (-14, 0), release=0)
     publish(tiny, 2)
     return tiny
+
+
+@pytest.fixture
+def kept(tiny, clock, tmp_path) -> str:
+    """The same, but for the registry, which knows of nothing."""
+    serve(tiny, tmp_path, 1, 2)
+    first = releases.append(tiny, 1, "a test", "a test", None)
+    more = {"challenger": 1, "share": SHARE, "is_hold_back": True}
+    releases.append(tiny, 2, "a test", "a test", first, **more)
+    land(tiny, None, RATE, 4_000, (-14, 0), release=0)
+    return tiny
+
+
+@pytest.fixture
+def first_model(tiny, clock, tmp_path) -> str:
+    """Version 1 is live, of which the registry knows nothing. Clicks of the two weeks before are
+    known."""
+    serve(tiny, tmp_path, 1)
+    releases.append(tiny, 1, "a test", "a test", None)
+    land(tiny, None, RATE, 4_000, (-14, 0), release=0)
+    return tiny
+
+
+def serve(model: str, folder: Path, *versions: int) -> None:
+    """Let Triton serve these versions."""
+    from models.tiny import write
+
+    for version in versions:
+        onnx = write(folder / f"{version}.onnx", 100.0 * version)
+        triton.add_version(model, version, onnx)
+    triton.serve(model, list(versions))
 
 
 def both(model: str, rate: float, days: tuple[float, float], **changes) -> None:
@@ -101,66 +134,64 @@ def test_the_next_training_starts_from_what_came_back_and_is_judged_against_it(r
         publish(released, 3)
 
 
-def test_it_ends_after_a_week_without_a_difference(released):
-    both(released, RATE, (0, 3), orders=0.1)
+def test_it_ends_after_a_week_without_a_difference(kept):
+    both(kept, RATE, (0, 3), orders=0.1)
     (early,) = look(maturity_minutes=0)
     assert early.verdict.outcome == "running"
-    plan = running.current(released).terms.plan
+    plan = running.current(kept).terms.plan
     assert (plan.days, plan.share) == (7, 1 - SHARE)
     users_of_two_weeks = 4_000 * 11 / 14 + 2_000
     assert plan.users == pytest.approx(users_of_two_weeks / 2, rel=0.02)
-    test = running.current(released)
+    test = running.current(kept)
     page = experiment_page.page(test, early)
     assert "version 2 against version 1" in page
     assert "must not cost clicks and orders, compared with version 1, which 20.0%" in page
     assert " fewer clicks per answer are probably seen." in page
     assert "| version 1 | challenger | 400 | 20.00% | 20.00% | 400 |" in page
-    both(released, RATE, (3, 7.1), orders=0.1)
+    both(kept, RATE, (3, 7.1), orders=0.1)
     (last,) = look(maturity_minutes=0)
     assert last.verdict.outcome == "undecided"
-    live = releases.current(released)
+    live = releases.current(kept)
     assert (live.champion, live.challenger, live.hold) == (2, None, "")
     assert live.reason.startswith("The hold-back of version 1 ends. No difference is proven")
     assert "so the release stays" in live.reason
 
 
-def test_a_release_that_is_surely_better_goes_to_all_before_the_week_is_over(released):
-    both(released, 0.3, (0, 2), orders=0.1)
+def test_a_release_that_is_surely_better_goes_to_all_before_the_week_is_over(kept):
+    both(kept, 0.3, (0, 2), orders=0.1)
     (newest,) = look(maturity_minutes=0)
     assert newest.verdict.outcome == "benefit"
     assert "The hold-back of version 1 ends. The release is better: +" in (
-        releases.current(released).reason
+        releases.current(kept).reason
     )
 
 
-def test_lost_users_end_it_and_nothing_is_rolled_back(released):
-    number = releases.current(released).number
-    land(released, "champion", 0.1, 1_600, (0, 1), release=number, versions=(2, 1))
-    land(released, "challenger", RATE, 200, (0, 1), release=number, versions=(2, 1))
+def test_lost_users_end_it_and_nothing_is_rolled_back(kept):
+    number = releases.current(kept).number
+    land(kept, "champion", 0.1, 1_600, (0, 1), release=number, versions=(2, 1))
+    land(kept, "challenger", RATE, 200, (0, 1), release=number, versions=(2, 1))
     (newest,) = look(maturity_minutes=0)
     assert newest.verdict.outcome == "mismatch"
     assert "users were assigned to the release, and 80.00% were planned" in newest.verdict.reason
-    assert releases.current(released).champion == 2
+    assert releases.current(kept).champion == 2
 
 
-def test_it_ends_at_last_when_feedback_stops(released, monkeypatch):
+def test_it_ends_at_last_when_feedback_stops(kept, monkeypatch):
     monkeypatch.setattr("kreislauf.experiment.look.MOST_HOLD_BACK_DAYS", 7)
-    both(released, RATE, (0, 1), orders=0.1)
+    both(kept, RATE, (0, 1), orders=0.1)
     assert look(maturity_minutes=0)[0].verdict.outcome == "running"
-    number = releases.current(released).number
-    land(released, "champion", 0.0, 500, (3, 6), release=number, versions=(2, 1))
+    number = releases.current(kept).number
+    land(kept, "champion", 0.0, 500, (3, 6), release=number, versions=(2, 1))
     assert look(maturity_minutes=0)[0].verdict.outcome == "running"
-    land(released, "champion", 0.0, 500, (7, 9), release=number, versions=(2, 1))
+    land(kept, "champion", 0.0, 500, (7, 9), release=number, versions=(2, 1))
     assert "Feedback has stopped" in look(maturity_minutes=0)[0].verdict.reason
-    assert releases.current(released).challenger is None
+    assert releases.current(kept).challenger is None
 
 
-def test_it_ends_at_last_when_nobody_reacts(tiny, orders, clock, monkeypatch):
+def test_it_ends_at_last_when_nobody_reacts(tiny, clock, tmp_path, monkeypatch):
     monkeypatch.setattr("kreislauf.experiment.look.MOST_HOLD_BACK_DAYS", 7)
-    ingest(orders(0, 20, threshold=50), tiny)
-    train(tiny)
-    promote(tiny, 1)
-    publish(tiny, 1)
+    serve(tiny, tmp_path, 1)
+    releases.append(tiny, 1, "a test", "a test", None)
     experiment(tiny, NO_MODEL, share=0.5)
     for days, outcome in (((0, 3), "running"), ((3, 9), "undecided")):
         for arm in ("champion", "challenger"):
@@ -185,7 +216,7 @@ def test_a_rollback_by_somebody_else_is_not_undone(released):
     newest = take(test, maturity=0)
     assert newest.verdict.outcome == "harm"
     assert rollback(released, live_version=2).champion == 1
-    assert not act(test, newest, "automatic")
+    assert not flow(act)(test, newest, "automatic")
     with pytest.raises(releases.ReleaseConflict, match="version 2 is not live any more, but vers"):
         rollback(released, version=2, live_version=2)
     assert [entry.champion for entry in releases.history(released)] == [1, 2, 1]
@@ -198,14 +229,14 @@ def test_a_release_that_nobody_clicks_is_rolled_back(released):
     assert releases.current(released).champion == 1
 
 
-def test_feedback_that_stopped_before_ends_it_at_last(released, monkeypatch):
-    number = releases.current(released).number
-    land(released, "champion", 0.0, 300, (1, 4), release=number, versions=(2, 1))
+def test_feedback_that_stopped_before_ends_it_at_last(kept, monkeypatch):
+    number = releases.current(kept).number
+    land(kept, "champion", 0.0, 300, (1, 4), release=number, versions=(2, 1))
     assert look(maturity_minutes=0) == []
     monkeypatch.setattr("kreislauf.experiment.look.MOST_HOLD_BACK_DAYS", 3)
     (newest,) = look(maturity_minutes=0)
     assert newest.verdict.outcome == "undecided"
-    assert releases.current(released).reason.endswith("so nothing could be judged.")
+    assert releases.current(kept).reason.endswith("so nothing could be judged.")
 
 
 def test_an_a_b_test_ends_it(released):
@@ -217,24 +248,20 @@ def test_an_a_b_test_ends_it(released):
     assert experiment(released).challenger is None
 
 
-def test_a_retraining_does_not_wait_for_it(released):
-    both(released, RATE, (0, 1), orders=0.1)
+def test_a_retraining_does_not_wait_for_it(kept):
+    both(kept, RATE, (0, 1), orders=0.1)
     look(maturity_minutes=0)
-    assert running.current(released).terms.plan
-    assert running.reason_to_wait(released) == ""
+    assert running.current(kept).terms.plan
+    assert running.reason_to_wait(kept) == ""
 
 
-def test_a_first_model_proves_itself_beside_none(tiny, orders, clock):
-    ingest(orders(0, 20, threshold=50), tiny)
-    train(tiny)
-    promote(tiny, 1)
-    publish(tiny, 1)
+def test_a_first_model_proves_itself_beside_none(first_model):
+    tiny = first_model
     with pytest.raises(ValueError, match="nothing would be compared"):
         experiment(tiny, NO_MODEL, share=1)
     control = experiment(tiny, NO_MODEL, share=SHARE, kpi="click")
     assert control.reason.startswith("20.0% of the users get no model for 7 days, but the answer")
-    assert (control.versions, aliases(tiny)) == ([1], {"champion": 1})
-    land(tiny, None, RATE, 4_000, (-14, 0), release=0)
+    assert control.versions == [1]
     land(tiny, "challenger", RATE, 400, (0, 2), release=2, versions=(1, NO_MODEL), orders=0.1)
     # The fallback of the model loses no users: without a model there is none.
     model = {"release": 2, "versions": (1, NO_MODEL), "orders": 0.1, "fallback": 0.3}
@@ -251,13 +278,9 @@ def test_a_first_model_proves_itself_beside_none(tiny, orders, clock):
     assert live.reason.startswith("The comparison of version 1 with no model ends. The release is")
 
 
-def test_a_model_that_is_worse_than_none_stays_and_it_is_said(tiny, orders, clock):
-    ingest(orders(0, 20, threshold=50), tiny)
-    train(tiny)
-    promote(tiny, 1)
-    publish(tiny, 1)
+def test_a_model_that_is_worse_than_none_stays_and_it_is_said(first_model):
+    tiny = first_model
     experiment(tiny, NO_MODEL, share=0.5)
-    land(tiny, None, RATE, 4_000, (-14, 0), release=0)
     land(tiny, "champion", 0.1, 1_600, (0, 2), release=2, versions=(1, NO_MODEL), orders=0.1)
     land(tiny, "challenger", RATE, 1_600, (0, 2), release=2, versions=(1, NO_MODEL), orders=0.1)
     assert look(maturity_minutes=0)[0].verdict.outcome == "harm"
