@@ -111,9 +111,10 @@ def test_a_screen_reader_gets_the_pictures_in_words_and_the_tables_by_name(
         "Batches", "Alarms", "What is not trusted",
     ]  # fmt: skip
     images = [image.get_attribute("aria-label") for image in page.get_by_role("img").all()]
-    assert len(images) == 2, "of each picture the one that is shown"
+    assert len(images) == 3, "of each picture the one that is shown"
     assert images[0].startswith("recall@20 in 72 windows: the live version from 0.440 to 0.354; ")
     assert images[1].startswith("Gain in recall@20 over the live version in the newest 7 decisions")
+    assert images[2].startswith("The A/B test of version 7 against version 6: the difference at 5")
     table = page.get_by_role("table", name="Entries of the release log, the newest first")
     assert table.get_by_role("columnheader").count() == 7
     assert table.get_by_role("rowheader").all_inner_texts() == list("7654321")
