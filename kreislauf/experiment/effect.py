@@ -86,11 +86,14 @@ def difference(champion: Moments, challenger: Moments) -> Estimate:
     both = champion + challenger
     before = _weights_before(both)
     of_user = _covariance(both, before)[..., 0, 0]
+    smaller = np.minimum(champion.users, challenger.users)
+    error = _relative_error(both, of_user, smaller)
     variance = np.zeros_like(of_user)
     covariance = np.zeros_like(of_user)
     variance_before = np.zeros_like(of_user)
     for arm in (champion, challenger):
         spread = _covariance(arm, before)
+        error = np.minimum(error, _relative_error(arm, spread[..., 0, 0], smaller))
         variance = variance + np.maximum(spread[..., 0, 0], LEAST_VARIANCE * of_user) / arm.users
         covariance = covariance + spread[..., 0, 1] / arm.users
         variance_before = variance_before + spread[..., 1, 1] / arm.users
@@ -103,20 +106,17 @@ def difference(champion: Moments, challenger: Moments) -> Estimate:
         variance - slope * covariance,
         variance,
         champion.rate,
-        _relative_error(champion, challenger, before),
+        error,
     )
 
 
-def _relative_error(champion: Moments, challenger: Moments, before: np.ndarray) -> np.ndarray:
-    """`Estimate.error`. A large arm that nobody reacts to any more must not hide how surely the
-    small one is known."""
-    users = np.minimum(champion.users, challenger.users)
-    errors = []
-    for arm in (champion + challenger, champion, challenger):
-        error = np.sqrt(_covariance(arm, before)[..., 0, 0] / users)
-        nothing = np.full_like(error, np.inf)
-        errors.append(np.divide(error, arm.rate, out=nothing, where=arm.rate > 0))
-    return np.minimum.reduce(errors)
+def _relative_error(arm: Moments, of_user: np.ndarray, users: np.ndarray) -> np.ndarray:
+    """Standard error of the arm's rate if it had so many users, as a share of the rate; infinite if
+    nobody has reacted. Of both arms, the least counts: a large one that nobody reacts to any more
+    must not hide how surely the small one is known."""
+    error = np.sqrt(of_user / users)
+    nothing = np.full_like(error, np.inf)
+    return np.divide(error, arm.rate, out=nothing, where=arm.rate > 0)
 
 
 def _weights_before(both: Moments) -> np.ndarray:
