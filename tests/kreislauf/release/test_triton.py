@@ -69,14 +69,16 @@ def test_a_kept_request_warms_a_version_up(tmp_path, home):
     assert kept.read_bytes() == np.float32(5).tobytes()
 
 
-def test_each_version_starts_one_process_and_ends_none(own_triton, tmp_path):
+def test_no_second_process_loads_a_version(own_triton, tmp_path):
+    """Triton also runs a shell a version, which ends within a hundredth of a second or two."""
     for version in (1, 2):
         triton.add_version("tiny", version, write(tmp_path / f"{version}.onnx", 1.0))
     triton.serve("tiny", [1, 2])
     (server,) = psutil.Process(own_triton["pid"]).children()
-    assert len(server.children()) == 2
+    models = [sum(process.cpu_times()[:2]) for process in server.children()]
+    assert len(models) == 2
     times = server.cpu_times()
-    assert times.children_user + times.children_system == 0, "a process has ended"
+    assert times.children_user + times.children_system < min(models) / 2, "a model has ended"
 
 
 def test_a_version_is_never_overwritten(tmp_path, home):
