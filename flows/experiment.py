@@ -106,67 +106,46 @@ def live_release(model: str) -> releases.Release:
 def split_users(
     live: releases.Release, challenger: int | None, share: float, who: str, absent: list[int]
 ) -> releases.Release:
-    """Write the release that says who gets what. Versions that are `absent` are left out."""
+    """Write the release that says who gets what, after Triton has answered the challenger's golden
+    requests as registered; on failure it serves what it served before. Versions that are `absent`
+    are left out."""
     if challenger is None:
-        return end(live, "No A/B test: all users get the champion.", who, absent)
+        return write(live, "No A/B test: all users get the champion.", who, absent)
     if challenger in (releases.NO_MODEL, live.champion) and share in (0, 1):
         raise ValueError(
             f"share is {share}: nothing would be compared. Give a share between 0 and 1."
         )
-    if challenger != releases.NO_MODEL:
-        return begin(registry.get(live.model, challenger), live, share, who, absent)
-    return releases.append(
-        live.model,
-        live.champion,
-        f"{reason(live, challenger, share)}{ending(live, challenger)}",
-        who,
-        after=live,
-        challenger=challenger,
-        share=share,
-        is_hold_back=True,
-        watermark=live.watermark,
-        missing=absent,
-        flow_run=flow_run.get_id(),
-    )
+    why = f"{reason(live, challenger, share)}{ending(live, challenger)}"
+    if challenger == releases.NO_MODEL:
+        return write(live, why, who, absent, challenger, share)
+    version = registry.get(live.model, challenger)
+    permission.check_challenger(version, live)
+    with restored(version):
+        resident = sorted({*live.versions, challenger}.difference(absent))
+        hand_over(version.model, resident)
+        put_in_service(version.model, resident, challenger)
+        return write(live, why, who, absent, challenger, share)
 
 
-def begin(
-    challenger: registry.Version,
+def write(
     live: releases.Release,
-    share: float,
+    why: str,
     who: str,
     absent: list[int],
+    challenger: int | None = None,
+    share: float = 0.0,
 ) -> releases.Release:
-    """Verify the challenger in Triton, then write the release; on failure Triton serves what it
-    served before. Versions that are `absent` are left out."""
-    permission.check_challenger(challenger, live)
-    number = challenger.number
-    with restored(challenger):
-        resident = sorted({*live.versions, number}.difference(absent))
-        hand_over(challenger.model, resident)
-        put_in_service(challenger.model, resident, number)
-        return releases.append(
-            challenger.model,
-            live.champion,
-            f"{reason(live, number, share)}{ending(live, number)}",
-            who,
-            after=live,
-            challenger=number,
-            share=share,
-            watermark=live.watermark,
-            missing=absent,
-            flow_run=flow_run.get_id(),
-        )
-
-
-def end(live: releases.Release, why: str, who: str, absent: list[int]) -> releases.Release:
-    """Write the release with the champion alone. Versions that are `absent` are left out."""
+    """Write the release with the same champion, and with this challenger or none. Versions that are
+    `absent` are left out."""
     return releases.append(
         live.model,
         live.champion,
         why,
         who,
         after=live,
+        challenger=challenger,
+        share=share,
+        is_hold_back=challenger == releases.NO_MODEL,
         watermark=live.watermark,
         missing=absent,
         flow_run=flow_run.get_id(),
@@ -180,7 +159,7 @@ def end_test(tested: releases.Release, why: str, who: str) -> bool:
     with publisher_lock.exclusive(model):
         if releases.current(model) != tested:
             return False
-        release = end(tested, why, who, missing(model, tested.versions))
+        release = write(tested, why, who, missing(model, tested.versions))
         triton.serve(model, release.versions)
         mirror(release)
     withdraw_question(tested, release)

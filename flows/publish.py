@@ -125,10 +125,9 @@ def go_live(
     kept = None
     share = 0.0
     is_rollback = hold is not None
-    if not is_rollback and held_back_share(candidate.model):
-        kept = held_back(live, absent)
+    if not is_rollback:
+        kept, share = hold_back(candidate.model, live, absent)
     if kept is not None:
-        share = held_back_share(candidate.model)
         days = releases.HOLD_BACK_DAYS
         reason += f" {share:.1%} of the users get {releases.name(kept)} for {days} days."
     with restored(candidate):
@@ -152,21 +151,20 @@ def go_live(
     return release
 
 
-def held_back(live: releases.Release | None, absent: list[int]) -> int | None:
-    """The version that some users keep after a release: before the first one, no model; None if
-    nobody has it any more."""
+def hold_back(
+    model: str, live: releases.Release | None, absent: list[int]
+) -> tuple[int | None, float]:
+    """The version that some users keep after a release, and their share, 0 to 0.5. Before the first
+    release it is no model; None without the setting, without users, or if nobody has the version
+    any more."""
+    share = settings().hold_back
+    if not share or not spec.load(model).is_served:
+        return None, 0.0
     if live is None:
-        return releases.NO_MODEL
+        return releases.NO_MODEL, share
     if live.champion in absent:
-        return None
-    return live.champion
-
-
-def held_back_share(model: str) -> float:
-    """Share of the users, 0 to 0.5, that keep the version before a release, if there are users."""
-    if spec.load(model).is_served:
-        return settings().hold_back
-    return 0.0
+        return None, 0.0
+    return live.champion, share
 
 
 def announce(release: releases.Release, event: str) -> None:

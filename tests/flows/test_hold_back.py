@@ -23,7 +23,7 @@ from kreislauf.release.permission import PublishRefused
 from kreislauf.release.releases import NO_MODEL
 from serving import split
 from tests.conftest import aliases
-from tests.flows.test_look import RATE, clock, land
+from tests.flows.test_look import RATE, clock, land, two_promoted
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 SHARE = 0.2
@@ -35,15 +35,9 @@ def released(tiny, orders, clock, monkeypatch) -> str:
     """Version 2 has replaced version 1, which a fifth of the users keeps. Clicks of the two weeks
     before are known."""
     monkeypatch.setenv("KREISLAUF_HOLD_BACK", str(SHARE))
-    ingest(orders(0, 20, threshold=50), tiny)
-    train(tiny)
-    promote(tiny, 1)
-    first = publish(tiny, 1)
+    first = two_promoted(tiny, orders)
     assert (first.challenger, first.share, first.is_hold_back) == (NO_MODEL, SHARE, True)
     assert first.versions == [1]
-    ingest(orders(20, 60, threshold=120), tiny)
-    train(tiny)
-    promote(tiny, 2)
     land(tiny, None, RATE, 4_000, (-14, 0), release=0)
     publish(tiny, 2)
     return tiny
@@ -148,6 +142,8 @@ def test_it_ends_after_a_week_without_a_difference(kept):
     assert "must not cost clicks and orders, compared with version 1, which 20.0%" in page
     assert " fewer clicks per answer are probably seen." in page
     assert "| version 1 | challenger | 400 | 20.00% | 20.00% | 400 |" in page
+    bound = early.verdict.harm_bound / early.look.kpi.champion_rate
+    assert f"| {bound:+.1%} | " in page.split("harm below")[1]
     both(kept, RATE, (3, 7.1), orders=0.1)
     (last,) = look(maturity_minutes=0)
     assert last.verdict.outcome == "undecided"

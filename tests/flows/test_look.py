@@ -80,17 +80,23 @@ def clock(monkeypatch) -> None:
     monkeypatch.setattr("kreislauf.release.releases.time", at)
 
 
+def two_promoted(model: str, orders) -> releases.Release:
+    """The release of version 1, beside which the gate has promoted version 2."""
+    ingest(orders(0, 20, threshold=50), model)
+    train(model)
+    promote(model, 1)
+    first = publish(model, 1)
+    ingest(orders(20, 60, threshold=120), model)
+    train(model)
+    assert promote(model, 2).outcome == "promote"
+    return first
+
+
 @pytest.fixture
 def tested(tiny, orders, clock) -> str:
     """Version 1 is live, and half of the users get version 2, which the gate has promoted. Clicks
     of the week before are known."""
-    ingest(orders(0, 20, threshold=50), tiny)
-    train(tiny)
-    promote(tiny, 1)
-    publish(tiny, 1)
-    ingest(orders(20, 60, threshold=120), tiny)
-    train(tiny)
-    assert promote(tiny, 2).outcome == "promote"
+    two_promoted(tiny, orders)
     land(tiny, None, RATE, 4_000, (-7, 0), release=0)
     experiment(tiny, 2, share=0.5, minimum_effect=0.2)
     return tiny
@@ -120,6 +126,9 @@ def test_a_benefit_goes_live(tested):
     assert record.newest(tested)[2] == newest
     page = lifecycle_page.read(tested).decode()
     assert newest.verdict.reason in html.unescape(page)
+    assert page.count('class="bound benefit"') == page.count('class="bound harm"') == 2
+    bound = newest.verdict.benefit_bound / newest.look.kpi.champion_rate
+    assert f"The bound of benefit is {bound:+.1%}." in html.unescape(page)
 
 
 def test_harm_is_stopped_and_does_not_come_back(tested):

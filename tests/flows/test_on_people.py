@@ -9,13 +9,10 @@ import pytest
 
 from flows.collect import collect
 from flows.experiment import experiment
-from flows.ingest import ingest
 from flows.look import look
-from flows.promote import promote
-from flows.publish import publish
-from flows.train import train
 from kreislauf import exposures, lake
 from kreislauf.release import releases
+from tests.flows.test_look import two_promoted
 from tests.serving.conftest import running
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
@@ -26,13 +23,7 @@ def gateway(tiny, orders, monkeypatch) -> Iterator[httpx.Client]:
     """Version 1 is live, and half of the people get version 2, which the gate has promoted."""
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
     monkeypatch.setenv("KREISLAUF_HOLD_BACK", "0.5")
-    ingest(orders(0, 20, threshold=50), tiny)
-    train(tiny)
-    promote(tiny, 1)
-    publish(tiny, 1)
-    ingest(orders(20, 60, threshold=120), tiny)
-    train(tiny)
-    promote(tiny, 2)
+    two_promoted(tiny, orders)
     experiment(tiny, 2, share=0.5, minimum_effect=0.5)
     with running() as address, httpx.Client(base_url=f"http://{address}", timeout=30) as client:
         yield client
