@@ -134,8 +134,13 @@ def is_precise(estimate: Estimate) -> np.ndarray:
 def is_harmful(estimate: Estimate, progress: np.ndarray) -> np.ndarray:
     """Whether the difference is surely below 0, at all looks together: an array of the shape of the
     estimate. `progress` is that of the KPI, also for other rates."""
-    errors = sequences.standard_errors(progress, HARM_ERROR_RATE)
-    return estimate.difference + errors * np.sqrt(estimate.variance) < 0
+    return estimate.difference < harm_bound(estimate.variance, progress)
+
+
+def harm_bound(variance: Number, progress: Number) -> Number:
+    """The difference below which harm is proven, for this `variance` of it; `progress` as in
+    `is_harmful`."""
+    return -sequences.standard_errors(progress, HARM_ERROR_RATE) * np.sqrt(variance)
 
 
 def progress(information: Number, design: Design) -> Number:

@@ -127,6 +127,10 @@ class Verdict(BaseModel):
     """Least difference in the KPI, with `CONFIDENCE`."""
     high: float | None = None
     """Greatest difference in the KPI."""
+    harm_bound: float | None = None
+    """The difference in the KPI below which this look stops the experiment."""
+    benefit_bound: float | None = None
+    """The one from which on a planned look proves a benefit."""
 
 
 def judge(plan: Design, looks: Sequence[Look], parts: Parts = A_B_TEST) -> Verdict:
@@ -144,6 +148,15 @@ def judge(plan: Design, looks: Sequence[Look], parts: Parts = A_B_TEST) -> Verdi
         return _wait(plan, look, too_few, parts)
     if not look.kpi.is_known:
         return _wait(plan, look, "Too few users have reacted for a judgement.", parts)
+    progress = design.progress(look.information, plan)
+    verdict = _judge_rates(plan, looks, parts)
+    harm_bound = float(design.harm_bound(look.kpi.variance, progress))
+    return verdict.model_copy(update={"harm_bound": harm_bound})
+
+
+def _judge_rates(plan: Design, looks: Sequence[Look], parts: Parts) -> Verdict:
+    """The verdict once the KPI is known."""
+    look = looks[-1]
     progress = np.asarray(design.progress(look.information, plan))
     for name, gap in {"": look.kpi, **look.guardrails}.items():
         if gap.is_known and design.is_harmful(gap.estimate(), progress):
@@ -164,17 +177,20 @@ def _benefit(plan: Design, looks: Sequence[Look], parts: Parts) -> Verdict:
     newest = looks[-1]
     gap = newest.kpi
     z = gap.z
+    bound = bounds[-1] * math.sqrt(gap.variance)
     is_final = design.is_final(information[-1], newest.number, plan)
     if z < bounds[-1] and not is_final:
-        return _go_on(plan, newest, "A benefit is not proven yet.")
+        verdict = _go_on(plan, newest, "A benefit is not proven yet.")
+        return verdict.model_copy(update={"benefit_bound": bound})
     low, high = spending.interval(information, bounds, z, (1 - CONFIDENCE) / 2)
     numbers = f"{_relative(gap, gap.difference)} ({_range(gap, low, high)})"
-    if z >= bounds[-1]:
-        reason = f"The {parts.judged} is better: {numbers}."
-        return Verdict(outcome="benefit", reason=reason, low=low, high=high)
-    stays = f"so the {parts.champion} stays"
-    reason = f"No difference is proven at the horizon, {stays}: {numbers}."
-    return Verdict(outcome="undecided", reason=reason, low=low, high=high)
+    outcome: Outcome = "benefit"
+    reason = f"The {parts.judged} is better: {numbers}."
+    if z < bounds[-1]:
+        outcome = "undecided"
+        stays = f"so the {parts.champion} stays"
+        reason = f"No difference is proven at the horizon, {stays}: {numbers}."
+    return Verdict(outcome=outcome, reason=reason, low=low, high=high, benefit_bound=bound)
 
 
 def _harm(plan: Design, look: Look, guardrail: str, parts: Parts) -> Verdict:

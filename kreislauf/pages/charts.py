@@ -4,6 +4,7 @@ units of the SVG. The template draws it."""
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
@@ -61,9 +62,20 @@ class CurveChart:
     points: list[Point]
 
 
+class LabelledInterval(NamedTuple):
+    """An interval, and what is drawn beside it."""
+
+    label: str
+    css: str
+    """CSS class of its colour."""
+    interval: Interval
+    bounds: tuple[tuple[str, float], ...] = ()
+    """CSS class and value of each bound that its mean may pass."""
+
+
 @dataclass(frozen=True)
 class IntervalRow:
-    """An interval beside its name."""
+    """An interval beside its name, and the bounds that its mean may pass."""
 
     y: float
     label: str
@@ -71,6 +83,7 @@ class IntervalRow:
     low: float
     mean: float
     high: float
+    bounds: list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
@@ -150,20 +163,22 @@ def curves(
     )
 
 
-def intervals(
-    css: str, width: int, rows: Sequence[tuple[str, str, Interval]], left: int
-) -> IntervalChart:
-    """Intervals by label and CSS class, the first at the top; zero is always in the picture."""
-    lows = [interval.low for _, _, interval in rows]
-    highs = [interval.high for _, _, interval in rows]
-    steps = nice_steps(min(0.0, *lows), max(0.0, *highs), max(2, (width - left) // 120))
+def intervals(css: str, width: int, rows: Sequence[LabelledInterval], left: int) -> IntervalChart:
+    """Intervals, the first at the top; zero is always in the picture."""
+    values = [0.0]
+    for row in rows:
+        values += [row.interval.low, row.interval.high, *(value for _, value in row.bounds)]
+    steps = nice_steps(min(values), max(values), max(2, (width - left) // 120))
     right = width - 2 * RIGHT
     x = Scale(steps[0], steps[-1], left, right)
     bottom = ROW * len(rows) + 8
     drawn = []
-    for number, (label, outcome, interval) in enumerate(rows):
-        bounds = (x(interval.low), x(interval.mean), x(interval.high))
-        drawn.append(IntervalRow(ROW * number + ROW / 2 + 4, label, outcome, *bounds))
+    for number, row in enumerate(rows):
+        interval = row.interval
+        places = (x(interval.low), x(interval.mean), x(interval.high))
+        bounds = [(name, x(value)) for name, value in row.bounds]
+        y = ROW * number + ROW / 2 + 4
+        drawn.append(IntervalRow(y, row.label, row.css, *places, bounds))
     ticks = [Tick(x(step), f"{step:g}") for step in steps]
     return IntervalChart(css, width, bottom + BOTTOM, left, right, bottom, x(0.0), ticks, drawn)
 

@@ -119,8 +119,16 @@ def _looks(looks: list[Record]) -> str:
         if each.verdict.low is not None and each.verdict.high is not None:
             rate = each.look.kpi.champion_rate
             interval = f"{each.verdict.low / rate:+.1%} to {each.verdict.high / rate:+.1%}"
-        difference = _numbers(each.look.kpi)[1]
-        planned = str(each.look.number or "")
-        rows.append([when(each.look.at), each.look.assigned.all, difference, interval, planned])
-    head = ["until (UTC)", "users", "difference", f"{CONFIDENCE:.0%} interval", "planned look"]
+        row = [when(each.look.at), each.look.assigned.all, _numbers(each.look.kpi)[1], interval]
+        row += [_bound(each, each.verdict.harm_bound), _bound(each, each.verdict.benefit_bound)]
+        rows.append([*row, str(each.look.number or "")])
+    head = ["until (UTC)", "users", "difference", f"{CONFIDENCE:.0%} interval"]
+    head += ["harm below", "benefit from", "planned look"]
     return f"## Looks, the newest first\n\n{markdown.table(head, rows)}"
+
+
+def _bound(newest: Record, difference: float | None) -> str:
+    """A bound of a look as a share of the rate, or nothing."""
+    if difference is None:
+        return ""
+    return f"{difference / newest.look.kpi.champion_rate:+.1%}"

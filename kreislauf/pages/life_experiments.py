@@ -7,6 +7,7 @@ from kreislauf.clock import when
 from kreislauf.evaluation.intervals import Interval
 from kreislauf.experiment import record
 from kreislauf.monitoring.feedback import VariantClicks
+from kreislauf.pages.charts import LabelledInterval
 from kreislauf.pages.life import Life
 from kreislauf.pages.life_tables import Cell, Table, share, time, version
 from kreislauf.pages.links import Links
@@ -58,10 +59,11 @@ def looked_at(life: Life) -> str:
     return next((entry.trial for entry in life.log if entry.number == number), "")
 
 
-def effects(life: Life) -> list[tuple[str, str, Interval]]:
+def effects(life: Life) -> list[LabelledInterval]:
     """The difference at each look at `looked_at`, as a share of the rate of the version that is
-    compared with, and its interval: when, the outcome, and the interval, the newest first."""
-    rows: list[tuple[str, str, Interval]] = []
+    compared with, its interval, and the bounds of harm and benefit, the newest first; the label is
+    the time."""
+    rows: list[LabelledInterval] = []
     for each in reversed(record.selection(life.looks_at_newest)):
         newest = each.verdict
         gap = each.look.kpi
@@ -74,7 +76,11 @@ def effects(life: Life) -> list[tuple[str, str, Interval]]:
             low=newest.low / gap.champion_rate,
             high=newest.high / gap.champion_rate,
         )
-        rows.append((when(each.look.at), newest.outcome, interval))
+        bounds = {"harm": newest.harm_bound, "benefit": newest.benefit_bound}
+        relative = [
+            (name, value / gap.champion_rate) for name, value in bounds.items() if value is not None
+        ]
+        rows.append(LabelledInterval(when(each.look.at), newest.outcome, interval, tuple(relative)))
     return rows
 
 

@@ -8,6 +8,7 @@ import polars as pl
 from kreislauf.clock import when
 from kreislauf.evaluation.intervals import Interval
 from kreislauf.lake import exclusions
+from kreislauf.pages.charts import LabelledInterval
 from kreislauf.pages.life import CURVES, MAX_ROWS, Life
 from kreislauf.pages.links import Links
 from kreislauf.release.releases import NO_MODEL, Release
@@ -158,13 +159,14 @@ def left_out(life: Life) -> list[str]:
     return [f"{when(start)} to {last(end)}" for start, end in newest_stretches]
 
 
-def gains(life: Life, count: int) -> list[tuple[str, str, Interval]]:
+def gains(life: Life, count: int) -> list[LabelledInterval]:
     """Label, outcome and gain of the newest `count` decisions that compared two versions."""
     rows = []
     for row in newest(life.decisions).iter_rows(named=True):
         compared = gain(row)
         if compared:
-            rows.append((f"v{row['version']} {row['outcome']}", row["outcome"], compared))
+            label = f"v{row['version']} {row['outcome']}"
+            rows.append(LabelledInterval(label, row["outcome"], compared))
     return rows[:count]
 
 

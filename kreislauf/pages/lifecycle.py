@@ -10,7 +10,6 @@ from pathlib import Path
 import jinja2
 
 from kreislauf.clock import when
-from kreislauf.evaluation.intervals import Interval
 from kreislauf.monitoring import tables
 from kreislauf.monitoring.feedback import VariantClicks
 from kreislauf.pages import charts, life_experiments, life_tables
@@ -162,7 +161,7 @@ def gains(life: Life) -> list[charts.IntervalChart]:
     return both_widths(life_tables.gains(life, GAINS))
 
 
-def both_widths(rows: Sequence[tuple[str, str, Interval]]) -> list[charts.IntervalChart]:
+def both_widths(rows: Sequence[charts.LabelledInterval]) -> list[charts.IntervalChart]:
     """Intervals for wide and for narrow screens; none without rows."""
     if not rows:
         return []
@@ -182,18 +181,22 @@ def effects_text(life: Life) -> str:
     rows = life_experiments.effects(life)
     if not rows:
         return ""
-    at, _, interval = rows[0]
-    return (
+    newest = rows[0]
+    interval = newest.interval
+    text = (
         f"{life_experiments.looked_at(life)}: the difference at {len(rows)} looks. At the newest "
-        f"one, {at} UTC, it is {interval.mean:+.1%}, from {interval.low:+.1%} to "
+        f"one, {newest.label} UTC, it is {interval.mean:+.1%}, from {interval.low:+.1%} to "
         f"{interval.high:+.1%}."
     )
+    for name, bound in newest.bounds:
+        text += f" The bound of {name} is {bound:+.1%}."
+    return text
 
 
 def gains_text(life: Life) -> str:
     """What the intervals show, for who cannot see them."""
     compared = life_tables.gains(life, GAINS)
-    outcomes = [outcome for _, outcome, _ in compared]
+    outcomes = [each.css for each in compared]
     counts = ", ".join(f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes))
     return (
         f"Gain in {life.metric} over the live version in the newest {len(compared)} decisions: "

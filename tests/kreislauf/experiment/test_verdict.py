@@ -71,6 +71,19 @@ def test_harm_is_called_one_at_any_look():
     assert verdict.reason.startswith("The challenger does harm: -50.0% (")
 
 
+def test_the_verdict_turns_at_the_bounds_of_a_look():
+    middle = judge(PLAN, [look(1, 0.2, 0.0)])
+    outcomes = {
+        1.01 * middle.harm_bound: "harm",
+        0.99 * middle.harm_bound: "running",
+        0.99 * middle.benefit_bound: "running",
+        1.01 * middle.benefit_bound: "benefit",
+    }
+    assert {at: judge(PLAN, [look(1, 0.2, at)]).outcome for at in outcomes} == outcomes
+    between = judge(PLAN, [look(0, 0.2, 0.0)])
+    assert (between.harm_bound, between.benefit_bound) == (middle.harm_bound, None)
+
+
 def test_a_guardrail_stops_what_helps_the_kpi():
     hurt = look(0, 0.3, -0.05).kpi
     verdict = judge(PLAN, [look(2, 0.4, 0.02, guardrails={"orders per answer": hurt})])
