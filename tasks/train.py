@@ -14,6 +14,7 @@ from kreislauf import full_disk, lake, progress, registry
 from kreislauf.clock import DAY_MS
 from kreislauf.evaluation import split
 from kreislauf.lake import arrivals, exclusions
+from kreislauf.monitoring import feedback
 from kreislauf.registry import claims
 from kreislauf.registry.runs import NoSuchVersion
 from kreislauf.release import golden, permission, releases
@@ -23,6 +24,8 @@ from models import loading, spec
 
 HOLDOUT_ROWS = 50_000
 """Maximum rows of the hold-out, in whole groups, that are kept with the version."""
+CLICKED_ROWS = 50_000
+"""Maximum rows, in whole groups, in which clicks on answers are counted."""
 UNFINISHED_DAYS = 3
 """Days of data that may have arrived since a training was planned, if it is to be continued."""
 ABANDONED_DAYS = 7
@@ -35,7 +38,21 @@ def plan(
     """What the next training learns from, and which version it starts from."""
     parent = choose_parent(model_type, data.cut.holdout)
     key = digest_plan(model_type, params, data.cut.holdout, data.digest, parent)
-    return data.lineage(model_type.table.name, key, parent)
+    lineage = data.lineage(model_type.table.name, key, parent)
+    return lineage.model_copy(update={"clicked": clicked_share(model_type, data)})
+
+
+def clicked_share(model_type: spec.ModelSpec, data: inputs.TrainingData) -> float:
+    """Share of the right answers learnt from, 0 to 1, that were taken from an answer which was
+    shown, in a sample of the groups. The models that were live may have caused them."""
+    table = model_type.table
+    learnt = data.rows.filter(pl.col(table.time) < data.cut.holdout)
+    examples = model_type.examples(split.some(learnt, table, CLICKED_ROWS))
+    last = data.cut.holdout - 1
+    clicked = feedback.clicked(model_type.name, examples, data.cut.start, last)
+    if clicked is None:
+        return 0.0
+    return float(clicked.mean())
 
 
 def digest_plan(

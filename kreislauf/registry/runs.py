@@ -59,6 +59,11 @@ class Lineage(BaseModel):
     ahead: int = Field(
         0, description="Rows after the end of the data, which too few groups agreed with."
     )
+    clicked: float = Field(
+        0.0,
+        description="Share of the right answers learnt from, in a sample, that were taken from an "
+        "answer which was shown.",
+    )
 
     @property
     def snapshot(self) -> tuple[int, int, str, list[tuple[int, int]]]:

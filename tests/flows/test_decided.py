@@ -125,6 +125,17 @@ def test_clicks_on_what_the_champion_showed_help_it_less(tiny, orders, tmp_path)
     assert f"{decision.clicked:.1%} of the right answers were taken from an answer" in page
 
 
+def test_the_card_says_how_much_was_learnt_from_clicks_on_answers(tiny, orders, tmp_path):
+    ingest(orders(0, 20, threshold=50), tiny)
+    rows = lake.read(spec.load(tiny).table)
+    land_clicks(tmp_path, tiny, rows.filter(pl.col("order") % 4 == 0))
+    version = train(tiny)
+    assert version.lineage.clicked == pytest.approx(0.25, abs=0.001)
+    promote(tiny, version.number)
+    learnt = f"{version.lineage.clicked:.1%} of the right answers learnt from were taken from"
+    assert learnt in newest_page("card-tiny")
+
+
 def land_clicks(folder: Path, model: str, rows: pl.DataFrame) -> None:
     """Orders whose answer, by version 1, was shown and clicked."""
     shown, clicked = [], []
