@@ -18,7 +18,7 @@ from kreislauf.registry import questions
 from kreislauf.registry.versions import DECLINED
 from kreislauf.release import releases
 from models import spec
-from tasks.experiment import show, take_look
+from tasks.experiment import show, take_look, write_on_card
 from tasks.page import draw_page
 
 WHO = "the flow look"
@@ -81,6 +81,8 @@ def judge(model: str, maturity: int, approval: str) -> Record | None:
     if record is None:
         return None
     get_run_logger().info(f"{model}: {record.verdict.reason}")
+    if record.verdict.outcome != "running" and not test.release.is_self_test:
+        note_on_card(test, record)
     has_ended = act(test, record, approval)
     show(test, record)
     draw_page(model)
@@ -93,6 +95,17 @@ def judge(model: str, maturity: int, approval: str) -> Record | None:
             version=test.judged_version,
         )
     return record
+
+
+def note_on_card(test: Running, record: Record) -> None:
+    """Write the verdict on the version's card; what MLflow does not take delays no verdict."""
+    try:
+        write_on_card(test, record)
+    except registry.RegistryError as error:
+        get_run_logger().warning(
+            f"The card of {test.model} version {test.judged_version} does not say what came of its "
+            f"test. {error}"
+        )
 
 
 def act(test: Running, record: Record, approval: str) -> bool:

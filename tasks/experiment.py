@@ -5,16 +5,33 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from kreislauf import registry
 from kreislauf.experiment import look
 from kreislauf.experiment.record import Record
 from kreislauf.experiment.running import Running
 from kreislauf.pages import experiment as experiment_page
+from kreislauf.pages import markdown
 
 
 @task(task_run_name="look-at-{test.model}", cache_policy=NO_CACHE)
 def take_look(test: Running, maturity: int) -> Record | None:
     """The newest look at a test, as `look.take`."""
     return look.take(test, maturity, flow_run.get_id() or "")
+
+
+def write_on_card(test: Running, record: Record) -> None:
+    """Add what came of a test to the card of the version that is judged, if there is one. Raises
+    RegistryError."""
+    version = registry.lookup(test.model, test.judged_version)
+    if version is None:
+        return
+    section = experiment_page.card(test, record)
+
+    def amended(card: str) -> str:
+        page = card or markdown.page(f"{test.model} version {version.number}", "", [])
+        return markdown.with_section(page, f"test-{test.number}", section)
+
+    registry.amend(version, "card", "card.html", amended)
 
 
 def show(test: Running, record: Record) -> None:

@@ -139,7 +139,8 @@ def dtype(column: str) -> type[pl.DataType]:
 
 @task(task_run_name="describe-{model}-{number}")
 def describe(model: str, number: int, decision: gate.Decision) -> str:
-    """Add the version's card to its run. Returns it as Markdown."""
+    """Add the version's card to its run; what A/B tests have added to it stays. Returns it as
+    Markdown."""
     model_type = spec.load(model)
     version = registry.get(model, number)
     smallest = split.detectable(decision.groups, model_type.policy)
@@ -148,10 +149,9 @@ def describe(model: str, number: int, decision: gate.Decision) -> str:
     decisions = journal.read(DECISIONS, model=model)
     text = version_page.page(version, decision, smallest, drifts, decisions)
     html = markdown.page(f"{model} version {number}", text, registry.curves(version))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "card.html"
-        path.write_text(html, encoding="utf-8")
-        registry.attach(version, "card", path)
+    registry.amend(
+        version, "card", "card.html", lambda before: markdown.with_sections_of(html, before)
+    )
     return text
 
 

@@ -41,9 +41,24 @@ def page(test: Running, newest: Record) -> str:
         f"**{outcomes[newest.verdict.outcome]}** {newest.verdict.reason}",
         test.model_copy(update={"terms": terms}).sentence(),
         _users(test, newest),
-        _gaps(test, newest, terms.kpi),
+        f"## Rates\n\n{_gaps(test, newest, terms.kpi)}",
         _slices(test, newest, terms.kpi),
         _looks(records.read(test.model, test.number)),
+    ]
+    return "\n\n".join(parts)
+
+
+def card(test: Running, newest: Record) -> str:
+    """What came of the test, as a section of the card of the version that was judged."""
+    kind = "A/B test"
+    if test.is_hold_back:
+        kind = "Hold-back"
+    terms = running.read_terms(test.model, test.number)
+    parts = [
+        f"## {kind} against {releases.name(test.reference_version)}",
+        f"{newest.verdict.reason} {newest.look.assigned.all:,} users took part until "
+        f"{when(newest.look.at)} UTC; it began with release {test.number}.",
+        _gaps(test, newest, terms.kpi),
     ]
     return "\n\n".join(parts)
 
@@ -75,7 +90,7 @@ def _gaps(test: Running, newest: Record, kpi: str) -> str:
     rows = [[name, *_numbers(gap)] for name, gap in gaps.items()]
     head = ["rate", releases.name(test.reference_version), "difference", "standard error"]
     head.append("variance saved by the past")
-    return f"## Rates\n\n{markdown.table(head, rows)}"
+    return markdown.table(head, rows)
 
 
 def _slices(test: Running, newest: Record, kpi: str) -> str:

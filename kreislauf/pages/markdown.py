@@ -3,6 +3,7 @@ same as HTML."""
 
 import html
 import io
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +16,8 @@ td, th { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #d7dce
 vertical-align: top }
 td.n { text-align: right; white-space: nowrap }
 """
+SECTION = re.compile(r'<section id="([^"]+)">.*?</section>', re.DOTALL)
+"""A section that was added to a page."""
 
 Points = Sequence[tuple[str, int, float]]
 """Name of a curve, step, value."""
@@ -37,10 +40,7 @@ def _cell(value: object) -> str:
 
 def page(title: str, markdown: str, curves: Points) -> str:
     """`markdown` as one HTML file, with the curves below."""
-    from markdown_it import MarkdownIt
-
-    # This preset lets no HTML through: some of the text comes from people.
-    body = MarkdownIt("js-default").render(markdown)
+    body = rendered(markdown)
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     picture = ""
     if curves:
@@ -49,6 +49,36 @@ def page(title: str, markdown: str, curves: Points) -> str:
         f'<!doctype html>\n<html lang="en"><head>{head}</head>\n'
         f"<body>{body}{picture}</body></html>\n"
     )
+
+
+def with_section(page: str, name: str, markdown: str) -> str:
+    """A page that was made by `page`, with `markdown` as its last section, called `name`; what was
+    in a section of this name is replaced."""
+    section = f'<section id="{name}">{rendered(markdown)}</section>'
+    return _extended(page.replace(sections(page).get(name, ""), ""), section)
+
+
+def with_sections_of(page: str, before: str) -> str:
+    """A page that was made by `page`, with all sections that were added to the one `before`."""
+    return _extended(page, "".join(sections(before).values()))
+
+
+def sections(page: str) -> dict[str, str]:
+    """The sections that were added to a page, by name, as HTML."""
+    return {match[1]: match[0] for match in SECTION.finditer(page)}
+
+
+def _extended(page: str, addition: str) -> str:
+    start, end = page.rsplit("</body>", 1)
+    return f"{start}{addition}</body>{end}"
+
+
+def rendered(markdown: str) -> str:
+    """Markdown as HTML."""
+    from markdown_it import MarkdownIt
+
+    # This preset lets no HTML through: some of the text comes from people.
+    return MarkdownIt("js-default").render(markdown)
 
 
 def drawn(curves: Points) -> str:

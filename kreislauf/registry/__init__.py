@@ -2,6 +2,7 @@
 mlflow."""
 
 from kreislauf.registry.artifacts import (
+    amend,
     artifact,
     attach,
     attached,
@@ -19,6 +20,7 @@ __all__ = [
     "Lineage",
     "RegistryError",
     "Version",
+    "amend",
     "artifact",
     "attach",
     "attached",

@@ -4,7 +4,7 @@ read."""
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from kreislauf import full_disk
@@ -43,6 +43,29 @@ def curves(version: Version) -> list[tuple[str, int, float]]:
 def attach(version: Version, name: str, path: Path) -> None:
     """Add a file to the run of a version, in the folder `name`."""
     runs.client().log_artifact(version.run_id, str(path), artifact_path=name)
+
+
+def amend(version: Version, name: str, file: str, change: Callable[[str], str]) -> None:
+    """Replace a text file in the folder `name` of the run of a version by what `change` makes of
+    it; of the empty text, if there is none. Raises RegistryError if MLflow does not take it."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / file
+        before = ""
+        try:
+            if file in attached(version, name):
+                stored = runs.client().download_artifacts(version.run_id, f"{name}/{file}", folder)
+                before = Path(stored).read_text(encoding="utf-8")
+            after = change(before)
+            if after != before:
+                path.write_text(after, encoding="utf-8")
+                attach(version, name, path)
+        except (mlflow.MlflowException, OSError) as error:
+            raise RegistryError(
+                f"MLflow does not take {name}/{file} of {version.model} version {version.number}: "
+                f"{error}"
+            ) from error
 
 
 def attached(version: Version, name: str) -> list[str]:

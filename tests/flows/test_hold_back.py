@@ -24,6 +24,7 @@ from kreislauf.release.releases import NO_MODEL
 from serving import split
 from tests.conftest import aliases
 from tests.flows.test_look import RATE, clock, land, two_promoted
+from tests.flows.test_loop import card_of
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 SHARE = 0.2
@@ -111,6 +112,8 @@ def test_a_release_that_does_harm_is_rolled_back_at_the_next_look(released, guar
     assert live.reason.startswith(begin)
     assert live.hold.startswith("version 2 was rolled back: Compared with")
     assert look(maturity_minutes=0) == [], "nobody keeps anything after a rollback"
+    card = html.unescape(card_of(released, 2))
+    assert f"<h2>Hold-back against version 1</h2>\n<p>The release does {judged}: -" in card
     with pytest.raises(PublishRefused, match="version 2 was live before and was replaced"):
         publish(released)
     retraining = retrain(released, cooldown_days=0)

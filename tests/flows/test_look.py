@@ -21,7 +21,7 @@ from kreislauf.clock import DAY_MS
 from kreislauf.experiment import record, running, users
 from kreislauf.exposures import ARMS, Exposure, Feedback
 from kreislauf.release import lifecycle_page, releases
-from tests.flows.test_loop import two_releases
+from tests.flows.test_loop import card_of, two_releases
 from tests.kreislauf.lake.test_lake import File
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
@@ -124,6 +124,11 @@ def test_a_benefit_goes_live(tested):
     assert "The gate had said: " in live.reason
     assert look(maturity_minutes=0) == [], "no test runs any more"
     assert record.newest(tested)[2] == newest
+    card = html.unescape(card_of(tested, 2))
+    said = f"{newest.verdict.reason} {newest.look.assigned.all:,} users took part until "
+    assert f"<h2>A/B test against version 1</h2>\n<p>{said}" in card
+    promote(tested, 2)
+    assert newest.verdict.reason in html.unescape(card_of(tested, 2)), "judged again"
     page = lifecycle_page.read(tested).decode()
     assert newest.verdict.reason in html.unescape(page)
     assert page.count('class="bound benefit"') == page.count('class="bound harm"') == 2

@@ -26,6 +26,21 @@ def test_the_page_needs_no_other_file_and_runs_no_code_of_others():
     assert markdown.page("m", "text", []).count("<svg") == 0
 
 
+def test_a_section_is_added_replaced_and_taken_over():
+    page = markdown.page("m", "text", [])
+    first = markdown.with_section(page, "test-1", "## One\n\n<b>first</b>")
+    section = '<section id="test-1"><h2>One</h2>\n<p>&lt;b&gt;first&lt;/b&gt;</p>\n</section>'
+    assert first == page.replace("</body>", f"{section}</body>")
+    both = markdown.with_section(first, "test-12", "## Two")
+    replaced = markdown.with_section(both, "test-1", "## One again")
+    assert list(markdown.sections(replaced)) == ["test-12", "test-1"]
+    assert "first" not in replaced
+    other = markdown.with_sections_of(markdown.page("m", "judged again", []), replaced)
+    assert markdown.sections(other) == markdown.sections(replaced)
+    assert "judged again" in other
+    assert markdown.with_sections_of(page, "") == page
+
+
 def test_each_curve_has_a_panel():
     assert markdown.drawn([("a", 0, 1.0), ("a", 1, 2.0)]).count('id="axes_') == 1
     assert markdown.drawn([("a", 0, 1.0), ("b", 0, 2.0)]).count('id="axes_') == 2
