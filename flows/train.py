@@ -10,7 +10,7 @@ from kreislauf.registry import claims
 from kreislauf.training import inputs
 from models import spec
 from tasks.page import draw_page
-from tasks.train import fit, plan, unfinished_plan
+from tasks.train import clicked_share, fit, plan, unfinished_plan
 
 
 @flow
@@ -44,7 +44,8 @@ def train(
             get_run_logger().warning(str(data.newest))
         elif data.newest.agreed is not None:
             get_run_logger().info(str(data.newest))
-        lineage = plan(model_type, hyperparameters, data)
+        clicked = clicked_share(model_type, data)
+        lineage = plan(model_type, hyperparameters, data, clicked)
     existing = registry.find(model, lineage.key)
     if existing:
         get_run_logger().info(f"Version {existing.number} was trained from exactly this before.")

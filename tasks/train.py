@@ -33,13 +33,14 @@ ABANDONED_DAYS = 7
 
 
 def plan(
-    model_type: spec.ModelSpec, params: BaseModel, data: inputs.TrainingData
+    model_type: spec.ModelSpec, params: BaseModel, data: inputs.TrainingData, clicked: float
 ) -> registry.Lineage:
-    """What the next training learns from, and which version it starts from."""
+    """What the next training learns from, and which version it starts from; `clicked` is from
+    `clicked_share`."""
     parent = choose_parent(model_type, data.cut.holdout)
     key = digest_plan(model_type, params, data.cut.holdout, data.digest, parent)
     lineage = data.lineage(model_type.table.name, key, parent)
-    return lineage.model_copy(update={"clicked": clicked_share(model_type, data)})
+    return lineage.model_copy(update={"clicked": clicked})
 
 
 def clicked_share(model_type: spec.ModelSpec, data: inputs.TrainingData) -> float:

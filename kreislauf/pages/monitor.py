@@ -1,15 +1,18 @@
 """The page about a monitored window: what happened and what follows, then the evidence."""
 
 import math
+from collections.abc import Sequence
 
 import polars as pl
 
 from kreislauf.clock import when
 from kreislauf.monitoring import plots, suspicion
+from kreislauf.monitoring.feedback import VariantClicks
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.measurement import Measurement
 from kreislauf.monitoring.policy import Action
 from kreislauf.pages import markdown
+from kreislauf.release import releases
 
 SUMMARIES = {
     "stable": "Visitors and answers are as usual",
@@ -49,7 +52,7 @@ def page(finding: Finding, measurement: Measurement, action: Action, windows: pl
         f"## Signals\n\n{_signals(finding)}",
         f"![history]({plots.history(windows, metric)})",
         _section(f"{metric} by slice", _slices(metric, measurement)),
-        _section("Reactions to the answers", _clicks(measurement)),
+        _section("Reactions to the answers", clicks(measurement.clicks)),
         f"## Evidently\n\n{_drift(measurement)}\n\n{report}",
     ]
     return "\n\n".join(sections)
@@ -135,9 +138,11 @@ def _slices(metric: str, measurement: Measurement) -> str:
     return markdown.table(head, rows)
 
 
-def _clicks(measurement: Measurement) -> str:
-    head = ["version", "variant", "answers", "clicks per answer"]
-    return markdown.table(head, measurement.clicks)
+def clicks(rates: Sequence[VariantClicks]) -> str:
+    """Clicks per answer of each version and variant, as a table."""
+    head = ["answered by", "variant", "answers", "clicks per answer"]
+    rows = [(releases.name(version), *numbers) for version, *numbers in rates]
+    return markdown.table(head, rows)
 
 
 def _drift(measurement: Measurement) -> str:

@@ -1,8 +1,6 @@
-"""MLflow's registry: versions, their files, tags and aliases. The only folder that imports
-mlflow."""
+"""MLflow's registry: versions, their files, tags and aliases. Only this folder imports mlflow."""
 
 from kreislauf.registry.artifacts import (
-    amend,
     artifact,
     attach,
     attached,
@@ -11,16 +9,16 @@ from kreislauf.registry.artifacts import (
     onnx_file,
     sha256,
 )
+from kreislauf.registry.lineage import Lineage, digest_inputs
 from kreislauf.registry.marks import call_challenger, close, mirror, record_decision
 from kreislauf.registry.registration import delete, register
-from kreislauf.registry.runs import Lineage, RegistryError, digest_inputs
+from kreislauf.registry.runs import RegistryError
 from kreislauf.registry.versions import Version, find, finished, get, lineages, lookup, versions
 
 __all__ = [
     "Lineage",
     "RegistryError",
     "Version",
-    "amend",
     "artifact",
     "attach",
     "attached",

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pydantic import BaseModel, ConfigDict
 
 from kreislauf.registry import runs
-from kreislauf.registry.runs import Lineage
+from kreislauf.registry.lineage import Lineage
 
 OPEN = "open"
 """State of a training that goes on, or that was killed."""

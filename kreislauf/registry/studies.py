@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.registry import runs
-from kreislauf.registry.runs import Lineage, RegistryError
+from kreislauf.registry.lineage import Lineage
+from kreislauf.registry.runs import RegistryError
 
 STATUS = {"finished": "FINISHED", "pruned": "KILLED", "failed": "FAILED", "killed": "FAILED"}
 """MLflow's words, as its own Optuna storage uses them."""

@@ -8,7 +8,8 @@ import json
 from pydantic import BaseModel, ConfigDict, Field
 
 from kreislauf.registry import runs
-from kreislauf.registry.runs import Lineage, NoSuchVersion, RegistryError
+from kreislauf.registry.lineage import Lineage
+from kreislauf.registry.runs import NoSuchVersion, RegistryError
 from kreislauf.settings import settings
 from models.spec import MAX_BATCH, Parity
 

@@ -125,8 +125,8 @@ def test_a_benefit_goes_live(tested):
     assert look(maturity_minutes=0) == [], "no test runs any more"
     assert record.newest(tested)[2] == newest
     card = html.unescape(card_of(tested, 2))
-    said = f"{newest.verdict.reason} {newest.look.assigned.all:,} users took part until "
-    assert f"<h2>A/B test against version 1</h2>\n<p>{said}" in card
+    result = f"{newest.verdict.reason} {newest.look.assigned.all:,} users took part until "
+    assert f"<h2>A/B test against version 1</h2>\n<p>{result}" in card
     promote(tested, 2)
     assert newest.verdict.reason in html.unescape(card_of(tested, 2)), "judged again"
     page = lifecycle_page.read(tested).decode()

@@ -35,9 +35,9 @@ def test_a_section_is_added_replaced_and_taken_over():
     replaced = markdown.with_section(both, "test-1", "## One again")
     assert list(markdown.sections(replaced)) == ["test-12", "test-1"]
     assert "first" not in replaced
-    other = markdown.with_sections_of(markdown.page("m", "judged again", []), replaced)
-    assert markdown.sections(other) == markdown.sections(replaced)
-    assert "judged again" in other
+    rejudged = markdown.with_sections_of(markdown.page("m", "judged again", []), replaced)
+    assert markdown.sections(rejudged) == markdown.sections(replaced)
+    assert "judged again" in rejudged
     assert markdown.with_sections_of(page, "") == page
 
 

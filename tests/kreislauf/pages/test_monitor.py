@@ -1,8 +1,9 @@
 import pytest
 
+from kreislauf.evaluation.intervals import Interval
 from kreislauf.monitoring.finding import Finding
 from kreislauf.monitoring.policy import Action
-from kreislauf.pages.monitor import summary
+from kreislauf.pages.monitor import clicks, summary
 
 WHEN = "(2026-01-23 00:04 to 2026-01-27 00:04, UTC)"
 
@@ -53,3 +54,10 @@ def test_the_page_begins_with_a_sentence_for_the_shop_s_manager(verdict, action,
         reason="Evidence.",
     )
     assert summary(finding, Action(**action)) == sentence
+
+
+def test_who_got_no_model_is_not_called_a_version():
+    rate = Interval(mean=0.2, low=0.1, high=0.3)
+    table = clicks([(0, "challenger", 40, rate), (2, "champion", 60, rate)])
+    assert "| no model | challenger | 40 | +0.2000" in table
+    assert "| version 2 | champion | 60 | +0.2000" in table
