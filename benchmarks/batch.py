@@ -4,12 +4,13 @@
 simulated shop with as many articles as Diginetica, so that the file is as large as a real one, and
 answers all of its sessions in shards of SHARD_SECONDS, which are shorter than in production. In
 turn, REPEATS times: onnxruntime alone, on one thread, over the same requests in memory, in batches
-of the same size; the flow `score` with one worker; and with two. Then a run with one worker is
-killed in the middle, and run again. The last line is JSON.
+of the same size; the same on two threads, each over a half; the flow `score` with one worker; and
+with two. Then a run with one worker is killed in the middle, and run again. The last line is JSON.
 
 - `over_onnxruntime`: requests per second of one worker, as a share of onnxruntime's. The flow's
   time is that from call to return: planning, reading, writing and the commit are in it.
 - `two_workers`: requests per second of two workers, as a multiple of one's.
+- `onnxruntime_two_threads`: the same of onnxruntime alone, which is what the machine gives at most.
 - `shards_lost`: shards of the killed run that were begun, and are answered again.
 
 Each ratio is the median of those of the repetitions.
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,7 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
     session = scoring.one_thread(registry.onnx_file(registry.get(MODEL, 1)))
     ways: dict[str, Callable[[], Any]] = {
         "onnxruntime": lambda: ask(session, inputs),
+        "on two threads": lambda: ask_halves(session, inputs),
         "one worker": lambda: run_flow(shop, 1),
         "two workers": lambda: run_flow(shop, 2),
     }
@@ -73,12 +76,15 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
             began = time.perf_counter()
             call()
             rates[way].append(len(names) / (time.perf_counter() - began))
-            print(f"{way:12} {rates[way][-1]:9.0f} requests per second", flush=True)
+            print(f"{way:14} {rates[way][-1]:9.0f} requests per second", flush=True)
     by_repeat = list(zip(*rates.values(), strict=True))
     return {
         "requests": len(names),
-        "over_onnxruntime": statistics.median(single / alone for alone, single, _ in by_repeat),
-        "two_workers": statistics.median(double / single for _, single, double in by_repeat),
+        "over_onnxruntime": statistics.median(single / alone for alone, _, single, _ in by_repeat),
+        "two_workers": statistics.median(double / single for _, _, single, double in by_repeat),
+        "onnxruntime_two_threads": statistics.median(
+            double / alone for alone, double, _, _ in by_repeat
+        ),
         "onnxruntime_per_second": statistics.median(rates["onnxruntime"]),
     }
 
@@ -90,6 +96,15 @@ def ask(session: Any, inputs: dict[str, Any]) -> None:
     used = [tensor.name for tensor in session.get_inputs()]
     for first in range(0, len(inputs[used[0]]), MAX_BATCH):
         session.run(None, {name: inputs[name][first : first + MAX_BATCH] for name in used})
+
+
+def ask_halves(session: Any, inputs: dict[str, Any]) -> None:
+    """The same on two threads."""
+    middle = len(next(iter(inputs.values()))) // 2
+    parts = (slice(middle), slice(middle, None))
+    halves = [{name: values[part] for name, values in inputs.items()} for part in parts]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(ask, (session, session), halves))
 
 
 def run_flow(shop: Plan, workers: int) -> Any:
