@@ -11,7 +11,7 @@ from flows.collect import collect
 from flows.experiment import experiment
 from flows.look import look
 from kreislauf import exposures, lake
-from kreislauf.release import releases
+from kreislauf.release import releases, triton
 from tests.flows.test_look import two_promoted
 from tests.serving.conftest import running
 
@@ -30,7 +30,8 @@ def gateway(tiny, orders, monkeypatch) -> Iterator[httpx.Client]:
 
 
 def visit(gateway: httpx.Client, rates: dict[int, float], names: str, count: int) -> None:
-    """Some people ask once each, and click as often as they like the version that answers."""
+    """Some people ask once each, and click as often as they like the version that answers. The last
+    one clicks: answers count until the newest click."""
 
     def ask(number: int) -> None:
         body = {"price": 60, "user": f"{names}-{number}"}
@@ -41,8 +42,10 @@ def visit(gateway: httpx.Client, rates: dict[int, float], names: str, count: int
             gateway.post("/v1/feedback", json=click | {"item": item}).raise_for_status()
 
     draws = np.random.default_rng(len(names)).random(count)
+    draws[-1] = 0
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(ask, range(count)))
+        list(pool.map(ask, range(count - 1)))
+    ask(count - 1)
 
 
 def take_look():
@@ -69,6 +72,30 @@ def test_a_benefit_goes_live_and_is_taken_back_by_those_who_kept_the_version_bef
     people = sum(sum(record.counts.assigned.values()) for record in (in_test, held_back))
     assert people == 1_900, "nobody is lost, and nobody counts twice"
     assert lake.scan(exposures.EXPOSURES).collect().height == 1_900
+
+
+def test_harm_is_stopped_and_the_challenger_leaves_triton(gateway):
+    visit(gateway, {1: 0.5, 2: 0.1}, "harm", 700)
+    newest = take_look()
+    assert newest.verdict.outcome == "harm", newest
+    live = releases.current("tiny")
+    assert (live.champion, live.challenger, live.share) == (1, None, 0)
+    assert live.reason.startswith("The A/B test of version 2 ends. The challenger does harm: -")
+    assert not triton.is_resident("tiny", 2)
+    assert sum(newest.counts.assigned.values()) == 700
+
+
+def test_a_challenger_that_does_not_answer_all_of_its_users_is_not_judged(gateway):
+    visit(gateway, {1: 0.3, 2: 0.3}, "before", 350)
+    triton.serve("tiny", [1])
+    visit(gateway, {1: 0.3, 2: 0.3, 0: 0.3}, "after", 350)
+    newest = take_look()
+    assert newest.verdict.outcome == "mismatch", newest
+    assert "were answered by the challenger, and 50.00% were planned" in newest.verdict.reason
+    assert sum(newest.counts.assigned.values()) == 700, "assigned they were"
+    live = releases.current("tiny")
+    assert (live.champion, live.challenger) == (1, None)
+    assert "lost to the fallback" in live.reason
 
 
 def test_without_a_difference_the_champion_stays(gateway):
