@@ -81,9 +81,8 @@ def judge(model: str, maturity: int, approval: str) -> Record | None:
     if record is None:
         return None
     get_run_logger().info(f"{model}: {record.verdict.reason}")
-    if record.verdict.outcome != "running" and not test.release.is_self_test:
-        note_on_card(test, record)
     has_ended = act(test, record, approval)
+    note_on_card(test, record)
     show(test, record)
     draw_page(model)
     if has_ended:
@@ -98,10 +97,13 @@ def judge(model: str, maturity: int, approval: str) -> Record | None:
 
 
 def note_on_card(test: Running, record: Record) -> None:
-    """Write the verdict on the version's card; what MLflow does not take delays no verdict."""
+    """Write a verdict on the card of the version that it is about, after it has acted: what MLflow
+    does not take delays no verdict."""
+    if record.verdict.outcome == "running" or test.release.is_self_test:
+        return
     try:
         write_on_card(test, record)
-    except registry.RegistryError as error:
+    except Exception as error:  # Artifact stores raise what they like.
         get_run_logger().warning(
             f"The card of {test.model} version {test.judged_version} does not say what came of its "
             f"test. {error}"

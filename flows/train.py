@@ -60,8 +60,8 @@ def train(
     )
     if lineage.clicked:
         get_run_logger().info(
-            f"{lineage.clicked:.1%} of the right answers learnt from were taken from an answer "
-            "that was shown, so the models before may have caused them."
+            f"{lineage.clicked:.1%} of the newest right answers learnt from were taken from an "
+            "answer that was shown, so the models before may have caused them."
         )
     draw_page(model)
     return fit(model, hyperparameters.model_dump(mode="json"), lineage)

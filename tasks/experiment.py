@@ -21,8 +21,7 @@ def take_look(test: Running, maturity: int) -> Record | None:
 
 
 def write_on_card(test: Running, record: Record) -> None:
-    """Add what came of a test to the card of the version that is judged, if there is one. Raises
-    RegistryError."""
+    """Add what came of a test to the card of the version that is judged, if there is one."""
     version = registry.lookup(test.model, test.judged_version)
     if version is None:
         return

@@ -44,13 +44,18 @@ def plan(
 
 
 def clicked_share(model_type: spec.ModelSpec, data: inputs.TrainingData) -> float:
-    """Share of the right answers learnt from, 0 to 1, that were taken from an answer which was
-    shown, in a sample of the groups. The models that were live may have caused them."""
+    """Share of the newest right answers learnt from, 0 to 1, that were taken from an answer which
+    was shown. The models that were live may have caused them.
+
+    Counted are groups that began before the hold-out, at most as long as it lasts: as `clicked` has
+    no times, a click would count long before it was made.
+    """
     table = model_type.table
-    learnt = data.rows.filter(pl.col(table.time) < data.cut.holdout)
-    examples = model_type.examples(split.some(learnt, table, CLICKED_ROWS))
     last = data.cut.holdout - 1
-    clicked = feedback.clicked(model_type.name, examples, data.cut.start, last)
+    start = 2 * data.cut.holdout - data.cut.watermark - 1
+    learnt = split.started(data.rows, table, start, last)
+    examples = model_type.examples(split.some(learnt, table, CLICKED_ROWS))
+    clicked = feedback.clicked(model_type.name, examples, start, last)
     if clicked is None:
         return 0.0
     return float(clicked.mean())

@@ -43,7 +43,8 @@ def take(test: Running, maturity: int = exposures.MATURITY_MS, flow_run: str = "
     newest_verdict = _judge(test, agreed, [*(each.look for each in records), look])
     was_better = bool(records) and records[-1].verdict.outcome == "benefit"
     if was_better and newest_verdict.outcome not in STOPS:
-        newest_verdict = records[-1].verdict
+        bounds = newest_verdict.model_dump(include={"harm_bound", "benefit_bound"})
+        newest_verdict = records[-1].verdict.model_copy(update=bounds)
     newest = Record(
         model=test.model,
         release=test.number,

@@ -53,12 +53,11 @@ def card(test: Running, newest: Record) -> str:
     kind = "A/B test"
     if test.is_hold_back:
         kind = "Hold-back"
-    terms = running.read_terms(test.model, test.number)
     parts = [
         f"## {kind} against {releases.name(test.reference_version)}",
         f"{newest.verdict.reason} {newest.look.assigned.all:,} users took part until "
         f"{when(newest.look.at)} UTC; it began with release {test.number}.",
-        _gaps(test, newest, terms.kpi),
+        _gaps(test, newest, test.terms.kpi),
     ]
     return "\n\n".join(parts)
 

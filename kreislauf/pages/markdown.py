@@ -69,8 +69,11 @@ def sections(page: str) -> dict[str, str]:
 
 
 def _extended(page: str, addition: str) -> str:
-    start, end = page.rsplit("</body>", 1)
-    return f"{start}{addition}</body>{end}"
+    """The page with more at its end, even if its file was cut off before that."""
+    end = page.rfind("</body>")
+    if end < 0:
+        return page + addition
+    return page[:end] + addition + page[end:]
 
 
 def rendered(markdown: str) -> str:

@@ -119,8 +119,8 @@ def _data(lineage: registry.Lineage) -> str:
         )
     if lineage.clicked:
         text += (
-            f" {lineage.clicked:.1%} of the right answers learnt from were taken from an answer "
-            "that was shown, so the models before may have caused them."
+            f" {lineage.clicked:.1%} of the newest right answers learnt from were taken from an "
+            "answer that was shown, so the models before may have caused them."
         )
     return text
 

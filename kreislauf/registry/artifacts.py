@@ -47,25 +47,18 @@ def attach(version: Version, name: str, path: Path) -> None:
 
 def amend(version: Version, name: str, file: str, change: Callable[[str], str]) -> None:
     """Replace a text file in the folder `name` of the run of a version by what `change` makes of
-    it; of the empty text, if there is none. Raises RegistryError if MLflow does not take it."""
-    import mlflow
-
+    it; of the empty text, if there is none."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / file
         before = ""
-        try:
-            if file in attached(version, name):
-                stored = runs.client().download_artifacts(version.run_id, f"{name}/{file}", folder)
-                before = Path(stored).read_text(encoding="utf-8")
-            after = change(before)
-            if after != before:
-                path.write_text(after, encoding="utf-8")
-                attach(version, name, path)
-        except (mlflow.MlflowException, OSError) as error:
-            raise RegistryError(
-                f"MLflow does not take {name}/{file} of {version.model} version {version.number}: "
-                f"{error}"
-            ) from error
+        if file in attached(version, name):
+            stored = runs.client().download_artifacts(version.run_id, f"{name}/{file}", folder)
+            # A person may have written another file there.
+            before = Path(stored).read_text(encoding="utf-8", errors="replace")
+        after = change(before)
+        if after != before:
+            path = Path(folder) / file
+            path.write_text(after, encoding="utf-8")
+            attach(version, name, path)
 
 
 def attached(version: Version, name: str) -> list[str]:

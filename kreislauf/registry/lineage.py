@@ -35,8 +35,8 @@ class Lineage(BaseModel):
     )
     clicked: float = Field(
         0.0,
-        description="Share of the right answers learnt from, in a sample, that were taken from an "
-        "answer which was shown.",
+        description="Share of the newest right answers learnt from that were taken from an answer "
+        "which was shown.",
     )
 
     @property

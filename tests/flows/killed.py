@@ -26,6 +26,7 @@ from flows.publish import publish
 from flows.retrain import retrain
 from kreislauf import events, registry
 from kreislauf.lake import journal
+from kreislauf.registry import artifacts
 from kreislauf.release import golden, releases, triton
 
 CHANGES = [
@@ -33,7 +34,7 @@ CHANGES = [
     (registry, "register"),
     (MlflowClient, "create_model_version"),
     (journal, "append_once"),
-    (registry, "attach"),
+    (artifacts, "attach"),
     (events, "emit_model_event"),
     (registry, "record_decision"),
     (triton, "add_version"),

@@ -18,9 +18,11 @@ from flows.retrain import retrain
 from flows.train import train
 from kreislauf import exposures, lake, registry
 from kreislauf.clock import DAY_MS
+from kreislauf.evaluation.decision import Decision
 from kreislauf.experiment import record, running, users
 from kreislauf.exposures import ARMS, Exposure, Feedback
 from kreislauf.release import lifecycle_page, releases
+from tasks.promote import describe
 from tests.flows.test_loop import card_of, two_releases
 from tests.kreislauf.lake.test_lake import File
 
@@ -127,8 +129,11 @@ def test_a_benefit_goes_live(tested):
     card = html.unescape(card_of(tested, 2))
     result = f"{newest.verdict.reason} {newest.look.assigned.all:,} users took part until "
     assert f"<h2>A/B test against version 1</h2>\n<p>{result}" in card
-    promote(tested, 2)
-    assert newest.verdict.reason in html.unescape(card_of(tested, 2)), "judged again"
+    judged_again = Decision.model_validate_json(registry.get(tested, 2).decision)
+    describe.fn(tested, 2, judged_again.model_copy(update={"reasons": ["Once more."]}))
+    card = html.unescape(card_of(tested, 2))
+    assert "Once more." in card
+    assert newest.verdict.reason in card
     page = lifecycle_page.read(tested).decode()
     assert newest.verdict.reason in html.unescape(page)
     assert page.count('class="bound benefit"') == page.count('class="bound harm"') == 2
@@ -145,6 +150,20 @@ def test_harm_is_stopped_and_does_not_come_back(tested):
     assert live.reason.startswith("The A/B test of version 2 ends. The challenger does harm: -")
     assert registry.get(tested, 2).was_declined
     assert publish(tested).champion == 1, "the newest promoted one that may go live"
+
+
+def test_a_card_that_mlflow_does_not_take_delays_no_verdict(tested, monkeypatch, caplog):
+    def refuse(*_):
+        raise ConnectionError("The artifact store is away.")
+
+    monkeypatch.setattr("kreislauf.registry.artifacts.attach", refuse)
+    both(tested, 0.1, days=(0, 0.2))
+    (newest,) = look(maturity_minutes=0)
+    assert newest.verdict.outcome == "harm"
+    assert releases.current(tested).challenger is None
+    assert "version 2 does not say what came of its test. The artifact store is away." in (
+        caplog.text
+    )
 
 
 def test_a_guardrail_stops_a_challenger_that_is_clicked_more(tested):
@@ -280,10 +299,14 @@ def test_one_arm_may_come_first_and_orders_later(tested):
 
 def test_harm_is_seen_while_a_benefit_waits_for_a_person(tested):
     both(tested, 0.3, days=(0, 1))
-    assert look(maturity_minutes=0, approval="manual")[0].verdict.outcome == "benefit"
-    both(tested, 0.02, days=(1, 2))
-    both(tested, 0.02, days=(2, 3))
-    both(tested, 0.02, days=(3, 4))
+    first = look(maturity_minutes=0, approval="manual")[0].verdict
+    assert first.outcome == "benefit"
+    both(tested, 0.3, days=(1, 2))
+    waiting = look(maturity_minutes=0, approval="manual")[0].verdict
+    assert waiting.reason == first.reason
+    assert first.harm_bound < waiting.harm_bound < 0, "that of the newest look"
+    for day in (2, 3, 4, 5):
+        both(tested, 0.02, days=(day, day + 1))
     assert look(maturity_minutes=0, approval="manual")[0].verdict.outcome == "harm"
     assert releases.current(tested).challenger is None
     assert not registry.get(tested, 2).question

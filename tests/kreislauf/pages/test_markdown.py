@@ -39,6 +39,7 @@ def test_a_section_is_added_replaced_and_taken_over():
     assert markdown.sections(rejudged) == markdown.sections(replaced)
     assert "judged again" in rejudged
     assert markdown.with_sections_of(page, "") == page
+    assert markdown.with_section("<h1>cut o", "test-1", "## One").startswith("<h1>cut o<section")
 
 
 def test_each_curve_has_a_panel():
