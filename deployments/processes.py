@@ -107,9 +107,12 @@ def answers(url: str) -> bool:
 
 
 def stop(record: Mapping, seconds: float = 10) -> None:
-    """End the recorded process and its children: SIGTERM, after `seconds` SIGKILL."""
+    """End the recorded process and its children: SIGTERM, after `seconds` SIGKILL. If it was
+    killed, its children may still serve, and are ended."""
     members = family(record)
     if not members:
+        for pid in orphans(record):
+            kill(pid)
         return
     process = members[-1]
     process.terminate()
@@ -125,6 +128,20 @@ def family(record: Mapping) -> list[psutil.Process]:
     if not process:
         return []
     return [*process.children(recursive=True), process]
+
+
+def orphans(record: Mapping) -> list[int]:
+    """Ids of processes that the recorded one has left behind: they are of its session, and write
+    into its log, as no stranger does."""
+    log = os.path.realpath(record["log"])
+    members = []
+    for pid in psutil.pids():
+        try:
+            if os.getsid(pid) == record["pid"] and os.readlink(f"/proc/{pid}/fd/1") == log:
+                members.append(pid)
+        except OSError:  # It has ended, or belongs to somebody else.
+            continue
+    return members
 
 
 def kill(pid: int) -> None:

@@ -25,7 +25,6 @@ from deployments import (
 )
 from deployments.environment import ROOT
 from kreislauf import plain_names
-from kreislauf.settings import settings
 
 STARTUP_SECONDS = 180
 OBSERVERS = ("bridge", "alertmanager", "prometheus", "grafana")
@@ -63,6 +62,10 @@ def up(home: Path, services: tuple[str, ...] = (), reset: bool = False) -> dict[
         if name in running and needed in selected and needed not in running:
             processes.stop(running.pop(name))
     missing = [name for name in selected if name not in running]
+    for name in missing:
+        # A run that its worker has left behind may finish.
+        if name in recorded and name != "worker":
+            processes.stop(recorded[name])
     for name in missing:
         if name not in ("worker", *OBSERVERS):
             running[name] = start(name, home, running)
@@ -243,7 +246,7 @@ def main() -> None:
     parser.add_argument("--data", help="a shop's events, of which a first model is made")
     parser.add_argument("--mapping", help="a YAML file that says what their columns are")
     given = parser.parse_args()
-    home = settings().home
+    home = environment.home()
     if given.command == "up":
         first_model.check(given.data, given.mapping)
         try:

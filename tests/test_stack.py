@@ -23,15 +23,38 @@ SLEEP = [
 def test_a_process_is_stopped_with_its_children(home):
     record = processes.spawn("sleeper", SLEEP, home, os.environ)
     process = processes.find(record)
+    child = child_of(process)
+    processes.stop(record)
+    assert processes.find(record) is None
+    assert has_ended(child)
+
+
+def test_what_a_killed_process_leaves_behind_is_stopped(home):
+    record = processes.spawn("sleeper", SLEEP, home, os.environ)
+    process = processes.find(record)
+    child = child_of(process)
+    process.kill()
+    process.wait()
+    assert processes.orphans(record) == [child.pid]
+    assert processes.orphans(record | {"log": str(home / "another.log")}) == []
+    processes.stop(record)
+    psutil.wait_procs([child], timeout=10)
+    assert has_ended(child)
+
+
+def child_of(process: psutil.Process) -> psutil.Process:
+    """The child that the process starts."""
     end = time.monotonic() + 10
     while not (children := process.children()):
         assert time.monotonic() < end
         time.sleep(0.05)
-    processes.stop(record)
-    assert processes.find(record) is None
-    assert not [
-        child for child in children if psutil.pid_exists(child.pid) and child.status() != "zombie"
-    ]
+    (child,) = children
+    return child
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it does nothing any more."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_stranger_with_a_recycled_id_is_left_alone(home):
