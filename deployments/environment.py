@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from kreislauf.settings import settings
+from kreislauf.settings import WrongSetting, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,6 +20,14 @@ PREFIXES = {
 """Beginnings of the names of the variables that a server, or what it starts, reads."""
 EXEMPT = ("KREISLAUF_HOME",)
 """The stack gives it to each of its servers."""
+
+
+def home() -> Path:
+    """The folder of the stack; ends the process, with what is wrong, if a setting is."""
+    try:
+        return settings().home
+    except WrongSetting as error:
+        sys.exit(str(error))
 
 
 def python_path() -> str:

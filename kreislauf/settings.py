@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kreislauf import plain_names
@@ -38,6 +38,10 @@ def exempt_loopback_from_proxies() -> None:
 
 
 exempt_loopback_from_proxies()
+
+
+class WrongSetting(ValueError):
+    """A variable has a value that it cannot have; the message names it."""
 
 
 class Settings(BaseSettings):
@@ -220,7 +224,7 @@ def listens(url: str) -> bool:
 
 
 def settings() -> Settings:
-    """The settings of this moment: tests and long-lived workers see changes.
+    """The settings of this moment: tests and long-lived workers see changes. Raises WrongSetting.
 
     They are read anew only after a change, because flows ask for them hundreds of times.
     """
@@ -236,13 +240,25 @@ def settings() -> Settings:
 @lru_cache(maxsize=4)
 def _home(variables: tuple[tuple[str, str], ...], folder: str) -> Path:
     """`Settings.home` in an environment and a working directory."""
-    return Settings().home
+    return _checked().home
 
 
 @lru_cache(maxsize=4)
 def _read(variables: tuple[tuple[str, str], ...], folder: str, stamp: tuple[int, ...]) -> Settings:
     """The settings in an environment and a working directory, beside a `run.json`."""
-    return Settings()
+    return _checked()
+
+
+def _checked() -> Settings:
+    """The settings. Raises WrongSetting."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [
+            f"{PREFIX}{fault['loc'][0]}".upper() + f" is {fault['input']!r}: {fault['msg']}."
+            for fault in error.errors()
+        ]
+        raise WrongSetting(f"{' '.join(faults)} See docs/settings.md.") from error
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

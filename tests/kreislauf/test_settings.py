@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kreislauf.settings import settings
+from kreislauf.settings import WrongSetting, settings
 
 
 def test_settings_are_read_anew_after_a_change_and_only_then(
@@ -30,6 +30,13 @@ def test_settings_are_read_anew_after_a_change_and_only_then(
     assert settings().triton_url == "triton:8001"
     monkeypatch.delenv("KREISLAUF_TRITON_URL")
     assert settings().triton_url == ""
+
+
+@pytest.mark.parametrize("value", ["0.7", "5%", ""])
+def test_a_value_that_a_variable_cannot_have_is_named(monkeypatch: pytest.MonkeyPatch, value: str):
+    monkeypatch.setenv("KREISLAUF_HOLD_BACK", value)
+    with pytest.raises(WrongSetting, match=rf"^KREISLAUF_HOLD_BACK is '{value}': Input should be"):
+        settings()
 
 
 def test_folders_follow_the_working_directory_and_the_users_home(
