@@ -1,5 +1,6 @@
 """Look at the A/B tests and hold-backs that run, and end those with a verdict."""
 
+import logging
 from typing import Literal
 
 from prefect import flow, get_run_logger
@@ -86,14 +87,26 @@ def judge(model: str, maturity: int, approval: str) -> Record | None:
     show(test, record)
     draw_page(model)
     if has_ended:
-        events.emit_model_event(
-            events.EXPERIMENT_ENDED,
-            model,
-            record.verdict.reason,
-            outcome=record.verdict.outcome,
-            version=test.judged_version,
-        )
+        announce(test, record)
     return record
+
+
+def announce(test: Running, record: Record) -> None:
+    """Tell Prefect's automations, and people, what came of a test that has ended: what the release
+    log says."""
+    release = releases.current(test.model)
+    assert release is not None
+    level = logging.INFO
+    if record.verdict.outcome == "harm" and release.champion == test.judged_version:
+        level = logging.WARNING
+    get_run_logger().log(level, f"{test.model}: {release.reason}")
+    events.emit_model_event(
+        events.EXPERIMENT_ENDED,
+        test.model,
+        release.reason,
+        outcome=record.verdict.outcome,
+        version=test.judged_version,
+    )
 
 
 def note_on_card(test: Running, record: Record) -> None:

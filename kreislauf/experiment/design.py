@@ -27,6 +27,11 @@ LARGEST_ERROR = 0.15
 about 45 users who reacted once."""
 TIGHTEST = 0.25
 """Share of the planned information at which the bound of harm is tightest."""
+EARLY = 0.01
+"""Share at which a second bound is: it finds great harm at once, and harm at all if far less comes
+than was planned."""
+EARLY_ERROR_RATE = 0.002
+"""Part of `HARM_ERROR_RATE` that is spent on the second bound."""
 
 
 class Design(BaseModel):
@@ -46,7 +51,8 @@ class Design(BaseModel):
     days: int
     """Days, about, until so many have come: the horizon."""
     relative_effect: float = 0.0
-    """`minimum_effect` as a share of the rate; 0 in plans of earlier versions of this library."""
+    """`minimum_effect` as a share of the rate; 0 in plans of earlier versions of this library, and
+    if less than a day says how many users come."""
     is_hold_back: bool = False
     """Whether only days count for the planned looks, however much is known: a week has all of its
     days."""
@@ -88,15 +94,18 @@ def hold_back(history: Moments, days: float, share: float) -> Design | None:
         return None
     users = int(history.users) * HOLD_BACK_DAYS / days
     information = users * share * (1 - share) / user_variance
-    bound = float(sequences.standard_errors(1 / TIGHTEST, HARM_ERROR_RATE))
+    bound = float(harm_errors(1 / TIGHTEST))
     effect = (bound + float(ndtri(POWER))) / math.sqrt(information)
+    relative_effect = 0.0
+    if days >= 1:
+        relative_effect = effect / float(history.rate)
     return Design(
         share=share,
         minimum_effect=effect,
         information=information,
         users=math.ceil(users),
         days=HOLD_BACK_DAYS,
-        relative_effect=effect / float(history.rate),
+        relative_effect=relative_effect,
         is_hold_back=True,
     )
 
@@ -140,7 +149,15 @@ def is_harmful(estimate: Estimate, progress: np.ndarray) -> np.ndarray:
 def harm_bound(variance: Number, progress: Number) -> Number:
     """The difference below which harm is proven, for this `variance` of it; `progress` as in
     `is_harmful`."""
-    return -sequences.standard_errors(progress, HARM_ERROR_RATE) * np.sqrt(variance)
+    return -harm_errors(progress) * np.sqrt(variance)
+
+
+def harm_errors(progress: Number) -> Number:
+    """How many standard errors below 0 harm is proven: by either of two sequences, which share the
+    error rate."""
+    late = sequences.standard_errors(progress, HARM_ERROR_RATE - EARLY_ERROR_RATE)
+    early = sequences.standard_errors(progress * TIGHTEST / EARLY, EARLY_ERROR_RATE)
+    return np.minimum(late, early)
 
 
 def progress(information: Number, design: Design) -> Number:

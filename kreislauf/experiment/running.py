@@ -159,6 +159,8 @@ class Running(BaseModel):
         if self.terms.plan is None:
             return sentence
         effect = self.terms.plan.relative_effect
+        if effect == 0:
+            return f"{sentence} How small a fall is seen was not clear after less than a day."
         if effect >= 1:
             return f"{sentence} Too few users come in that time for harm to be seen."
         return f"{sentence} {effect:.0%} fewer {self.terms.kpi}s per answer are probably seen."

@@ -243,8 +243,8 @@ def sequence(gap: Gap, look: Look, plan: Design) -> tuple[float, float]:
 
 
 def _relative(gap: Gap, difference: float) -> str:
-    """A difference as a share of the champion's rate."""
-    return f"{difference / gap.champion_rate:+.1%}"
+    """A difference as a share of the champion's rate, which cannot fall by more than all of it."""
+    return f"{max(difference / gap.champion_rate, -1.0):+.1%}"
 
 
 def _range(gap: Gap, low: float, high: float) -> str:

@@ -200,10 +200,12 @@ def test_it_ends_at_last_when_nobody_reacts(tiny, clock, tmp_path, monkeypatch):
     assert reason.endswith("Too few users have reacted for a judgement.")
 
 
-def test_a_version_before_that_was_deleted_cannot_come_back(released):
+def test_a_version_before_that_was_deleted_cannot_come_back(released, caplog):
     registry.delete(registry.get(released, 1))
     both(released, 0.1, (0, 0.5), orders=0.1)
     look(maturity_minutes=0)
+    (warning,) = [line for line in caplog.records if "was not rolled back" in line.message]
+    assert warning.levelname == "WARNING"
     live = releases.current(released)
     assert (live.champion, live.challenger) == (2, None)
     assert live.reason.endswith("It was not rolled back: version 1 was deleted.")

@@ -84,6 +84,14 @@ def test_the_verdict_turns_at_the_bounds_of_a_look():
     assert (between.harm_bound, between.benefit_bound) == (middle.harm_bound, None)
 
 
+def test_great_harm_is_seen_at_once_however_much_was_planned():
+    plan = PLAN.model_copy(update={"information": 50 * PLAN.information})
+    newest = look(0, 0.2, -0.05)
+    assert newest.information / plan.information < 0.01
+    assert judge(plan, [newest]).outcome == "harm"
+    assert judge(plan, [look(0, 0.2, -0.02)]).outcome == "running"
+
+
 def test_a_guardrail_stops_what_helps_the_kpi():
     hurt = look(0, 0.3, -0.05).kpi
     verdict = judge(PLAN, [look(2, 0.4, 0.02, guardrails={"orders per answer": hurt})])
@@ -195,3 +203,6 @@ def test_a_hold_back_lasts_a_week_however_much_is_known():
     assert bounds[1] == pytest.approx(1.96, abs=0.01)
     small = design.hold_back(of_users(0.2, 400, np.random.default_rng(1)), 14, 0.99)
     assert small.relative_effect > 1, "no fall is large enough to be seen"
+    hour = design.hold_back(history, 1 / 24, 0.95)
+    assert hour.relative_effect == 0, "an hour does not say how many users a week has"
+    assert hour.information == pytest.approx(14 * 24 * plan.information)
