@@ -96,11 +96,30 @@ class Life:
                 f"The model is on hold: {self.current.hold} A person is asked before another "
                 "version goes live, until somebody ends the hold with the flow lift."
             )
+        if self.harm:
+            texts.append(self.harm)
         if self.status and self.status.wait.startswith(policy.QUESTION):
             answers = [verdict for verdict in self.verdicts if verdict.at > self.status.at]
             if not answers:
                 texts.append(self.status.wait)
         return texts
+
+    @property
+    def harm(self) -> str:
+        """That the live version does harm, as its hold-back has shown, and stays; empty if not."""
+        if not self.looks_at_newest or self.current is None:
+            return ""
+        newest = self.looks_at_newest[-1]
+        begin = next((entry for entry in self.log if entry.number == newest.release), None)
+        if newest.verdict.outcome != "harm" or begin is None or not begin.is_hold_back:
+            return ""
+        if begin.champion != self.current.champion:
+            return ""
+        return (
+            f"Version {begin.champion} is live, and its users have shown that it does harm: "
+            f"{newest.verdict.reason} It could not be rolled back. Make another version live with "
+            "the flow publish, or train one."
+        )
 
     @property
     def in_test(self) -> bool:

@@ -112,6 +112,8 @@ def test_a_release_that_does_harm_is_rolled_back_at_the_next_look(released, guar
     assert live.reason.startswith(begin)
     assert live.hold.startswith("version 2 was rolled back: Compared with")
     assert look(maturity_minutes=0) == [], "nobody keeps anything after a rollback"
+    page = html.unescape(lifecycle_page.read(released).decode())
+    assert "its users have shown that it does harm" not in page
     card = html.unescape(card_of(released, 2))
     assert f"<h2>Hold-back against version 1</h2>\n<p>The release does {judged}: -" in card
     with pytest.raises(PublishRefused, match="version 2 was live before and was replaced"):
@@ -206,6 +208,9 @@ def test_a_version_before_that_was_deleted_cannot_come_back(released, caplog):
     look(maturity_minutes=0)
     (warning,) = [line for line in caplog.records if "was not rolled back" in line.message]
     assert warning.levelname == "WARNING"
+    page = html.unescape(lifecycle_page.read(released).decode())
+    assert "something waits for a person" in page
+    assert "Version 2 is live, and its users have shown that it does harm: " in page
     live = releases.current(released)
     assert (live.champion, live.challenger) == (2, None)
     assert live.reason.endswith("It was not rolled back: version 1 was deleted.")

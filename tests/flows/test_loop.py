@@ -199,7 +199,7 @@ def test_what_people_did_with_the_answers_is_watched_when_it_can_be_known(tiny, 
     )
     assert clicks.alarm
     assert finding.verdict == "covariate shift", finding.reason
-    assert "| 1 | champion |" in newest_page("monitor-tiny")
+    assert "| version 1 | champion |" in newest_page("monitor-tiny")
 
 
 def test_feedback_that_stopped_is_on_the_page_of_the_monitor(tiny, orders, tmp_path):
