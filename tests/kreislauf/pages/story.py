@@ -187,6 +187,8 @@ def write_looks(release: int, begin: int, outcome: str = "running") -> None:
             reason=f"Day {day}.",
             low=0.01 - 3 * error,
             high=0.01 + 3 * error,
+            harm_bound=-3.4 * error,
+            benefit_bound=4 * error,
         )
         record.write(
             Record(model=MODEL, release=release, look=look, counts=counts, verdict=verdict)

@@ -115,7 +115,8 @@ def test_each_part_comes_from_its_table():
     picture = section(html, "A/B tests")
     assert "The A/B test of version 7 against version 6, look by look" in picture
     assert picture.split("</svg>")[0].count("<circle") == 5
-    assert "it is +4.0%, from -6.7% to +14.7%." in picture
+    assert "it is +4.0%, from -6.7% to +14.7%. The bound of harm is -12.2%." in picture
+    assert picture.split("</svg>")[0].count('class="bound harm"') == 5
     assert tests[3][:2] == ["champion", "6"]
     assert tests[4][:2] == ["challenger", "7"]
     rates = [float(row[3].split()[0]) for row in tests[3:]]
