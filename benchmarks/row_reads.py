@@ -47,7 +47,7 @@ def retrain(model_type: spec.ModelSpec) -> None:
     from tasks import promote, train
 
     params = model_type.Params()
-    lineage = train.plan(model_type, params, inputs.read_newest(model_type), 0.0)
+    lineage = train.plan(model_type, params, inputs.read_newest(model_type))
     with patch.object(progress.Progress, "of", return_value=spec.ignore):
         version = train.fit.fn(model_type.name, params.model_dump(mode="json"), lineage)
     decision = promote.judge.fn(model_type.name, version.number, None)

@@ -109,14 +109,8 @@ def split_users(
     """Write the release that says who gets what, after Triton has answered the challenger's golden
     requests as registered; on failure it serves what it served before. Versions that are `absent`
     are left out."""
-    if challenger is None and not live.trial and not absent:
-        get_run_logger().info("No A/B test runs, so there is nothing to end.")
-        return live
     if challenger is None:
-        why = "No A/B test: all users get the champion."
-        if live.trial:
-            why = f"{live.trial} ends: all users get the champion."
-        return write(live, why, who, absent)
+        return end(live, who, absent)
     if challenger in (releases.NO_MODEL, live.champion) and share in (0, 1):
         raise ValueError(
             f"share is {share}: nothing would be compared. Give a share between 0 and 1."
@@ -131,6 +125,17 @@ def split_users(
         hand_over(version.model, resident)
         put_in_service(version.model, resident, challenger)
         return write(live, why, who, absent, challenger, share)
+
+
+def end(live: releases.Release, who: str, absent: list[int]) -> releases.Release:
+    """Write the release without a challenger, unless nothing changes by it. Versions that are
+    `absent` are left out."""
+    if live.trial:
+        return write(live, f"{live.trial} ends: all users get the champion.", who, absent)
+    if absent:
+        return write(live, "No A/B test: all users get the champion.", who, absent)
+    get_run_logger().info("No A/B test runs, so there is nothing to end.")
+    return live
 
 
 def write(

@@ -44,8 +44,7 @@ def train(
             get_run_logger().warning(str(data.newest))
         elif data.newest.agreed is not None:
             get_run_logger().info(str(data.newest))
-        clicked = clicked_share(model_type, data)
-        lineage = plan(model_type, hyperparameters, data, clicked)
+        lineage = plan(model_type, hyperparameters, data)
     existing = registry.find(model, lineage.key)
     if existing:
         get_run_logger().info(f"Version {existing.number} was trained from exactly this before.")
@@ -58,10 +57,8 @@ def train(
         f"{model_type.metric} in {model_type.policy.power:.0%} of the cases, a smaller one less "
         "often."
     )
-    if lineage.clicked:
-        get_run_logger().info(
-            f"{lineage.clicked:.1%} of the newest right answers learnt from were taken from an "
-            "answer that was shown, so the models before may have caused them."
-        )
+    lineage = lineage.model_copy(update={"clicked": clicked_share(model_type, lineage)})
+    if lineage.clicks:
+        get_run_logger().info(lineage.clicks)
     draw_page(model)
     return fit(model, hyperparameters.model_dump(mode="json"), lineage)

@@ -11,7 +11,7 @@ from kreislauf.experiment.record import Record
 from kreislauf.experiment.running import Running
 from kreislauf.pages import experiment as experiment_page
 from kreislauf.pages import markdown
-from kreislauf.registry.artifacts import amend
+from kreislauf.registry.artifacts import amend_card
 
 
 @task(task_run_name="look-at-{test.model}", cache_policy=NO_CACHE)
@@ -31,7 +31,7 @@ def write_on_card(test: Running, record: Record) -> None:
         page = card or markdown.page(f"{test.model} version {version.number}", "", [])
         return markdown.with_section(page, f"test-{test.number}", section)
 
-    amend(version, "card", "card.html", amended)
+    amend_card(version, amended)
 
 
 def show(test: Running, record: Record) -> None:

@@ -16,7 +16,7 @@ from kreislauf.lake import journal
 from kreislauf.monitoring import drift, feedback
 from kreislauf.pages import markdown
 from kreislauf.pages import version as version_page
-from kreislauf.registry.artifacts import amend
+from kreislauf.registry.artifacts import amend_card
 from kreislauf.release import permission
 from models import spec
 
@@ -150,7 +150,7 @@ def describe(model: str, number: int, decision: gate.Decision) -> str:
     decisions = journal.read(DECISIONS, model=model)
     text = version_page.page(version, decision, smallest, drifts, decisions)
     html = markdown.page(f"{model} version {number}", text, registry.curves(version))
-    amend(version, "card", "card.html", lambda before: markdown.with_sections_of(html, before))
+    amend_card(version, lambda before: markdown.with_sections_of(html, before))
     return text
 
 

@@ -33,17 +33,15 @@ ABANDONED_DAYS = 7
 
 
 def plan(
-    model_type: spec.ModelSpec, params: BaseModel, data: inputs.TrainingData, clicked: float
+    model_type: spec.ModelSpec, params: BaseModel, data: inputs.TrainingData
 ) -> registry.Lineage:
-    """What the next training learns from, and which version it starts from; `clicked` is from
-    `clicked_share`."""
+    """What the next training learns from, and which version it starts from."""
     parent = choose_parent(model_type, data.cut.holdout)
     key = digest_plan(model_type, params, data.cut.holdout, data.digest, parent)
-    lineage = data.lineage(model_type.table.name, key, parent)
-    return lineage.model_copy(update={"clicked": clicked})
+    return data.lineage(model_type.table.name, key, parent)
 
 
-def clicked_share(model_type: spec.ModelSpec, data: inputs.TrainingData) -> float:
+def clicked_share(model_type: spec.ModelSpec, lineage: registry.Lineage) -> float:
     """Share of the newest right answers learnt from, 0 to 1, that were taken from an answer which
     was shown. The models that were live may have caused them.
 
@@ -51,9 +49,9 @@ def clicked_share(model_type: spec.ModelSpec, data: inputs.TrainingData) -> floa
     no times, a click would count long before it was made.
     """
     table = model_type.table
-    last = data.cut.holdout - 1
-    start = 2 * data.cut.holdout - data.cut.watermark - 1
-    learnt = split.started(data.rows, table, start, last)
+    last = lineage.holdout - 1
+    start = 2 * lineage.holdout - lineage.watermark - 1
+    learnt = split.started(lake.rebuild(table, *lineage.snapshot), table, start, last)
     examples = model_type.examples(split.some(learnt, table, CLICKED_ROWS))
     clicked = feedback.clicked(model_type.name, examples, start, last)
     if clicked is None:

@@ -117,12 +117,7 @@ def _data(lineage: registry.Lineage) -> str:
             f" {lineage.ahead} rows were later than that, and too few groups agreed with them: "
             "they wait in the table."
         )
-    if lineage.clicked:
-        text += (
-            f" {lineage.clicked:.1%} of the newest right answers learnt from were taken from an "
-            "answer that was shown, so the models before may have caused them."
-        )
-    return text
+    return f"{text} {lineage.clicks}".rstrip()
 
 
 def _drift(drifts: dict[str, float]) -> str:

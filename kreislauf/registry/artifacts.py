@@ -15,6 +15,8 @@ from kreislauf.settings import settings
 
 FORMER_NAMES = {"training_profile": "known"}
 """Names that files beside a version had when earlier versions were registered, by today's name."""
+CARD = "card.html"
+"""Name of the file with the card, in the folder `card` of a version's run."""
 
 
 def onnx_file(version: Version) -> Path:
@@ -45,20 +47,20 @@ def attach(version: Version, name: str, path: Path) -> None:
     runs.client().log_artifact(version.run_id, str(path), artifact_path=name)
 
 
-def amend(version: Version, name: str, file: str, change: Callable[[str], str]) -> None:
-    """Replace a text file in the folder `name` of the run of a version by what `change` makes of
-    it; of the empty text, if there is none."""
+def amend_card(version: Version, change: Callable[[str], str]) -> None:
+    """Replace the card of a version, as HTML, by what `change` makes of it; of the empty text, if
+    there is none."""
     with tempfile.TemporaryDirectory() as folder:
         before = ""
-        if file in attached(version, name):
-            stored = runs.client().download_artifacts(version.run_id, f"{name}/{file}", folder)
+        if CARD in attached(version, "card"):
+            stored = runs.client().download_artifacts(version.run_id, f"card/{CARD}", folder)
             # A person may have written another file there.
             before = Path(stored).read_text(encoding="utf-8", errors="replace")
         after = change(before)
         if after != before:
-            path = Path(folder) / file
+            path = Path(folder) / CARD
             path.write_text(after, encoding="utf-8")
-            attach(version, name, path)
+            attach(version, "card", path)
 
 
 def attached(version: Version, name: str) -> list[str]:

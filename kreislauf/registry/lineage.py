@@ -40,6 +40,16 @@ class Lineage(BaseModel):
     )
 
     @property
+    def clicks(self) -> str:
+        """What is known of clicks on answers, as a sentence; empty if there are none."""
+        if not self.clicked:
+            return ""
+        return (
+            f"{self.clicked:.1%} of the newest right answers learnt from were taken from an answer "
+            "that was shown, so the models before may have caused them."
+        )
+
+    @property
     def snapshot(self) -> tuple[int, int, str, list[tuple[int, int]]]:
         """Version of the table, watermark, digest and exclusions: the rows, as `lake.rebuild` wants
         to know them."""
