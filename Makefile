@@ -61,7 +61,7 @@ test-pythons: setup ## Run the quick tests on the other Pythons that are install
 test-system: setup ## Install Debian's Prometheus, Alertmanager and Chromium, and run what needs them
 	@which promtool amtool chromium >/dev/null || (apt-get update -qq && \
 		apt-get install -qq -y --no-install-recommends prometheus prometheus-alertmanager chromium)
-	@$(BIN)/python -m pytest -n 0 -m system
+	@$(BIN)/python -m pytest -m system
 
 test-long: setup ## Run the kill and race loops, about half an hour
 	@$(BIN)/python -m pytest -m long

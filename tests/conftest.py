@@ -41,14 +41,23 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def prefect_harness() -> Iterator[None]:
     """A Prefect server for flows that are called as plain functions; about 15 seconds, so once for
     all tests."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        temporary_settings,
+    )
     from prefect.testing.utilities import prefect_test_harness
 
-    # The heartbeat thread would hold every flow for a second at its end.
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
+    quick = {
+        # The heartbeat thread would hold every flow for a second at its end.
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        # Each flow and each task would read all certificates, for a server without TLS.
+        PREFECT_API_TLS_INSECURE_SKIP_VERIFY: True,
+        # Tests read what is logged in their own process.
+        PREFECT_LOGGING_TO_API_ENABLED: False,
+    }
+    with prefect_test_harness(server_startup_timeout=120), temporary_settings(quick):
         yield
 
 
@@ -156,12 +165,14 @@ def triton(
 
 
 def kill_triton(record: dict) -> None:
-    """Kill a Triton and its models at once, and remove the shared memory that it then leaves."""
+    """Kill a Triton and its models at once, and remove the shared memory that it then leaves.
+
+    Nobody waits until they have ended, which takes a second or two.
+    """
     members = processes.family(record)
     left = {path for process in members for path in shared_memory(process)}
     for process in members:
         processes.kill(process.pid)
-    psutil.wait_procs(members, timeout=10)
     for path in left:
         path.unlink(missing_ok=True)
 

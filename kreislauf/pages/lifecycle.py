@@ -5,6 +5,7 @@ It is drawn from the lake's tables and what lies beside the release log, and fro
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -32,6 +33,20 @@ GAINS = 20
 """Decisions whose intervals are drawn."""
 
 
+@cache
+def template() -> jinja2.Template:
+    """The page without its content; to compile it takes longer than to fill it."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["when"] = when
+    return environment.get_template("lifecycle.html")
+
+
 def draw(
     life: Life,
     links: Links,
@@ -40,16 +55,7 @@ def draw(
 ) -> str:
     """The page as HTML; `clicks` are those of an A/B test that runs, and `batch_clicks` the clicks
     per answer of batches, by their names."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["when"] = when
-    return environment.get_template("lifecycle.html").render(
+    return template().render(
         life=life,
         summary=summary(life),
         links=links.of_model(life.model, life.is_served, bool(life.batches)),

@@ -39,6 +39,8 @@ class Stack:
     home: Path
     running: dict[str, dict]
     events: pl.DataFrame
+    client: httpx.Client
+    """Reads the certificates once, and not for each question."""
 
     def python(self, code: str) -> str:
         """Run `code` beside the stack; its last line of output."""
@@ -70,13 +72,13 @@ class Stack:
         """A deployment as the server has it."""
         wanted = {"deployments": {"name": {"any_": [name]}}}
         api = self.running["prefect"]["api"]
-        (deployment,) = httpx.post(f"{api}/deployments/filter", json=wanted).json()
+        (deployment,) = self.client.post(f"{api}/deployments/filter", json=wanted).json()
         return deployment
 
     def change(self, deployment: dict, fields: dict) -> None:
         """Give fields of a deployment other values."""
         api = self.running["prefect"]["api"]
-        httpx.patch(f"{api}/deployments/{deployment['id']}", json=fields).raise_for_status()
+        self.client.patch(f"{api}/deployments/{deployment['id']}", json=fields).raise_for_status()
 
     def emit_drift(self, times: int) -> None:
         """Emit the same event several times, as fast as possible."""
@@ -98,7 +100,7 @@ class Stack:
             "sort": "EXPECTED_START_TIME_ASC",
         }
         runs = (
-            httpx.post(f"{self.running['prefect']['api']}/flow_runs/filter", json=wanted)
+            self.client.post(f"{self.running['prefect']['api']}/flow_runs/filter", json=wanted)
             .raise_for_status()
             .json()
         )
@@ -154,7 +156,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     patch.setenv("TMPDIR", str(scratch))
     patch.setenv("XDG_CACHE_HOME", str(scratch))
     try:
-        shop = Stack(home, stack.up(home), simulate(PLAN))
+        shop = Stack(home, stack.up(home), simulate(PLAN), httpx.Client(timeout=60))
         shop.ingest(0, 3)
         shop.hurry()
         shop.pause("monitor", "collect", "watch")
@@ -268,7 +270,7 @@ def until_training(loop: Stack) -> str:
     url = f"{loop.running['prefect']['api']}/task_runs/filter"
 
     def fitting() -> list[dict]:
-        return httpx.post(url, json={"task_runs": running_fits}).raise_for_status().json()
+        return loop.client.post(url, json={"task_runs": running_fits}).raise_for_status().json()
 
     until(fitting, "a training begins")
     time.sleep(3)

@@ -1,12 +1,15 @@
 """Data of the tiny model type and of the one with text."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from mlflow.tracking._tracking_service import utils as mlflow_runs
 
+from tests.flows.prepared import Preparations, serve_live_versions
 from tests.models.wordy import ODD
 
 DAY = 86_400_000
@@ -53,3 +56,27 @@ def messages(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def preparations(tmp_path_factory: pytest.TempPathFactory) -> Preparations:
+    """What the tests of this process began with so far."""
+    return Preparations(tmp_path_factory.mktemp("preparations"))
+
+
+@pytest.fixture
+def prepared(
+    preparations, tiny, orders, home, monkeypatch, prefect_harness, mlflow_store, triton
+) -> Callable[[Callable[[str, Callable], object]], str]:
+    """Lets the test begin with what a function leaves that is given the tiny model type and its
+    orders; the name of the model type."""
+    # MLflow keeps in mind where a run's files are, and the copies of a run have its name.
+    monkeypatch.setattr(mlflow_runs, "_artifact_repos_cache", OrderedDict())
+
+    def begin(prepare: Callable[[str, Callable], object]) -> str:
+        name = f"{prepare.__module__}.{prepare.__qualname__}"
+        preparations.begin(lambda: prepare(tiny, orders), name, home, triton["repository"])
+        serve_live_versions(tiny)
+        return tiny
+
+    return begin

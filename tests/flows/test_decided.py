@@ -27,7 +27,7 @@ from kreislauf.release import releases
 from kreislauf.release.permission import PublishRefused
 from kreislauf.settings import settings
 from models import spec
-from tests.flows.test_loop import newest_page, two_releases
+from tests.flows.test_loop import newest_page, one_release, two_releases
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
@@ -66,8 +66,8 @@ def test_what_a_person_trusts_is_learnt_from_whatever_the_next_runs_see(tiny, or
     assert [start for start, _ in exclusions.intervals(table)] == [verdict.start]
 
 
-def test_after_a_rollback_a_person_is_asked_until_the_hold_is_lifted(tiny, orders):
-    two_releases(tiny, orders)
+def test_after_a_rollback_a_person_is_asked_until_the_hold_is_lifted(prepared, tiny, orders):
+    prepared(two_releases)
     back = rollback(tiny, reason="Clicks fell.", who="an alert", automatic=True)
     assert back.hold == "version 2 was rolled back: Clicks fell."
     assert "On hold: version 2 was rolled back: Clicks fell." in newest_page("release-tiny")
@@ -94,8 +94,8 @@ def test_after_a_rollback_a_person_is_asked_until_the_hold_is_lifted(tiny, order
     assert champions == [1, 2, 1, 1, 1, 4]
 
 
-def test_who_approves_a_version_ends_the_hold(tiny, orders):
-    two_releases(tiny, orders)
+def test_who_approves_a_version_ends_the_hold(prepared, tiny, orders):
+    prepared(two_releases)
     rollback(tiny, reason="Clicks fell.", who="an alert", automatic=True)
     ingest(orders(60, 65, threshold=120), tiny)
     assert retrain(tiny).version == 3
@@ -107,9 +107,8 @@ def test_who_approves_a_version_ends_the_hold(tiny, orders):
     ]
 
 
-def test_clicks_on_what_the_champion_showed_help_it_less(tiny, orders, tmp_path):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+def test_clicks_on_what_the_champion_showed_help_it_less(prepared, tiny, orders, tmp_path):
+    prepared(one_release)
     ingest(orders(20, 60, threshold=55), tiny)
     version = train(tiny)
     model_type = spec.load(tiny)

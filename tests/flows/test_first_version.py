@@ -9,13 +9,15 @@ from flows.retrain import retrain
 from kreislauf import registry
 from kreislauf.lake import journal
 from kreislauf.monitoring import tables
+from tests.flows.test_loop import one_release
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
-def test_each_window_has_what_the_first_version_and_the_baseline_would_answer(tiny, orders):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+def test_each_window_has_what_the_first_version_and_the_baseline_would_answer(
+    prepared, tiny, orders
+):
+    prepared(one_release)
     ingest(orders(20, 60, threshold=120), tiny)
     monitor(tiny)
     (live, first) = recorded(1)
@@ -44,9 +46,10 @@ def recorded(version: int) -> tuple[float, float | None]:
     return values["accuracy"], values.get(tables.FIRST_VERSION)
 
 
-def test_a_look_at_a_recorded_window_asks_the_first_version_no_more(tiny, orders, monkeypatch):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+def test_a_look_at_a_recorded_window_asks_the_first_version_no_more(
+    prepared, tiny, orders, monkeypatch
+):
+    prepared(one_release)
     ingest(orders(20, 60, threshold=120), tiny)
     better = retrain(tiny)
     ingest(orders(60, 70, threshold=120), tiny)

@@ -31,17 +31,21 @@ SHARE = 0.2
 __all__ = ["clock"]
 
 
-@pytest.fixture
-def released(tiny, orders, clock, monkeypatch) -> str:
+def held_back(model: str, orders) -> None:
     """Version 2 has replaced version 1, which a fifth of the users keeps. Clicks of the two weeks
     before are known."""
-    monkeypatch.setenv("KREISLAUF_HOLD_BACK", str(SHARE))
-    first = two_promoted(tiny, orders)
+    first = two_promoted(model, orders)
     assert (first.challenger, first.share, first.is_hold_back) == (NO_MODEL, SHARE, True)
     assert first.versions == [1]
-    land(tiny, None, RATE, 4_000, (-14, 0), release=0)
-    publish(tiny, 2)
-    return tiny
+    land(model, None, RATE, 4_000, (-14, 0), release=0)
+    publish(model, 2)
+
+
+@pytest.fixture
+def released(prepared, clock, monkeypatch) -> str:
+    """See `held_back`."""
+    monkeypatch.setenv("KREISLAUF_HOLD_BACK", str(SHARE))
+    return prepared(held_back)
 
 
 @pytest.fixture

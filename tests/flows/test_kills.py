@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from flows.ingest import ingest
-from flows.retrain import retrain
 from flows.train import train
 from kreislauf import registry
 from kreislauf.evaluation import gate
@@ -18,7 +17,7 @@ from serving import live
 from tests.conftest import aliases
 from tests.flows.child_process import ask, started
 from tests.flows.test_look import RATE, clock, land
-from tests.flows.test_loop import two_releases
+from tests.flows.test_loop import one_release, two_releases
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 NEVER = 10**9
@@ -27,10 +26,9 @@ __all__ = ["clock"]
 
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
 def test_a_rerun_finishes_what_a_kill_at_any_step_left(
-    every, tiny, orders, other_models, home, tmp_path, monkeypatch
+    prepared, every, tiny, orders, other_models, home, tmp_path, monkeypatch
 ):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+    prepared(one_release)
     ingest(orders(20, 60, threshold=120), tiny)
     version = train(tiny).number
     with started("killed", other_models.parent) as process:

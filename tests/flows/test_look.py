@@ -94,14 +94,18 @@ def two_promoted(model: str, orders) -> releases.Release:
     return first
 
 
-@pytest.fixture
-def tested(tiny, orders, clock) -> str:
+def half_and_half(model: str, orders) -> None:
     """Version 1 is live, and half of the users get version 2, which the gate has promoted. Clicks
     of the week before are known."""
-    two_promoted(tiny, orders)
-    land(tiny, None, RATE, 4_000, (-7, 0), release=0)
-    experiment(tiny, 2, share=0.5, minimum_effect=0.2)
-    return tiny
+    two_promoted(model, orders)
+    land(model, None, RATE, 4_000, (-7, 0), release=0)
+    experiment(model, 2, share=0.5, minimum_effect=0.2)
+
+
+@pytest.fixture
+def tested(prepared, clock) -> str:
+    """See `half_and_half`."""
+    return prepared(half_and_half)
 
 
 def both(model: str, rate: float, days: tuple[float, float] = (0, 3), **changes) -> None:
@@ -267,8 +271,8 @@ def test_a_changed_share_begins_anew_and_knows_the_users_from_before_the_test(te
     assert running.current(tested).terms.minimum_effect == 0.3, "what was agreed on stays"
 
 
-def test_without_any_clicks_nobody_can_say_how_long_it_takes(tiny, orders, clock):
-    two_releases(tiny, orders)
+def test_without_any_clicks_nobody_can_say_how_long_it_takes(tiny, prepared, clock):
+    prepared(two_releases)
     experiment(tiny, 1, share=0.5)
     number = releases.current(tiny).number
     for arm in ARMS:

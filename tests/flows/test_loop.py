@@ -45,6 +45,19 @@ from tests.conftest import aliases
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
+def one_release(tiny: str, orders) -> None:
+    """Version 1, which has learnt from 20 days of orders."""
+    ingest(orders(0, 20, threshold=50), tiny)
+    retrain(tiny)
+
+
+def two_releases(tiny: str, orders) -> None:
+    """Version 1, then version 2, which knows better."""
+    one_release(tiny, orders)
+    ingest(orders(20, 60, threshold=120), tiny)
+    assert retrain(tiny).release == 2
+
+
 def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, orders):
     ingest(orders(0, 20, threshold=50), tiny)
     first = retrain(tiny, reason="the first")
@@ -186,9 +199,10 @@ def test_broken_data_is_shut_out_of_training_and_starts_none(tiny, orders, monke
     assert lake.read(table).height == 14_000, "nothing is lost"
 
 
-def test_what_people_did_with_the_answers_is_watched_when_it_can_be_known(tiny, orders, tmp_path):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+def test_what_people_did_with_the_answers_is_watched_when_it_can_be_known(
+    prepared, tiny, orders, tmp_path
+):
+    prepared(one_release)
     ingest(orders(20, 25, threshold=50), tiny)
     land_reactions(tmp_path, tiny, days=25, share=0.5, last=0.1)
     finding = monitor(tiny)
@@ -202,9 +216,8 @@ def test_what_people_did_with_the_answers_is_watched_when_it_can_be_known(tiny, 
     assert "| version 1 | champion |" in newest_page("monitor-tiny")
 
 
-def test_feedback_that_stopped_is_on_the_page_of_the_monitor(tiny, orders, tmp_path):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+def test_feedback_that_stopped_is_on_the_page_of_the_monitor(prepared, tiny, orders, tmp_path):
+    prepared(one_release)
     ingest(orders(20, 25, threshold=50), tiny)
     land_reactions(tmp_path, tiny, days=17, share=0.5, last=0.5)
     later = [
@@ -259,9 +272,8 @@ def test_several_windows_may_be_asked_for_before_a_retraining(tiny, orders):
     assert actions == [waits, ASKED, ASKED], "the first two windows overlap, and are one alarm"
 
 
-def test_a_sharp_loss_asks_for_a_retraining_whatever_it_costs(tiny, orders):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+def test_a_sharp_loss_asks_for_a_retraining_whatever_it_costs(prepared, tiny, orders):
+    prepared(one_release)
     ingest(orders(20, 24, threshold=120), tiny)
     finding = monitor(tiny, window_days=4, retraining_cost=2.0)
     live = next(signal for signal in finding.signals if signal.name == "accuracy")
@@ -271,9 +283,8 @@ def test_a_sharp_loss_asks_for_a_retraining_whatever_it_costs(tiny, orders):
     assert journal.read("alarms")["action"].to_list() == [ASKED]
 
 
-def test_trainings_wait_while_a_change_is_too_young_to_judge(tiny, orders):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+def test_trainings_wait_while_a_change_is_too_young_to_judge(prepared, tiny, orders):
+    prepared(one_release)
     ingest(orders(20, 22, threshold=50), tiny)
     ingest(orders(22, 23, threshold=120), tiny)
     finding = monitor(tiny)
@@ -314,9 +325,8 @@ def test_a_data_fault_that_is_not_excluded_is_reported_once_in_a_window(tiny, mo
     assert ends == [10, 20, 21]
 
 
-def test_both_baselines_learn_from_as_many_rows(tiny, orders, tmp_path, monkeypatch):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+def test_both_baselines_learn_from_as_many_rows(prepared, tiny, orders, tmp_path, monkeypatch):
+    prepared(one_release)
     model_type, champion = spec.load(tiny), registry.get(tiny, 1)
     rows = inputs.trusted_rows(model_type)
     probe = inputs.registered_probe(model_type, champion)
@@ -421,9 +431,8 @@ def test_a_run_that_dies_after_its_release_is_finished_by_the_next_and_not_repea
     assert len(releases.history(tiny)) == 1
 
 
-def test_what_the_gate_did_not_promote_is_not_published(tiny, orders):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+def test_what_the_gate_did_not_promote_is_not_published(prepared, tiny, orders):
+    prepared(one_release)
     version = train(tiny, {"steps": 2})
     decision = promote(tiny, version.number)
     assert decision.outcome == "refuse"
@@ -433,9 +442,10 @@ def test_what_the_gate_did_not_promote_is_not_published(tiny, orders):
     assert releases.current(tiny).champion == 1
 
 
-def test_a_version_that_answers_otherwise_than_registered_is_undone(tiny, orders, monkeypatch):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+def test_a_version_that_answers_otherwise_than_registered_is_undone(
+    prepared, tiny, orders, monkeypatch
+):
+    prepared(one_release)
     ingest(orders(20, 60, threshold=120), tiny)
     write_golden = golden.write_golden
 
@@ -457,16 +467,8 @@ def test_a_version_that_answers_otherwise_than_registered_is_undone(tiny, orders
     assert [r.champion for r in releases.history(tiny)] == [1]
 
 
-def two_releases(tiny: str, orders) -> None:
-    """Version 1, then version 2, which knows better."""
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
-    ingest(orders(20, 60, threshold=120), tiny)
-    assert retrain(tiny).release == 2
-
-
-def test_a_rollback_brings_the_previous_version_back_and_says_who_and_why(tiny, orders):
-    two_releases(tiny, orders)
+def test_a_rollback_brings_the_previous_version_back_and_says_who_and_why(prepared, tiny, orders):
+    prepared(two_releases)
     back = rollback(tiny, reason="returns doubled", who="Ada", automatic=True)
     assert (back.number, back.champion, back.previous) == (3, 1, 2)
     assert (back.reason, back.who) == ("returns doubled", "Ada")
@@ -514,9 +516,9 @@ def test_what_was_never_live_cannot_be_rolled_back_to(tiny, orders):
 
 
 def test_a_rollback_that_dies_after_its_release_is_finished_by_the_next_run(
-    tiny, orders, monkeypatch
+    prepared, tiny, orders, monkeypatch
 ):
-    two_releases(tiny, orders)
+    prepared(two_releases)
 
     with interrupted_before_the_mirror(monkeypatch):
         rollback(tiny)
@@ -585,9 +587,10 @@ def test_without_a_parity_result_nothing_is_published(tiny, orders):
     assert releases.current(tiny) is None
 
 
-def test_a_release_by_someone_else_meanwhile_is_not_overwritten(tiny, orders, monkeypatch):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+def test_a_release_by_someone_else_meanwhile_is_not_overwritten(
+    prepared, tiny, orders, monkeypatch
+):
+    prepared(one_release)
     ingest(orders(20, 60, threshold=120), tiny)
     version = train(tiny)
     assert promote(tiny, version.number).outcome == "promote"

@@ -1,6 +1,6 @@
 """From the gateway's HTTP to the release log: people click, and what they click decides."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -12,26 +12,38 @@ from flows.experiment import experiment
 from flows.look import look
 from kreislauf import exposures, lake
 from kreislauf.release import releases, triton
+from serving import split
 from tests.flows.test_look import two_promoted
 from tests.serving.conftest import running
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
-@pytest.fixture
-def gateway(tiny, orders, monkeypatch) -> Iterator[httpx.Client]:
+def half_and_half(model: str, orders) -> None:
     """Version 1 is live, and half of the people get version 2, which the gate has promoted."""
+    two_promoted(model, orders)
+    experiment(model, 2, share=0.5, minimum_effect=0.5)
+
+
+@pytest.fixture
+def gateway(prepared, monkeypatch) -> Iterator[httpx.Client]:
+    """See `half_and_half`."""
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
     monkeypatch.setenv("KREISLAUF_HOLD_BACK", "0.5")
-    two_promoted(tiny, orders)
-    experiment(tiny, 2, share=0.5, minimum_effect=0.5)
+    prepared(half_and_half)
     with running() as address, httpx.Client(base_url=f"http://{address}", timeout=30) as client:
         yield client
 
 
-def visit(gateway: httpx.Client, rates: dict[int, float], names: str, count: int) -> None:
-    """Some people ask once each, and click as often as they like the version that answers. The last
-    one clicks: answers count until the newest click."""
+def visit(
+    gateway: httpx.Client,
+    rates: dict[int, float],
+    names: str,
+    count: int,
+    lost: Container[int] = (),
+) -> None:
+    """So many people ask once each, and click as often as they like the version that answers. The
+    last one clicks: answers count until the newest click. The requests of some are `lost`."""
 
     def ask(number: int) -> None:
         body = {"price": 60, "user": f"{names}-{number}"}
@@ -44,7 +56,7 @@ def visit(gateway: httpx.Client, rates: dict[int, float], names: str, count: int
     draws = np.random.default_rng(len(names)).random(count)
     draws[-1] = 0
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(ask, range(count - 1)))
+        list(pool.map(ask, [number for number in range(count - 1) if number not in lost]))
     ask(count - 1)
 
 
@@ -75,14 +87,17 @@ def test_a_benefit_goes_live_and_is_taken_back_by_those_who_kept_the_version_bef
 
 
 def test_harm_is_stopped_and_the_challenger_leaves_triton(gateway):
-    visit(gateway, {1: 0.5, 2: 0.1}, "harm", 700)
+    visit(gateway, {1: 0.5, 2: 0.1}, "harm", 350)
+    visit(gateway, {1: 0.5, 2: 0.1}, "harm", 350)
     newest = take_look()
     assert newest.verdict.outcome == "harm", newest
     live = releases.current("tiny")
     assert (live.champion, live.challenger, live.share) == (1, None, 0)
     assert live.reason.startswith("The A/B test of version 2 ends. The challenger does harm: -")
     assert not triton.is_resident("tiny", 2)
-    assert sum(newest.counts.assigned.values()) == 700
+    assert sum(newest.counts.assigned.values()) == 350
+    assert newest.counts.answers == 700
+    assert look(maturity_minutes=0) == []
 
 
 def test_a_challenger_that_does_not_answer_all_of_its_users_is_not_judged(gateway):
@@ -96,6 +111,21 @@ def test_a_challenger_that_does_not_answer_all_of_its_users_is_not_judged(gatewa
     live = releases.current("tiny")
     assert (live.champion, live.challenger) == (1, None)
     assert "lost to the fallback" in live.reason
+
+
+def test_users_that_never_arrive_stop_it(gateway):
+    release = releases.current("tiny")
+    lost = {
+        number
+        for number in range(0, 699, 3)
+        if split.assign(release, f"lost-{number}").arm == "challenger"
+    }
+    visit(gateway, {1: 0.3, 2: 0.3}, "lost", 700, lost)
+    newest = take_look()
+    assert newest.verdict.outcome == "mismatch", newest
+    assert "were assigned to the challenger" in newest.verdict.reason
+    assert sum(newest.counts.assigned.values()) == 700 - len(lost)
+    assert releases.current("tiny").challenger is None
 
 
 def test_without_a_difference_the_champion_stays(gateway):

@@ -6,22 +6,21 @@ import pytest
 
 from flows.ingest import ingest
 from flows.promote import promote
-from flows.retrain import retrain
 from flows.train import train
 from kreislauf.release import releases
 from serving import live
 from tests.conftest import aliases
 from tests.flows.child_process import receive, send, started
+from tests.flows.test_loop import one_release
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
 @pytest.mark.parametrize("rounds", [4, pytest.param(200, marks=pytest.mark.long)])
 def test_of_two_publishers_exactly_one_wins(
-    rounds, tiny, orders, other_models, tmp_path, monkeypatch
+    prepared, rounds, tiny, orders, other_models, tmp_path, monkeypatch
 ):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+    prepared(one_release)
     ingest(orders(20, 60, threshold=120), tiny)
     rivals = [train(tiny).number, train(tiny, {"steps": 30}).number]
     assert [promote(tiny, number).outcome for number in rivals] == ["promote", "promote"]

@@ -18,6 +18,7 @@ from kreislauf.release import permission, releases, triton
 from models import spec
 from tests.flows.child_process import ask, started
 from tests.flows.test_kills import NEVER, fresh
+from tests.flows.test_loop import one_release
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store")
 needs_triton = pytest.mark.usefixtures("triton")
@@ -37,10 +38,9 @@ def arrive(path: Path, model: str) -> None:
 @needs_triton
 @pytest.mark.parametrize("every", [14, pytest.param(1, marks=pytest.mark.long)])
 def test_a_retraining_killed_at_any_step_is_finished_though_an_event_has_arrived(
-    every, tiny, orders, other_models, home, tmp_path, monkeypatch
+    prepared, every, tiny, orders, other_models, home, tmp_path, monkeypatch
 ):
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+    prepared(one_release)
     ingest(orders(20, 60, threshold=120), tiny)
     planned = lake.version(spec.load(tiny).table)
     with started("killed", other_models.parent) as process:

@@ -24,6 +24,7 @@ from kreislauf.release import triton
 from kreislauf.sources import SourceError
 from models import spec
 from tests.conftest import ROOT
+from tests.flows.test_loop import one_release
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 START = datetime.fromtimestamp(1_700_000_000, UTC)
@@ -43,11 +44,9 @@ def four_shards(monkeypatch) -> None:
 
 
 @pytest.fixture
-def live(tiny, orders) -> str:
+def live(prepared) -> str:
     """A model type with a live version, learnt from 20 days of 200 orders."""
-    ingest(orders(0, 20, threshold=50), tiny)
-    assert retrain(tiny).release == 1
-    return tiny
+    return prepared(one_release)
 
 
 def test_a_batch_answers_as_triton_does_and_once(live, four_shards):

@@ -61,8 +61,8 @@ def watched(model: str, maturity_minutes: float = 0):
 
 
 @pytest.mark.usefixtures("triton")
-def test_a_worse_release_is_rolled_back_once(tiny, orders, monkeypatch):
-    two_releases(tiny, orders)
+def test_a_worse_release_is_rolled_back_once(prepared, tiny, orders, monkeypatch):
+    prepared(two_releases)
     land(1, WEEK, 0.2)
     land(2, DAY, 0.1)
     with pytest.MonkeyPatch.context() as patch:

@@ -27,8 +27,8 @@ def delete(model: str, number: int) -> None:
     MlflowClient(settings().mlflow_url).delete_model_version(model, str(number))
 
 
-def test_the_loop_goes_on_when_the_previous_version_was_deleted(tiny, orders, triton):
-    two_releases(tiny, orders)
+def test_the_loop_goes_on_when_the_previous_version_was_deleted(prepared, tiny, orders, triton):
+    prepared(two_releases)
     assert releases.current(tiny).previous == 1
     delete(tiny, 1)
     assert publish(tiny, 2).champion == 2, "it is verified again"
@@ -50,8 +50,10 @@ def test_the_loop_goes_on_when_the_previous_version_was_deleted(tiny, orders, tr
     assert rollback(tiny).champion == 2
 
 
-def test_a_rollback_goes_to_an_older_version_if_the_previous_one_was_deleted(tiny, orders):
-    two_releases(tiny, orders)
+def test_a_rollback_goes_to_an_older_version_if_the_previous_one_was_deleted(
+    prepared, tiny, orders
+):
+    prepared(two_releases)
     ingest(orders(60, 140, threshold=20), tiny)
     third = retrain(tiny, cooldown_days=0)
     assert third.outcome == "promote"
@@ -61,8 +63,8 @@ def test_a_rollback_goes_to_an_older_version_if_the_previous_one_was_deleted(tin
     assert rollback(tiny).champion == third.version, "a second one undoes the first"
 
 
-def test_the_loop_goes_on_when_the_champion_was_deleted(tiny, orders, home):
-    two_releases(tiny, orders)
+def test_the_loop_goes_on_when_the_champion_was_deleted(prepared, tiny, orders, home):
+    prepared(two_releases)
     delete(tiny, 2)
     shutil.rmtree(home / "cache")
     assert monitor(tiny) is None, "there is nothing to compare with"
@@ -78,8 +80,10 @@ def test_the_loop_goes_on_when_the_champion_was_deleted(tiny, orders, home):
     assert rollback(tiny).champion == 1, "nobody goes back to what was deleted"
 
 
-def test_old_versions_are_pruned_with_their_files_and_what_is_needed_stays(tiny, orders, home):
-    two_releases(tiny, orders)
+def test_old_versions_are_pruned_with_their_files_and_what_is_needed_stays(
+    prepared, tiny, orders, home
+):
+    prepared(two_releases)
     with pytest.raises(ValueError, match="at least one version"):
         prune(tiny, keep=0)
     assert prune(tiny, keep=1) == [], "the previous version can be brought back"

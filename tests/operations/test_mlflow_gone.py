@@ -17,8 +17,10 @@ pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton"
 
 
 @pytest.mark.parametrize("named", [None, 1])
-def test_a_rollback_needs_no_mlflow_and_the_aliases_follow(tiny, orders, home, monkeypatch, named):
-    two_releases(tiny, orders)
+def test_a_rollback_needs_no_mlflow_and_the_aliases_follow(
+    prepared, tiny, orders, home, monkeypatch, named
+):
+    prepared(two_releases)
     shutil.rmtree(home / "cache")
     with monkeypatch.context() as patch:
         patch.setenv("KREISLAUF_MLFLOW_URL", "http://127.0.0.1:1")

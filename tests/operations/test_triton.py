@@ -7,10 +7,9 @@ from starlette.testclient import TestClient
 from tritonclient.grpc import InferenceServerClient
 
 from flows.collect import collect
-from flows.ingest import ingest
-from flows.retrain import retrain
 from kreislauf.settings import settings
 from serving.app import create
+from tests.flows.test_loop import one_release
 from tests.serving.test_gateway import until
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
@@ -24,11 +23,10 @@ def variant(gateway: TestClient, model: str) -> str:
 
 
 @pytest.fixture
-def gateway(tiny, orders, monkeypatch):
+def gateway(prepared, tiny, monkeypatch):
     """A gateway, version 1 being live."""
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
-    ingest(orders(0, 20, threshold=50), tiny)
-    assert retrain(tiny).release == 1
+    prepared(one_release)
     with TestClient(create(settings())) as client:
         assert variant(client, tiny) == "champion"
         yield client
