@@ -60,6 +60,13 @@ def let_gateway_close_its_segment(folder: Path) -> None:
     while time.monotonic() < end and any(segment.exists() for segment in open_segments):
         time.sleep(0.1)
     wish.unlink(missing_ok=True)
+    waiting = sum(segment.exists() for segment in open_segments)
+    if waiting:
+        get_run_logger().warning(
+            f"The gateway has not closed {waiting} of its segments in {folder} within "
+            f"{CLOSING_SECONDS:.0f} s: perhaps it does not run. What they hold is not loaded yet. "
+            "A gateway that starts closes them, and the next run loads them."
+        )
 
 
 def load_and_delete(table: str, folder: Path) -> IngestReport:

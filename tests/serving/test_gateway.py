@@ -150,8 +150,8 @@ def test_what_it_keeps_is_loaded_with_accounts_that_balance(
     assert collect() == {}
 
 
-def test_a_segment_that_no_gateway_closes_waits(
-    gateway: TestClient, prefect_harness, mlflow_store, monkeypatch
+def test_a_segment_that_no_gateway_closes_waits_and_is_named(
+    gateway: TestClient, prefect_harness, mlflow_store, monkeypatch, caplog
 ):
     from flows import collect
 
@@ -160,6 +160,11 @@ def test_a_segment_that_no_gateway_closes_waits(
     segment.write_bytes(b"{}")
     assert collect.collect() == {}
     assert [path.name for path in segment.parent.iterdir()] == [segment.name]
+    assert f"The gateway has not closed 1 of its segments in {segment.parent}" in caplog.text
+    segment.unlink()
+    caplog.clear()
+    collect.collect()
+    assert "has not closed" not in caplog.text
 
 
 def test_a_torn_line_is_kept_aside_and_stops_nothing(
