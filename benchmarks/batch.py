@@ -4,12 +4,14 @@
 simulated shop with as many articles as Diginetica, so that the file is as large as a real one, and
 answers all of its sessions in shards of SHARD_SECONDS, which are shorter than in production. In
 turn, REPEATS times: onnxruntime alone, on one thread, over the same requests in memory, in batches
-of the same size; the same on two threads, each over a half; the flow `score` with one worker; and
-with two. Then a run with one worker is killed in the middle, and run again. The last line is JSON.
+of the same size; the same on two threads, each over a half; the flow `score` with one worker; with
+two, which are threads; and with two processes. Then a run with one worker is killed in the middle,
+and run again. The last line is JSON.
 
 - `over_onnxruntime`: requests per second of one worker, as a share of onnxruntime's. The flow's
   time is that from call to return: planning, reading, writing and the commit are in it.
 - `two_workers`: requests per second of two workers, as a multiple of one's.
+- `two_processes`: the same of two processes, whose start is in the time.
 - `onnxruntime_two_threads`: the same of onnxruntime alone, which is what the machine gives at most.
 - `shards_lost`: shards of the killed run that were begun, and are answered again.
 
@@ -56,6 +58,8 @@ def prepare(plan: Plan, params: dict, folder: Path) -> None:
 
 def compare(shop: Plan, repeats: int) -> dict[str, Any]:
     """Requests per second of onnxruntime alone, of one worker and of two."""
+    from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
+
     from kreislauf import lake, registry
     from kreislauf.evaluation import scoring
     from models import spec
@@ -66,8 +70,9 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
     ways: dict[str, Callable[[], Any]] = {
         "onnxruntime": lambda: ask(session, inputs),
         "on two threads": lambda: ask_halves(session, inputs),
-        "one worker": lambda: run_flow(shop, 1),
-        "two workers": lambda: run_flow(shop, 2),
+        "one worker": lambda: run_flow(shop, one_worker()),
+        "two workers": lambda: run_flow(shop, ThreadPoolTaskRunner(max_workers=2)),
+        "two processes": lambda: run_flow(shop, ProcessPoolTaskRunner(max_workers=2)),
     }
     rates: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
@@ -77,14 +82,17 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
             call()
             rates[way].append(len(names) / (time.perf_counter() - began))
             print(f"{way:14} {rates[way][-1]:9.0f} requests per second", flush=True)
-    by_repeat = list(zip(*rates.values(), strict=True))
+
+    def ratio(way: str, base: str) -> float:
+        pairs = zip(rates[way], rates[base], strict=True)
+        return statistics.median(rate / of_base for rate, of_base in pairs)
+
     return {
         "requests": len(names),
-        "over_onnxruntime": statistics.median(single / alone for alone, _, single, _ in by_repeat),
-        "two_workers": statistics.median(double / single for _, _, single, double in by_repeat),
-        "onnxruntime_two_threads": statistics.median(
-            double / alone for alone, double, _, _ in by_repeat
-        ),
+        "over_onnxruntime": ratio("one worker", "onnxruntime"),
+        "two_workers": ratio("two workers", "one worker"),
+        "two_processes": ratio("two processes", "one worker"),
+        "onnxruntime_two_threads": ratio("on two threads", "onnxruntime"),
         "onnxruntime_per_second": statistics.median(rates["onnxruntime"]),
     }
 
@@ -107,11 +115,9 @@ def ask_halves(session: Any, inputs: dict[str, Any]) -> None:
         list(pool.map(ask, (session, session), halves))
 
 
-def run_flow(shop: Plan, workers: int) -> Any:
-    """Score all sessions of the shop."""
+def run_flow(shop: Plan, runner: Any) -> Any:
+    """Score all sessions of the shop, the shards by a task runner."""
     from datetime import UTC, datetime, timedelta
-
-    from prefect.task_runners import ThreadPoolTaskRunner
 
     from flows.score import score
     from kreislauf import lake
@@ -119,12 +125,18 @@ def run_flow(shop: Plan, workers: int) -> Any:
     from models import spec
 
     plan.SHARD_SECONDS = SHARD_SECONDS
-    runner: Any = ThreadPoolTaskRunner(max_workers=workers)
     newest = lake.watermark(spec.load(MODEL).table)
     assert newest is not None
     end = datetime.fromtimestamp(newest / 1000, UTC) + timedelta(days=1)
     start = end - timedelta(days=shop.days + 2)
     return score.with_options(task_runner=runner)(MODEL, start, end, version=1)
+
+
+def one_worker() -> Any:
+    """Shards one after another."""
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    return ThreadPoolTaskRunner(max_workers=1)
 
 
 def forget_answers() -> None:
@@ -143,7 +155,7 @@ def kill_and_repeat(shop: Plan, folder: Path) -> dict[str, int]:
     killed = subprocess.run(command, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.returncode
     started_shards = len(log.read_text().split())
-    report = run_flow(shop, 1)
+    report = run_flow(shop, one_worker())
     answered_before = report.batch.shards - report.shards_answered
     assert report.answered == report.batch.units
     return {
@@ -173,7 +185,7 @@ def die(shop: Plan, log: Path) -> None:
 
     shards.write = write_and_log
     setattr(answers, "rows", deadly)  # noqa: B010
-    run_flow(shop, 1)
+    run_flow(shop, one_worker())
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import msgspec
 import polars as pl
 import pytest
 from prefect.settings import PREFECT_API_URL
+from prefect.task_runners import ProcessPoolTaskRunner
 
 from flows.ingest import ingest
 from flows.retrain import retrain
@@ -151,6 +153,23 @@ def test_what_cannot_be_scored_is_said(live, tmp_path):
     with pytest.raises(registry.RegistryError):
         score(live, day(5), day(6), version=7)
     assert score(live, day(90), day(91)).answered == 0
+
+
+def know(folder: str) -> None:
+    """Let this process have the model types of a folder `models`, too."""
+    import models
+
+    models.__path__.append(folder)
+
+
+def test_processes_answer_as_threads_do(live, four_shards, other_models):
+    report = score(live, day(5), day(15))
+    by_threads = answers.read(report.batch.name).sort("request_id")
+    shutil.rmtree(storage.uri(answers.ANSWERS))
+    pool = ProcessPoolTaskRunner(2, initializer=know, initargs=(str(other_models),))
+    again = score.with_options(task_runner=pool)(live, day(5), day(15))
+    assert again == report
+    assert answers.read(report.batch.name).sort("request_id").equals(by_threads)
 
 
 @pytest.mark.parametrize("where", ["disk", "s3"])
