@@ -14,6 +14,7 @@ import pytest
 
 from deployments import processes, stack
 from kreislauf.settings import settings
+from tests.flows.prepared import Preparations
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["DO_NOT_TRACK"] = "true"
@@ -69,6 +70,19 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_registered_models()
     return path
+
+
+@pytest.fixture(scope="session")
+def orders_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the orders of the tiny model type are delivered: to a copied lake as to its original,
+    because the folder is the name of a source."""
+    return tmp_path_factory.mktemp("orders")
+
+
+@pytest.fixture(scope="session")
+def preparations(tmp_path_factory: pytest.TempPathFactory) -> Preparations:
+    """What the tests of this process began with so far."""
+    return Preparations(tmp_path_factory.mktemp("preparations"))
 
 
 @pytest.fixture

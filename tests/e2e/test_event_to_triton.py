@@ -146,6 +146,11 @@ def until(condition: Callable[[], object], event: str) -> None:
         time.sleep(0.5)
 
 
+def client() -> httpx.Client:
+    """A client that takes a new connection for each question: servers close those that are idle."""
+    return httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 @pytest.fixture(scope="module")
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     # Everything has to work where people keep their things.
@@ -156,7 +161,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     patch.setenv("TMPDIR", str(scratch))
     patch.setenv("XDG_CACHE_HOME", str(scratch))
     try:
-        shop = Stack(home, stack.up(home), simulate(PLAN), httpx.Client(timeout=60))
+        shop = Stack(home, stack.up(home), simulate(PLAN), client())
         shop.ingest(0, 3)
         shop.hurry()
         shop.pause("monitor", "collect", "watch")

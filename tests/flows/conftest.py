@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mlflow.tracking._tracking_service import utils as mlflow_runs
 
-from tests.flows.prepared import Preparations, serve_live_versions
+from tests.flows.prepared import serve_live_versions
 from tests.models.wordy import ODD
 
 DAY = 86_400_000
@@ -17,13 +17,12 @@ DEPARTMENTS = ["Rückgabe ↩", "Lieferung 🚚", "", "Zahlung"]
 
 
 @pytest.fixture
-def orders(tmp_path: Path) -> Callable[[int, int, float], str]:
+def orders(orders_folder: Path) -> Callable[[int, int, float], str]:
     """Writes days [first, last) of orders to a file: those above the price `threshold` are mostly
     sent back."""
 
     def write(first: int, last: int, threshold: float) -> str:
-        path, rng = tmp_path / "orders" / f"{first}.jsonl", np.random.default_rng(first)
-        path.parent.mkdir(exist_ok=True)
+        path, rng = orders_folder / f"{first}.jsonl", np.random.default_rng(first)
         lines = []
         for number in range(first * 200, last * 200):
             price = float(rng.integers(1, 200))
@@ -58,25 +57,20 @@ def messages(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
-@pytest.fixture(scope="session")
-def preparations(tmp_path_factory: pytest.TempPathFactory) -> Preparations:
-    """What the tests of this process began with so far."""
-    return Preparations(tmp_path_factory.mktemp("preparations"))
-
-
 @pytest.fixture
 def prepared(
     preparations, tiny, orders, home, monkeypatch, prefect_harness, mlflow_store, triton
 ) -> Callable[[Callable[[str, Callable], object]], str]:
-    """Lets the test begin with what a function leaves that is given the tiny model type and its
-    orders; the name of the model type."""
-    # MLflow keeps in mind where a run's files are, and the copies of a run have its name.
-    monkeypatch.setattr(mlflow_runs, "_artifact_repos_cache", OrderedDict())
+    """A function `begin(prepare)`, which makes this test's home and Triton as
+    `prepare(model, orders)` leaves them for the tiny model type, and returns the model's name."""
 
     def begin(prepare: Callable[[str, Callable], object]) -> str:
         name = f"{prepare.__module__}.{prepare.__qualname__}"
-        preparations.begin(lambda: prepare(tiny, orders), name, home, triton["repository"])
-        serve_live_versions(tiny)
+        repository = triton["repository"]
+        if preparations.begin(lambda: prepare(tiny, orders), name, home, repository):
+            serve_live_versions(tiny)
+        # MLflow keeps in mind where a run's files are, and the copies of a run have its name.
+        monkeypatch.setattr(mlflow_runs, "_artifact_repos_cache", OrderedDict())
         return tiny
 
     return begin

@@ -94,7 +94,7 @@ def two_promoted(model: str, orders) -> releases.Release:
     return first
 
 
-def half_and_half(model: str, orders) -> None:
+def in_test_after_a_week(model: str, orders) -> None:
     """Version 1 is live, and half of the users get version 2, which the gate has promoted. Clicks
     of the week before are known."""
     two_promoted(model, orders)
@@ -104,8 +104,8 @@ def half_and_half(model: str, orders) -> None:
 
 @pytest.fixture
 def tested(prepared, clock) -> str:
-    """See `half_and_half`."""
-    return prepared(half_and_half)
+    """See `in_test_after_a_week`."""
+    return prepared(in_test_after_a_week)
 
 
 def both(model: str, rate: float, days: tuple[float, float] = (0, 3), **changes) -> None:
@@ -271,8 +271,13 @@ def test_a_changed_share_begins_anew_and_knows_the_users_from_before_the_test(te
     assert running.current(tested).terms.minimum_effect == 0.3, "what was agreed on stays"
 
 
+def two_old_releases(model: str, orders) -> None:
+    """Two releases, when tests begin."""
+    two_releases(model, orders)
+
+
 def test_without_any_clicks_nobody_can_say_how_long_it_takes(tiny, prepared, clock):
-    prepared(two_releases)
+    prepared(two_old_releases)
     experiment(tiny, 1, share=0.5)
     number = releases.current(tiny).number
     for arm in ARMS:

@@ -45,17 +45,17 @@ from tests.conftest import aliases
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
-def one_release(tiny: str, orders) -> None:
+def one_release(model: str, orders) -> None:
     """Version 1, which has learnt from 20 days of orders."""
-    ingest(orders(0, 20, threshold=50), tiny)
-    retrain(tiny)
+    ingest(orders(0, 20, threshold=50), model)
+    assert retrain(model).release == 1
 
 
-def two_releases(tiny: str, orders) -> None:
+def two_releases(model: str, orders) -> None:
     """Version 1, then version 2, which knows better."""
-    one_release(tiny, orders)
-    ingest(orders(20, 60, threshold=120), tiny)
-    assert retrain(tiny).release == 2
+    one_release(model, orders)
+    ingest(orders(20, 60, threshold=120), model)
+    assert retrain(model).release == 2
 
 
 def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, orders):

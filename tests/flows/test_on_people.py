@@ -1,5 +1,6 @@
 """From the gateway's HTTP to the release log: people click, and what they click decides."""
 
+from collections import Counter
 from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,7 +20,7 @@ from tests.serving.conftest import running
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
-def half_and_half(model: str, orders) -> None:
+def in_test(model: str, orders) -> None:
     """Version 1 is live, and half of the people get version 2, which the gate has promoted."""
     two_promoted(model, orders)
     experiment(model, 2, share=0.5, minimum_effect=0.5)
@@ -27,10 +28,10 @@ def half_and_half(model: str, orders) -> None:
 
 @pytest.fixture
 def gateway(prepared, monkeypatch) -> Iterator[httpx.Client]:
-    """See `half_and_half`."""
+    """See `in_test`."""
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
     monkeypatch.setenv("KREISLAUF_HOLD_BACK", "0.5")
-    prepared(half_and_half)
+    prepared(in_test)
     with running() as address, httpx.Client(base_url=f"http://{address}", timeout=30) as client:
         yield client
 
@@ -41,13 +42,17 @@ def visit(
     names: str,
     count: int,
     lost: Container[int] = (),
-) -> None:
+) -> dict[str, str]:
     """So many people ask once each, and click as often as they like the version that answers. The
-    last one clicks: answers count until the newest click. The requests of some are `lost`."""
+    last one clicks: answers count until the newest click. The requests of the numbers in `lost` do
+    not arrive. Who comes again under the same `names` clicks as before. Returns the variant that
+    each was told, by user."""
+    variants = {}
 
     def ask(number: int) -> None:
         body = {"price": 60, "user": f"{names}-{number}"}
         answer = gateway.post("/v1/tiny/predict", json=body).json()
+        variants[body["user"]] = answer["variant"]
         if draws[number] < rates[answer["version"]]:
             click = {"request_id": answer["request_id"], "model": "tiny", "kind": "click"}
             item = answer["answer"]["returned"]
@@ -58,6 +63,7 @@ def visit(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, [number for number in range(count - 1) if number not in lost]))
     ask(count - 1)
+    return variants
 
 
 def take_look():
@@ -87,16 +93,16 @@ def test_a_benefit_goes_live_and_is_taken_back_by_those_who_kept_the_version_bef
 
 
 def test_harm_is_stopped_and_the_challenger_leaves_triton(gateway):
-    visit(gateway, {1: 0.5, 2: 0.1}, "harm", 350)
-    visit(gateway, {1: 0.5, 2: 0.1}, "harm", 350)
+    variants = visit(gateway, {1: 0.5, 2: 0.1}, "harm", 500)
+    assert visit(gateway, {1: 0.5, 2: 0.1}, "harm", 500) == variants
     newest = take_look()
     assert newest.verdict.outcome == "harm", newest
     live = releases.current("tiny")
     assert (live.champion, live.challenger, live.share) == (1, None, 0)
     assert live.reason.startswith("The A/B test of version 2 ends. The challenger does harm: -")
     assert not triton.is_resident("tiny", 2)
-    assert sum(newest.counts.assigned.values()) == 350
-    assert newest.counts.answers == 700
+    assert newest.counts.assigned == newest.counts.answered == dict(Counter(variants.values()))
+    assert newest.counts.answers == 1_000
     assert look(maturity_minutes=0) == []
 
 

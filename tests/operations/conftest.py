@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deployments import processes
 from tests.conftest import ROOT
-from tests.flows.conftest import orders, preparations, prepared  # noqa: F401
+from tests.flows.conftest import orders, prepared  # noqa: F401
 
 COPIED = ("flows", "tasks", "kreislauf", "models", "serving", "deployments", "prefect.yaml")
 """What a deployment and a worker need of a checkout."""

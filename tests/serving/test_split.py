@@ -4,7 +4,7 @@ import pytest
 
 from kreislauf.exposures import pseudonym
 from kreislauf.release.releases import Release
-from serving import split
+from serving import parsing, split
 
 USERS = [f"user-{number}" for number in range(100_000)]
 
@@ -48,3 +48,9 @@ def test_a_pseudonym_tells_users_apart_and_nothing_else():
     names = {pseudonym(user, b"a key") for user in USERS}
     assert len(names) == len(USERS)
     assert {len(name) for name in names} == {25}
+
+
+def test_who_has_no_name_is_the_session():
+    assert parsing.pop_user({"session": 7, "user": "anna"}) == "anna"
+    assert parsing.pop_user({"session": 7}) == "7"
+    assert parsing.pop_user({"price": 7}) is None
