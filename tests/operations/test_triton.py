@@ -25,8 +25,8 @@ def variant(gateway: TestClient, model: str) -> str:
 @pytest.fixture
 def gateway(prepared, tiny, monkeypatch):
     """A gateway, version 1 being live."""
-    monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
     prepared(one_release)
+    monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
     with TestClient(create(settings())) as client:
         assert variant(client, tiny) == "champion"
         yield client
