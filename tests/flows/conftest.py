@@ -1,4 +1,4 @@
-"""Data of the tiny model type and of the one with text."""
+"""Data of the tiny model type and of the one with text, and what many tests begin with."""
 
 from collections import OrderedDict
 from collections.abc import Callable
