@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 from prefect.client.schemas.objects import FlowRun
@@ -41,17 +41,19 @@ def wait(since: datetime, model: str) -> None:
 
     Raises TimeoutError if none starts or ends in time, and RuntimeError if it did not complete.
     """
-    until(
-        lambda: bool(created(since, model)),
-        REACTION_SECONDS,
-        f"no retraining was started{WHERE}",
-    )
-    until(
-        lambda: all(is_over(run) for run in created(since, model)),
-        RETRAINING_SECONDS,
-        f"the retraining did not end{WHERE}",
-    )
-    failed = [run for run in created(since, model) if run.state and not run.state.is_completed()]
+    with get_client(sync_client=True) as client:
+        until(
+            lambda: bool(created(client, since, model)),
+            REACTION_SECONDS,
+            f"no retraining was started{WHERE}",
+        )
+        until(
+            lambda: all(is_over(run) for run in created(client, since, model)),
+            RETRAINING_SECONDS,
+            f"the retraining did not end{WHERE}",
+        )
+        runs = created(client, since, model)
+    failed = [run for run in runs if run.state and not run.state.is_completed()]
     if failed:
         raise RuntimeError(f"Retraining {failed[0].name} ended as {failed[0].state}")
 
@@ -61,12 +63,11 @@ def is_over(run: FlowRun) -> bool:
     return bool(run.state and run.state.is_final() and not run.state.is_crashed())
 
 
-def created(since: datetime, model: str) -> list[FlowRun]:
+def created(client: SyncPrefectClient, since: datetime, model: str) -> list[FlowRun]:
     """Runs of the model's deployment created after `since`, but not by its schedule; not those that
     crashed and that another one has taken up."""
     name = DeploymentFilterName(any_=[deployment_of(model)])
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(deployment_filter=DeploymentFilter(name=name), limit=100)
+    runs = client.read_flow_runs(deployment_filter=DeploymentFilter(name=name), limit=100)
     taken_up = {run.idempotency_key for run in runs}
     return [
         run

@@ -43,7 +43,6 @@ def prefect_harness() -> Iterator[None]:
     """A Prefect server for flows that are called as plain functions; about 15 seconds, so once for
     all tests."""
     from prefect.settings import (
-        PREFECT_API_TLS_INSECURE_SKIP_VERIFY,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_LOGGING_TO_API_ENABLED,
         temporary_settings,
@@ -53,8 +52,6 @@ def prefect_harness() -> Iterator[None]:
     quick = {
         # The heartbeat thread would hold every flow for a second at its end.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        # Each flow and each task would read all certificates, for a server without TLS.
-        PREFECT_API_TLS_INSECURE_SKIP_VERIFY: True,
         # Tests read what is logged in their own process.
         PREFECT_LOGGING_TO_API_ENABLED: False,
     }
