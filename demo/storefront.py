@@ -15,8 +15,8 @@ import polars as pl
 from demo.visitors import Visitors
 
 CLIENTS = 16
-"""Requests that are under way at a time; the gateway takes 256. Were all given to the
-client at once, it would look through all that wait at each answer."""
+"""Requests that are under way at a time; the gateway takes 256. An `httpx` client that got
+all at once would look through those that wait at each answer."""
 BATCH = 1_000
 """Steps that are asked before what was clicked in them is sent."""
 TIMEOUT = httpx.Timeout(30)
@@ -25,16 +25,16 @@ MODEL = "session_recommender"
 
 
 @dataclass(frozen=True)
-class Door:
-    """The way to the gateway, which CLIENTS requests go at a time."""
+class GatewayClient:
+    """Sends CLIENTS requests at a time."""
 
-    client: httpx.AsyncClient
-    places: asyncio.Semaphore
+    http: httpx.AsyncClient
+    slots: asyncio.Semaphore
 
     async def post(self, path: str, body: dict) -> httpx.Response:
         """What the gateway says to a body. Raises RuntimeError for what it refuses."""
-        async with self.places:
-            response = await self.client.post(path, json=body)
+        async with self.slots:
+            response = await self.http.post(path, json=body)
         if response.is_error:
             raise RuntimeError(f"{response.url} answered {response.status_code}: {response.text}")
         return response
@@ -54,19 +54,19 @@ def play(visitors: Visitors, gateway: str) -> pl.DataFrame:
 
 async def _play(visitors: Visitors, gateway: str) -> pl.DataFrame:
     """See `play`."""
-    async with httpx.AsyncClient(base_url=gateway, timeout=TIMEOUT) as client:
-        door = Door(client, asyncio.Semaphore(CLIENTS))
+    async with httpx.AsyncClient(base_url=gateway, timeout=TIMEOUT) as http:
+        client = GatewayClient(http, asyncio.Semaphore(CLIENTS))
         batches = [
-            await _show(door, visitors.take(np.arange(first, min(first + BATCH, len(visitors)))))
+            await _show(client, visitors.take(np.arange(first, min(first + BATCH, len(visitors)))))
             for first in range(0, len(visitors), BATCH)
         ]
     return pl.concat(batches)
 
 
-async def _show(door: Door, visitors: Visitors) -> pl.DataFrame:
+async def _show(client: GatewayClient, visitors: Visitors) -> pl.DataFrame:
     """Ask in all steps, decide over the clicks, and send them."""
     path = f"/v1/{MODEL}/predict"
-    asked = [door.post(path, body) for body in visitors.requests()]
+    asked = [client.post(path, body) for body in visitors.requests()]
     predictions = [response.json() for response in await asyncio.gather(*asked)]
     answers = padded([prediction["answer"]["article_ids"] for prediction in predictions])
     clicked = visitors.clicks(answers)
@@ -79,7 +79,7 @@ async def _show(door: Door, visitors: Visitors) -> pl.DataFrame:
         }
         for row in np.flatnonzero(clicked >= 0)
     ]
-    await asyncio.gather(*(door.post("/v1/feedback", body) for body in reactions))
+    await asyncio.gather(*(client.post("/v1/feedback", body) for body in reactions))
     return pl.DataFrame(
         {
             "session": visitors.session,
