@@ -64,7 +64,7 @@ def allowed(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     shared = "spec|search|json_fields|table|text|loading|messages|mapping|choices|conversion"
     shared += "|session_names|records|buckets|policy|runtime|checkpoints|onnx_export|parity"
-    shared += "|params|fields|mapping_column|answer_lists|mapped_requests"
+    shared += "|params|fields|mapping_column|answer_lists|mapped_requests|asking"
     spec = rf"models(\.({shared})\b.*|\.mapping$)"
     if parts[0] == "models":
         # A model type may be another one's class with other ids or another table.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from models import text
+from models import asking, text
 from models.spec import Examples, ModelSpec, Tensors
 
 BATCH = 32
@@ -37,17 +37,11 @@ def answer(onnx: Any, inputs: Tensors, batch: int = BATCH) -> Tensors:
         session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     used = [tensor.name for tensor in session.get_inputs()]
-    # An empty batch still has outputs, with no rows.
-    rows = max(1, len(inputs[used[0]]))
-    inputs = text.unify({name: inputs[name] for name in used})
-    batches = []
-    for first in range(0, rows, batch):
-        request = {name: inputs[name][first : first + batch] for name in used}
-        batches.append(session.run(names, request))
-    return {
-        name: np.concatenate(arrays)
-        for name, arrays in zip(names, zip(*batches, strict=True), strict=True)
-    }
+
+    def ask(request: Tensors) -> Tensors:
+        return dict(zip(names, session.run(names, request), strict=True))
+
+    return asking.in_batches(ask, text.unify({name: inputs[name] for name in used}), batch)
 
 
 def baseline_scores(model_type: ModelSpec, rows: pl.DataFrame, examples: Examples) -> np.ndarray:

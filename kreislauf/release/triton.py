@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 
 from kreislauf import object_store
 from kreislauf.release import wire
 from kreislauf.settings import settings
-from models import text
+from models import asking, text
 from models.spec import MAX_BATCH, Tensors
 
 DEADLINE_SECONDS = 60.0
@@ -206,19 +205,19 @@ def _tensor_config(tensor) -> dict:
 def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Tensors:
     """Answers of exactly this version for all rows of `inputs`, by output name. Raises
     TritonError."""
-    # No rows are still one request, whose answer has no rows.
-    rows = max(1, len(next(iter(inputs.values()))))
-    batches = []
     with _client(f"answer as {model} version {version}") as client:
-        wanted = wire.wanted(client.get_model_metadata(model, str(version)), inputs)
-        for first in range(0, rows, batch):
-            request = {name: array[first : first + batch] for name, array in wanted.items()}
-            tensors = wire.encode(request)
+
+        def infer(request: Tensors) -> Tensors:
             result = client.infer(
-                model, tensors, model_version=str(version), client_timeout=DEADLINE_SECONDS
+                model,
+                wire.encode(request),
+                model_version=str(version),
+                client_timeout=DEADLINE_SECONDS,
             )
-            batches.append(wire.decode(result))
-    return {name: np.concatenate([answer[name] for answer in batches]) for name in batches[0]}
+            return wire.decode(result)
+
+        wanted = wire.wanted(client.get_model_metadata(model, str(version)), inputs)
+        return asking.in_batches(infer, wanted, batch)
 
 
 def is_resident(model: str, version: int) -> bool:
