@@ -1,6 +1,7 @@
 """Collect: what the gateway saw into the lake, and off its disk."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,8 +40,8 @@ def collect() -> dict[str, IngestReport]:
     for model in spec.names():
         put_back(model)
     reports = {}
+    let_gateway_close_its_segments(settings().spools)
     for table, folder in zip(exposures.TABLES, settings().spools, strict=True):
-        let_gateway_close_its_segment(folder)
         delete_empty_segments(folder)
         segments = map(str, folder.glob("*.jsonl"))
         if not all(storage.is_hidden(segment, str(folder)) for segment in segments):
@@ -48,22 +49,22 @@ def collect() -> dict[str, IngestReport]:
     return reports
 
 
-def let_gateway_close_its_segment(folder: Path) -> None:
-    """Ask for it with a file, and wait until it is closed; not long, because the gateway may be
-    gone."""
-    open_segments = list(folder.glob("*.open"))
-    if not open_segments:
-        return
-    wish = folder / exposures.COLLECTING
-    wish.touch()
+def let_gateway_close_its_segments(folders: Iterable[Path]) -> None:
+    """Ask for it with a file in each folder, and wait until they are closed; not long, because the
+    gateway may be gone."""
+    open_segments = [segment for folder in folders for segment in folder.glob("*.open")]
+    wishes = {segment.parent / exposures.COLLECTING for segment in open_segments}
+    for wish in wishes:
+        wish.touch()
     end = time.monotonic() + CLOSING_SECONDS
     while time.monotonic() < end and any(segment.exists() for segment in open_segments):
         time.sleep(0.1)
-    wish.unlink(missing_ok=True)
-    waiting = sum(segment.exists() for segment in open_segments)
-    if waiting:
+    for wish in wishes:
+        wish.unlink(missing_ok=True)
+    waiting = Counter(segment.parent for segment in open_segments if segment.exists())
+    for folder, segments in waiting.items():
         get_run_logger().warning(
-            f"The gateway has not closed {waiting} of its segments in {folder} within "
+            f"The gateway has not closed {segments} of its segments in {folder} within "
             f"{CLOSING_SECONDS:.0f} s: perhaps it does not run. What they hold is not loaded yet. "
             "A gateway that starts closes them, and the next run loads them."
         )
