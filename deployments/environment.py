@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+import certifi
+
 from kreislauf.settings import WrongSetting, settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +43,20 @@ def prefect_api_url() -> str:
     if not api:
         sys.exit("No Prefect server: set PREFECT_API_URL, or start a local one with `make up`.")
     return api
+
+
+def one_certificate(folder: Path) -> Path:
+    """A file with one certificate, for Prefect's clients on this machine.
+
+    Each of them reads all that it may trust when it is made, which takes 30 ms, though the address
+    of the embedded server is http://. A flow run makes dozens of clients.
+    """
+    path = folder / "certificate.pem"
+    if not path.exists():
+        end = "-----END CERTIFICATE-----\n"
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(Path(certifi.where()).read_text().partition(end)[0] + end)
+    return path
 
 
 def digests(server: str) -> dict[str, str]:

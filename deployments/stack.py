@@ -116,6 +116,7 @@ def client_env(home: Path, running: dict[str, dict]) -> dict[str, str]:
         "KREISLAUF_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_API_URL": running["prefect"]["api"],
+        "PREFECT_API_SSL_CERT_FILE": str(environment.one_certificate(home / "prefect")),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -55,6 +56,12 @@ def child_of(process: psutil.Process) -> psutil.Process:
 def has_ended(process: psutil.Process) -> bool:
     """Whether it does nothing any more."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_clients_of_the_embedded_server_read_one_certificate(home):
+    env = stack.client_env(home, {"prefect": {"api": "http://127.0.0.1:1/api"}})
+    context = ssl.create_default_context(cafile=env["PREFECT_API_SSL_CERT_FILE"])
+    assert len(context.get_ca_certs()) == 1
 
 
 def test_a_stranger_with_a_recycled_id_is_left_alone(home):
