@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ def started(home: Path, narrator: Narrator, model: str = spec.DEFAULT) -> Iterat
             )
             starting = pool.submit(start_all, home)
             starting.add_done_callback(partial(say_where_the_page_is, narrator, model))
+            import_training()
             running = wait_for_first(home, starting)
             for name in FIRST:
                 narrator.say(f"{name}: {running[name]['url']}")
@@ -136,6 +138,12 @@ def say_where_the_page_is(narrator: Narrator, model: str, starting: Future) -> N
     if not starting.exception():
         gateway = starting.result()["gateway"]["url"]
         narrator.say(f"lifecycle page, to reload: {gateway}/models/{model}")
+
+
+def import_training() -> None:
+    """Import what a training needs: it takes seconds, in which servers start. Nothing of it reads
+    where they are."""
+    import_module("models.session_recommender.training")
 
 
 def wait_for_first(home: Path, starting: Future) -> dict[str, dict]:

@@ -22,12 +22,16 @@ from flows.ingest import IngestReport, ingest
 from flows.monitor import monitor
 from flows.retrain import Retraining, retrain
 from kreislauf import registry
+from kreislauf.evaluation import split
 from kreislauf.monitoring.finding import Finding
 from kreislauf.release import releases
 from models import spec
 
 MODEL = "session_recommender"
 WINDOW_DAYS = 2.0
+ASKED_EVENTS = 4_000
+"""Maximum events of a period, in whole sessions, in which recall is measured: enough for its first
+two digits."""
 
 
 @dataclass
@@ -61,10 +65,11 @@ class Loop:
         return first
 
     def serve(self, name: str, tracked: pl.DataFrame | None = None, unreadable: int = 0) -> Recalls:
-        """Let the live model answer what happens in a period, and ingest what was `tracked` of it,
-        by default all."""
+        """Let the live model answer what happens in a part of a period's sessions, and ingest what
+        was `tracked` of the period, by default all."""
         events = self.events_of(name)
-        recalls = ask(MODEL, events, self.frozen)
+        asked = split.some(events, spec.load(MODEL).table, ASKED_EVENTS)
+        recalls = ask(MODEL, asked, self.frozen)
         self.recalls.append(recalls)
         self.requests += recalls.requests
         self.ingest(name, events if tracked is None else tracked, unreadable)

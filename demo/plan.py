@@ -6,7 +6,7 @@ import polars as pl
 from demo.shop import START_MS, Plan
 from kreislauf.clock import DAY_MS
 
-SPANS = {"history": 8, "stable": 2, "season": 5, "fault": 2, "mended": 2}
+SPANS = {"history": 8, "stable": 2, "season": 4, "fault": 2, "mended": 2}
 """Days of each period."""
 STARTS = dict(zip(SPANS, np.cumsum([0, *SPANS.values()]).tolist(), strict=False))
 """Day on which each period begins."""
