@@ -3,8 +3,8 @@
 `python -m benchmarks.batch` starts Prefect and MLflow, trains the recommender, briefly, on a
 simulated shop with as many articles as Diginetica, so that the file is as large as a real one, and
 answers all of its sessions in shards of SHARD_SECONDS, which are shorter than in production. In
-turn, REPEATS times: onnxruntime alone, on one thread, over the same requests in memory, in batches
-of the same size; the same on two threads, each over a half; the flow `score` with one worker; with
+turn, REPEATS times: onnxruntime alone, on one thread, over the same requests in memory, in the same
+batches; the same on two threads, each over a half; the flow `score` with one worker; with
 two, which are threads; and with two processes. Then a run with one worker is killed in the middle,
 and run again. The last line is JSON.
 
@@ -99,11 +99,10 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
 
 def ask(session: Any, inputs: dict[str, Any]) -> None:
     """Let onnxruntime answer everything, and keep nothing."""
+    from kreislauf.evaluation import scoring
     from models.spec import MAX_BATCH
 
-    used = [tensor.name for tensor in session.get_inputs()]
-    for first in range(0, len(inputs[used[0]]), MAX_BATCH):
-        session.run(None, {name: inputs[name][first : first + MAX_BATCH] for name in used})
+    scoring.answer(session, inputs, MAX_BATCH)
 
 
 def ask_halves(session: Any, inputs: dict[str, Any]) -> None:

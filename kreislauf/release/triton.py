@@ -216,7 +216,8 @@ def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Te
             )
             return wire.decode(result)
 
-        wanted = wire.wanted(client.get_model_metadata(model, str(version)), inputs)
+        metadata = client.get_model_metadata(model, str(version))
+        wanted = text.unify(wire.wanted(metadata, inputs))
         return asking.in_batches(infer, wanted, batch)
 
 
