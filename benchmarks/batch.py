@@ -3,16 +3,16 @@
 `python -m benchmarks.batch` starts Prefect and MLflow, trains the recommender, briefly, on a
 simulated shop with as many articles as Diginetica, so that the file is as large as a real one, and
 answers all of its sessions in shards of SHARD_SECONDS, which are shorter than in production. In
-turn, REPEATS times: onnxruntime alone, on one thread, over the same requests in memory, in the same
-batches; the same on two threads, each over a half; the flow `score` with one worker; with
-two, which are threads; and with two processes. Then a run with one worker is killed in the middle,
-and run again. The last line is JSON.
+turn, REPEATS times: onnxruntime alone, on one thread, over the same requests in memory, in batches
+that are made in the same way, but of all requests; the same on two threads, each over a half; the
+flow `score` with one worker; with two, which are threads; and with two processes. Then a run with
+one worker is killed in the middle, and run again. The last line is JSON.
 
 - `over_onnxruntime`: requests per second of one worker, as a share of onnxruntime's. The flow's
   time is that from call to return: planning, reading, writing and the commit are in it.
 - `two_workers`: requests per second of two workers, as a multiple of one's.
 - `two_processes`: the same of two processes, whose start is in the time.
-- `onnxruntime_two_threads`: the same of onnxruntime alone, which is what the machine gives at most.
+- `onnxruntime_two_threads`: the same of onnxruntime alone on two threads, each with a half.
 - `shards_lost`: shards of the killed run that were begun, and are answered again.
 
 Each ratio is the median of those of the repetitions.
@@ -98,7 +98,7 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
 
 
 def ask(session: Any, inputs: dict[str, Any]) -> None:
-    """Let onnxruntime answer everything, and keep nothing."""
+    """Let onnxruntime answer everything from memory."""
     from kreislauf.evaluation import scoring
     from models.spec import MAX_BATCH
 

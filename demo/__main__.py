@@ -108,7 +108,7 @@ def started(home: Path, narrator: Narrator, model: str = spec.DEFAULT) -> Iterat
             )
             starting = pool.submit(start_all, home)
             starting.add_done_callback(partial(say_where_the_page_is, narrator, model))
-            import_training()
+            import_training(model)
             running = wait_for_first(home, starting)
             for name in FIRST:
                 narrator.say(f"{name}: {running[name]['url']}")
@@ -140,10 +140,11 @@ def say_where_the_page_is(narrator: Narrator, model: str, starting: Future) -> N
         narrator.say(f"lifecycle page, to reload: {gateway}/models/{model}")
 
 
-def import_training() -> None:
-    """Import what a training needs: it takes seconds, in which servers start. Nothing of it reads
-    where they are."""
-    import_module("models.session_recommender.training")
+def import_training(model: str) -> None:
+    """Import what a training of the story needs: it takes seconds, in which servers start. Nothing
+    of it reads where they are."""
+    if model == spec.DEFAULT:
+        import_module("models.session_recommender.training")
 
 
 def wait_for_first(home: Path, starting: Future) -> dict[str, dict]:

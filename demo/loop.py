@@ -30,8 +30,8 @@ from models import spec
 MODEL = "session_recommender"
 WINDOW_DAYS = 2.0
 ASKED_EVENTS = 4_000
-"""Maximum events of a period, in whole sessions, in which recall is measured: enough for its first
-two digits."""
+"""Maximum events of a period, of sessions drawn at random, in which recall is measured: its
+standard error is then about a point."""
 
 
 @dataclass

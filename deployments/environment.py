@@ -46,16 +46,19 @@ def prefect_api_url() -> str:
 
 
 def one_certificate(folder: Path) -> Path:
-    """A file with one certificate, for Prefect's clients on this machine.
+    """A file with one certificate, for clients of the embedded Prefect server; it is written anew
+    at each call, because a client fails without it.
 
-    Each of them reads all that it may trust when it is made, which takes 30 ms, though the address
-    of the embedded server is http://. A flow run makes dozens of clients.
+    Each client reads all that it may trust when it is made, which takes 30 ms, though the address
+    of this server is http://. A flow run makes dozens of clients. With this file, none can ask a
+    Prefect server whose address is https://.
     """
     path = folder / "certificate.pem"
-    if not path.exists():
-        end = "-----END CERTIFICATE-----\n"
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(Path(certifi.where()).read_text().partition(end)[0] + end)
+    new = folder / f"certificate-{os.getpid()}.pem"
+    end = "-----END CERTIFICATE-----\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    new.write_text(Path(certifi.where()).read_text().partition(end)[0] + end)
+    new.replace(path)
     return path
 
 

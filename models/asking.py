@@ -13,12 +13,20 @@ def in_batches(ask: Callable[[Tensors], Tensors], inputs: Tensors, batch: int) -
 
     A graph may compute as many columns for each row of a batch as the longest of them needs, so
     rows of the same length are asked together. No rows are one batch, whose outputs have no rows.
+    Raises ValueError for an output that has not as many rows as were asked.
     """
     order = np.argsort(lengths(inputs), kind="stable")
     outputs = []
     for first in range(0, max(1, len(order)), batch):
         rows = order[first : first + batch]
-        outputs.append(ask({name: values[rows] for name, values in inputs.items()}))
+        output = ask({name: values[rows] for name, values in inputs.items()})
+        for name, values in output.items():
+            if len(values) != len(rows):
+                raise ValueError(
+                    f"Output {name!r} has {len(values)} rows for a batch of {len(rows)} requests; "
+                    "it must have one for each."
+                )
+        outputs.append(output)
     back = np.argsort(order, kind="stable")
     return {name: np.concatenate([output[name] for output in outputs])[back] for name in outputs[0]}
 
@@ -26,9 +34,10 @@ def in_batches(ask: Callable[[Tensors], Tensors], inputs: Tensors, batch: int) -
 def lengths(inputs: Tensors) -> np.ndarray:
     """Length of each row, summed over the inputs, int64 (n,).
 
-    An input (n, m) has as many of `m` columns as there are up to the last one that is not padding,
-    by which most rows end. Of an input (n,) or (n, 1) only text has a length, and what has more
-    dimensions has none.
+    An input (n, m) is taken to be padded with the value that is most frequent in its last column;
+    a row is as long as what stands before the padding at its end. NaN is a value like any other,
+    and no padding. Of an input (n,) or (n, 1) only text has a length, and what has more dimensions
+    has none. A wrong guess costs time only, because outputs keep the order of the inputs.
     """
     return np.sum([_lengths(values) for values in inputs.values()], axis=0)
 

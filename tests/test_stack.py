@@ -59,9 +59,13 @@ def has_ended(process: psutil.Process) -> bool:
 
 
 def test_the_clients_of_the_embedded_server_read_one_certificate(home):
-    env = stack.client_env(home, {"prefect": {"api": "http://127.0.0.1:1/api"}})
-    context = ssl.create_default_context(cafile=env["PREFECT_API_SSL_CERT_FILE"])
-    assert len(context.get_ca_certs()) == 1
+    running = {"prefect": {"api": "http://127.0.0.1:1/api"}}
+    path = Path(stack.client_env(home, running)["PREFECT_API_SSL_CERT_FILE"])
+    assert len(ssl.create_default_context(cafile=path).get_ca_certs()) == 1
+    path.write_text("")
+    stack.client_env(home, running)
+    assert len(ssl.create_default_context(cafile=path).get_ca_certs()) == 1, "it is mended"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_a_stranger_with_a_recycled_id_is_left_alone(home):

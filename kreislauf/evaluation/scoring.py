@@ -13,8 +13,7 @@ from models import asking, text
 from models.spec import Examples, ModelSpec, Tensors
 
 BATCH = 32
-"""Number of examples that are asked at once: few, because a graph may compute as many columns for
-each as the longest of them needs."""
+"""Number of examples that are asked at once; more are not faster."""
 REQUESTS = 200
 """Number of requests whose latency is measured."""
 REPEATS = 3

@@ -26,6 +26,20 @@ def test_no_requests_are_one_batch_without_rows():
     assert outputs["rows"].shape == (0, 3)
 
 
+@pytest.mark.parametrize("rows", [PADDED, PADDED[:0]], ids=["some", "none"])
+def test_an_output_with_more_rows_than_requests_is_refused(rows):
+    def ask(request):
+        return {"answers": np.r_[request["rows"], PADDED[:1]]}
+
+    with pytest.raises(ValueError, match=r"Output 'answers' has \d rows for a batch"):
+        asking.in_batches(ask, {"rows": rows}, 2)
+
+
+def test_an_output_with_fewer_rows_than_requests_is_refused():
+    with pytest.raises(ValueError, match="Output 'rows' has 1 rows for a batch of 2 requests"):
+        asking.in_batches(lambda request: {"rows": request["rows"][1:]}, {"rows": PADDED}, 2)
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import msgspec
@@ -16,7 +17,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from deployments import processes, stack
-from kreislauf.exposures import EXPOSURES, FEEDBACK, Exposure, Feedback
+from kreislauf.exposures import COLLECTING, EXPOSURES, FEEDBACK, Exposure, Feedback
 from kreislauf.monitoring import status
 from kreislauf.release import releases
 from kreislauf.settings import settings
@@ -165,6 +166,31 @@ def test_a_segment_that_no_gateway_closes_waits_and_is_named(
     caplog.clear()
     collect.collect()
     assert "has not closed" not in caplog.text
+
+
+def test_open_segments_of_both_folders_are_waited_for_at_once(
+    gateway: TestClient, prefect_harness, mlflow_store, monkeypatch, caplog
+):
+    from flows import collect
+
+    segments = [folder / "1-of-a-gateway-that-is-gone.open" for folder in settings().spools]
+    for segment in segments:
+        segment.write_bytes(b"{}")
+    wishes = []
+
+    def sleep(_: float) -> None:
+        wishes.append([(segment.parent / COLLECTING).exists() for segment in segments])
+        time.sleep(0.02)
+
+    monkeypatch.setattr(collect, "CLOSING_SECONDS", 0.1)
+    monkeypatch.setattr(collect, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    collect.collect()
+    assert wishes
+    assert all(wish == [True, True] for wish in wishes)
+    assert all(
+        [path.name for path in segment.parent.iterdir()] == [segment.name] for segment in segments
+    )
+    assert caplog.text.count("The gateway has not closed 1 of its segments in") == 2
 
 
 def test_a_torn_line_is_kept_aside_and_stops_nothing(
