@@ -13,8 +13,9 @@ def in_batches(ask: Callable[[Tensors], Tensors], inputs: Tensors, batch: int) -
 
     A graph may compute as many columns for each row of a batch as the longest of them needs, so
     rows of the same length are asked together. No rows are one batch, whose outputs have no rows.
-    Raises ValueError for an output that has not as many rows as were asked.
+    Raises ValueError for an output that has not as many rows as were asked, and as `text.unify`.
     """
+    inputs = text.unify(inputs)
     order = np.argsort(lengths(inputs), kind="stable")
     outputs = []
     for first in range(0, max(1, len(order)), batch):

@@ -40,7 +40,7 @@ def answer(onnx: Any, inputs: Tensors, batch: int = BATCH) -> Tensors:
     def ask(request: Tensors) -> Tensors:
         return dict(zip(names, session.run(names, request), strict=True))
 
-    return asking.in_batches(ask, text.unify({name: inputs[name] for name in used}), batch)
+    return asking.in_batches(ask, {name: inputs[name] for name in used}, batch)
 
 
 def baseline_scores(model_type: ModelSpec, rows: pl.DataFrame, examples: Examples) -> np.ndarray:

@@ -217,8 +217,7 @@ def ask(model: str, version: int, inputs: Tensors, batch: int = MAX_BATCH) -> Te
             return wire.decode(result)
 
         metadata = client.get_model_metadata(model, str(version))
-        wanted = text.unify(wire.wanted(metadata, inputs))
-        return asking.in_batches(infer, wanted, batch)
+        return asking.in_batches(infer, wire.wanted(metadata, inputs), batch)
 
 
 def is_resident(model: str, version: int) -> bool:
