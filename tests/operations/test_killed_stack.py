@@ -14,7 +14,6 @@ from prefect.states import Cancelling
 
 from benchmarks import fault_loop
 from deployments import processes, stack, worker
-from tests.conftest import ROOT
 from tests.operations.conftest import start
 from tests.operations.waiting import wait
 from tests.stream_tools import until
@@ -37,7 +36,7 @@ class Machine:
             name="wait",
             tags=["kreislauf"],
             entrypoint="tests/operations/waiting.py:wait",
-            path=str(ROOT),
+            pull_steps=[{"deployments.worker.enter_checkout": {}}],
             work_pool_name=worker.WORK_POOL,
             job_variables={"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}},
             concurrency_limit=1,
