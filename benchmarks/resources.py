@@ -1,10 +1,10 @@
 """What does the retraining of each model type take: processor time and memory?
 
-`python -m benchmarks.resources` simulates two weeks of a shop: sessions, judged searches and
-questions. For each model type a process of its own loads them into a temporary lake. Then it
-trains, registers and judges a version with the default parameters, as the flows train and promote
-do, but without Prefect's server. CPU seconds are those of the retraining and its children;
-`peak_mb` is the most memory that the process had. The last line is JSON.
+`python -m benchmarks.resources` simulates a shop: nine days of events, and two weeks of judged
+searches and of questions. For each model type a process of its own loads them into a temporary
+lake. Then it trains, registers and judges a version with the default parameters, as the flows train
+and promote do, but without Prefect's server. CPU seconds are those of the retraining and its
+children; `peak_mb` is the most memory that the process had. The last line is JSON.
 """
 
 import argparse
