@@ -6,6 +6,8 @@ each start; servers that an earlier demo left running are stopped first.
 """
 
 import argparse
+import atexit
+import gc
 import json
 import os
 import shutil
@@ -62,6 +64,8 @@ class Narrator:
 def main() -> None:
     """Start the stack, play the story or replay real sessions, print the summary, and stop the
     stack."""
+    # Python's last search for garbage would take more than ten seconds after the last line.
+    atexit.register(gc.freeze)
     arguments = parse()
     model_type, reading = mappings.find(arguments.mapping, None)
     narrator = Narrator()

@@ -4,6 +4,8 @@
 the lake and the servers are, the environment says here, not that of whoever deployed.
 """
 
+import atexit
+import gc
 import os
 import socket
 import sys
@@ -43,6 +45,8 @@ def enter_checkout() -> dict[str, str]:
     as its message, and is not taken up as a crashed one would be; raises WorkerError.
     """
     os.chdir(ROOT)
+    # Python's last search for garbage would take the run's process two seconds, in which it ends.
+    atexit.register(gc.freeze)
     complaint = missing()
     if complaint:
         fail_run(complaint)
