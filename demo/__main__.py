@@ -64,7 +64,7 @@ class Narrator:
 def main() -> None:
     """Start the stack, play the story or replay real sessions, print the summary, and stop the
     stack."""
-    # Python's last search for garbage would take more than ten seconds after the last line.
+    # The garbage collection at exit would take more than ten seconds after the last line.
     atexit.register(gc.freeze)
     arguments = parse()
     model_type, reading = mappings.find(arguments.mapping, None)

@@ -1,4 +1,4 @@
-"""What servers are started with, variables and code, and which change of it starts them anew."""
+"""The environment that servers are started with."""
 
 import hashlib
 import os
@@ -22,21 +22,6 @@ PREFIXES = {
 """Beginnings of the names of the variables that a server, or what it starts, reads."""
 EXEMPT = ("KREISLAUF_HOME",)
 """The stack gives it to each of its servers."""
-CODE = {
-    "prefect": ("constraints.txt",),
-    "mlflow": ("constraints.txt",),
-    "triton": ("deployments/triton",),
-    "gateway": ("constraints.txt", "serving", "kreislauf", "models"),
-    "bridge": ("constraints.txt", "deployments", "kreislauf"),
-    "alertmanager": ("deployments/prometheus",),
-    "prometheus": ("deployments/prometheus",),
-    "grafana": ("deployments/grafana",),
-    "worker": ("constraints.txt", "prefect.yaml", "deployments", "flows"),
-}
-"""Files and folders of the checkout that a server is made of. Those of the worker are what it puts
-in place when it starts: each run of it reads the rest anew."""
-VERSION = "version of Kreislauf"
-"""Name of the digest of a server's code."""
 
 
 def home() -> Path:
@@ -78,37 +63,9 @@ def one_certificate(folder: Path) -> Path:
 
 
 def digests(server: str) -> dict[str, str]:
-    """Digests of what the server is started with: its variables in this process, of which some hold
-    passwords, and its code."""
-    variables = {
-        name: _digest(value.encode())
+    """Digests of the server's variables in this process, because some hold passwords."""
+    return {
+        name: hashlib.sha256(value.encode()).hexdigest()[:16]
         for name, value in sorted(os.environ.items())
         if name.startswith(PREFIXES.get(server, ())) and name not in EXEMPT
     }
-    if server not in CODE:
-        return variables
-    return variables | {VERSION: _digest(code(server))}
-
-
-def code(server: str) -> bytes:
-    """Names and contents of the files that the server is made of."""
-    parts = []
-    for name in CODE[server]:
-        for path in sorted([ROOT / name, *(ROOT / name).rglob("*")]):
-            if path.is_file() and path.suffix not in (".pyc", ".md"):
-                parts += [os.path.relpath(path, ROOT).encode(), path.read_bytes()]
-    return b"\0".join(parts)
-
-
-def changes(server: str, record: dict) -> list[str]:
-    """Names of what is not as it was when the recorded server was started. A record of an earlier
-    version of Kreislauf does not say what the code was."""
-    before = record.get("environment")
-    if before is None:
-        return []
-    now = digests(server)
-    return [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,8 +1,8 @@
 """The whole loop on one machine's loopback: Postgres, Prefect, MLflow, Triton, gateway, worker.
 
 `python -m deployments.stack up|down|status`. State and `run.json` live under `KREISLAUF_HOME`
-(default .kreislauf). Ports are free ones that the home keeps. A second `up` keeps the servers that
-still run and replaces the others, and those that were started with other settings.
+(default .kreislauf). Ports are free ones that the home keeps. A second `up` starts what is missing,
+and anew what has other settings or code now.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from deployments import (
     grafana_server,
     observability,
     processes,
+    renewal,
     sources,
     status,
     triton_server,
@@ -53,14 +54,10 @@ def up(home: Path, services: tuple[str, ...] = (), reset: bool = False) -> dict[
     recorded = processes.read(home)
     running = {name: record for name, record in recorded.items() if processes.find(record)}
     selected = [name for name in SERVICES if name in (services or EMBEDDED)]
-    for name in [name for name in running if name in selected]:
-        changes = environment.changes(name, running[name])
-        if changes:
-            print(f"{name} starts anew, because of another {', '.join(changes)}.")
-            processes.stop(running.pop(name))
-    for name, needed in NEEDS.items():
-        if name in running and needed in selected and needed not in running:
-            processes.stop(running.pop(name))
+    reasons = renewal.reasons(SERVICES, running, selected)
+    for name in reversed(reasons):  # The worker before the servers that its runs need.
+        print(f"{name} starts anew, {reasons[name]}.")
+        processes.stop(running.pop(name))
     missing = [name for name in selected if name not in running]
     for name in missing:
         # A run that its worker has left behind may finish.
@@ -73,9 +70,8 @@ def up(home: Path, services: tuple[str, ...] = (), reset: bool = False) -> dict[
     for name in missing:
         if "probe" in running.get(name, {}):
             processes.wait(running[name], running[name]["probe"], STARTUP_SECONDS)
-    if "worker" in missing:
-        deploy(home, running, reset)
-        running["worker"] = start("worker", home, running)
+    if "worker" in selected:
+        put_worker(home, running, reset)
     processes.write(home, running)
     for name in filter(missing.__contains__, OBSERVERS):
         try:
@@ -89,8 +85,17 @@ def up(home: Path, services: tuple[str, ...] = (), reset: bool = False) -> dict[
 
 
 def start(name: str, home: Path, running: dict[str, dict]) -> dict:
-    """Start a server. Returns its record."""
-    return {**SERVICES[name](home, running), "environment": environment.digests(name)}
+    """Start a server. Returns its record, with digests of before: a file may change meanwhile."""
+    return {"environment": renewal.digests(name), **SERVICES[name](home, running)}
+
+
+def put_worker(home: Path, running: dict[str, dict], reset: bool) -> None:
+    """Put the deployments in place, if they are others now, and start the worker, if none runs."""
+    digest = renewal.digest(renewal.DEPLOYMENTS)
+    record = running.get("worker", {})
+    if reset or record.get("deployments") != digest:
+        deploy(home, running, reset)
+    running["worker"] = (record or start("worker", home, running)) | {"deployments": digest}
 
 
 def down(home: Path) -> None:
@@ -132,7 +137,7 @@ def environment_without_prefect() -> dict[str, str]:
 
 
 def deploy(home: Path, running: dict[str, dict], reset: bool) -> None:
-    """`make deploy`, on this stack's server."""
+    """`make deploy`, on this stack's server. Raises StartError."""
     command = [sys.executable, "-m", "deployments.deploy", *["--reset"] * reset]
     done = subprocess.run(
         command, cwd=ROOT, env=client_env(home, running), capture_output=True, text=True
@@ -235,8 +240,6 @@ SERVICES: dict[str, Callable[[Path, dict], dict]] = {
 }
 EMBEDDED = ("postgres", "prefect", "mlflow", "triton", "gateway", "worker")
 """Servers that are installed with Kreislauf."""
-NEEDS = {"prefect": "postgres", "worker": "prefect", "gateway": "triton", "grafana": "prometheus"}
-"""Servers by those that hold their address, and have to start anew with them."""
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def enter_checkout() -> dict[str, str]:
     as its message, and is not taken up as a crashed one would be; raises WorkerError.
     """
     os.chdir(ROOT)
-    # Python's last search for garbage would take the run's process two seconds, in which it ends.
+    # The garbage collection at exit would keep the run's process alive for two seconds more.
     atexit.register(gc.freeze)
     complaint = missing()
     if complaint:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments import environment, processes, stack, status, worker
+from deployments import processes, renewal, stack, status, worker
 
 SLEEP = [
     sys.executable,
@@ -155,35 +155,20 @@ def test_servers_that_were_started_with_other_settings_start_anew(home, monkeypa
 def test_servers_whose_code_is_another_start_anew(home, tmp_path, monkeypatch, capsys):
     (tmp_path / "serving").mkdir()
     (tmp_path / "serving" / "app.py").write_text("")
-    monkeypatch.setattr(environment, "CODE", {"triton": (), "gateway": (tmp_path / "serving",)})
+    monkeypatch.setattr(renewal, "CODE", {"triton": (), "gateway": (tmp_path / "serving",)})
     services = ("triton", "gateway")
     first = stack.up(home, services)
     try:
-        (tmp_path / "serving" / "README.md").write_text("Read me.")
         assert stack.up(home, services) == first
         (tmp_path / "serving" / "app.py").write_text("import os")
         second = stack.up(home, services)
         assert second["triton"] == first["triton"]
         assert second["gateway"]["pid"] != first["gateway"]["pid"]
         message = "gateway starts anew, because of another version of Kreislauf."
-        assert message in capsys.readouterr().out
+        assert capsys.readouterr().out == f"{message}\n"
         assert stack.up(home, services) == second
     finally:
         stack.down(home)
-
-
-def test_all_that_a_server_is_made_of_is_there_and_a_deleted_file_is_noticed(tmp_path, monkeypatch):
-    assert set(environment.CODE) == set(stack.SERVICES) - {"postgres"}
-    for server, names in environment.CODE.items():
-        assert all((environment.ROOT / name).exists() for name in names), server
-    (tmp_path / "models").mkdir()
-    for name in ("a.py", "b.py"):
-        (tmp_path / "models" / name).write_text("")
-    monkeypatch.setattr(environment, "CODE", {"gateway": (tmp_path / "models",)})
-    record = {"environment": environment.digests("gateway")}
-    assert environment.changes("gateway", record) == []
-    (tmp_path / "models" / "b.py").unlink()
-    assert environment.changes("gateway", record) == [environment.VERSION]
 
 
 def test_the_status_names_every_address_as_the_examples_need_it(tmp_path):
