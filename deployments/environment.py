@@ -45,6 +45,11 @@ def prefect_api_url() -> str:
     return api
 
 
+def without_prefect() -> dict[str, str]:
+    """This process's environment without Prefect's settings, which may name another server."""
+    return {name: v for name, v in os.environ.items() if not name.startswith("PREFECT_")}
+
+
 def one_certificate(folder: Path) -> Path:
     """A file with one certificate, for clients of the embedded Prefect server; it is written anew
     at each call, because a client fails without it.

@@ -94,6 +94,8 @@ def put_worker(home: Path, running: dict[str, dict], reset: bool) -> None:
     digest = renewal.digest(renewal.DEPLOYMENTS)
     record = running.get("worker", {})
     if reset or record.get("deployments") != digest:
+        if record:
+            print("The deployments are put in place anew.")
         deploy(home, running, reset)
     running["worker"] = (record or start("worker", home, running)) | {"deployments": digest}
 
@@ -116,7 +118,7 @@ def down(home: Path) -> None:
 def client_env(home: Path, running: dict[str, dict]) -> dict[str, str]:
     """Environment of everything that talks to this stack: flows, workers, the command line."""
     return {
-        **environment_without_prefect(),
+        **environment.without_prefect(),
         "DO_NOT_TRACK": "true",
         "KREISLAUF_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
@@ -129,11 +131,6 @@ def client_env(home: Path, running: dict[str, dict]) -> dict[str, str]:
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "PYTHONPATH": environment.python_path(),
     }
-
-
-def environment_without_prefect() -> dict[str, str]:
-    """This process's environment without Prefect's settings, which may name another server."""
-    return {name: v for name, v in os.environ.items() if not name.startswith("PREFECT_")}
 
 
 def deploy(home: Path, running: dict[str, dict], reset: bool) -> None:
@@ -177,7 +174,7 @@ def start_postgres(home: Path, _: dict) -> dict:
 def start_prefect(home: Path, running: dict) -> dict:
     """The Prefect server with its UI."""
     port = processes.lasting_port(home, "prefect")
-    env = environment_without_prefect() | SERVER_SETTINGS | {"PREFECT_HOME": str(home / "prefect")}
+    env = environment.without_prefect() | SERVER_SETTINGS | {"PREFECT_HOME": str(home / "prefect")}
     if "postgres" in running:
         env["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = running["postgres"]["url"]
     server: list[str | Path] = [_bin("prefect"), "--no-prompt", "server", "start"]

@@ -171,6 +171,24 @@ def test_servers_whose_code_is_another_start_anew(home, tmp_path, monkeypatch, c
         stack.down(home)
 
 
+def test_other_deployments_are_put_in_place_while_the_worker_goes_on(home, tmp_path, monkeypatch):
+    (tmp_path / "prefect.yaml").write_text("")
+    resets = []
+    monkeypatch.setattr(renewal, "DEPLOYMENTS", (tmp_path / "prefect.yaml",))
+    monkeypatch.setattr(stack, "deploy", lambda home, running, reset: resets.append(reset))
+    monkeypatch.setattr(stack, "start", lambda name, home, running: {"pid": 1})
+    running: dict[str, dict] = {}
+    stack.put_worker(home, running, reset=False)
+    monkeypatch.delattr(stack, "start")
+    stack.put_worker(home, running, reset=False)
+    assert resets == [False]
+    (tmp_path / "prefect.yaml").write_text("name: kreislauf")
+    stack.put_worker(home, running, reset=False)
+    stack.put_worker(home, running, reset=True)
+    assert resets == [False, False, True]
+    assert running["worker"]["pid"] == 1
+
+
 def test_the_status_names_every_address_as_the_examples_need_it(tmp_path):
     running = {
         "prefect": {"pid": 1, "started": 0, "url": "http://p:1", "api": "http://p:1/api"},

@@ -10,7 +10,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
 from demo.shop import Plan, simulate
-from deployments import first_model, processes, stack
+from deployments import environment, first_model, processes, stack
 from tests.conftest import ROOT
 from tests.models.test_every_model import with_text_ids
 
@@ -28,7 +28,7 @@ columns:
 def run(home: Path, module: str, *words: str) -> subprocess.CompletedProcess[str]:
     """`python -m module words` in a new shell."""
     command = [sys.executable, "-m", module, *words]
-    env = stack.environment_without_prefect() | {"KREISLAUF_HOME": str(home)}
+    env = environment.without_prefect() | {"KREISLAUF_HOME": str(home)}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
