@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import psutil
@@ -29,6 +30,12 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """A test is named by its argument of bytes, not by their content: what packs them may write the
     time into them, and each worker of pytest-xdist has to come to the same names."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Say how a worker ended that did not end by itself: which signal, tells who ended it."""
+    if error:
+        print(f"\n{node.gateway.id} ended with {node.gateway._io.wait()}: {error}", flush=True)
 
 
 @pytest.fixture(autouse=True)
