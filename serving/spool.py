@@ -82,6 +82,7 @@ class Spool:
         if not self._path.exists():
             # Another gateway was starting, and adopted it before it was locked.
             os.close(self._file)
+            self._file = -1
             return self._open()
         self._bytes = 0
         self._opened = time.monotonic()

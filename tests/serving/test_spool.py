@@ -116,6 +116,23 @@ def test_a_segment_whose_folder_is_gone_is_given_up(tmp_path):
     assert numbers(tmp_path / "gone") == [0]
 
 
+def test_a_line_never_gets_into_the_file_of_another(tmp_path, monkeypatch):
+    kept = spool.Spool(tmp_path / "spool")
+
+    def adopted_and_gone(file: int, how: int) -> None:
+        (segment,) = (tmp_path / "spool").iterdir()
+        segment.unlink()
+        segment.parent.rmdir()
+
+    monkeypatch.setattr(spool.fcntl, "flock", adopted_and_gone)
+    with pytest.raises(FileNotFoundError):
+        kept.write(line(0))
+    with (tmp_path / "another").open("wb") as another:
+        with pytest.raises(FileNotFoundError):
+            kept.write(line(1))
+        assert another.tell() == 0
+
+
 def test_a_full_disk_is_said_and_leaves_no_half_line(tmp_path):
     kept = spool.Spool(tmp_path)
     kept.write(line(0))
