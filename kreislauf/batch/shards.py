@@ -6,6 +6,7 @@ the batch's commit. A small file beside the table's log says which one it is.
 
 import json
 import posixpath
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,7 @@ from fsspec import AbstractFileSystem
 from kreislauf import object_store, registry
 from kreislauf.batch import answers, questions
 from kreislauf.batch.batch import Batch
-from kreislauf.batch.questions import Questions
+from kreislauf.batch.questions import Form, Questions
 from kreislauf.evaluation import scoring
 from kreislauf.lake import data_files, storage
 from kreislauf.lake.data_files import DataFile
@@ -27,6 +28,9 @@ from models.spec import MAX_BATCH
 UNFINISHED = "_batches"
 """Folder, in that of the table, with what is known of batches that were begun."""
 PLAN = "plan.json"
+ANSWERS_AT_ONCE = 1_000
+"""Answers that are objects of Python together. Of tens of thousands, Python's search for garbage
+goes through the whole process again and again, which takes three times as long as to write them."""
 
 
 def read_plan(name: str) -> Batch | None:
@@ -93,15 +97,22 @@ def write(batch: Batch, number: int) -> int:
 
 def answer(batch: Batch, asked: Questions, opened: Any) -> pl.DataFrame:
     """Rows of `answers` for some requests, by an open onnxruntime.InferenceSession."""
-    model_type = spec.load(batch.model)
-    replies = []
+    texts: list[str] = []
     if len(asked):
         outputs = scoring.answer(opened, asked.inputs, MAX_BATCH)
-        replies = model_type.answers(outputs)
-    if asked.forms:
-        replies = [form(reply) for form, reply in zip(asked.forms, replies, strict=True)]
-    texts = [msgspec.json.encode(reply).decode() for reply in replies]
+        for first in range(0, len(asked), ANSWERS_AT_ONCE):
+            some = slice(first, first + ANSWERS_AT_ONCE)
+            part = {name: values[some] for name, values in outputs.items()}
+            texts += _texts(spec.load(batch.model), part, asked.forms[some])
     return answers.rows(batch, asked, texts)
+
+
+def _texts(model_type: spec.ModelSpec, outputs: spec.Tensors, forms: Sequence[Form]) -> list[str]:
+    """The JSON of each answer."""
+    replies = model_type.answers(outputs)
+    if forms:
+        replies = [form(reply) for form, reply in zip(forms, replies, strict=True)]
+    return [msgspec.json.encode(reply).decode() for reply in replies]
 
 
 def session(batch: Batch) -> Any:

@@ -11,7 +11,7 @@ from demo import raw_files
 from flows.ingest import ingest
 from flows.score import score
 from flows.train import train
-from kreislauf.batch import answers, plan
+from kreislauf.batch import answers, plan, shards
 from kreislauf.batch.batch import Batch
 from kreislauf.batch.report import BatchReport
 from models import spec
@@ -74,6 +74,7 @@ def test_requests_in_own_words_get_the_answers_of_the_plain_ones(shop, tmp_path,
     as_own = write(tmp_path / "own.jsonl", shop, in_own_words)
     expected = answered(score(MODEL, requests=as_plain, version=1))
     assert len(expected) == 30
+    monkeypatch.setattr(shards, "ANSWERS_AT_ONCE", 7)
     unread = score(MODEL, requests=as_own, version=1)
     assert unread.refused == 30
     report = score(MODEL, requests=as_own, mapping=str(mapping), version=1)

@@ -39,10 +39,11 @@ def day(number: int) -> datetime:
 
 @pytest.fixture
 def four_shards(monkeypatch) -> None:
-    """A model so slow that every batch has four shards."""
+    """A model so slow that every batch has four shards, each written in several pieces."""
     seconds = 3.5 * plan.SHARD_SECONDS
     monkeypatch.setattr(plan, "seconds", lambda batch: seconds)
     monkeypatch.setattr(plan, "CORES", 4)
+    monkeypatch.setattr(shards, "ANSWERS_AT_ONCE", 64)
 
 
 @pytest.fixture
