@@ -5,13 +5,14 @@ simulated shop with as many articles as Diginetica, so that the file is as large
 answers all of its sessions in shards of SHARD_SECONDS, which are shorter than in production. In
 turn, REPEATS times: onnxruntime alone, on one thread, over the same requests in memory, in batches
 that are made in the same way, but of all requests; the same on two threads, each over a half; the
-flow `score` with one worker; with two, which are threads; and with two processes. Then a run with
+flow `score` with one worker; with two, which are threads; with two processes; and with two
+processes of Ray and of Dask, where `prefect-ray` and `prefect-dask` are installed. Then a run with
 one worker is killed in the middle, and run again. The last line is JSON.
 
 - `over_onnxruntime`: requests per second of one worker, as a share of onnxruntime's. The flow's
   time is that from call to return: planning, reading, writing and the commit are in it.
 - `two_workers`: requests per second of two workers, as a multiple of one's.
-- `two_processes`: the same of two processes, whose start is in the time.
+- `two_processes`, `ray`, `dask`: the same of two processes, whose start is in the time.
 - `onnxruntime_two_threads`: the same of onnxruntime alone on two threads, each with a half.
 - `shards_lost`: shards of the killed run that were begun, and are answered again.
 
@@ -31,6 +32,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +70,17 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
     model_type = spec.load(MODEL)
     names, inputs = model_type.requests(lake.read(model_type.table))
     session = scoring.one_thread(registry.onnx_file(registry.get(MODEL, 1)))
+    runners: dict[str, Callable[[], Any]] = {
+        "one worker": one_worker,
+        "two workers": partial(ThreadPoolTaskRunner, max_workers=2),
+        "two processes": partial(ProcessPoolTaskRunner, max_workers=2),
+    }
+    installed_clusters = [name for name in CLUSTERS if find_spec(f"prefect_{name}")]
+    runners |= {name: CLUSTERS[name] for name in installed_clusters}
     ways: dict[str, Callable[[], Any]] = {
-        "onnxruntime": lambda: ask(session, inputs),
-        "on two threads": lambda: ask_halves(session, inputs),
-        "one worker": lambda: run_flow(shop, one_worker()),
-        "two workers": lambda: run_flow(shop, ThreadPoolTaskRunner(max_workers=2)),
-        "two processes": lambda: run_flow(shop, ProcessPoolTaskRunner(max_workers=2)),
+        "onnxruntime": partial(ask, session, inputs),
+        "on two threads": partial(ask_halves, session, inputs),
+        **{way: partial(run_flow, shop, runner) for way, runner in runners.items()},
     }
     rates: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
@@ -92,6 +100,7 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
         "over_onnxruntime": ratio("one worker", "onnxruntime"),
         "two_workers": ratio("two workers", "one worker"),
         "two_processes": ratio("two processes", "one worker"),
+        **{name: ratio(name, "one worker") for name in installed_clusters},
         "onnxruntime_two_threads": ratio("on two threads", "onnxruntime"),
         "onnxruntime_per_second": statistics.median(rates["onnxruntime"]),
     }
@@ -114,8 +123,8 @@ def ask_halves(session: Any, inputs: dict[str, Any]) -> None:
         list(pool.map(ask, (session, session), halves))
 
 
-def run_flow(shop: Plan, runner: Any) -> Any:
-    """Score all sessions of the shop, the shards by a task runner."""
+def run_flow(shop: Plan, runner: Callable[[], Any]) -> Any:
+    """Score all sessions of the shop, the shards by a new task runner."""
     from datetime import UTC, datetime, timedelta
 
     from flows.score import score
@@ -128,7 +137,7 @@ def run_flow(shop: Plan, runner: Any) -> Any:
     assert newest is not None
     end = datetime.fromtimestamp(newest / 1000, UTC) + timedelta(days=1)
     start = end - timedelta(days=shop.days + 2)
-    return score.with_options(task_runner=runner)(MODEL, start, end, version=1)
+    return score.with_options(task_runner=runner())(MODEL, start, end, version=1)
 
 
 def one_worker() -> Any:
@@ -136,6 +145,23 @@ def one_worker() -> Any:
     from prefect.task_runners import ThreadPoolTaskRunner
 
     return ThreadPoolTaskRunner(max_workers=1)
+
+
+def local_ray() -> Any:
+    """Two processes of a Ray on this machine."""
+    from prefect_ray import RayTaskRunner
+
+    return RayTaskRunner(init_kwargs={"num_cpus": 2, "include_dashboard": False})
+
+
+def local_dask() -> Any:
+    """Two processes of a Dask on this machine."""
+    from prefect_dask import DaskTaskRunner
+
+    return DaskTaskRunner(cluster_kwargs={"n_workers": 2, "threads_per_worker": 1})
+
+
+CLUSTERS: dict[str, Callable[[], Any]] = {"ray": local_ray, "dask": local_dask}
 
 
 def forget_answers() -> None:
@@ -154,7 +180,7 @@ def kill_and_repeat(shop: Plan, folder: Path) -> dict[str, int]:
     killed = subprocess.run(command, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.returncode
     started_shards = len(log.read_text().split())
-    report = run_flow(shop, one_worker())
+    report = run_flow(shop, one_worker)
     answered_before = report.batch.shards - report.shards_answered
     assert report.answered == report.batch.units
     return {
@@ -184,7 +210,7 @@ def die(shop: Plan, log: Path) -> None:
 
     shards.write = write_and_log
     setattr(answers, "rows", deadly)  # noqa: B010
-    run_flow(shop, one_worker())
+    run_flow(shop, one_worker)
 
 
 def main() -> None:
