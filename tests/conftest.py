@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from kreislauf.settings import settings
 from tests.flows.prepared import Preparations
 
 ROOT = Path(__file__).resolve().parent.parent
+DEAD_WORKER = pytest.StashKey[str]()
+"""A worker that died."""
 os.environ["DO_NOT_TRACK"] = "true"
 for name in [n for n in os.environ if n.startswith(("KREISLAUF_", "PREFECT_", "MLFLOW_", "AWS_"))]:
     if name != "KREISLAUF_DATA":
@@ -33,9 +36,19 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Say how a worker ended that did not end by itself: which signal, tells who ended it."""
+    """Print the exit status of a worker that died; -9 is SIGKILL, as when memory runs out."""
     if error:
-        print(f"\n{node.gateway.id} ended with {node.gateway._io.wait()}: {error}", flush=True)
+        status = "is still there"
+        with suppress(subprocess.TimeoutExpired):
+            status = f"ended with {node.gateway._io.popen.wait(10)}"
+        print(f"\n{node.gateway.id} {status}: {error}", flush=True)
+        node.config.stash[DEAD_WORKER] = node.gateway.id
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that has lost a worker fails; pytest-xdist lets it pass if no test ran just then."""
+    if DEAD_WORKER in session.config.stash and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)
