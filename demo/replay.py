@@ -116,7 +116,7 @@ def story_since(model: str, since: datetime, before: int) -> str:
     newest = registry.versions(model)[0]
     current = releases.current(model)
     if newest.number == before:
-        return "cooling down or waiting: too little new data since the last retraining."
+        return "no version was trained: cooling down, or waiting."
     decision = gate.Decision.model_validate_json(newest.decision or "")
     live_now = "nothing is live"
     if current:
