@@ -12,7 +12,7 @@ one worker is killed in the middle, and run again. The last line is JSON.
 - `over_onnxruntime`: requests per second of one worker, as a share of onnxruntime's. The flow's
   time is that from call to return: planning, reading, writing and the commit are in it.
 - `two_workers`: requests per second of two workers, as a multiple of one's.
-- `two_processes`, `ray`, `dask`: the same of two processes, whose start is in the time.
+- `two_processes`, `ray`, `dask`: the same of two processes, whose start and end are in the time.
 - `onnxruntime_two_threads`: the same of onnxruntime alone on two threads, each with a half.
 - `shards_lost`: shards of the killed run that were begun, and are answered again.
 
@@ -60,7 +60,7 @@ def prepare(plan: Plan, params: dict, folder: Path) -> None:
 
 
 def compare(shop: Plan, repeats: int) -> dict[str, Any]:
-    """Requests per second of onnxruntime alone, of one worker and of two."""
+    """Ask in each way, and compare the requests per second."""
     from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
 
     from kreislauf import lake, registry
@@ -148,14 +148,14 @@ def one_worker() -> Any:
 
 
 def local_ray() -> Any:
-    """Two processes of a Ray on this machine."""
+    """A task runner with two processes of Ray on this machine."""
     from prefect_ray import RayTaskRunner
 
     return RayTaskRunner(init_kwargs={"num_cpus": 2, "include_dashboard": False})
 
 
 def local_dask() -> Any:
-    """Two processes of a Dask on this machine."""
+    """A task runner with two processes of Dask on this machine."""
     from prefect_dask import DaskTaskRunner
 
     return DaskTaskRunner(cluster_kwargs={"n_workers": 2, "threads_per_worker": 1})

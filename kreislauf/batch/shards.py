@@ -29,8 +29,8 @@ UNFINISHED = "_batches"
 """Folder, in that of the table, with what is known of batches that were begun."""
 PLAN = "plan.json"
 ANSWERS_AT_ONCE = 1_000
-"""Answers that are objects of Python together. Of tens of thousands, Python's search for garbage
-goes through the whole process again and again, which takes three times as long as to write them."""
+"""Number of answers that are Python objects at once. With tens of thousands, the garbage collector
+walks the whole process again and again; that took three times as long as writing them."""
 
 
 def read_plan(name: str) -> Batch | None:
@@ -97,13 +97,14 @@ def write(batch: Batch, number: int) -> int:
 
 def answer(batch: Batch, asked: Questions, opened: Any) -> pl.DataFrame:
     """Rows of `answers` for some requests, by an open onnxruntime.InferenceSession."""
+    model_type = spec.load(batch.model)
     texts: list[str] = []
     if len(asked):
         outputs = scoring.answer(opened, asked.inputs, MAX_BATCH)
         for first in range(0, len(asked), ANSWERS_AT_ONCE):
-            some = slice(first, first + ANSWERS_AT_ONCE)
-            part = {name: values[some] for name, values in outputs.items()}
-            texts += _texts(spec.load(batch.model), part, asked.forms[some])
+            rows = slice(first, first + ANSWERS_AT_ONCE)
+            part = {name: values[rows] for name, values in outputs.items()}
+            texts += _texts(model_type, part, asked.forms[rows])
     return answers.rows(batch, asked, texts)
 
 

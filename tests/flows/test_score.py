@@ -39,7 +39,7 @@ def day(number: int) -> datetime:
 
 @pytest.fixture
 def four_shards(monkeypatch) -> None:
-    """A model so slow that every batch has four shards, each written in several pieces."""
+    """A model so slow that every batch has four shards, each in portions of a few answers."""
     seconds = 3.5 * plan.SHARD_SECONDS
     monkeypatch.setattr(plan, "seconds", lambda batch: seconds)
     monkeypatch.setattr(plan, "CORES", 4)

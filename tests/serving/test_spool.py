@@ -116,15 +116,15 @@ def test_a_segment_whose_folder_is_gone_is_given_up(tmp_path):
     assert numbers(tmp_path / "gone") == [0]
 
 
-def test_a_line_never_gets_into_the_file_of_another(tmp_path, monkeypatch):
+def test_a_line_never_gets_into_a_file_that_is_not_the_spools(tmp_path, monkeypatch):
     kept = spool.Spool(tmp_path / "spool")
 
-    def adopted_and_gone(file: int, how: int) -> None:
+    def lose_the_folder(file: int, how: int) -> None:
         (segment,) = (tmp_path / "spool").iterdir()
         segment.unlink()
         segment.parent.rmdir()
 
-    monkeypatch.setattr(spool.fcntl, "flock", adopted_and_gone)
+    monkeypatch.setattr(spool.fcntl, "flock", lose_the_folder)
     with pytest.raises(FileNotFoundError):
         kept.write(line(0))
     with (tmp_path / "another").open("wb") as another:
