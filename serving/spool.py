@@ -76,14 +76,14 @@ class Spool:
 
     def _open(self) -> None:
         self._path = self.folder / f"{time.time_ns()}-{uuid.uuid4().hex[:8]}.open"
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o640)
         # Held until the file is closed, or its process is gone.
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)
         if not self._path.exists():
             # Another gateway was starting, and adopted it before it was locked.
-            os.close(self._file)
-            self._file = -1
+            os.close(file)
             return self._open()
+        self._file = file
         self._bytes = 0
         self._opened = time.monotonic()
 
