@@ -75,8 +75,8 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
         "two workers": partial(ThreadPoolTaskRunner, max_workers=2),
         "two processes": partial(ProcessPoolTaskRunner, max_workers=2),
     }
-    installed_clusters = [name for name in CLUSTERS if find_spec(f"prefect_{name}")]
-    runners |= {name: CLUSTERS[name] for name in installed_clusters}
+    clusters = {name: new for name, new in CLUSTERS.items() if find_spec(f"prefect_{name}")}
+    runners |= clusters
     ways: dict[str, Callable[[], Any]] = {
         "onnxruntime": partial(ask, session, inputs),
         "on two threads": partial(ask_halves, session, inputs),
@@ -100,7 +100,7 @@ def compare(shop: Plan, repeats: int) -> dict[str, Any]:
         "over_onnxruntime": ratio("one worker", "onnxruntime"),
         "two_workers": ratio("two workers", "one worker"),
         "two_processes": ratio("two processes", "one worker"),
-        **{name: ratio(name, "one worker") for name in installed_clusters},
+        **{name: ratio(name, "one worker") for name in clusters},
         "onnxruntime_two_threads": ratio("on two threads", "onnxruntime"),
         "onnxruntime_per_second": statistics.median(rates["onnxruntime"]),
     }
