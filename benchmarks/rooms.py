@@ -15,10 +15,10 @@ FACE_NAMES = {"__all__", "__path__", "SPEC"}
 def uses_of(file: Source, name: str) -> Iterator[int]:
     """Lines that decorate with, or call, what Prefect exports as `name`."""
     aliases = {"prefect." + name}
-    for node in ast.walk(file.tree):
+    for node in file.nodes:
         if isinstance(node, ast.ImportFrom) and node.module in ("prefect", f"prefect.{name}s"):
             aliases |= {alias.asname or alias.name for alias in node.names if alias.name == name}
-    for node in ast.walk(file.tree):
+    for node in file.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             places = [item for item in node.decorator_list if not isinstance(item, ast.Call)]
         else:
@@ -110,10 +110,10 @@ def private_names(files: Iterable[Source]) -> list[Offender]:
     offenders = []
     for file in product(files):
         modules = set()
-        for node in ast.walk(file.tree):
+        for node in file.nodes:
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PRODUCT:
                 modules |= {alias.asname or alias.name for alias in node.names}
-        for node in ast.walk(file.tree):
+        for node in file.nodes:
             if isinstance(node, ast.ImportFrom):
                 ours = (node.module or "").split(".")[0] in PRODUCT
                 names = [alias.name for alias in node.names if ours]

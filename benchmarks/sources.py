@@ -25,6 +25,11 @@ class Source:
         """The parsed file."""
         return ast.parse(self.text, self.path)
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        """The parsed file's nodes, in the order of `ast.walk`."""
+        return list(ast.walk(self.tree))
+
     @property
     def lines(self) -> list[str]:
         """Lines without their ends."""

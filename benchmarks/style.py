@@ -29,6 +29,7 @@ import importlib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from benchmarks import call_depth, rooms, words
@@ -40,6 +41,20 @@ MAX_FUNCTION = 60
 """Maximum lines of a function."""
 MAX_LINE = 100
 """Maximum characters of a line."""
+COUNTED = (
+    "tasks_outside",
+    "flows_outside",
+    "tasks_in_tasks",
+    "private_names",
+    "format_skips",
+    "code_in_faces",
+    "files_over_275",
+    "functions_over_60",
+    "long_lines",
+    "old_words",
+    "merged_sections",
+)
+"""Keys of the JSON line that are numbers of offenders."""
 
 
 def long_files(files: Iterable[Source]) -> list[Offender]:
@@ -55,7 +70,7 @@ def long_functions(files: Iterable[Source]) -> list[Offender]:
     """Functions of the product of more than `MAX_FUNCTION` lines."""
     offenders = []
     for file in product(files):
-        for node in ast.walk(file.tree):
+        for node in file.nodes:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             length = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -70,7 +85,7 @@ def parallel_assignments(files: Iterable[Source]) -> list[Offender]:
     return [
         Offender("parallel_assignments", file.path, node.lineno, ast.unparse(node)[:70])
         for file in product(files)
-        for node in ast.walk(file.tree)
+        for node in file.nodes
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
         if any(isinstance(target, ast.Tuple) for target in node.targets)
     ]
@@ -81,7 +96,7 @@ def conditionals(files: Iterable[Source]) -> list[Offender]:
     return [
         Offender("conditionals", file.path, node.lineno, ast.unparse(node)[:70])
         for file in product(files)
-        for node in ast.walk(file.tree)
+        for node in file.nodes
         if isinstance(node, ast.IfExp)
     ]
 
@@ -147,25 +162,19 @@ def reads_per_retraining() -> float | None:
     return row_reads.reads_per_retraining()
 
 
-def figures(files: Sequence[Source], pages: Sequence[tuple[str, str]]) -> dict:
-    """All that the text of the files tells, by the keys of the JSON line."""
-    all_parallel = parallel_assignments(files)
-    all_conditionals = conditionals(files)
+def figures(
+    files: Sequence[Source], pages: Sequence[tuple[str, str]], everything: Sequence[Offender]
+) -> dict:
+    """All that the text of the files tells, by the keys of the JSON line; `everything` is what
+    `offenders` says of the same files."""
+    counts = Counter(offender.counter for offender in everything)
+    all_parallel = [o for o in everything if o.counter == "parallel_assignments"]
+    all_conditionals = [o for o in everything if o.counter == "conditionals"]
     return {
-        "tasks_outside": len(rooms.outside(files, "task")),
-        "flows_outside": len(rooms.outside(files, "flow")),
-        "tasks_in_tasks": len(rooms.tasks_in_tasks(files)),
+        **{counter: counts[counter] for counter in COUNTED},
         "init_code_lines": max(file.dense_lines for file in rooms.faces(files)),
-        "private_names": len(rooms.private_names(files)),
-        "format_skips": len(format_skips(files)),
-        "code_in_faces": len(rooms.code_in_faces(files)),
-        "files_over_275": len(long_files(files)),
-        "functions_over_60": len(long_functions(files)),
         "parallel_assignments_per_1000": per_1000(all_parallel, files),
         "conditionals_per_1000": per_1000(all_conditionals, files),
-        "long_lines": len(long_lines(files)),
-        "old_words": len(words.old_words(files, pages)),
-        "merged_sections": len(words.merged_sections(files)),
         "words_a_sentence": words.words_a_sentence(files, pages),
         "call_depth": call_depth.depths(files),
         "per_folder": {
@@ -183,14 +192,15 @@ def main() -> None:
     files = sources()
     pages = markdown()
     paths = [path.rstrip("/") for path in sys.argv[1:]]
-    for offender in offenders(files, pages):
+    everything = offenders(files, pages)
+    for offender in everything:
         if not paths or any((offender.path + "/").startswith(f"{path}/") for path in paths):
             print(offender)
     # Counting the reads trains a model, which who looks at some files does not wait for.
     reads = None
     if not paths:
         reads = reads_per_retraining()
-    print(json.dumps(figures(files, pages) | {"reads_per_retraining": reads}))
+    print(json.dumps(figures(files, pages, everything) | {"reads_per_retraining": reads}))
 
 
 if __name__ == "__main__":

@@ -114,9 +114,9 @@ CODE = (*PRODUCT, "benchmarks", "notebooks", "tests")
 """Folders whose identifiers and strings are searched."""
 
 
-def identifiers(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def identifiers(file: Source) -> Iterator[tuple[int, str]]:
     """Line and name of everything that is named or asked for by name."""
-    for node in ast.walk(tree):
+    for node in file.nodes:
         if isinstance(node, ast.Name):
             yield node.lineno, node.id
         elif isinstance(node, ast.Attribute):
@@ -133,10 +133,10 @@ def old_identifiers(file: Source) -> list[Offender]:
     """Names of the old vocabulary, and model types that are called `kind`."""
     offenders = [
         Offender("old_words", file.path, line, f"{name} -> {OLD_WORDS[name]}")
-        for line, name in identifiers(file.tree)
+        for line, name in identifiers(file)
         if name in OLD_WORDS
     ]
-    for node in ast.walk(file.tree):
+    for node in file.nodes:
         if not isinstance(node, ast.arg | ast.AnnAssign):
             continue
         if re.match(r"kind: '?(\w+\.)*ModelSpec", ast.unparse(node)):
@@ -159,9 +159,9 @@ def pattern(phrase: str) -> str:
     return r"(?<!\w)" + r"\s+".join(map(re.escape, phrase.split())) + r"(?!\w)"
 
 
-def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def strings(file: Source) -> Iterator[tuple[int, str]]:
     """Line and text of each string, docstrings included."""
-    for node in ast.walk(tree):
+    for node in file.nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.lineno, node.value
 
@@ -172,7 +172,7 @@ def old_words(files: Iterable[Source], pages: Iterable[tuple[str, str]]) -> list
     for file in files:
         if file.path.split("/")[0] in CODE and file.path not in EXEMPT:
             offenders += old_identifiers(file)
-            for line, text in strings(file.tree):
+            for line, text in strings(file):
                 offenders += old_phrases(file.path, line, text)
                 if text in OLD_VALUES:
                     reason = f'"{text}" -> "{OLD_VALUES[text]}"'
@@ -184,7 +184,7 @@ def old_words(files: Iterable[Source], pages: Iterable[tuple[str, str]]) -> list
 
 def docstrings(file: Source) -> Iterator[tuple[int, str]]:
     """Line and text of a file's docstrings: of modules, classes, functions and constants."""
-    for node in ast.walk(file.tree):
+    for node in file.nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             yield node.lineno, str(node.value.value)
 

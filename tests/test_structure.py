@@ -143,7 +143,8 @@ def style_report() -> tuple[dict, list[Offender]]:
     """What `benchmarks.style` prints, without what takes long: figures, and offenders."""
     files = sources.sources()
     pages = sources.markdown()
-    return style.figures(files, pages), style.offenders(files, pages)
+    everything = style.offenders(files, pages)
+    return style.figures(files, pages, everything), everything
 
 
 @pytest.mark.parametrize("key", LIMITS)
