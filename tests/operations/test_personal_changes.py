@@ -23,7 +23,8 @@ OF_DEFAULT = {"model": "session_recommender"}
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory):
+def prefect_home(tmp_path_factory: pytest.TempPathFactory):
+    """The home of a Prefect server."""
     home = tmp_path_factory.mktemp("people")
     start(home, SERVICES)
     yield home
@@ -54,9 +55,9 @@ def trigger_of(client: SyncPrefectClient, name: str) -> Automation:
 
 
 @pytest.mark.system
-def test_what_people_changed_stays_until_it_is_reset(home):
-    assert deploy(home) == []
-    with SyncPrefectClient(start(home, SERVICES)["prefect"]["api"]) as client:
+def test_what_people_changed_stays_until_it_is_reset(prefect_home):
+    assert deploy(prefect_home) == []
+    with SyncPrefectClient(start(prefect_home, SERVICES)["prefect"]["api"]) as client:
         before = {
             name: kept_fields(client, name) for name in ("monitor", "retrain", "collect", "stream")
         }
@@ -77,9 +78,9 @@ def test_what_people_changed_stays_until_it_is_reset(home):
         ranker = client.read_deployment_by_name("retrain/retrain-search_ranker")
         client.update_deployment_schedule(ranker.id, ranker.schedules[0].id, active=False)
 
-        stack.down(home)
-        start(home, SERVICES)
-        report = "\n".join(deploy(home))
+        stack.down(prefect_home)
+        start(prefect_home, SERVICES)
+        report = "\n".join(deploy(prefect_home))
 
         assert kept_fields(client, "monitor") == (False, OF_DEFAULT, [("0 * * * *", False)])
         assert kept_fields(client, "monitor-search_ranker")[2] == [("0 * * * *", True)]
@@ -105,19 +106,21 @@ def test_what_people_changed_stays_until_it_is_reset(home):
             "stream: paused is still false",
         ):
             assert words in report
-        assert len(deploy(home)) == len(report.splitlines()), "a further deploy keeps them, too"
+        assert len(deploy(prefect_home)) == len(report.splitlines()), (
+            "a further deploy keeps them, too"
+        )
 
-        assert deploy(home, "--reset") == []
+        assert deploy(prefect_home, "--reset") == []
         assert {name: kept_fields(client, name) for name in before} == before
         assert trigger_of(client, "retrain").enabled
-        assert deploy(home) == []
+        assert deploy(prefect_home) == []
 
 
 @pytest.mark.system
-def test_a_deploy_has_runs_looked_after_that_are_silent_and_that_never_began(home):
+def test_a_deploy_has_runs_looked_after_that_are_silent_and_that_never_began(prefect_home):
     begin = datetime.now(UTC)
-    deploy(home)
-    with SyncPrefectClient(start(home, SERVICES)["prefect"]["api"]) as client:
+    deploy(prefect_home)
+    with SyncPrefectClient(start(prefect_home, SERVICES)["prefect"]["api"]) as client:
         recover = client.read_deployment_by_name("recover/recover")
         ours = FlowRunFilter.model_validate({"deployment_id": {"any_": [recover.id]}})
         runs = client.read_flow_runs(flow_run_filter=ours)
