@@ -52,13 +52,14 @@ inspect: setup ## Look at data of any shape, and propose a mapping; DATA=events.
 explore: setup ## Draw what is in the lake, what was rejected and why, what is suspicious
 	@$(BIN)/python -W ignore -m notebooks.explore
 
-test: lint ## Run all tests; needs nothing but Python and pip
+test: lint ## Run the tests that are not slow, ten minutes; needs nothing but Python and pip
 	@$(BIN)/python -m pytest
 
 test-pythons: setup ## Run the quick tests on the other Pythons that are installed, and look for the wheels of those that are not
 	@$(BIN)/python -m deployments.pythons
 
-test-system: setup ## Install Debian's Prometheus, Alertmanager and Chromium, and run what needs them
+test-system: setup ## Run the slow tests (whole stacks, kills, races); then install Debian's Prometheus, Alertmanager and Chromium, and run what needs them
+	@$(BIN)/python -m pytest -m 'slow and not long'
 	@which promtool amtool chromium >/dev/null || (apt-get update -qq && \
 		apt-get install -qq -y --no-install-recommends prometheus prometheus-alertmanager chromium)
 	@$(BIN)/python -m pytest -m system --ignore tests/system/test_demo.py

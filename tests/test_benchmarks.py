@@ -139,6 +139,7 @@ def test_all_contenders_write_the_same_rows(tmp_path: Path):
     assert_frame_equal(ours, expected.unique(), check_row_order=False, check_column_order=False)
 
 
+@pytest.mark.slow
 def test_the_ingest_benchmark_ends_with_its_ratios(tmp_path: Path):
     result = ingest.run(tmp_path, 300, 1, 2)
     ratios = {
@@ -226,6 +227,7 @@ def publish(events: pl.DataFrame, folder: Path, share: float = 0.8) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_recommender_benchmark_ends_with_its_numbers(
     small_shop: pl.DataFrame,
     tmp_path: Path,
@@ -328,6 +330,7 @@ def test_fewer_bits_make_a_smaller_file_with_the_same_answers(
     assert (mine[:, :, None] == theirs[:, None]).any(2).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_otto_s_score_wants_carts_and_orders_where_they_weigh_more(tmp_path: Path):
     plan = replace(objectives.PLAN, days=14, sessions_per_day=150, articles=300)
     rows = objectives.shop(plan)
@@ -722,6 +725,7 @@ def test_a_simulated_and_a_real_shop_are_watched(monkeypatch: pytest.MonkeyPatch
     assert {verdict for _, verdict, _ in outcomes} <= set(get_args(Verdict))
 
 
+@pytest.mark.slow
 def test_the_cost_of_the_monitor_is_a_slope_over_the_scan_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -737,6 +741,7 @@ def test_the_cost_of_the_monitor_is_a_slope_over_the_scan_s(
     assert (summary["cpu_over_scan"], summary["peak_memory_10x_over_1x"]) == (2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mlflow_store")
 def test_a_year_goes_on_from_week_to_week(home: Path):
     summary = year.run(home, weeks=2, looks=3)
@@ -796,6 +801,7 @@ def test_the_watch_benchmark_makes_releases_that_are_better_and_worse(monkeypatc
     assert 1_000 <= kinds["0.6"]["answers"] < 2_000
 
 
+@pytest.mark.slow
 def test_the_resources_are_those_of_the_retraining_and_all_lines_are_learnt_from(home, monkeypatch):
     monkeypatch.setattr(resources, "PLAN", replace(resources.PLAN, sessions_per_day=20))
     monkeypatch.setattr(resources, "SEARCHES", 30)

@@ -30,6 +30,7 @@ def test_2():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["collecting", "testing"])
 def test_a_run_that_loses_a_worker_fails_and_ends(tmp_path: Path, when: str):
     (tmp_path / "conftest.py").write_text(CONFTEST)

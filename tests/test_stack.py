@@ -132,6 +132,7 @@ def test_a_second_start_keeps_what_runs_and_replaces_what_does_not(home):
     assert not processes.answers(f"{second['url']}/v2/health/live")
 
 
+@pytest.mark.slow
 def test_servers_that_were_started_with_other_settings_start_anew(home, monkeypatch, capsys):
     services = ("triton", "gateway")
     first = stack.up(home, services)
@@ -152,6 +153,7 @@ def test_servers_that_were_started_with_other_settings_start_anew(home, monkeypa
         stack.down(home)
 
 
+@pytest.mark.slow
 def test_servers_whose_code_is_another_start_anew(home, tmp_path, monkeypatch, capsys):
     (tmp_path / "serving").mkdir()
     (tmp_path / "serving" / "app.py").write_text("")

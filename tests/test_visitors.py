@@ -140,6 +140,7 @@ def test_an_article_is_not_clicked_twice_in_an_answer(day):
     )
 
 
+@pytest.mark.slow
 def test_the_seed_decides_over_the_clicks_and_nothing_else_does(day):
     good = best(day)
     again = next(iter(visitors.days(PLAN)))

@@ -24,6 +24,8 @@ from deployments import processes, stack
 from kreislauf.clock import DAY_MS
 from models import spec
 
+pytestmark = pytest.mark.slow
+
 MODEL = "session_recommender"
 # A day's sessions are enough to show that a model is as good as the table.
 PLAN = Plan(days=10, sessions_per_day=1300, articles=200, change_day=3)

@@ -31,6 +31,7 @@ def batch_only(tiny, monkeypatch) -> str:
     return tiny
 
 
+@pytest.mark.slow
 def test_a_loop_closes_without_a_server(batch_only, orders, tmp_path):
     ingest(orders(0, 20, threshold=50), batch_only)
     first = retrain(batch_only, reason="the first")

@@ -23,7 +23,7 @@ from serving import live
 from tests.conftest import aliases
 from tests.flows.conftest import DEPARTMENTS
 
-pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_harness", "mlflow_store")]
 
 
 def test_a_version_that_ends_triton_twice_is_never_loaded_again(

@@ -66,6 +66,7 @@ def test_what_a_person_trusts_is_learnt_from_whatever_the_next_runs_see(tiny, or
     assert [start for start, _ in exclusions.intervals(table)] == [verdict.start]
 
 
+@pytest.mark.slow
 def test_after_a_rollback_a_person_is_asked_until_the_hold_is_lifted(prepared, tiny, orders):
     prepared(two_releases)
     back = rollback(tiny, reason="Clicks fell.", who="an alert", automatic=True)

@@ -15,6 +15,7 @@ from tests.conftest import aliases
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
+@pytest.mark.slow
 def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
     with pytest.raises(ExperimentRefused, match="Nothing of tiny is live"):
         experiment(tiny, 1)
@@ -80,6 +81,7 @@ def test_a_test_starts_grows_hides_and_ends(tiny, orders, triton):
     assert published.reason.endswith("The A/B test of version 3 against version 1 ends.")
 
 
+@pytest.mark.slow
 def test_a_person_makes_the_winner_live_though_the_gate_was_not_certain(tiny, orders):
     ingest(orders(0, 20, threshold=50), tiny)
     train(tiny)

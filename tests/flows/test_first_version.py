@@ -14,6 +14,7 @@ from tests.flows.test_loop import one_release
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
 
+@pytest.mark.slow
 def test_each_window_has_what_the_first_version_and_the_baseline_would_answer(
     prepared, tiny, orders
 ):
@@ -46,6 +47,7 @@ def recorded(version: int) -> tuple[float, float | None]:
     return values["accuracy"], values.get(tables.FIRST_VERSION)
 
 
+@pytest.mark.slow
 def test_a_look_at_a_recorded_window_asks_the_first_version_no_more(
     prepared, tiny, orders, monkeypatch
 ):

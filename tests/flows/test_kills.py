@@ -19,7 +19,10 @@ from tests.flows.child_process import ask, started
 from tests.flows.test_look import RATE, clock, land
 from tests.flows.test_loop import one_release, two_releases
 
-pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton"),
+]
 NEVER = 10**9
 __all__ = ["clock"]
 

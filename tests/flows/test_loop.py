@@ -258,6 +258,7 @@ def land_reactions(folder: Path, model: str, days: int, share: float, last: floa
         ingest(str(path), table=name)
 
 
+@pytest.mark.slow
 def test_several_windows_may_be_asked_for_before_a_retraining(tiny, orders):
     with pytest.raises(ValueError, match="confirmations is 3 and out_of is 2"):
         monitor(tiny, confirmations=3, out_of=2)
@@ -489,6 +490,7 @@ def test_a_rollback_brings_the_previous_version_back_and_says_who_and_why(prepar
     assert answers(tiny, {"price": [[60.0]]}) == (2, [False])
 
 
+@pytest.mark.slow
 def test_the_rollback_benchmark_goes_to_and_fro(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(type(spec.load("session_recommender")), "policy", Policy(min_effect=0.1))
     plan = Plan(days=16, sessions_per_day=60, articles=120, change_day=99)

@@ -73,6 +73,7 @@ def take_look():
     return newest
 
 
+@pytest.mark.slow
 def test_a_benefit_goes_live_and_is_taken_back_by_those_who_kept_the_version_before(gateway):
     visit(gateway, {1: 0.2, 2: 0.5}, "test", 700)
     in_test = take_look()

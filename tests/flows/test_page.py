@@ -38,6 +38,7 @@ def drawn(model: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_the_page_follows_a_model_from_its_first_training_on(tiny, orders, monkeypatch):
     fit = flows.train.fit
     seen = []

@@ -13,7 +13,10 @@ from tests.conftest import aliases
 from tests.flows.child_process import receive, send, started
 from tests.flows.test_loop import one_release
 
-pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton"),
+]
 
 
 @pytest.mark.parametrize("rounds", [4, pytest.param(200, marks=pytest.mark.long)])

@@ -20,7 +20,7 @@ from tests.flows.child_process import ask, started
 from tests.flows.test_kills import NEVER, fresh
 from tests.flows.test_loop import one_release
 
-pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_harness", "mlflow_store")]
 needs_triton = pytest.mark.usefixtures("triton")
 DAY = 86_400_000
 

@@ -163,6 +163,7 @@ def know(folder: str) -> None:
     models.__path__.append(folder)
 
 
+@pytest.mark.slow
 def test_processes_answer_as_threads_do(live, four_shards, other_models):
     report = score(live, day(5), day(15))
     by_threads = answers.read(report.batch.name).sort("request_id")
@@ -173,6 +174,7 @@ def test_processes_answer_as_threads_do(live, four_shards, other_models):
     assert answers.read(report.batch.name).sort("request_id").equals(by_threads)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["disk", "s3"])
 def test_a_shard_is_answered_once_whatever_is_killed(
     where, tiny, orders, other_models, request, four_shards, monkeypatch

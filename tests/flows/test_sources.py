@@ -77,6 +77,7 @@ def alarms() -> list[tuple]:
     return of_sources.select("source", "action").rows()
 
 
+@pytest.mark.slow
 def test_a_source_that_stops_is_an_alarm_once_until_it_delivers_again(
     tiny, deliver, emitted, tmp_path
 ):

@@ -135,6 +135,7 @@ def test_the_monitor_s_tables_and_status_of_yesterday_have_today_s_names(stored)
     assert live.tolerance > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_harness", "triton")
 def test_the_loop_goes_on_from_yesterday(stored, monkeypatch):
     model_type = spec.load(MODEL)

@@ -64,6 +64,7 @@ def test_text_goes_live_and_comes_back_through_the_gateway(wordy, messages, monk
     assert clicked == expected["department"][:, 0].tolist()
 
 
+@pytest.mark.slow
 def test_text_is_monitored_and_what_changed_is_learnt_and_goes_live(wordy, messages):
     ingest(messages(0, 20), wordy)
     assert retrain(wordy).outcome == "promote"

@@ -51,6 +51,7 @@ def load(rows: pl.DataFrame, folder: Path, name: str) -> None:
     assert (report.table, report.rows_kept) == ("text_events", rows.height)
 
 
+@pytest.mark.slow
 def test_a_shop_whose_ids_are_text_has_the_whole_loop(tmp_path, monkeypatch):
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")
     lenient = TEXT.policy.model_copy(update={"baseline_margin": 0.2, "min_groups": 50})

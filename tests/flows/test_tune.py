@@ -57,6 +57,7 @@ def states(study: studies.Study) -> list[tuple[int, str]]:
     return [(trial.number, trial.state) for trial in studies.trials(study)]
 
 
+@pytest.mark.slow
 @needs_prefect
 def test_a_search_prunes_retries_fails_and_is_added_to_and_changes_nothing(fussy, marks):
     from mlflow import MlflowClient
@@ -117,6 +118,7 @@ def test_a_search_prunes_retries_fails_and_is_added_to_and_changes_nothing(fussy
     assert list((settings().home / "search").iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_prefect
 def test_a_killed_search_continues_with_the_trial_that_was_running(fussy, marks, orders):
     from prefect.settings import PREFECT_API_URL

@@ -14,6 +14,8 @@ from models.session_recommender.schema import EVENTS
 from tests.long.lander import kill
 from tests.stream_tools import T0
 
+pytestmark = pytest.mark.slow
+
 DAY = 86_400_000
 FILES, LINES = 24, 400
 BOUNDARIES = [

@@ -15,6 +15,8 @@ from tasks.stream import land_topic
 from tests.long.lander import kill
 from tests.stream_tools import T0, broker, kafka, session
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["broker", "kafka"]
 
 DAY = 86_400_000

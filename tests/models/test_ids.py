@@ -75,6 +75,7 @@ def test_padding_is_no_article():
         assert model_type.answers(outputs) == [{"article_ids": [], "scores": []}]
 
 
+@pytest.mark.slow
 def test_text_has_the_ranks_and_scores_of_numbers(tmp_path):
     rows = small_shop()
     answers = {}

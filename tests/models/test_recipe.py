@@ -25,6 +25,7 @@ SHOP = "path/to/shop"
 SALES = "path/to/sales.jsonl"
 
 
+@pytest.mark.slow
 def test_it_passes_the_checks_of_every_model_type(bestseller: str, other_models: Path):
     (block,) = documented.blocks(PAGE, "sh")
     assert SHOP in block

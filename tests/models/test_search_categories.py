@@ -284,6 +284,7 @@ def words_of(weights: Path) -> list[list[str]]:
         return json.loads(file.metadata()["categories"])
 
 
+@pytest.mark.slow
 def test_a_version_without_categories_is_a_warm_start_for_one_with_them(learnt, tmp_path):
     folders = [tmp_path / name for name in ("none", "some", "again")]
     for folder in folders:

@@ -265,6 +265,7 @@ def test_it_learns_and_is_exported_faithfully(rows, trained, baseline, later):
     assert {name for name, _, _ in trained.curves} == {"train_loss", "validation_recall"}
 
 
+@pytest.mark.slow
 def test_same_seed_same_file(rows, trained, tmp_path):
     again = train_whole(rows, tmp_path)
     assert again.onnx.read_bytes() == trained.onnx.read_bytes()
@@ -502,6 +503,7 @@ def test_a_training_says_whether_it_was_warm(rows, trained, untaught, tmp_path):
     assert not trained.is_warm
 
 
+@pytest.mark.slow
 def test_a_warm_training_is_shorter(rows, trained, tmp_path):
     more = pl.concat([rows, sessions(60, articles=400, seed=2, first=600)])
     warm_result = SPEC.train(more, Params.tiny(), TrainingContext(tmp_path, trained.weights))

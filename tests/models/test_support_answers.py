@@ -188,6 +188,7 @@ def kill(share: float, metrics: dict[str, float]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_and_ends_the_same(tmp_path):
     folders = [tmp_path / name for name in ("killed", "whole")]
     for folder in folders:

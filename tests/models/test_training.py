@@ -862,6 +862,7 @@ SPEC.train(rows(), PARAMS, TrainingContext(Path(sys.argv[1]), report=report))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "stage"),
     [(0.45, "older"), (0.66, "block-*"), (0.9, "ranker")],
@@ -997,6 +998,7 @@ class Witness:
         return self.take(index)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path, monkeypatch):
     """With sessions of one length, the mean over both halves of a batch is the mean over the batch,
     so without dropout the steps are the same but for rounding and for whose times are dropped.

@@ -21,6 +21,8 @@ from kreislauf.registry import runs
 from tests.conftest import ROOT
 from tests.kreislauf.registry.test_registry import register
 
+pytestmark = pytest.mark.slow
+
 SECRET = "s3cr+t/word"
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import flows
 from prefect.settings import PREFECT_API_URL

@@ -10,6 +10,8 @@ import pytest
 from deployments import processes, stack
 from kreislauf import settings
 
+pytestmark = pytest.mark.slow
+
 DEAD_PROXY = "http://127.0.0.1:9"
 """Nothing listens on the port for discarding."""
 PROXIES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")

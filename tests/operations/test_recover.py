@@ -13,7 +13,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, R
 from flows.recover import recover
 from tasks import recover as steps
 
-pytestmark = pytest.mark.usefixtures("prefect_harness")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_harness")]
 SHORT = timedelta(seconds=2)
 
 

@@ -393,6 +393,7 @@ def test_a_challenger_without_a_share_is_asked_in_the_shadow_and_never_shown(
     assert metric(gateway, "kreislauf_shadow_overlap_sum") == 1
 
 
+@pytest.mark.slow
 def test_a_dead_triton_is_answered_for_and_its_return_is_noticed(
     own_triton, gateway: TestClient, live, home: Path
 ):
@@ -415,6 +416,7 @@ def test_a_dead_triton_is_answered_for_and_its_return_is_noticed(
         processes.stop(again)
 
 
+@pytest.mark.slow
 def test_triton_killed_under_load_costs_no_answer_and_no_exposure(
     own_triton, live, home: Path, monkeypatch
 ):

@@ -12,6 +12,8 @@ from benchmarks.rollback import MODEL, PLAN
 from models import spec
 from tests.serving.conftest import running
 
+pytestmark = pytest.mark.slow
+
 SMALL = replace(PLAN, days=14, sessions_per_day=60, articles=120)
 TINY = spec.load(MODEL).Params.tiny().model_dump()
 

@@ -22,6 +22,7 @@ PLAN = Plan(days=16, sessions_per_day=60, articles=120, change_day=8)
 """The plan of `small_shop`, from which version 1 has learnt."""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_harness")
 def test_a_better_version_earns_more_and_the_lake_has_each_click(addresses, tmp_path, monkeypatch):
     monkeypatch.setenv("KREISLAUF_DEADLINE_MS", "10000")

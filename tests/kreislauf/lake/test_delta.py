@@ -127,6 +127,7 @@ def test_readers_need_not_hold_a_whole_file(storage, monkeypatch):
     assert row_groups() == [[2] * 5]
 
 
+@pytest.mark.slow
 def test_of_many_loads_a_bounded_number_is_read_to_learn_what_was_rejected(storage, monkeypatch):
     for n in range(12):
         load(n)

@@ -11,6 +11,8 @@ from models.session_recommender.schema import EVENTS
 from tests.conftest import moto, shop_on
 from tests.kreislauf.lake.test_lake import line
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600
 
 

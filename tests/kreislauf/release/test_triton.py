@@ -103,6 +103,7 @@ def test_an_unknown_or_unreachable_triton_is_named(monkeypatch):
         triton.ask("tiny", 1, {"price": np.zeros((1, 1), np.float32)})
 
 
+@pytest.mark.slow
 def test_a_repository_on_s3_is_served_and_outlives_triton(
     s3, home: Path, tmp_path: Path, monkeypatch
 ):
