@@ -14,7 +14,7 @@ import polars as pl
 import psutil
 import pytest
 
-from deployments import processes, stack
+from deployments import environment, processes, stack
 from kreislauf.settings import settings
 from tests.flows.prepared import Preparations
 
@@ -25,6 +25,9 @@ os.environ["DO_NOT_TRACK"] = "true"
 for name in [n for n in os.environ if n.startswith(("KREISLAUF_", "PREFECT_", "MLFLOW_", "AWS_"))]:
     if name != "KREISLAUF_DATA":
         del os.environ[name]
+# A task's states are recorded together; one by one they are a third of what the server does.
+os.environ["PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE"] = "20"
+os.environ["PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL"] = "1"
 # A stack that a developer runs in this checkout is none of the tests' business.
 os.environ["KREISLAUF_HOME"] = os.devnull + "/home"
 
@@ -59,17 +62,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_harness() -> Iterator[None]:
+def prefect_harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Prefect server for flows that are called as plain functions; about 15 seconds, so once for
     all tests."""
     from prefect.settings import (
+        PREFECT_API_SSL_CERT_FILE,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_LOGGING_TO_API_ENABLED,
         temporary_settings,
     )
     from prefect.testing.utilities import prefect_test_harness
 
+    certificate = environment.one_certificate(tmp_path_factory.mktemp("certificate"))
     quick = {
+        # Each client would read all that this machine trusts, though the server speaks plain HTTP.
+        PREFECT_API_SSL_CERT_FILE: str(certificate),
         # The heartbeat thread would hold every flow for a second at its end.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         # Tests read what is logged in their own process.
