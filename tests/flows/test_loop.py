@@ -58,6 +58,7 @@ def two_releases(model: str, orders) -> None:
     assert retrain(model).release == 2
 
 
+@pytest.mark.slow
 def test_a_model_of_another_kind_goes_live_grows_stale_and_is_replaced(tiny, orders):
     ingest(orders(0, 20, threshold=50), tiny)
     first = retrain(tiny, reason="the first")

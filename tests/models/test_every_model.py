@@ -220,6 +220,7 @@ def test_the_baseline_takes_the_same_requests_and_gives_the_same_kind_of_answers
     }
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_in_another_process_and_ends_the_same(
     model_type: spec.ModelSpec, rows, trained, calls: Calls, tmp_path
 ):
