@@ -43,8 +43,8 @@ from demo import raw_files
 from demo.shop import Plan, simulate
 from deployments import stack
 
-SHARD_SECONDS = 20.0
-PLAN = replace(rollback.PLAN, sessions_per_day=6_000)
+SHARD_SECONDS = 30.0
+PLAN = replace(rollback.PLAN, sessions_per_day=12_000)
 REPEATS = 3
 KILLED_AT = 2
 """Shards that are answered when the run is killed in the next one."""
