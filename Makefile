@@ -9,7 +9,7 @@ BACKEND := $(addprefix --torch-backend ,$(TORCH_BACKEND))
 # Every process of the loop imports some 5,400 modules: 17 s of CPU, 7 s if what was compiled is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo pictures up down status deploy worker adopt inspect explore test test-pythons test-system test-long faults lint format lock
+.PHONY: help setup demo pictures up down status deploy worker adopt inspect explore test test-pythons test-slow test-system test-long faults lint format lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -52,14 +52,16 @@ inspect: setup ## Look at data of any shape, and propose a mapping; DATA=events.
 explore: setup ## Draw what is in the lake, what was rejected and why, what is suspicious
 	@$(BIN)/python -W ignore -m notebooks.explore
 
-test: lint ## Run the tests that are not slow, ten minutes; needs nothing but Python and pip
+test: lint ## Check style and types, and run the tests that are not slow: ten minutes on two cores; needs nothing but Python and pip
 	@$(BIN)/python -m pytest
 
 test-pythons: setup ## Run the quick tests on the other Pythons that are installed, and look for the wheels of those that are not
 	@$(BIN)/python -m deployments.pythons
 
-test-system: setup ## Run the slow tests (whole stacks, kills, races); then install Debian's Prometheus, Alertmanager and Chromium, and run what needs them
-	@$(BIN)/python -m pytest -m 'slow and not long'
+test-slow: setup ## Run the slow tests: whole stacks, kills, races; twelve minutes on two cores
+	@$(BIN)/python -m pytest -m 'slow and not long and not system'
+
+test-system: test-slow ## Run the slow tests; then install Debian's Prometheus, Alertmanager and Chromium, and run what needs them
 	@which promtool amtool chromium >/dev/null || (apt-get update -qq && \
 		apt-get install -qq -y --no-install-recommends prometheus prometheus-alertmanager chromium)
 	@$(BIN)/python -m pytest -m system --ignore tests/system/test_demo.py

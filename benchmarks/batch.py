@@ -2,7 +2,7 @@
 
 `python -m benchmarks.batch` starts Prefect and MLflow, trains the recommender, briefly, on a
 simulated shop with as many articles as Diginetica, so that the file is as large as a real one, and
-answers all of its sessions in shards of SHARD_SECONDS, which are shorter than in production. In
+answers all of its sessions in shards of SHARD_SECONDS at most, half of what production has. In
 turn, REPEATS times: onnxruntime alone, on one thread, over the same requests in memory, in batches
 that are made in the same way, but of all requests; the same on two threads, each over a half; the
 flow `score` with one worker; with two, which are threads; with two processes; and with two

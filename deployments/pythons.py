@@ -63,7 +63,7 @@ def test(version: str, program: str) -> None:
     python = f"{environment}/bin/python"
     options = installer.pip_options()
     install = ["pip", "install", "-q", "-p", python, "-c", lock.CONSTRAINTS, "-e", ".[dev]"]
-    quick = [python, "-m", "pytest", "-q", "-n", "0", *QUICK]
+    quick = [python, "-m", "pytest", "-q", "-n", "0", "-m", "not long and not system", *QUICK]
     failed = (
         installer.uv(["venv", "-q", "--allow-existing", "-p", program, environment], {})
         or installer.uv(install, options)

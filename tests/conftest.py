@@ -25,7 +25,8 @@ os.environ["DO_NOT_TRACK"] = "true"
 for name in [n for n in os.environ if n.startswith(("KREISLAUF_", "PREFECT_", "MLFLOW_", "AWS_"))]:
     if name != "KREISLAUF_DATA":
         del os.environ[name]
-# A task's states are recorded together; one by one they are a third of what the server does.
+# The harness's server records the states of tasks in batches: one by one they take a third of its
+# time. It knows of a task a second late.
 os.environ["PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE"] = "20"
 os.environ["PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL"] = "1"
 # A stack that a developer runs in this checkout is none of the tests' business.

@@ -286,3 +286,23 @@ def test_a_call_of_what_is_not_there_is_counted():
         ),
     ]
     assert reasons(call_depth.lost_calls(files)) == [(3, "kreislauf.a.gone")]
+
+
+def test_each_figure_counts_the_offenders_of_its_name():
+    tasks = "from prefect import task\n\n@task\ndef load(): ...\n"
+    flows = "from prefect import flow\n\n@flow\ndef load(): ...\n"
+    dense = '"""What it does.\n\nArgs: rows and columns.\n"""\n'
+    dense += "from kreislauf.flow import _hidden\nfound = 1  # fmt: skip\n"
+    dense += f"long = {'1' * style.MAX_LINE}\n"
+    dense += "def load():\n" + "    a, b = 1, 2\n" * style.MAX_FILE
+    files = [
+        Source("flows/task.py", tasks),
+        Source("kreislauf/flow.py", flows),
+        Source("tasks/load.py", tasks + "\ndef help():\n    load()\n"),
+        Source("kreislauf/__init__.py", "C = 1\n"),
+        Source("kreislauf/dense.py", dense),
+    ]
+    pages = [("docs/page.md", "A page has sentences.\n")]
+    figures = style.figures(files, pages, style.offenders(files, pages))
+    assert [counter for counter in style.COUNTED if figures[counter] != 1] == []
+    assert figures["parallel_assignments_per_1000"] > 900

@@ -7,7 +7,6 @@ from zoneinfo import ZoneInfo
 import polars as pl
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas import FlowRun
 
 from flows.backfill import BackfillError, Window, backfill, cut
 from flows.ingest import ingest
@@ -17,7 +16,6 @@ from kreislauf.batch import answers
 from kreislauf.lake import journal
 from kreislauf.monitoring import status
 from models import spec
-from tests.stream_tools import until
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 START = datetime.fromtimestamp(1_700_000_000, UTC)
@@ -100,18 +98,6 @@ def test_what_cannot_be_done_is_said(tiny):
         backfill("score", day(1), day(2), "nobody")
 
 
-def runs_below_backfills() -> list[FlowRun]:
-    """Flow runs that a task of a backfill has started."""
-    with get_client(sync_client=True) as client:
-        runs = {run.id: run for run in client.read_flow_runs()}
-        backfills = {
-            run.id for run in runs.values() if client.read_flow(run.flow_id).name == "backfill"
-        }
-        task_runs = client.read_task_runs()
-    parents = {task.id for task in task_runs if task.flow_run_id in backfills}
-    return [run for run in runs.values() if run.parent_task_run_id in parents]
-
-
 def test_the_runs_of_windows_are_below_the_run_of_the_backfill(tiny, orders, tmp_path):
     raw = tmp_path / "raw" / "{start:%Y-%m-%d}"
     for number in range(2):
@@ -120,5 +106,12 @@ def test_the_runs_of_windows_are_below_the_run_of_the_backfill(tiny, orders, tmp
         Path(orders(number, number + 1, threshold=50)).rename(folder / "orders.jsonl")
     ingest(str(raw).format(start=day(0)), tiny)
     backfill("ingest", day(0), day(2), tiny, source=str(raw), side_by_side=2)
-    # The server records tasks a moment later.
-    until(lambda: len(runs_below_backfills()) >= 2, 10, "two runs below the backfill")
+    with get_client(sync_client=True) as client:
+        runs = {run.id: run for run in client.read_flow_runs()}
+        backfills = {
+            run.id for run in runs.values() if client.read_flow(run.flow_id).name == "backfill"
+        }
+        task_runs = client.read_task_runs()
+    parents = {task.id for task in task_runs if task.flow_run_id in backfills}
+    below = [run for run in runs.values() if run.parent_task_run_id in parents]
+    assert len(below) >= 2
