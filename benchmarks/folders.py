@@ -57,8 +57,8 @@ def glue_of(package: str, files: dict[str, Source]) -> set[str]:
 
 def is_graph(file: Source) -> bool:
     """Whether a file imports onnx, or has a module of torch that is not Lightning's."""
-    roots = {name.split(".")[0] for name in imported(ast.walk(file.tree))}
-    classes = [node for node in ast.walk(file.tree) if isinstance(node, ast.ClassDef)]
+    roots = {name.split(".")[0] for name in imported(file.nodes)}
+    classes = [node for node in file.nodes if isinstance(node, ast.ClassDef)]
     bases = {ast.unparse(base) for node in classes for base in node.bases}
     return "onnx" in roots or "nn.Module" in bases
 
@@ -82,8 +82,8 @@ def shared_lines(models: Path, folders: list[Path]) -> int:
     """Non-blank lines beside the folders that at least two of them import."""
     users: Counter[str] = Counter()
     for folder in folders:
-        trees = [file.tree for file in sources_of(folder).values()]
-        names = {name for tree in trees for name in imported(ast.walk(tree))}
+        files_of_folder = sources_of(folder).values()
+        names = {name for file in files_of_folder for name in imported(file.nodes)}
         users.update({name.split(".")[1] for name in names if name.startswith("models.")})
     files = sources_of(models)
     shared = {name for name, count in users.items() if count > 1 and name in files}
