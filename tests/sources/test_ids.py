@@ -1,5 +1,7 @@
 """Ids as shops have them: text, negative numbers, and numbers that int64 does not hold."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -9,10 +11,8 @@ from flows.ingest import IngestError, ingest
 from kreislauf import lake
 from models import mapping as mappings
 from models import spec
-from tests.conftest import ROOT
 from tests.kreislauf.lake.test_lake import T0
 
-CASES = ROOT.parent / "shared" / "cases" / "data" / "20_string_ids"
 TEXT = spec.load("session_recommender_text")
 COLUMNS = "columns: {session: s, aid: a, ts: {from: t, unit: ms}, type: {constant: clicks}}\n"
 pytestmark = pytest.mark.usefixtures("prefect_harness")
@@ -30,14 +30,31 @@ def write(path: Path, text: str, ending: str) -> str:
     return str(path)
 
 
+def sessions(session: Callable[[int], object], article: Callable[[int], object]) -> str:
+    """Lines of 30 sessions with three events each, their ids as the functions write the numbers."""
+    lines = []
+    for number in range(30):
+        events = [{"aid": article(i), "ts": T0 + 1_000 * i, "type": "clicks"} for i in range(3)]
+        lines.append(json.dumps({"session": session(number), "events": events}))
+    return "\n".join(lines)
+
+
 @pytest.mark.parametrize(
-    ("name", "articles", "session"),
-    [("sku", "SKU-0", "0"), ("uuid", "103", "3f2a0000-0000-4000-8000-000000000000")],
+    ("lines", "articles", "session"),
+    [
+        (sessions(lambda n: n, lambda i: f"SKU-{i}"), "SKU-0", "0"),
+        (
+            sessions(lambda n: f"3f2a{n:04x}-0000-4000-8000-000000000000", lambda i: 103 + i),
+            "103",
+            "3f2a0000-0000-4000-8000-000000000000",
+        ),
+    ],
+    ids=["sku", "uuid"],
 )
 def test_sessions_with_text_are_taken_by_the_model_type_of_text_and_named_by_the_other(
-    name, articles, session
+    path, lines, articles, session
 ):
-    source = str(CASES / f"{name}.jsonl")
+    source = write(path, lines, ".jsonl")
     with pytest.raises(IngestError, match=r"name the model type session_recommender_text: docs/"):
         ingest(source)
     report = ingest(source, TEXT.name)
