@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -131,11 +131,3 @@ def session(number: int, events: int = 2, start: int = T0, **fields: object) -> 
         for i in range(events)
     ]
     return json.dumps({"session": number, "events": shaped} | fields).encode()
-
-
-def until(condition: Callable[[], object], seconds: float, expectation: str) -> None:
-    """Wait for something that another process does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{expectation}: not within {seconds} s"
-        time.sleep(0.1)

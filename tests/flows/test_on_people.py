@@ -16,6 +16,7 @@ from kreislauf.release import releases, triton
 from serving import split
 from tests.flows.test_look import two_promoted
 from tests.serving.conftest import running
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 
@@ -66,6 +67,13 @@ def visit(
     return variants
 
 
+def until_followed(gateway: httpx.Client) -> None:
+    """Wait until the gateway answers with the release in force: who asks before takes part in the
+    test that has ended."""
+    line = f'kreislauf_release{{model="tiny"}} {float(releases.current("tiny").number)}'
+    until(lambda: line in gateway.get("/metrics").text.splitlines())
+
+
 def take_look():
     """What is said once the gateway's answers are in the lake."""
     collect()
@@ -82,6 +90,7 @@ def test_a_benefit_goes_live_and_is_taken_back_by_those_who_kept_the_version_bef
     assert (released.champion, released.challenger, released.is_hold_back) == (2, 1, True)
     assert "In its A/B test: The challenger is better: +" in released.reason
 
+    until_followed(gateway)
     visit(gateway, {1: 0.5, 2: 0.1}, "release", 1_200)
     held_back = take_look()
     assert held_back.verdict.outcome == "harm", held_back

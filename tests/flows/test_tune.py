@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -21,7 +20,10 @@ from kreislauf.search import process
 from kreislauf.settings import settings
 from models import spec
 from tests.conftest import ROOT
+from tests.waiting import until
 
+PATIENCE = 600
+"""Seconds in which a training begins or ends."""
 needs_prefect = pytest.mark.usefixtures("prefect_harness")
 pytestmark = pytest.mark.usefixtures("mlflow_store")
 
@@ -129,13 +131,13 @@ def test_a_killed_search_continues_with_the_trial_that_was_running(fussy, marks,
     env = {**os.environ, "PYTHONPATH": path, "PREFECT_API_URL": PREFECT_API_URL.value()}
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=env) as flow:
         try:
-            until(lambda: flow.poll() is not None or "1" in trained(marks))
+            until(lambda: flow.poll() is not None or "1" in trained(marks), PATIENCE)
             (training,) = psutil.Process(flow.pid).children()
             with pytest.raises(RuntimeError, match="Another process works in"):
                 tune(fussy, trials=2, workers=1)
         finally:
             flow.kill()
-    until(lambda: not training.is_running() or training.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not training.is_running() or training.status() == psutil.STATUS_ZOMBIE, PATIENCE)
     (study,) = studies._studies(fussy)
     assert states(study) == [(0, "finished"), (1, "running")]
     (marks / "hang-1").unlink()
@@ -148,13 +150,6 @@ def test_a_killed_search_continues_with_the_trial_that_was_running(fussy, marks,
     assert states(study) == [(0, "finished"), (1, "killed"), (1, "finished")]
     killed, again = (trial.params for trial in studies.trials(study) if trial.number == 1)
     assert killed == again
-
-
-def until(true) -> None:
-    end = time.monotonic() + 600
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 @needs_prefect

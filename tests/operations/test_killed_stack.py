@@ -16,7 +16,7 @@ from benchmarks import fault_loop
 from deployments import processes, stack, worker
 from tests.operations.conftest import start
 from tests.operations.waiting import wait
-from tests.stream_tools import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.system
 SERVICES = ("postgres", "prefect", "worker")

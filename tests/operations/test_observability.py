@@ -13,7 +13,7 @@ from prefect.events.filters import EventFilter, EventNameFilter
 
 from deployments import grafana_server, observability, processes, stack, status
 from tests.operations.conftest import start
-from tests.stream_tools import until
+from tests.waiting import until
 
 SERVERS = ("postgres", "prefect", "triton", "gateway", "bridge", "alertmanager", "prometheus")
 

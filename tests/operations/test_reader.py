@@ -19,7 +19,7 @@ from kreislauf.clock import DAY_MS, when
 from tests import documented
 from tests.conftest import moto, shop_on
 from tests.operations.reader import GIVEN, Reader, of_page
-from tests.stream_tools import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 MODEL = "session_recommender"

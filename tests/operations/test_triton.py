@@ -10,7 +10,7 @@ from flows.collect import collect
 from kreislauf.settings import settings
 from serving.app import create
 from tests.flows.test_loop import one_release
-from tests.serving.test_gateway import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
 

@@ -20,7 +20,7 @@ from deployments import stack, triggers
 from models import spec
 from tests.conftest import ROOT
 from tests.operations.conftest import Checkout, start
-from tests.stream_tools import until
+from tests.waiting import until
 
 SPECS = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 

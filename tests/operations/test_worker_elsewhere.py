@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from deployments import processes, stack
 from tests.operations.conftest import Checkout, start
-from tests.stream_tools import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.system
 LINE = '{"session": 1, "events": [{"aid": 5, "ts": 1661724000000, "type": "clicks"}]}\n'

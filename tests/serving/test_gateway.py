@@ -24,6 +24,7 @@ from kreislauf.settings import settings
 from serving import follow
 from serving.app import create
 from tests.serving.conftest import running
+from tests.waiting import until
 
 
 def spooled(which: int, line_type: type) -> list:
@@ -580,10 +581,3 @@ def test_a_token_is_wanted_where_one_is_set(live, monkeypatch):
         right = {"Authorization": "Bearer secret"}
         assert gateway.post("/v1/tiny/predict", json={"price": 1}, headers=right).status_code == 200
         assert gateway.get("/health").status_code == 200
-
-
-def until(condition, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.05)

@@ -12,7 +12,8 @@ from kreislauf.sources import kafka as kafka_reader
 from kreislauf.sources import kafka_topic
 from kreislauf.sources.kafka import Reader
 from kreislauf.sources.kafka_topic import KafkaUnreachable, MessagesLost, TopicClient, TopicError
-from tests.stream_tools import broker, described, forgetful, kafka, start_broker, until
+from tests.stream_tools import broker, described, forgetful, kafka, start_broker
+from tests.waiting import until
 
 __all__ = ["broker", "forgetful", "kafka"]
 
