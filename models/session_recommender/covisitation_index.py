@@ -96,13 +96,18 @@ class CovisitationIndex(nn.Module):
         """
         (batch, n) = rows.shape
         k = candidates.shape[1]
-        place = torch.full((batch, len(self.prior)), k, device=rows.device)
-        place = place.scatter(1, candidates, torch.arange(k, device=rows.device).expand(batch, k))
-        place[:, -1] = k
-        neighbours = self.neighbours[rows].flatten(1).long()
-        near = place.gather(1, neighbours).view(batch, n, NEIGHBOURS, 1)
+        padding = len(self.prior) - 1
+        numbers = torch.arange(k, dtype=torch.int32, device=rows.device)
+        place = torch.full((batch, len(self.prior)), k, dtype=torch.int32, device=rows.device)
+        place = place.scatter(1, candidates, numbers.expand(batch, k))
+
+        def place_of(articles: Tensor) -> Tensor:
+            """The candidate that each row is, (batch, m); k if it is none, or padding."""
+            return place.gather(1, articles).long().masked_fill(articles == padding, k)
+
+        near = place_of(self.neighbours[rows].flatten(1).long()).view(batch, n, NEIGHBOURS, 1)
         together = torch.zeros(batch, n, k + 1, PAIRS, device=rows.device)
         together = together.scatter(2, near.expand(-1, -1, -1, PAIRS), self.pairs[rows].float())
         same = torch.zeros(batch, n, k + 1, device=rows.device)
-        same = same.scatter(2, place.gather(1, rows)[..., None], 1.0)
+        same = same.scatter(2, place_of(rows)[..., None], 1.0)
         return torch.cat([together, same[..., None]], -1)[:, :, :k]
