@@ -28,9 +28,10 @@ from models.spec import MAX_BATCH
 UNFINISHED = "_batches"
 """Folder, in that of the table, with what is known of batches that were begun."""
 PLAN = "plan.json"
-ANSWERS_AT_ONCE = 1_000
-"""Number of answers that are Python objects at once. With tens of thousands, the garbage collector
-walks the whole process again and again; that took three times as long as writing them."""
+ANSWERS_AT_ONCE = 200
+"""Number of answers that are Python objects at once: so few that the garbage collector does not
+begin, which walks the whole process when there are many. With tens of thousands that took three
+times as long as writing them."""
 
 
 def read_plan(name: str) -> Batch | None:
