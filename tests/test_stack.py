@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from deployments import processes, renewal, stack, status, worker
+from tests.waiting import until
 
 SLEEP = [
     sys.executable,
@@ -45,11 +46,8 @@ def test_what_a_killed_process_leaves_behind_is_stopped(home):
 
 def child_of(process: psutil.Process) -> psutil.Process:
     """The child that the process starts."""
-    end = time.monotonic() + 10
-    while not (children := process.children()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    (child,) = children
+    until(process.children)
+    (child,) = process.children()
     return child
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-PAUSE = 0.05
+PAUSE = 0.1
 """Seconds between two tries."""
 
 

@@ -47,11 +47,11 @@ class Block:
 
     def lengths(self) -> Tensor:
         """Columns of each prefix up to its last known event, int64 (n,)."""
-        return self.session.lengths(len(self.index.prior) - 1)
+        return self.session.lengths(self.index.nothing)
 
     def narrow(self) -> "Block":
         """The same prefixes without the columns that are padding in all of them."""
-        return replace(self, session=self.session.narrow(len(self.index.prior) - 1))
+        return replace(self, session=self.session.narrow(self.index.nothing))
 
     def answerable(self) -> "Block":
         """The prefixes whose label is a known article and among the candidates."""
@@ -67,7 +67,7 @@ class Block:
 
 def answer(scorer: Scorer, prefixes: Prefixes) -> Block:
     """Candidates of `scorer` for each prefix."""
-    nothing = len(scorer.index.prior) - 1
+    nothing = scorer.index.nothing
     width = prefixes.session.rows.shape[1]
     pieces = by_length(prefixes.session.lengths(nothing))
     sessions = []

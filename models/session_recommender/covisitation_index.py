@@ -55,6 +55,11 @@ class CovisitationIndex(nn.Module):
         self.register_buffer("pairs", torch.from_numpy(covisitation.pairs))
         self.register_buffer("articles", torch.from_numpy(covisitation.articles))
 
+    @property
+    def nothing(self) -> int:
+        """The row, the last one, of padding and of unknown articles."""
+        return len(self.prior) - 1
+
     def is_seen(self, rows: Tensor) -> Tensor:
         """Whether each row is an article that an event had: bool, shaped as `rows`."""
         return self.prior[rows] > NEVER / 2
@@ -96,14 +101,14 @@ class CovisitationIndex(nn.Module):
         """
         (batch, n) = rows.shape
         k = candidates.shape[1]
-        padding = len(self.prior) - 1
         numbers = torch.arange(k, dtype=torch.int32, device=rows.device)
         place = torch.full((batch, len(self.prior)), k, dtype=torch.int32, device=rows.device)
         place = place.scatter(1, candidates, numbers.expand(batch, k))
 
         def place_of(articles: Tensor) -> Tensor:
-            """The candidate that each row is, (batch, m); k if it is none, or padding."""
-            return place.gather(1, articles).long().masked_fill(articles == padding, k)
+            """The candidate that each row is, (batch, m); k if it is none, or nothing."""
+            # To write it into the table of all articles would copy the table.
+            return place.gather(1, articles).long().masked_fill(articles == self.nothing, k)
 
         near = place_of(self.neighbours[rows].flatten(1).long()).view(batch, n, NEIGHBOURS, 1)
         together = torch.zeros(batch, n, k + 1, PAIRS, device=rows.device)

@@ -142,7 +142,7 @@ class EncoderTask(Task):
     ):
         super().__init__(encoder, params.seed, lr)
         self.params = params
-        self.padding = len(index.prior) - 1
+        self.padding = index.nothing
         # In a list, the index is not a submodule, which would be trained, moved and saved.
         self.unregistered_index = [index]
         self.compared = torch.from_numpy(articles)

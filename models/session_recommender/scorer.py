@@ -62,7 +62,7 @@ class Scorer(nn.Module):
         ranking."""
         index = self.index
         is_known = index.is_seen(session.rows)
-        rows = torch.where(is_known, session.rows, len(index.prior) - 1)
+        rows = torch.where(is_known, session.rows, index.nothing)
         # An unknown event gets the time of the next known one, so that the pause before it lasts
         # until that one.
         place = torch.arange(is_known.shape[1], device=is_known.device)
@@ -79,7 +79,7 @@ class Scorer(nn.Module):
     def encoder_scores(self, session: Session) -> Tensor:
         """The encoder's score of every article, float32 (batch, size)."""
         assert self.encoder is not None
-        is_known = session.rows < len(self.index.prior) - 1
+        is_known = session.rows < self.index.nothing
         vectors = F.embedding(session.rows, self.vectors)
         expected, repeat_bias = self.encoder(vectors, session, is_known)
         place = torch.arange(1, is_known.shape[1] + 1, device=is_known.device)

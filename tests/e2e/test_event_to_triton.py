@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from demo.shop import START_MS, Plan, simulate
 from deployments import processes, stack
 from kreislauf.clock import DAY_MS
 from models import spec
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -141,13 +142,6 @@ class Stack:
         )
 
 
-def until(condition: Callable[[], object], event: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, f"{event}: not within {PATIENCE} s"
-        time.sleep(0.5)
-
-
 def client() -> httpx.Client:
     """A client that takes a new connection for each question: servers close those that are idle."""
     return httpx.Client(timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
@@ -179,9 +173,10 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def test_a_burst_of_ten_events_starts_one_training_and_triton_answers_with_its_version(loop: Stack):
     loop.ingest(3, 6)
     loop.emit_drift(times=10)
-    until(loop.retrainings, "the automation starts a retraining")
+    until(loop.retrainings, PATIENCE, "the automation starts a retraining")
     until(
         lambda: all(r["state_type"] == "COMPLETED" for r in loop.retrainings()),
+        PATIENCE,
         "the retraining completes",
     )
     time.sleep(12)
@@ -224,15 +219,20 @@ def test_clicks_that_fall_bring_the_previous_version_back_once(loop: Stack):
         f"events.emit_model_event(events.KPI_FELL, {MODEL!r}, 'Clicks fell.'); time.sleep(3)"
     )
     loop.python(fell)
-    until(lambda: loop.runs("rollback"), "the automation starts a rollback")
-    until(lambda: loop.runs("rollback")[0]["state_type"] == "COMPLETED", "the rollback completes")
+    until(lambda: loop.runs("rollback"), PATIENCE, "the automation starts a rollback")
+    until(
+        lambda: loop.runs("rollback")[0]["state_type"] == "COMPLETED",
+        PATIENCE,
+        "the rollback completes",
+    )
     facts = loop.facts()
     assert facts["releases"] == [*before, before[-2]]
     assert facts["answered_by"] == before[-2]
     loop.python(fell)
-    until(lambda: len(loop.runs("rollback")) == 2, "the automation starts another")
+    until(lambda: len(loop.runs("rollback")) == 2, PATIENCE, "the automation starts another")
     until(
         lambda: loop.runs("rollback")[1]["state_type"] == "FAILED",
+        PATIENCE,
         "an alert alone does not undo a rollback",
     )
     assert loop.facts()["releases"] == facts["releases"]
@@ -259,7 +259,7 @@ def until_made_good(loop: Stack, run: str) -> None:
         mine = [r for r in loop.retrainings() if r["idempotency_key"] == f"takes-up-{run}"]
         return [r["state_type"] for r in mine] == ["COMPLETED"]
 
-    until(finished, "the run that takes it up completes without a person")
+    until(finished, PATIENCE, "the run that takes it up completes without a person")
     states = [r["state_type"] for r in loop.retrainings()]
     assert set(states) == {"COMPLETED", "CRASHED"}
 
@@ -279,6 +279,6 @@ def until_training(loop: Stack) -> str:
     def fitting() -> list[dict]:
         return loop.client.post(url, json={"task_runs": running_fits}).raise_for_status().json()
 
-    until(fitting, "a training begins")
+    until(fitting, PATIENCE, "a training begins")
     time.sleep(3)
     return loop.retrainings()[-1]["id"]

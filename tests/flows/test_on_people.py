@@ -16,6 +16,7 @@ from kreislauf.release import releases, triton
 from serving import split
 from tests.flows.test_look import two_promoted
 from tests.serving.conftest import running
+from tests.serving.test_gateway import metric
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("prefect_harness", "mlflow_store", "triton")
@@ -70,8 +71,8 @@ def visit(
 def until_followed(gateway: httpx.Client) -> None:
     """Wait until the gateway answers with the release in force: who asks before takes part in the
     test that has ended."""
-    line = f'kreislauf_release{{model="tiny"}} {float(releases.current("tiny").number)}'
-    until(lambda: line in gateway.get("/metrics").text.splitlines())
+    number = releases.current("tiny").number
+    until(lambda: metric(gateway, 'kreislauf_release{model="tiny"}') == number)
 
 
 def take_look():
